@@ -1,0 +1,308 @@
+"""Frozen models: loading, fingerprint, and the label words' columns of a model's own head."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.hub import cached_file
+
+from raee.config import BackboneSpec, Family
+from raee.errors import InputError
+from raee.walk import Inputs, Stack, find_stack
+
+logger = logging.getLogger(__name__)
+
+Pooling = Literal["mean", "cls"]
+
+_PROBE_TEXTS = ("a", "a b c", "a b")
+"""Three texts of different lengths, so that a batch of them needs a mask."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded model with everything that reading it needs."""
+
+    family: Family
+    model: nn.Module
+    """The model with its head (a sentence encoder has none)."""
+    stack: Stack
+    tokenizer: Any
+    device: torch.device
+    max_tokens: int
+    """Longest input, special tokens included."""
+    pooling: Pooling
+    """How a sentence encoder makes one vector of its tokens."""
+    fingerprint: dict[str, str]
+    """SHA-256 of config, tokenizer and weights, and the dtype that the weights run in."""
+
+    @property
+    def depth(self) -> int:
+        """Layers; the last depth."""
+        return self.stack.depth
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of a state."""
+        return int(self.stack.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters that a token meets in one full pass, embeddings left out."""
+        one_pass = sum(p.numel() for p in self.stack.layers.parameters())
+        return one_pass * self.depth // len(self.stack.layers)
+
+    def normed(self, states: Tensor) -> Tensor:
+        """States as the head expects them: through the model's final norm, where it has one."""
+        return states if self.stack.final_norm is None else self.stack.final_norm(states)
+
+
+def default_device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Backbone:
+    """Load a frozen model from the hub or a local folder, safetensors only.
+
+    Raises InputError where there is no such model, its weights are in another format, or its
+    layers cannot be walked.
+    """
+    device = default_device() if device is None else device
+    dtype = _dtype(spec.dtype, device)
+    with _quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
+            auto = AutoModelForMaskedLM if spec.family == "masked-lm" else AutoModel
+            model = auto.from_pretrained(
+                spec.model, revision=spec.revision, use_safetensors=True, dtype=dtype
+            )
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise InputError(
+                f"backbone {spec.model!r} (revision {spec.revision}) cannot be loaded: {reason} "
+                "Give a local folder or a hub name with safetensors weights."
+            ) from error
+    model = model.eval().requires_grad_(False).to(device)
+    base = model.base_model
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"backbone {spec.model!r}: its tokenizer has no padding token")
+    if spec.family == "masked-lm" and tokenizer.mask_token_id is None:
+        raise InputError(f"backbone {spec.model!r}: its tokenizer has no mask token")
+    return Backbone(
+        family=spec.family,
+        model=model,
+        stack=find_stack(base, *_probe_batches(tokenizer, device)),
+        tokenizer=tokenizer,
+        device=device,
+        max_tokens=_max_tokens(spec, tokenizer, base),
+        pooling=_pooling(spec) if spec.family == "sentence-encoder" else "mean",
+        fingerprint=_fingerprint(spec) | {"dtype": str(dtype).removeprefix("torch.")},
+    )
+
+
+def pad(
+    token_ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Rows of token ids as `input_ids` and `attention_mask`, (n, longest) int64, padded right."""
+    longest = max(len(row) for row in token_ids)
+    ids = torch.full((len(token_ids), longest), pad_token_id, dtype=torch.int64)
+    mask = torch.zeros((len(token_ids), longest), dtype=torch.int64)
+    for i, row in enumerate(token_ids):
+        ids[i, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
+        mask[i, : len(row)] = 1
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+def label_tokens(tokenizer: Any, words: Sequence[str]) -> list[int]:
+    """The token of each label word, as it stands after a space.
+
+    Raises InputError where a word is not one token of its own.
+    """
+    tokens: dict[int, str] = {}
+    for word in words:
+        ids = tokenizer(" " + word, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            pieces = tokenizer.convert_ids_to_tokens(ids)
+            raise InputError(
+                f"label word {word!r} is {len(ids)} tokens for this tokenizer ({pieces}); "
+                "choose a word that is one token"
+            )
+        if ids[0] == tokenizer.unk_token_id:
+            raise InputError(
+                f"label word {word!r} is unknown to this tokenizer ({tokenizer.unk_token}); "
+                "choose another word"
+            )
+        if ids[0] in tokens:
+            raise InputError(
+                f"label words {tokens[ids[0]]!r} and {word!r} are the same token for this "
+                "tokenizer; choose different words"
+            )
+        tokens[ids[0]] = word
+    return list(tokens)
+
+
+class LabelColumns:
+    """A masked LM's own head, cut down to the columns of the label words.
+
+    The model's own forward runs with its base answering the given states and with every parameter
+    that has a row for each word of the vocabulary cut to the label words' rows.  So the head costs
+    what its transform costs, whatever the size of the vocabulary, and no architecture is named.
+    """
+
+    def __init__(self, backbone: Backbone, tokens: Sequence[int]) -> None:
+        self._model = backbone.model
+        self._base = backbone.stack.model
+        vocabulary = int(self._model.config.vocab_size)  # type: ignore[union-attr,arg-type]
+        columns = torch.as_tensor(tokens, device=backbone.device)
+        cut: dict[int, Tensor] = {}
+        self._parameters = {
+            name: cut.setdefault(id(parameter), parameter[columns])
+            for name, parameter in self._model.named_parameters(remove_duplicate=False)
+            if parameter.shape[:1] == (vocabulary,)
+        }
+        self._check(columns)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Logits (n, labels) of states (n, hidden) that already went through the final norm."""
+        return self._head(states, self._parameters)
+
+    def _head(self, states: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        with _answering(self._base, BaseModelOutput(last_hidden_state=states.unsqueeze(1))):
+            output = torch.func.functional_call(
+                self._model, parameters, kwargs={"input_ids": None}, tie_weights=False
+            )
+        return output.logits.squeeze(1)
+
+    @torch.inference_mode()
+    def _check(self, columns: Tensor) -> None:
+        weight = next(self._base.parameters())
+        generator = torch.Generator().manual_seed(0)
+        states = torch.randn(2, self._hidden_size(), generator=generator).to(weight)
+        whole = self._head(states, {})
+        if not torch.allclose(self(states), whole[:, columns], rtol=1e-2, atol=1e-3):
+            raise InputError(
+                f"{type(self._model).__name__}: its head cannot be cut down to the label words"
+            )
+
+    def _hidden_size(self) -> int:
+        return int(self._base.config.hidden_size)  # type: ignore[union-attr,arg-type]
+
+
+@contextmanager
+def _answering(module: nn.Module, output: Any) -> Iterator[None]:
+    """Within, `module` answers `output` whatever it is given."""
+    module.forward = lambda *args, **kwargs: output  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Load reports and weight-by-weight progress are not for the users of a pipeline."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    return getattr(torch, name)
+
+
+def _probe_batches(tokenizer: Any, device: torch.device) -> tuple[Inputs, Inputs]:
+    ids = [tokenizer(text)["input_ids"] for text in _PROBE_TEXTS]
+    # A tokenizer that knows none of these letters still gives rows of different lengths.
+    ids = [row + row[-1:] * i for i, row in enumerate(ids)]
+    two = pad(ids[:2], tokenizer.pad_token_id, device)
+    return two, pad(ids, tokenizer.pad_token_id, device)
+
+
+def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:
+    limits = [tokenizer.model_max_length, getattr(base.config, "max_position_embeddings", None)]
+    for name, module in base.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa's positions start after the padding token's.
+            offset = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - offset)
+    if spec.family == "sentence-encoder":
+        settings = _json_file(spec, "sentence_bert_config.json") or {}
+        limits.append(settings.get("max_seq_length"))
+    return int(min(limit for limit in limits if limit is not None and limit > 0))
+
+
+def _pooling(spec: BackboneSpec) -> Pooling:
+    """What the encoder's own configuration says; else the mean over real tokens."""
+    config = _json_file(spec, "1_Pooling/config.json")
+    if config is None:
+        return "mean"
+    # Newer configurations name the mode, older ones have a switch for each.
+    modes = [config["pooling_mode"]] if "pooling_mode" in config else []
+    modes += [
+        key.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
+        for key, on in config.items()
+        if key.startswith("pooling_mode_") and on
+    ]
+    if modes == ["mean"]:
+        return "mean"
+    if modes == ["cls"]:
+        return "cls"
+    raise InputError(f"backbone {spec.model!r}: pooling {modes} is neither mean nor cls")
+
+
+def _file(spec: BackboneSpec, name: str) -> Path | None:
+    try:
+        path = cached_file(
+            spec.model,
+            name,
+            revision=spec.revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except OSError:
+        return None
+    return None if path is None else Path(path)
+
+
+def _json_file(spec: BackboneSpec, name: str) -> dict | None:
+    path = _file(spec, name)
+    return None if path is None else json.loads(path.read_text("utf-8"))
+
+
+def _fingerprint(spec: BackboneSpec) -> dict[str, str]:
+    """SHA-256 of what decides a model's answers: configuration, tokenizer and weights."""
+    index = _json_file(spec, "model.safetensors.index.json")
+    weights = ["model.safetensors"] if index is None else sorted({*index["weight_map"].values()})
+    parts = {
+        "config": ["config.json", "1_Pooling/config.json", "sentence_bert_config.json"],
+        "tokenizer": ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model"],
+        "weights": weights,
+    }
+    result = {}
+    for part, names in parts.items():
+        digest = hashlib.sha256()
+        for name in names:
+            path = _file(spec, name)
+            if path is not None:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        result[part] = digest.hexdigest()
+    return result

@@ -1,0 +1,125 @@
+"""Texts as token ids, and rows as batches of a token budget."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raee.backbones import Backbone, pad
+from raee.prompts import Prompt
+
+_TEXTS_AT_ONCE = 1_000
+"""Texts given to the tokenizer in one call: bounds what its Python lists take."""
+
+_TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536}
+"""Tokens of one batch, padding included: enough to fill the device, small enough for its caches."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as token ids."""
+
+    token_ids: list[NDArray[np.int32]]
+    """One array a row, special tokens included."""
+    mask_positions: NDArray[np.int64]
+    """(n,) place of the template's mask token; -1 where the template has none."""
+    cut: NDArray[np.bool_]
+    """(n,) True where the text did not fit the model and lost its end."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) tokens of each row."""
+        return np.array([len(ids) for ids in self.token_ids], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows, padded to one length and on the model's device."""
+
+    rows: NDArray[np.int64]
+    """(n,) places of the rows among those encoded."""
+    inputs: dict[str, Tensor]
+    mask_positions: Tensor
+    """(n,) int64."""
+
+
+def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
+    """Texts in the prompt's template as token ids.
+
+    A text that does not fit loses its end; the template never does.
+    """
+    mask = backbone.tokenizer.mask_token or ""
+    token_ids: list[NDArray[np.int32]] = []
+    cut = np.zeros(len(texts), dtype=bool)
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        rendered = [prompt.render(t, mask) for t in texts[start : start + _TEXTS_AT_ONCE]]
+        for i, ids in enumerate(_ids(backbone, rendered), start):
+            if len(ids) > backbone.max_tokens:
+                ids, cut[i] = _fit(backbone, prompt, texts[i], mask), True
+            token_ids.append(np.asarray(ids, dtype=np.int32))
+    positions = np.full(len(texts), -1, dtype=np.int64)
+    if "{mask}" in prompt.template:
+        for i, row in enumerate(token_ids):
+            # A text may hold the mask token too: the template's is the first or the last one.
+            found = np.flatnonzero(row == backbone.tokenizer.mask_token_id)
+            positions[i] = found[0] if prompt.mask_is_first else found[-1]
+    return Encoded(token_ids, positions, cut)
+
+
+def token_batches(
+    backbone: Backbone,
+    encoded: Encoded,
+    second: NDArray[np.int64] | None = None,
+    budget: int | None = None,
+) -> Iterator[Batch]:
+    """Batches of at most `budget` tokens, padding included; rows by length, longest first.
+
+    second: (n,) a second sorting key, such as the planned exit.  Longest first, so that memory is
+    at its highest in the first batch.
+    """
+    lengths = encoded.lengths
+    budget = _TOKEN_BUDGET[backbone.device.type] if budget is None else budget
+    order = np.lexsort((np.zeros_like(lengths) if second is None else second, -lengths))
+    start = 0
+    while start < len(order):
+        size = max(1, budget // int(lengths[order[start]]))
+        rows = order[start : start + size]
+        start += size
+        yield Batch(
+            rows,
+            pad(
+                [encoded.token_ids[i] for i in rows],
+                backbone.tokenizer.pad_token_id,
+                backbone.device,
+            ),
+            torch.as_tensor(encoded.mask_positions[rows], device=backbone.device),
+        )
+
+
+def _ids(backbone: Backbone, rendered: Sequence[str]) -> list[list[int]]:
+    # verbose=False: the tokenizer would warn of texts over its limit, which are cut right after.
+    return backbone.tokenizer(list(rendered), return_attention_mask=False, verbose=False)[
+        "input_ids"
+    ]
+
+
+def _fit(backbone: Backbone, prompt: Prompt, text: str, mask: str) -> list[int]:
+    """Token ids of the longest start of a text that fits the model with its template."""
+    before = len(prompt.frame(mask)[0])
+    while True:
+        coded = backbone.tokenizer(
+            prompt.render(text, mask), return_offsets_mapping=True, verbose=False
+        )
+        surplus = len(coded["input_ids"]) - backbone.max_tokens
+        if surplus <= 0:
+            return coded["input_ids"]
+        # Ends of the tokens that lie within the text, in characters of the text.
+        starts = [
+            start - before
+            for start, end in coded["offset_mapping"]
+            if before <= start < end <= before + len(text)
+        ]
+        text = text[: starts[-surplus]] if len(starts) > surplus else ""

@@ -1,0 +1,40 @@
+"""Keys: the vectors by which neighbours are found."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raee.backbones import Backbone
+from raee.batches import encode, token_batches
+from raee.prompts import Prompt
+from raee.readers import pooled
+from raee.walk import walk
+
+_PLAIN_TEXT = Prompt(labels=(), words=())
+
+
+def layer_key(backbone: Backbone, states: Tensor, attention: Tensor) -> NDArray[np.float32]:
+    """Keys (n, hidden) out of a pass: the pooled states, unit vectors."""
+    return pooled(backbone, states, attention).cpu().numpy()
+
+
+def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Keys (n, hidden) of a sentence encoder of their own: its embeddings, unit vectors."""
+    keys = np.zeros((len(texts), retriever.hidden_size), dtype=np.float32)
+    for batch in token_batches(retriever, encode(retriever, _PLAIN_TEXT, texts)):
+        places, attention = batch.rows, batch.inputs["attention_mask"]
+
+        def visit(
+            depth: int,
+            states: Tensor,
+            rows: Tensor,
+            places: NDArray[np.int64] = places,
+            attention: Tensor = attention,
+        ) -> None:
+            if depth == retriever.depth:
+                keys[places] = layer_key(retriever, states, attention)
+
+        walk(retriever.stack, batch.inputs, visit)
+    return keys

@@ -1,0 +1,119 @@
+"""Readers: from a row's state at a depth to a distribution over the labels."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raee.backbones import Backbone, LabelColumns, label_tokens
+from raee.batches import encode, token_batches
+from raee.exits import Neighbours, neighbour_weights
+from raee.prompts import Prompt
+from raee.walk import walk
+
+COSINE_SCALE = 20.0
+"""Cosines are multiplied by this before the softmax (DESIGN.md section 2)."""
+
+HeadReader = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""`read(depth, states, attention, mask_positions) -> (n, labels) float32 probabilities`.
+
+states: (n, tokens, hidden) as the walk shows them; attention: (n, tokens), 1 at real tokens;
+mask_positions: (n,) int64.
+"""
+
+
+def head_reader(backbone: Backbone, prompt: Prompt, centre: Tensor | None) -> HeadReader:
+    """The reader `head` of a backbone: the model's own head, restricted to the labels.
+
+    centre: (depths, hidden) the database's mean at each depth, for sentence encoders.
+    Raises InputError where a label word is not one token.
+    """
+    if backbone.family == "masked-lm":
+        return _masked_lm_head(backbone, prompt)
+    assert centre is not None, "a sentence encoder is read against its database's centre"
+    return _sentence_encoder_head(backbone, prompt, centre.to(backbone.device))
+
+
+def pooled(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
+    """One float32 unit vector a row, (n, hidden): of the mean over its real tokens, or its first.
+
+    Which of them is what the sentence encoder's configuration says; other models get the mean.
+    """
+    states = backbone.normed(states)
+    if backbone.pooling == "cls":
+        return _normalised(states[:, 0].float())
+    # The direction of the mean is that of the sum.
+    return _normalised(torch.einsum("ntd,nt->nd", states.float(), attention.float()))
+
+
+def read_centre(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
+    """The mean of the texts' pooled states at each depth, (depths, hidden) float32."""
+    return _pooled_by_depth(backbone, prompt, texts).mean(dim=1).float()
+
+
+def vote(neighbours: Neighbours, labels: NDArray[np.uint16], n_labels: int) -> NDArray[np.float32]:
+    """The neighbours' labels, weighted by 1 / d: (queries, labels) probabilities.
+
+    labels: (rows,) the database's.  Without any neighbour the labels are equally likely.
+    """
+    weights = neighbour_weights(neighbours)
+    of_neighbour = labels[np.maximum(neighbours.rows, 0)]
+    votes = np.zeros((len(weights), n_labels))
+    np.add.at(votes, (np.arange(len(weights))[:, None], of_neighbour), weights)
+    total = votes.sum(axis=1, keepdims=True)
+    uniform = np.full_like(votes, 1.0 / n_labels)
+    return np.divide(votes, total, out=uniform, where=total > 0).astype(np.float32)
+
+
+def _masked_lm_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
+    head = LabelColumns(backbone, label_tokens(backbone.tokenizer, prompt.words))
+
+    def read(depth: int, states: Tensor, attention: Tensor, mask_positions: Tensor) -> Tensor:
+        rows = torch.arange(states.shape[0], device=states.device)
+        answer_states = backbone.normed(states[rows, mask_positions])
+        return head(answer_states).float().softmax(dim=1)
+
+    return read
+
+
+def _sentence_encoder_head(backbone: Backbone, prompt: Prompt, centre: Tensor) -> HeadReader:
+    described = _pooled_by_depth(backbone, Prompt(prompt.labels, prompt.words), [*prompt.words])
+    descriptions = _normalised(described.float() - centre[:, None])
+
+    def read(depth: int, states: Tensor, attention: Tensor, mask_positions: Tensor) -> Tensor:
+        vectors = _normalised(pooled(backbone, states, attention) - centre[depth])
+        return (COSINE_SCALE * vectors @ descriptions[depth].T).softmax(dim=1)
+
+    return read
+
+
+def _normalised(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
+    """(depths, texts, hidden) float64: the texts' pooled states at each depth."""
+    result = torch.zeros(
+        backbone.depth + 1,
+        len(texts),
+        backbone.hidden_size,
+        dtype=torch.float64,
+        device=backbone.device,
+    )
+    for batch in token_batches(backbone, encode(backbone, prompt, texts)):
+        places = torch.as_tensor(batch.rows, device=backbone.device)
+        attention = batch.inputs["attention_mask"]
+
+        def visit(
+            depth: int,
+            states: Tensor,
+            rows: Tensor,
+            places: Tensor = places,
+            attention: Tensor = attention,
+        ) -> None:
+            result[depth, places] = pooled(backbone, states, attention).double()
+
+        walk(backbone.stack, batch.inputs, visit)
+    return result

@@ -1,0 +1,1 @@
+"""Files: object store, corpora, Parquet parts, versions and aliases."""

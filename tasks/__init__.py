@@ -1,0 +1,1 @@
+"""Prefect tasks: thin, idempotent; they take and return URIs and small records, never data."""

@@ -1,0 +1,31 @@
+"""The flow that classifies a corpus with a version of a database."""
+
+from prefect import flow
+
+from raee.config import PolicySpec
+from tasks.classification import classify_shard, finish_classification, plan_classification
+from tasks.job import Job
+from tasks.progress import stage
+
+
+@flow(name="classify-corpus")
+def classify_corpus(
+    job: Job,
+    input: str,
+    output: str,
+    version: str | None = None,
+    policy: PolicySpec | None = None,
+) -> str:
+    """Classify the texts at `input` into the folder `output` and return its address.
+
+    version: an id or an alias; by default what `production` points at, or the newest.  policy: by
+    default the job's.  A classification that died goes on from the parts that are done.  Raises
+    InputError where it cannot be done; nothing is written then.
+    """
+    planned = plan_classification(job, input, output, version, policy or job.policy)
+    if planned.shards:
+        with stage("classify", planned.rows, planned.done):
+            for number in range(planned.shards):
+                classify_shard(planned.output, number)
+        finish_classification(planned.output)
+    return planned.output

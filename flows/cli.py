@@ -1,0 +1,277 @@
+"""The command line.  Results go to stdout, progress and logs to stderr.
+
+Heavy imports stand inside the commands: `raee --help` and a mistake in a job file answer at once.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from raee.errors import InputError
+from storage.aliases import DEFAULT_ALIAS
+from tasks.job import Job, load_job, validated_policy
+
+app = typer.Typer(
+    help="Classify large text corpora with a frozen language model at a fraction of its layers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The database's name.")]
+NameAt = Annotated[
+    str,
+    typer.Argument(metavar="NAME[@VERSION]", help="The database, and a version or alias of it."),
+]
+Store = Annotated[
+    str, typer.Option(envvar="RAEE_STORE", help="Where databases lie: a folder or a URI.")
+]
+Input = Annotated[str, typer.Option(metavar="URI", help="File, folder or glob.")]
+Version = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID|ALIAS",
+        help=f"Default: what the alias `{DEFAULT_ALIAS}` points at, or the newest version.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Alias = Annotated[str, typer.Option(help="The alias.")]
+
+
+@app.command()
+def build(job_file: JobFile) -> None:
+    """Sweep, merge, evaluate, publish a new version; prints its id."""
+    from flows.server import orchestrator
+
+    job = load_job(job_file)
+    with orchestrator() as wait:
+        from flows.rebuild_database import rebuild_database
+
+        _log_to_stderr()
+        wait()
+        version = rebuild_database(job)
+    typer.echo(version)
+
+
+@app.command()
+def classify(
+    job_file: JobFile,
+    input: Input,
+    output: Annotated[str, typer.Option(metavar="URI", help="A new or empty folder.")],
+    version: Version = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Default: the job's policy.")
+    ] = None,
+) -> None:
+    """Classify texts with a version of the database; prints the output's address."""
+    from flows.server import orchestrator
+
+    job = load_job(job_file)
+    chosen = _policy(job, policy)
+    with orchestrator() as wait:
+        from flows.classify_corpus import classify_corpus
+
+        _log_to_stderr()
+        wait()
+        where = classify_corpus(job, input, output, version, chosen)
+    typer.echo(where)
+
+
+@app.command()
+def evaluate(
+    job_file: JobFile,
+    input: Input,
+    version: Version = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there, too.")
+    ] = None,
+) -> None:
+    """Accuracy, mean layers and rows/s of every policy on labelled texts."""
+    job = load_job(job_file)
+    from tasks.evaluation import evaluate_corpus
+
+    _log_to_stderr()
+    found = evaluate_corpus(job, input, version)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    table = _table("policy", "accuracy", "macro-F1", "Matthews", "mean layers", "rows/s", "exits")
+    for name, figures in found["policies"].items():
+        table.add_row(
+            name,
+            f"{figures['accuracy']:.3f}",
+            f"{figures['macro_f1']:.3f}",
+            f"{figures['matthews']:.3f}",
+            f"{figures['mean_layers']:.2f} of {found['depth']}",
+            f"{figures['rows_per_second']:,.0f}",
+            " ".join(f"{e}:{n}" for e, n in _most_frequent(figures["exits"])),
+        )
+    _print(table)
+
+
+@app.command()
+def versions(name: Name, store: Store, as_json: AsJson = False) -> None:
+    """One line a version, newest first: id, created, rows, accuracy, aliases."""
+    from tasks.listing import list_versions
+
+    lines = list_versions(store, name)
+    if as_json:
+        typer.echo(json.dumps(lines, indent=1))
+        return
+    if not lines:
+        raise InputError(f"database {name} in {store} has no version")
+    table = _table("id", "created", "rows", "accuracy", "mean layers", "policy", "aliases")
+    for line in lines:
+        table.add_row(
+            line["id"],
+            line["created_at"],
+            f"{line['rows']:,}",
+            f"{line['accuracy']:.3f}",
+            f"{line['mean_layers']:.2f}",
+            line["policy"],
+            " ".join(line["aliases"]),
+        )
+    _print(table)
+
+
+@app.command()
+def show(name: NameAt, store: Store, as_json: AsJson = False) -> None:
+    """A version's manifest."""
+    from storage.versions import read_manifest
+
+    manifest = read_manifest(store, *_resolved(name, store)).model_dump(mode="json")
+    if as_json:
+        typer.echo(json.dumps(manifest, indent=1))
+        return
+    table = _table("what", "value")
+    for key, value in manifest.items():
+        if key == "files":
+            value = "\n".join(f"{f['path']}  {f['bytes']:,} bytes" for f in value)
+        elif key == "metrics":
+            value = "\n".join(
+                f"{policy}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items())
+                for policy, figures in value.items()
+            )
+        elif isinstance(value, dict):
+            value = "\n".join(f"{k}: {v}" for k, v in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        table.add_row(key, "" if value is None else str(value))
+    _print(table)
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="An id, or another alias.")],
+    store: Store,
+    alias: Alias = DEFAULT_ALIAS,
+) -> None:
+    """Point an alias at a version."""
+    from storage.aliases import promote, resolve_version
+
+    record = promote(store, name, resolve_version(store, name, version), alias)
+    typer.echo(f"{name}: {alias} -> {record.version} (before: {record.previous or 'nothing'})")
+
+
+@app.command()
+def rollback(name: Name, store: Store, alias: Alias = DEFAULT_ALIAS) -> None:
+    """Point an alias at the version it pointed at before."""
+    from storage.aliases import rollback
+
+    record = rollback(store, name, alias)
+    typer.echo(f"{name}: {alias} -> {record.version} (before: {record.previous})")
+
+
+@app.command()
+def verify(name: NameAt, store: Store) -> None:
+    """Read every file of a version and compare size and SHA-256; exits with 1 where any differs."""
+    from storage.versions import read_manifest, verify, version_folder
+
+    database, version = _resolved(name, store)
+    manifest = read_manifest(store, database, version)
+    faults = verify(version_folder(store, database, version), manifest)
+    for fault in faults:
+        typer.echo(f"{database}@{version}: {fault}")
+    if faults:
+        raise typer.Exit(1)
+    size = sum(f.bytes for f in manifest.files)
+    typer.echo(f"{database}@{version}: {len(manifest.files)} files, {size:,} bytes, all as written")
+
+
+def main() -> None:
+    """The console script `raee`."""
+    sys.exit(run(app, sys.argv[1:]))
+
+
+def run(command: Callable[..., Any], arguments: list[str]) -> int:
+    """Run a command; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        code = command(arguments, standalone_mode=False)
+    except InputError as error:
+        return _fail(str(error), BAD_INPUT)
+    except KeyboardInterrupt:
+        return _fail("interrupted; run the same command again to go on from here", INTERRUPTED)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except Exception as error:
+        # typer's own usage errors, which say how to do it
+        show_usage = getattr(error, "show", None)
+        if show_usage is None:
+            raise
+        show_usage()
+        return BAD_INPUT
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo(f"raee: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _policy(job: Job, name: str | None) -> Any:
+    """The policy that a command names, with the job's settings where it is the job's."""
+    return job.policy if name is None or name == job.policy.name else validated_policy(name)
+
+
+def _resolved(name_at: str, store: str) -> tuple[str, str]:
+    from storage.aliases import resolve_version
+
+    name, _, version = name_at.partition("@")
+    return name, resolve_version(store, name, version or None)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("raee")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _most_frequent(exits: dict[str, int], shown: int = 4) -> list[tuple[str, int]]:
+    return sorted(exits.items(), key=lambda item: -item[1])[:shown]
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def _print(table: Table) -> None:
+    # Piped output is as wide as its lines: nothing is cut to a terminal that is not there.
+    console = Console() if sys.stdout.isatty() else Console(width=500)
+    console.print(table)

@@ -1,0 +1,29 @@
+"""The flow that builds a database: sweep, merge, evaluate, publish a new version."""
+
+from prefect import flow
+
+from tasks.build import build_index, read_database_centre, sweep_shard, write_part
+from tasks.build_plan import plan_build
+from tasks.job import Job
+from tasks.progress import stage
+from tasks.publish import evaluate_build, publish_build
+
+
+@flow(name="rebuild-database")
+def rebuild_database(job: Job) -> str:
+    """Build a new version of a job's database and return its id.
+
+    A build that died goes on from the shards that are done.  Raises InputError where the job
+    cannot be done; nothing is written to the store then.
+    """
+    build = plan_build(job)
+    read_database_centre(build.work)
+    with stage("sweep", build.rows, build.done):
+        for number in range(build.shards):
+            sweep_shard(build.work, number)
+    build_index(build.work)
+    with stage("vote", build.rows):
+        for number in range(build.shards):
+            write_part(build.work, number)
+    evaluate_build(build.work)
+    return publish_build(build.work)

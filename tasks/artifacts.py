@@ -1,0 +1,36 @@
+"""What people see in the orchestrator's UI: versions and classifications as artifacts."""
+
+from typing import Any
+
+from prefect.artifacts import create_table_artifact
+
+from tasks.listing import list_versions
+
+
+def record_versions(store: str, name: str) -> None:
+    """A database's version list under its own key, whose history is that of its builds."""
+    table = [
+        line | {"aliases": ", ".join(line["aliases"]), "parent": line["parent"] or ""}
+        for line in list_versions(store, name)
+    ]
+    create_table_artifact(
+        key=f"raee-{name}-versions",
+        table=table,
+        description=f"Versions of the database `{name}` in `{store}`, newest first. Accuracy and "
+        "mean layers are those of the version's policy, leave-one-out on its own rows.",
+    )
+
+
+def record_classification(name: str, manifest: dict[str, Any]) -> None:
+    """What a classification read, did and wrote."""
+    shown = ("version", "policy", "input", "output", "rows_in", "rows_out", "rejected")
+    table = [{"what": what, "value": str(manifest[what])} for what in shown]
+    table += [
+        {"what": "mean layers", "value": f"{manifest['mean_layers']:.2f}"},
+        {"what": "rows/s", "value": f"{manifest['rows_per_second']:.1f}"},
+    ]
+    create_table_artifact(
+        key=f"raee-{name}-classification",
+        table=table,
+        description=f"A classification with the database `{name}`.",
+    )

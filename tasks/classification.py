@@ -1,0 +1,287 @@
+"""The steps of a classification, each done when its result stands in the output.
+
+{output}/part-00000.parquet ..     predictions, in the input's order
+        /rejects/part-00000.parquet .. rows that cannot be used, and why
+        /manifest.json             written last
+        /_work/plan.json, part-00000.json ..    while it is under way
+"""
+
+import json
+import logging
+import time
+from collections import Counter
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from prefect import task
+from pydantic import BaseModel, ConfigDict
+
+from raee.classify import Database, Predictions, classify
+from raee.config import PolicySpec
+from raee.errors import InputError
+from storage.aliases import resolve_version
+from storage.corpus import CorpusSpec
+from storage.parquet import part_name, write_table
+from storage.scan import Row, Shard, read_shard, scan
+from storage.store import Folder
+from storage.versions import FORMAT, MANIFEST, read_manifest
+from tasks.artifacts import record_classification
+from tasks.database import check_fits, load_database
+from tasks.entries import rejects_table
+from tasks.job import Job
+from tasks.markers import done, marker, rows_done
+from tasks.models import auto_shard_rows
+from tasks.progress import advance, stage
+from tasks.retrying import RETRIES
+
+logger = logging.getLogger("raee")
+
+WORK = "_work"
+
+
+class ClassificationPlan(BaseModel):
+    """What a classification does; immutable once it stands in the output."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    """Names what decides the result, the version apart."""
+    job: Job
+    version: str
+    policy: PolicySpec
+    corpus: CorpusSpec
+    output: str
+    fingerprint: str
+    rows: int
+    total: int
+    rejected: dict[str, int]
+    shards: list[Shard]
+    seconds: float
+    """For looking over the input."""
+
+    @property
+    def database(self) -> Database:
+        """The version that it reads, in memory."""
+        job = self.job
+        return load_database(job.store, job.name, self.version, job.backbone, job.key)
+
+
+class PlannedClassification(BaseModel):
+    """What the other steps of a classification are told."""
+
+    output: str
+    rows: int
+    done: int
+    """Rows that an earlier try has classified."""
+    shards: int
+    """0 where the output is there already."""
+
+
+@lru_cache(maxsize=8)
+def plan_of(output: str) -> ClassificationPlan:
+    """The plan in an output folder."""
+    return ClassificationPlan.model_validate_json((Folder(output) / WORK).read("plan.json"))
+
+
+@task(**RETRIES)
+def plan_classification(
+    job: Job, uri: str, output: str, version: str | None, policy: PolicySpec
+) -> PlannedClassification:
+    """Look the input over, split it into shards, and write the plan down in the output.
+
+    version: an id or an alias.  Where the same classification died before, it goes on with the
+    version that it began with.  Raises InputError, with nothing written, where it cannot be done.
+    """
+    folder = Folder(output)
+    chosen = resolve_version(job.store, job.name, version)
+    check_fits(job, read_manifest(job.store, job.name, chosen))
+    corpus = CorpusSpec(uri=uri, id=job.corpus.id, text=job.corpus.text)
+    begun = time.monotonic()
+    with stage("read input", None):
+        found = scan(corpus, False, None, job.max_reject_fraction, advance)
+    seconds = time.monotonic() - begun
+    key = _key(job, policy, corpus, found.fingerprint)
+    if folder.exists(MANIFEST):
+        _check_same(folder, key, chosen)
+        logger.info("%s holds this classification already: nothing to do", folder)
+        return PlannedClassification(output=folder.uri, rows=found.rows, done=found.rows, shards=0)
+    started = _started(folder, key)
+    if started is not None and started.version != chosen:
+        if version == chosen:
+            raise InputError(_other_output(folder, f"version {started.version}"))
+        logger.warning("going on with version %s, as begun", started.version)
+    if started is None:
+        database = load_database(job.store, job.name, chosen, job.backbone, job.key)
+        rows = job.shard_rows
+        if rows == "auto":
+            rows = auto_shard_rows(database.backbone, found.characters / found.rows)
+        started = ClassificationPlan(
+            key=key,
+            job=job,
+            version=chosen,
+            policy=policy,
+            corpus=corpus,
+            output=folder.uri,
+            fingerprint=found.fingerprint,
+            rows=found.rows,
+            total=found.total,
+            rejected=dict(found.rejected),
+            shards=found.shards(rows),
+            seconds=seconds,
+        )
+        (folder / WORK).write_new("plan.json", started.model_dump_json().encode())
+        plan_of.cache_clear()
+    logger.info(
+        "input %s: %d rows in %d shards, %d rejected; database %s@%s",
+        uri,
+        started.rows,
+        len(started.shards),
+        sum(started.rejected.values()),
+        job.name,
+        started.version,
+    )
+    return PlannedClassification(
+        output=folder.uri,
+        rows=started.rows,
+        done=rows_done(folder / WORK, "part", len(started.shards)),
+        shards=len(started.shards),
+    )
+
+
+@task(**RETRIES)
+def classify_shard(output: str, number: int) -> int:
+    """Classify a shard's rows and write them; returns how many they are."""
+    folder, plan = Folder(output), plan_of(output)
+    work, step = folder / WORK, f"part-{number:05d}"
+    if (before := marker(work, step)) is not None:
+        return int(before["rows"])
+    begun = time.monotonic()
+    rows, rejects = read_shard(plan.corpus, plan.shards[number], False, None)
+    read = time.monotonic()
+    database = plan.database
+    predictions = classify(database, plan.policy, [row.text for row in rows], advance)
+    ran = time.monotonic()
+    write_table(folder, part_name(number), _table(rows, database, predictions))
+    if rejects:
+        write_table(folder / "rejects", part_name(number), rejects_table(rejects))
+    stages = {"read": read - begun, "classify": ran - read, "write": time.monotonic() - ran}
+    answered = Counter(str(database.entries.exits[i]) for i in predictions.exits)
+    done(
+        work,
+        step,
+        [],
+        len(rows),
+        begun,
+        stages=stages,
+        layers_run=predictions.layers_run,
+        layers=int(predictions.layers.sum()),
+        exits=dict(answered),
+        cut=int(predictions.cut.sum()),
+    )
+    return len(rows)
+
+
+@task(**RETRIES)
+def finish_classification(output: str) -> dict[str, Any]:
+    """Write the manifest, which says that the output is whole; returns its figures."""
+    folder, plan = Folder(output), plan_of(output)
+    work = folder / WORK
+    steps = [marker(work, f"part-{n:05d}") for n in range(len(plan.shards))]
+    said = [s for s in steps if s is not None]
+    assert len(said) == len(steps), "every shard is classified before the output is finished"
+    rows = sum(s["rows"] for s in said)
+    exits: Counter[str] = Counter()
+    for s in said:
+        exits.update(s["exits"])
+    stages = {name: round(sum(s["stages"][name] for s in said), 3) for name in said[0]["stages"]}
+    manifest = {
+        "format": FORMAT,
+        "key": plan.key,
+        "database": plan.job.name,
+        "store": plan.job.store,
+        "version": plan.version,
+        "policy": plan.policy.model_dump(),
+        "input": plan.corpus.uri,
+        "input_fingerprint": plan.fingerprint,
+        "output": plan.output,
+        "rows_in": plan.total,
+        "rows_out": rows,
+        "rejected": plan.rejected,
+        "cut": sum(s["cut"] for s in said),
+        "exits": dict(sorted(exits.items())),
+        "layers_run": sum(s["layers_run"] for s in said),
+        "mean_layers": sum(s["layers"] for s in said) / rows,
+        "rows_per_second": rows / stages["classify"],
+        "seconds": {"plan": round(plan.seconds, 3), **stages},
+    }
+    with folder.create(MANIFEST) as file:
+        file.write(json.dumps(manifest, indent=1).encode())
+    record_classification(plan.job.name, manifest)
+    work.remove()
+    return manifest
+
+
+def _table(rows: list[Row], database: Database, found: Predictions) -> pa.Table:
+    exits = database.entries.exits
+    names = database.entries.labels
+    return pa.table(
+        {
+            "id": pa.array([row.id for row in rows], pa.string()),
+            "label": pa.array(found.labels, pa.int32()),
+            "label_name": pa.array([names[i] for i in found.labels], pa.string()),
+            "confidence": pa.array(found.confidences, pa.float32()),
+            "reader": pa.array([exits[i].reader for i in found.exits], pa.string()),
+            "depth": pa.array([exits[i].depth for i in found.exits], pa.int16()),
+            "nearest_distance": pa.array(found.nearest, pa.float32(), mask=np.isnan(found.nearest)),
+            "flags": pa.array([["cut"] if cut else [] for cut in found.cut], pa.list_(pa.string())),
+        }
+    )
+
+
+def _key(job: Job, policy: PolicySpec, corpus: CorpusSpec, fingerprint: str) -> str:
+    decisive = {
+        "format": FORMAT,
+        "name": job.name,
+        "store": job.store,
+        "policy": policy.model_dump(),
+        "columns": corpus.model_dump(exclude={"uri"}),
+        "input": fingerprint,
+        "shard_rows": job.shard_rows,
+        "dtype": job.backbone.dtype,
+    }
+    return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _started(folder: Folder, key: str) -> ClassificationPlan | None:
+    """The plan of an earlier try; raises InputError where the folder holds anything else."""
+    if (folder / WORK).exists("plan.json"):
+        plan_of.cache_clear()
+        plan = plan_of(folder.uri)
+        if plan.key != key:
+            raise InputError(_other_output(folder, f"input {plan.corpus.uri}"))
+        return plan
+    names = [name for name in folder.names() if name != WORK]
+    if names:
+        raise InputError(
+            f"output {folder} is not empty (it holds {names[0]}); give a new or empty folder"
+        )
+    return None
+
+
+def _check_same(folder: Folder, key: str, version: str) -> None:
+    """Raises InputError where a finished output is another job's."""
+    try:
+        manifest = json.loads(folder.read(MANIFEST))
+        theirs = manifest["key"], manifest["version"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(_other_output(folder, "a manifest that is not raee's")) from None
+    if theirs != (key, version):
+        what = f"input {manifest['input']}, version {manifest['version']}"
+        raise InputError(_other_output(folder, what))
+
+
+def _other_output(folder: Folder, what: str) -> str:
+    return f"output {folder} holds another job's output ({what}); give a new or empty folder"

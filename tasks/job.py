@@ -1,0 +1,124 @@
+"""The job: one pydantic model is the job file, the flows' parameters and the manifest's `job`.
+
+Light on purpose: a command reads its job before anything heavy is imported.
+"""
+
+import os
+import re
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import Field, ValidationError
+
+from raee.config import BackboneSpec, KeySpec, PolicySpec, PromptSpec, RaeePolicy, Settings
+from raee.errors import InputError
+from storage.corpus import CorpusSpec
+from storage.versions import NAME_PATTERN
+
+
+class Job(Settings):
+    """What to build, and how to classify with it."""
+
+    name: str = Field(
+        pattern=f"^{NAME_PATTERN}$",
+        description="The database's name: lowercase letters, digits and dashes.",
+    )
+    store: str = Field(description="Where databases lie: a folder or a URI.")
+    corpus: CorpusSpec = Field(description="The labelled texts.")
+    prompt: str | PromptSpec | None = Field(
+        default=None,
+        description="A built-in prompt's name, or a prompt of your own. A sentence encoder needs "
+        "none: the corpus's labels are then their own descriptions.",
+    )
+    backbone: BackboneSpec
+    key: KeySpec = Field(default=KeySpec(), description="The vector by which neighbours are found.")
+    policy: PolicySpec = Field(
+        default=RaeePolicy(), description="At which exit a row answers: a name, or with settings."
+    )
+    index: Literal["auto"] = Field(default="auto", description="`auto`: exact search.")
+    keep_text: bool = Field(
+        default=True, description="Entries carry the text, for reports and explanations."
+    )
+    max_reject_fraction: float = Field(
+        default=0.01, ge=0, le=1, description="More unusable rows than this stop the job."
+    )
+    shard_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="Rows of a shard; `auto`: tens of seconds of work."
+    )
+
+
+def load_job(path: str) -> Job:
+    """A job file.
+
+    Raises InputError, with one line that names the file and the key, where it is not one.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.safe_load(file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such job file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "not readable"
+        raise InputError(f"{path}{where}: this is no YAML: {problem}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a job file is a mapping of keys such as name, store, corpus")
+    try:
+        return Job.model_validate(_expand(values, path, ""))
+    except ValidationError as error:
+        raise InputError(f"{path}: {'; '.join(map(_line, error.errors()))}") from error
+
+
+def validated_policy(name: str) -> PolicySpec:
+    """A policy by its name.  Raises InputError for one that is not there."""
+    try:
+        return _PolicyName.model_validate({"policy": name}).policy
+    except ValidationError as error:
+        raise InputError(_line(error.errors()[0])) from error
+
+
+def policies_of(job: Job) -> dict[str, PolicySpec]:
+    """Every policy, by name; the job's own with the job's settings."""
+    names = [tag.model_fields["name"].default for tag in get_args(get_args(PolicySpec)[0])]
+    return {n: job.policy if n == job.policy.name else validated_policy(n) for n in names}
+
+
+class _PolicyName(Settings):
+    policy: PolicySpec
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _expand(value: Any, path: str, key: str) -> Any:
+    """`${VAR}` in strings from the environment."""
+    if isinstance(value, dict):
+        return {k: _expand(v, path, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
+    if not isinstance(value, str):
+        return value
+
+    def from_environment(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in os.environ:
+            raise InputError(f"{path}: {key}: environment variable {name} is not set")
+        return os.environ[name]
+
+    return _VARIABLE.sub(from_environment, value)
+
+
+def _line(error: Any) -> str:
+    """One of pydantic's errors as a clause: the key, and what is wrong."""
+    # Pydantic names the branch of a union that it tried; a user wrote only keys.
+    branches = ("PromptSpec", "str", "function-before", "constrained-int", "literal")
+    key = ".".join(str(p) for p in error["loc"] if not str(p).startswith(branches))
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    if error["type"] == "union_tag_invalid":
+        return f"{key}: {error['input']['name']!r} is none of {error['ctx']['expected_tags']}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]} (it is {error['input']!r})"

@@ -1,0 +1,32 @@
+"""A database's versions as people read them."""
+
+from typing import Any
+
+from storage.aliases import aliases
+from storage.versions import read_manifest, version_ids
+
+
+def list_versions(store: str, name: str) -> list[dict[str, Any]]:
+    """One record a version, newest first: what it is, how good, and what points at it."""
+    pointing: dict[str, list[str]] = {}
+    for alias, version in aliases(store, name).items():
+        pointing.setdefault(version, []).append(alias)
+    lines = []
+    for version in reversed(version_ids(store, name)):
+        manifest = read_manifest(store, name, version)
+        policy = manifest.policy["name"]
+        lines.append(
+            {
+                "id": version,
+                "created_at": f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC",
+                "rows": manifest.rows,
+                "policy": policy,
+                "accuracy": round(manifest.metrics[policy]["accuracy"], 4),
+                "mean_layers": round(manifest.metrics[policy]["mean_layers"], 2),
+                "full_accuracy": round(manifest.metrics["full"]["accuracy"], 4),
+                "seconds": round(sum(manifest.seconds.values()), 1),
+                "parent": manifest.parent,
+                "aliases": pointing.get(version, []),
+            }
+        )
+    return lines

@@ -1,0 +1,48 @@
+"""Models in memory: loaded once a process, however many shards it works on."""
+
+import math
+from functools import lru_cache
+
+import torch
+
+from raee.backbones import Backbone, load_backbone
+from raee.config import BackboneSpec, KeySpec
+
+SHARD_SECONDS = 30.0
+"""What `shard_rows: auto` aims at: long against a task's overhead, short against a crash's cost."""
+
+_FLOPS = {"cpu": 3e10, "cuda": 3e13}
+"""Operations a second that one core, or one GPU, is taken to do; the order is enough."""
+
+_CHARACTERS_PER_TOKEN = 4
+
+
+@lru_cache(maxsize=2)
+def backbone_of(spec: BackboneSpec) -> Backbone:
+    """A loaded model; raises InputError as `load_backbone` does."""
+    return load_backbone(spec)
+
+
+def retriever_of(key: KeySpec, dtype: str) -> Backbone | None:
+    """The key's own model, in the backbone's dtype; None where the key is one of its layers."""
+    if key.of_backbone:
+        return None
+    return backbone_of(
+        BackboneSpec.model_validate(
+            {
+                "family": "sentence-encoder",
+                "model": key.model,
+                "revision": key.revision,
+                "dtype": dtype,
+            }
+        )
+    )
+
+
+def auto_shard_rows(backbone: Backbone, mean_characters: float) -> int:
+    """Rows that take about SHARD_SECONDS on this machine, in hundreds; never over 50,000."""
+    cores = torch.get_num_threads() if backbone.device.type == "cpu" else 1
+    tokens = min(backbone.max_tokens, mean_characters / _CHARACTERS_PER_TOKEN + 2)
+    row_flops = 2 * backbone.layer_parameters * tokens
+    rows = SHARD_SECONDS * _FLOPS[backbone.device.type] * cores / row_flops
+    return min(50_000, max(1, math.ceil(rows / 100)) * 100)

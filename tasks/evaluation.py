@@ -1,12 +1,13 @@
 """Evaluation: every policy on labelled rows that the database has not seen."""
 
-import logging
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from raee.classify import classify
+from raee.classify import Database, Predictions, classify
 from raee.replay import scores
 from storage.aliases import resolve_version
 from storage.scan import read_shard, scan
@@ -15,8 +16,6 @@ from tasks.database import check_fits, load_database
 from tasks.job import Job, policies_of
 from tasks.models import auto_shard_rows
 from tasks.progress import advance, stage
-
-logger = logging.getLogger("raee")
 
 
 def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
@@ -36,27 +35,25 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
     rows = job.shard_rows
     if rows == "auto":
         rows = auto_shard_rows(database.backbone, found.characters / found.rows)
-    shards = [read_shard(corpus, shard, True, labels)[0] for shard in found.shards(rows)]
-    label = np.array([labels.index(str(r.label)) for s in shards for r in s], dtype=np.uint16)
-    results: dict[str, dict[str, Any]] = {}
-    for name, policy in policies_of(job).items():
-        answers, layers, exits = [], [], []
-        begun = time.monotonic()
-        with stage(name, found.rows):
-            for shard in shards:
-                said = classify(database, policy, [row.text for row in shard], advance)
-                answers.append(said.labels)
-                layers.append(said.layers)
-                exits.append(said.exits)
-        seconds = time.monotonic() - begun
-        places, counts = np.unique(np.concatenate(exits), return_counts=True)
-        results[name] = {
-            **scores(np.concatenate(answers), label, np.concatenate(layers)),
-            "rows_per_second": found.rows / seconds,
-            "exits": {
-                str(database.entries.exits[p]): int(n) for p, n in zip(places, counts, strict=True)
-            },
-        }
+    policies = policies_of(job)
+    runs: dict[str, list[Predictions]] = {name: [] for name in policies}
+    seconds = dict.fromkeys(policies, 0.0)
+    label: list[int] = []
+    with stage("evaluate", found.rows * len(policies)):
+        for shard in found.shards(rows):
+            usable, _ = read_shard(corpus, shard, True, labels)
+            texts = [row.text for row in usable]
+            label += [labels.index(str(row.label)) for row in usable]
+            for name, policy in policies.items():
+                begun = time.monotonic()
+                runs[name].append(classify(database, policy, texts, advance))
+                seconds[name] += time.monotonic() - begun
+    right = np.array(label, dtype=np.uint16)
+    results = {
+        name: _figures(database, runs[name], right)
+        | {"rows_per_second": found.rows / seconds[name]}
+        for name in policies
+    }
     return {
         "database": job.name,
         "version": chosen,
@@ -67,3 +64,12 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
         "depth": database.backbone.depth,
         "policies": results,
     }
+
+
+def _figures(
+    database: Database, runs: list[Predictions], right: NDArray[np.uint16]
+) -> dict[str, Any]:
+    answers = np.concatenate([run.labels for run in runs])
+    layers = np.concatenate([run.layers for run in runs])
+    exits = Counter(str(database.entries.exits[i]) for run in runs for i in run.exits)
+    return {**scores(answers, right, layers), "exits": dict(exits.most_common())}

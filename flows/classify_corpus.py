@@ -3,6 +3,7 @@
 from prefect import flow
 
 from raee.config import PolicySpec
+from tasks.artifacts import record_classification
 from tasks.classification import classify_shard, finish_classification, plan_classification
 from tasks.job import Job
 from tasks.progress import stage
@@ -27,5 +28,6 @@ def classify_corpus(
         with stage("classify", planned.rows, planned.done):
             for number in range(planned.shards):
                 classify_shard(planned.output, number)
-        finish_classification(planned.output)
+        figures = finish_classification(planned.output)
+        record_classification(job.name, figures)
     return planned.output

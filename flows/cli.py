@@ -99,6 +99,8 @@ def evaluate(
 ) -> None:
     """Accuracy, mean layers and rows/s of every policy on labelled texts."""
     job = load_job(job_file)
+    if json_file is not None and not json_file.parent.is_dir():
+        raise InputError(f"--json {json_file}: there is no folder {json_file.parent}")
     from tasks.evaluation import evaluate_corpus
 
     _log_to_stderr()
@@ -218,13 +220,15 @@ def run(command: Callable[..., Any], arguments: list[str]) -> int:
     """Run a command; a user's mistake is one line on stderr and exit code 2."""
     try:
         code = command(arguments, standalone_mode=False)
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
     except InputError as error:
         return _fail(str(error), BAD_INPUT)
-    except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to go on from here", INTERRUPTED)
     except typer.Exit as stop:
         return stop.exit_code
-    except Exception as error:
+    except BaseException as error:
+        if _interrupted(error):
+            return _fail("interrupted; run the same command again to go on from here", INTERRUPTED)
         # typer's own usage errors, which say how to do it
         show_usage = getattr(error, "show", None)
         if show_usage is None:
@@ -232,6 +236,13 @@ def run(command: Callable[..., Any], arguments: list[str]) -> int:
         show_usage()
         return BAD_INPUT
     return code if isinstance(code, int) else 0
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: Prefect, cut short in its own steps, may raise another."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _fail(message: str, code: int) -> int:
@@ -253,8 +264,11 @@ def _resolved(name_at: str, store: str) -> tuple[str, str]:
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
+    handler.name = "raee-stderr"
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("raee")
+    for before in [h for h in logger.handlers if h.name == handler.name]:
+        logger.removeHandler(before)  # of an earlier command in this process
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -273,5 +287,7 @@ def _table(*headers: str) -> Table:
 
 def _print(table: Table) -> None:
     # Piped output is as wide as its lines: nothing is cut to a terminal that is not there.
-    console = Console() if sys.stdout.isatty() else Console(width=500)
+    # What stands in the cells is the user's: brackets and colons are no markup there.
+    width = None if sys.stdout.isatty() else 500
+    console = Console(width=width, markup=False, emoji=False)
     console.print(table)

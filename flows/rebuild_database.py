@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.artifacts import record_versions
 from tasks.build import build_index, read_database_centre, sweep_shard, write_part
 from tasks.build_plan import plan_build
 from tasks.job import Job
@@ -26,4 +27,6 @@ def rebuild_database(job: Job) -> str:
         for number in range(build.shards):
             write_part(build.work, number)
     evaluate_build(build.work)
-    return publish_build(build.work)
+    version = publish_build(build.work)
+    record_versions(job.store, job.name)
+    return version

@@ -35,16 +35,23 @@ def orchestrator() -> Iterator[Callable[[], None]]:
     is there to see when `prefect server start` opens the UI.  Prefect's built-in temporary server
     would do the same, but only starts when the first flow does, and costs three times as much.
     """
-    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        get_current_settings,
+        temporary_settings,
+    )
 
     if get_current_settings().api.url is not None:
-        yield lambda: None
+        yield _ask_configured
         return
     port = _free_port()
     url = f"http://{_HOST}:{port}/api"
     server = _start(port)
     try:
-        with temporary_settings({PREFECT_API_URL: url}):
+        # Without heartbeats: the server ends with the command anyway, and each run would wait up
+        # to a second for the last one.
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             try:
                 yield lambda: _wait(server, url)
             finally:
@@ -56,6 +63,18 @@ def orchestrator() -> Iterator[Callable[[], None]]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _ask_configured() -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise InputError(
+            f"the configured Prefect server {client.api_url} does not answer ({problem}); start it "
+            "or unset PREFECT_API_URL"
+        )
 
 
 def _deliver() -> None:

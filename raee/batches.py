@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raee.backbones import Backbone, pad
+from raee.errors import InputError
 from raee.prompts import Prompt
 
 _TEXTS_AT_ONCE = 1_000
@@ -107,7 +108,10 @@ def _ids(backbone: Backbone, rendered: Sequence[str]) -> list[list[int]]:
 
 
 def _fit(backbone: Backbone, prompt: Prompt, text: str, mask: str) -> list[int]:
-    """Token ids of the longest start of a text that fits the model with its template."""
+    """Token ids of the longest start of a text that fits the model with its template.
+
+    Raises InputError where the template alone does not fit.
+    """
     before = len(prompt.frame(mask)[0])
     while True:
         coded = backbone.tokenizer(
@@ -116,6 +120,11 @@ def _fit(backbone: Backbone, prompt: Prompt, text: str, mask: str) -> list[int]:
         surplus = len(coded["input_ids"]) - backbone.max_tokens
         if surplus <= 0:
             return coded["input_ids"]
+        if not text:
+            raise InputError(
+                f"prompt.template {prompt.template!r} alone is {len(coded['input_ids'])} tokens; "
+                f"the model takes {backbone.max_tokens}"
+            )
         # Ends of the tokens that lie within the text, in characters of the text.
         starts = [
             start - before

@@ -9,19 +9,25 @@ from torch import Tensor
 from raee.backbones import Backbone
 from raee.batches import encode, token_batches
 from raee.prompts import Prompt
-from raee.readers import pooled
+from raee.readers import pooled, token_mean
 from raee.walk import walk
 
 _PLAIN_TEXT = Prompt(labels=(), words=())
 
 
 def layer_key(backbone: Backbone, states: Tensor, attention: Tensor) -> NDArray[np.float32]:
-    """Keys (n, hidden) out of a pass: the pooled states, unit vectors."""
-    return pooled(backbone, states, attention).cpu().numpy()
+    """Keys (n, hidden) out of a pass: the mean over each row's real tokens, unit vectors.
+
+    The mean whatever the encoder's own pooling is: at depth 0 every text's first token is alike.
+    """
+    return token_mean(backbone, states, attention).cpu().numpy()
 
 
 def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Keys (n, hidden) of a sentence encoder of their own: its embeddings, unit vectors."""
+    """Keys (n, hidden) of a sentence encoder of their own: its embeddings, unit vectors.
+
+    Pooled as the encoder's configuration says.
+    """
     keys = np.zeros((len(texts), retriever.hidden_size), dtype=np.float32)
     for batch in token_batches(retriever, encode(retriever, _PLAIN_TEXT, texts)):
         places, attention = batch.rows, batch.inputs["attention_mask"]
@@ -34,7 +40,7 @@ def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.floa
             attention: Tensor = attention,
         ) -> None:
             if depth == retriever.depth:
-                keys[places] = layer_key(retriever, states, attention)
+                keys[places] = pooled(retriever, states, attention).cpu().numpy()
 
         walk(retriever.stack, batch.inputs, visit)
     return keys

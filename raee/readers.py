@@ -41,11 +41,16 @@ def pooled(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
 
     Which of them is what the sentence encoder's configuration says; other models get the mean.
     """
-    states = backbone.normed(states)
     if backbone.pooling == "cls":
-        return _normalised(states[:, 0].float())
+        return _normalised(backbone.normed(states[:, 0]).float())
+    return token_mean(backbone, states, attention)
+
+
+def token_mean(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
+    """One float32 unit vector a row, (n, hidden): of the mean over its real tokens."""
+    states = backbone.normed(states).float()
     # The direction of the mean is that of the sum.
-    return _normalised(torch.einsum("ntd,nt->nd", states.float(), attention.float()))
+    return _normalised(torch.einsum("ntd,nt->nd", states, attention.float()))
 
 
 def read_centre(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:

@@ -49,9 +49,11 @@ def scores(
     answers: NDArray[np.uint16], label: NDArray[np.uint16], layers: NDArray[np.int64]
 ) -> dict[str, float]:
     """Accuracy, macro-F1 and Matthews correlation of some answers, and the mean layers run."""
+    # scikit-learn warns of a correlation where there is only one label; it is 0.
+    varied = len(np.union1d(answers, label)) > 1
     return {
         "accuracy": float(np.mean(answers == label)),
         "macro_f1": float(f1_score(label, answers, average="macro", zero_division=0)),
-        "matthews": float(matthews_corrcoef(label, answers)),
+        "matthews": float(matthews_corrcoef(label, answers)) if varied else 0.0,
         "mean_layers": float(np.mean(layers)),
     }

@@ -11,6 +11,7 @@ from torch import Tensor
 from raee.backbones import Backbone
 from raee.batches import encode, token_batches
 from raee.config import KeySpec
+from raee.errors import InputError
 from raee.keys import layer_key, retriever_keys
 from raee.prompts import Prompt
 from raee.readers import HeadReader
@@ -41,8 +42,12 @@ def sweep(
     """Read every exit of every text, and its key.
 
     retriever: the key's model where that is not the backbone.  on_rows is told of rows as they
-    are done.
+    are done.  Raises InputError where the key's layer is deeper than the backbone.
     """
+    if key.depth > backbone.depth:
+        raise InputError(
+            f"key.layer {key.layer} is deeper than the backbone ({backbone.depth} layers)"
+        )
     depths = backbone.depth + 1
     answers = np.zeros((len(texts), depths), dtype=np.uint16)
     confidences = np.zeros((len(texts), depths), dtype=np.float32)

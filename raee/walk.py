@@ -53,7 +53,8 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
     """Run a batch through the layers, showing `visit` the states at every depth.
 
     `visit` is called at depths 0, 1, .. up to `deepest` (default: the last) for as long as rows
-    are left.  Returns the layers run, summed over the rows.
+    are left.  Returns the layers run, summed over the rows.  One walk at a time on one model: a
+    second thread's pass would meet the first one's hooks.
     """
     size = next(iter(inputs.values())).shape[0]
     last = stack.depth if deepest is None else deepest

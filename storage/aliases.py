@@ -17,6 +17,7 @@ from storage.store import Folder
 from storage.versions import (
     MANIFEST,
     check_name,
+    database_folder,
     databases,
     read_manifest,
     version_folder,
@@ -51,14 +52,13 @@ def history(store: str, name: str, alias: str) -> list[AliasRecord]:
 
 def aliases(store: str, name: str) -> dict[str, str]:
     """A database's aliases and the versions that they point at."""
-    names = (databases(store) / f"{name}/aliases").names()
+    names = (database_folder(store, name) / "aliases").names()
     records = {alias: history(store, name, alias) for alias in names}
     return {alias: changes[-1].version for alias, changes in records.items() if changes}
 
 
 def promote(store: str, name: str, version: str, alias: str = DEFAULT_ALIAS) -> AliasRecord:
     """Point an alias at a version.  Raises InputError where the version does not exist."""
-    check_name("alias", alias)
     read_manifest(store, name, version)
     changes = history(store, name, alias)
     return _append(store, name, alias, changes, version, "promote")
@@ -142,4 +142,5 @@ def _append(
 
 
 def _folder(store: str, name: str, alias: str) -> Folder:
-    return databases(store) / f"{name}/aliases/{alias}"
+    check_name("alias", alias)
+    return database_folder(store, name) / f"aliases/{alias}"

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import lzma
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
@@ -28,7 +30,7 @@ class CorpusSpec(BaseModel):
 
     uri: str = Field(
         description="File, folder or glob; .parquet, .csv, .jsonl (or .ndjson), the latter two "
-        "also compressed; local or remote."
+        "also compressed; local or remote.",
     )
     id: str | None = Field(
         default=None, description="Column of the row's name; default: file name and row number."
@@ -78,6 +80,8 @@ def corpus_files(uri: str) -> list[CorpusFile]:
 
     Raises InputError where there is none, or a single file is of no known kind.
     """
+    if not uri:
+        raise InputError("corpus: its address is empty")
     try:
         fs, path = fsspec.core.url_to_fs(uri)
         if any(c in path for c in "*?[") and not fs.exists(path):
@@ -121,7 +125,9 @@ def read_records(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Recor
             yield from reader(file, span, columns)
     except InputError:
         raise
-    except (pa.ArrowException, EOFError, OSError) as error:
+    except csv.Error as error:
+        raise InputError(f"{span.file.uri}: no CSV: {_bare(error)}") from error
+    except (pa.ArrowException, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk or the network, not the file's content
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -149,6 +155,8 @@ def _check_columns(span: Span, columns: _Columns, there: Sequence[str]) -> None:
             raise InputError(
                 f"{span.file.uri}: no column {column!r}; it has {', '.join(map(repr, there))}"
             )
+        if column is not None and there.count(column) > 1:
+            raise InputError(f"{span.file.uri}: {there.count(column)} columns are named {column!r}")
 
 
 def _parquet(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Record]:
@@ -168,12 +176,21 @@ def _parquet(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Record]
     for batch in parquet.iter_batches(_BATCH, row_groups=groups, columns=wanted):
         if row + len(batch) > span.start and row < end:
             values = {
-                name: [None] * len(batch) if column is None else batch[column].to_pylist()
+                name: [None] * len(batch) if column is None else _values(batch[column])
                 for name, column in columns.items()
             }
             for i in range(max(0, span.start - row), min(len(batch), end - row)):
                 yield Record(row + i + 1, values["id"][i], values["text"][i], values["label"][i], 0)
         row += len(batch)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """A column's values; bytes that are no UTF-8 become lone surrogates, as in `_lines`."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        raw = column.cast(pa.large_binary()).to_pylist()
+        return [None if r is None else r.decode("utf-8", "surrogateescape") for r in raw]
 
 
 def _lines(file: IO[bytes], span: Span) -> tuple[Iterator[str], Callable[[], int]]:
@@ -196,7 +213,7 @@ def _lines(file: IO[bytes], span: Span) -> tuple[Iterator[str], Callable[[], int
 
 
 def _csv(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Record]:
-    header = next(csv.reader(_lines(file, Span(span.file, 0, 0))[0]), None)
+    header = next(filter(None, csv.reader(_lines(file, Span(span.file, 0, 0))[0])), None)
     if header is None:
         return
     _check_columns(span, columns, header)
@@ -204,14 +221,14 @@ def _csv(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Record]:
     lines, offset = _lines(file, span)
     rows = csv.reader(lines, strict=True)
     if span.mark_offset == 0:
-        next(rows)
+        next(filter(None, rows))
     row, end = span.mark_row, span.start + span.rows
     while row < end:
         begin = offset()
         try:
             values = next(rows, None)
         except csv.Error as error:
-            raise InputError(f"{span.file.uri} row {row + 1}: no CSV: {error}") from error
+            raise InputError(f"{span.file.uri} row {row + 1}: no CSV: {_bare(error)}") from error
         if values is None:
             return
         if not values:
@@ -225,6 +242,11 @@ def _csv(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Record]:
             continue
         fields = {name: None if i is None else values[i] for name, i in places.items()}
         yield Record(row, fields["id"], fields["text"], fields["label"], begin)
+
+
+def _bare(error: csv.Error) -> str:
+    """What is wrong, without the advice to programmers."""
+    return str(error).partition(" - ")[0]
 
 
 def _json_lines(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Record]:
@@ -244,8 +266,8 @@ def _json_lines(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Reco
 def _json_record(line: str, row: int, begin: int, span: Span, columns: _Columns) -> Record:
     try:
         values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return Record(row, None, None, None, begin, f"no JSON: {error}")
+    except (ValueError, RecursionError):
+        return Record(row, None, None, None, begin, "no JSON")
     if not isinstance(values, dict):
         return Record(row, None, None, None, begin, "no JSON object")
     if row == 1:

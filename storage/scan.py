@@ -5,6 +5,7 @@ It streams: of each row at most a digest is kept.
 
 import hashlib
 import heapq
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -120,7 +121,8 @@ def scan(
             if record.row % _MARK_EVERY == 1 and record.row > 1:
                 marks.append(record.offset)
             count = record.row
-            content.update(repr((record.id, record.text, record.label)).encode("utf-8", "replace"))
+            said = (_id(record.id), record.text, _label_name(record.label, None))
+            content.update(json.dumps(said, default=str).encode())
             row = check(file, record, spec, labelled, declared)
             if isinstance(row, Reject):
                 first_reject = first_reject or row
@@ -194,7 +196,7 @@ def check(
         return reject("no label")
     if declared is not None and label not in declared:
         raise InputError(
-            f"{file.uri} row {record.row}: label {label!r} is not in the prompt; "
+            f"{file.uri} row {record.row}: label {label[:80]!r} is not in the prompt; "
             f"its labels are {', '.join(declared)}"
         )
     return Row(name, record.text, label)
@@ -229,7 +231,7 @@ def _label_name(value: object, declared: Sequence[str] | None) -> str | None:
     if not name or _has_lone_surrogate(name):
         return None
     if declared is not None and name not in declared and name.isdecimal():
-        return declared[int(name)] if int(name) < len(declared) else name
+        return declared[int(name)] if len(name) < 10 and int(name) < len(declared) else name
     return name
 
 
@@ -273,16 +275,17 @@ def _check_ids(
     twice = np.flatnonzero(ids[1:] == ids[:-1])
     if not len(twice):
         return
-    seen: Record | None = None
+    seen: tuple[CorpusFile, Record] | None = None
     for file, record in _labelled_records(spec, files):
         row = check(file, record, spec, True, declared)
         if isinstance(row, Row) and _digest(row.id) == ids[twice[0]].tobytes():
             if seen is not None:
+                first, before = seen
                 raise InputError(
-                    f"corpus {spec.uri}: id {row.id!r} stands twice, the second time in "
-                    f"{file.uri} row {record.row} (first: row {seen.row}); ids must be unique"
+                    f"corpus {spec.uri}: id {row.id[:80]!r} stands twice, in {first.uri} row "
+                    f"{before.row} and in {file.uri} row {record.row}; ids must be unique"
                 )
-            seen = record
+            seen = file, record
 
 
 def _labelled_records(

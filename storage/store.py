@@ -31,6 +31,8 @@ class Folder:
     """A folder at a path or URI.  Names given to its methods are relative to it."""
 
     def __init__(self, uri: str) -> None:
+        if not uri:
+            raise InputError("a folder's address is empty")
         try:
             self._fs, self._path = fsspec.core.url_to_fs(uri)
         except (ValueError, ImportError) as error:
@@ -56,12 +58,15 @@ class Folder:
     def names(self) -> list[str]:
         """Names of the files and folders in it, sorted; none where it does not exist.
 
-        Hidden ones, such as a file that was never finished, are left out.
+        Hidden ones, such as a file that was never finished, are left out.  Raises InputError where
+        a file is in the way.
         """
         try:
             found = self._fs.ls(self._path, detail=False, refresh=True)
         except FileNotFoundError:
             return []
+        except NotADirectoryError:
+            raise InputError(f"{self}: a file stands where a folder should be") from None
         names = sorted(path.rstrip("/").rpartition("/")[2] for path in found)
         return [name for name in names if not name.startswith(".")]
 

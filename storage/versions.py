@@ -68,10 +68,16 @@ def databases(store: str) -> Folder:
     return Folder(store) / "databases"
 
 
-def version_folder(store: str, name: str, version: str) -> Folder:
-    """Where a version lies."""
+def database_folder(store: str, name: str) -> Folder:
+    """Where a database lies.  Raises InputError where its name would not do."""
     check_name("database", name)
-    return databases(store) / f"{name}/versions/{version}"
+    return databases(store) / name
+
+
+def version_folder(store: str, name: str, version: str) -> Folder:
+    """Where a version lies.  Raises InputError where its id cannot be one."""
+    check_name("version", version)
+    return database_folder(store, name) / f"versions/{version}"
 
 
 def new_version_id(now: datetime | None = None) -> str:
@@ -82,7 +88,7 @@ def new_version_id(now: datetime | None = None) -> str:
 
 def version_ids(store: str, name: str) -> list[str]:
     """A database's versions, oldest first; what has no manifest is no version."""
-    folder = databases(store) / f"{name}/versions"
+    folder = database_folder(store, name) / "versions"
     return [i for i in folder.names() if folder.exists(f"{i}/{MANIFEST}")]
 
 

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from prefect import task
 from prefect.artifacts import create_table_artifact
 
 from tasks.listing import list_versions
+from tasks.retrying import RETRIES
 
 
+@task(**RETRIES)
 def record_versions(store: str, name: str) -> None:
     """A database's version list under its own key, whose history is that of its builds."""
     table = [
@@ -21,6 +24,7 @@ def record_versions(store: str, name: str) -> None:
     )
 
 
+@task(**RETRIES)
 def record_classification(name: str, manifest: dict[str, Any]) -> None:
     """What a classification read, did and wrote."""
     shown = ("version", "policy", "input", "output", "rows_in", "rows_out", "rejected")

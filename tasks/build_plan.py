@@ -17,6 +17,8 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from raee.backbones import Backbone, label_tokens
+from raee.batches import encode
+from raee.errors import InputError
 from raee.exits import Exit, exits_of
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from storage.scan import Scan, Shard, scan
@@ -25,7 +27,7 @@ from storage.versions import (
     CENTRE,
     FORMAT,
     Manifest,
-    databases,
+    database_folder,
     new_version_id,
     read_manifest,
     require_whole,
@@ -34,7 +36,7 @@ from storage.versions import (
 )
 from tasks.job import Job
 from tasks.markers import rows_done
-from tasks.models import auto_shard_rows, backbone_of, retriever_of
+from tasks.models import auto_shard_rows, backbone_of, check_policy, retriever_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 
@@ -129,7 +131,7 @@ def plan_build(job: Job) -> PlannedBuild:
         corpus={"uri": job.corpus.uri, "rows": found.total, "fingerprint": found.fingerprint},
         shards=found.shards(rows),
     )
-    work = databases(job.store) / f"{job.name}/work/{_build_key(plan, centre)}"
+    work = database_folder(job.store, job.name) / f"work/{_build_key(plan, found, centre)}"
     if not work.exists("plan.json"):
         if centre is not None:
             with work.create(CENTRE) as file:
@@ -172,6 +174,12 @@ def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
     prompt = resolve_prompt(job.prompt, job.backbone.family, labels)
     if backbone.family == "masked-lm":
         label_tokens(backbone.tokenizer, prompt.words)
+    encode(backbone, prompt, [""])  # refuses a template that does not fit the model
+    if job.key.depth > backbone.depth:
+        raise InputError(
+            f"key.layer {job.key.layer} is deeper than the backbone ({backbone.depth} layers)"
+        )
+    check_policy(job.policy, exits_of(backbone.depth, job.key.depth))
     return backbone, prompt, found
 
 
@@ -196,10 +204,11 @@ def _inherited_centre(
     return folder.read(CENTRE)
 
 
-def _build_key(plan: BuildPlan, centre: bytes | None) -> str:
+def _build_key(plan: BuildPlan, found: Scan, centre: bytes | None) -> str:
     decisive = {
         "format": FORMAT,
-        "corpus": plan.corpus["fingerprint"],
+        "files": [file.uri for file in found.files],  # where the plan's shards are read
+        "corpus": found.fingerprint,
         "columns": plan.job.corpus.model_dump(exclude={"uri"}),
         "prompt": [plan.prompt.template, plan.prompt.labels, plan.prompt.words],
         "backbone": plan.backbone,

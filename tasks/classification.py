@@ -22,18 +22,18 @@ from pydantic import BaseModel, ConfigDict
 from raee.classify import Database, Predictions, classify
 from raee.config import PolicySpec
 from raee.errors import InputError
+from raee.exits import parse_exits
 from storage.aliases import resolve_version
 from storage.corpus import CorpusSpec
 from storage.parquet import part_name, write_table
-from storage.scan import Row, Shard, read_shard, scan
+from storage.scan import Row, Scan, Shard, read_shard, scan
 from storage.store import Folder
 from storage.versions import FORMAT, MANIFEST, read_manifest
-from tasks.artifacts import record_classification
 from tasks.database import check_fits, load_database
 from tasks.entries import rejects_table
 from tasks.job import Job
 from tasks.markers import done, marker, rows_done
-from tasks.models import auto_shard_rows
+from tasks.models import auto_shard_rows, check_policy
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 
@@ -97,13 +97,15 @@ def plan_classification(
     """
     folder = Folder(output)
     chosen = resolve_version(job.store, job.name, version)
-    check_fits(job, read_manifest(job.store, job.name, chosen))
+    manifest = read_manifest(job.store, job.name, chosen)
+    check_fits(job, manifest)
+    check_policy(policy, parse_exits(manifest.exits))
     corpus = CorpusSpec(uri=uri, id=job.corpus.id, text=job.corpus.text)
     begun = time.monotonic()
     with stage("read input", None):
         found = scan(corpus, False, None, job.max_reject_fraction, advance)
     seconds = time.monotonic() - begun
-    key = _key(job, policy, corpus, found.fingerprint)
+    key = _key(job, policy, corpus, found)
     if folder.exists(MANIFEST):
         _check_same(folder, key, chosen)
         logger.info("%s holds this classification already: nothing to do", folder)
@@ -219,7 +221,6 @@ def finish_classification(output: str) -> dict[str, Any]:
     }
     with folder.create(MANIFEST) as file:
         file.write(json.dumps(manifest, indent=1).encode())
-    record_classification(plan.job.name, manifest)
     work.remove()
     return manifest
 
@@ -241,14 +242,15 @@ def _table(rows: list[Row], database: Database, found: Predictions) -> pa.Table:
     )
 
 
-def _key(job: Job, policy: PolicySpec, corpus: CorpusSpec, fingerprint: str) -> str:
+def _key(job: Job, policy: PolicySpec, corpus: CorpusSpec, found: Scan) -> str:
     decisive = {
         "format": FORMAT,
         "name": job.name,
         "store": job.store,
         "policy": policy.model_dump(),
         "columns": corpus.model_dump(exclude={"uri"}),
-        "input": fingerprint,
+        "files": [file.uri for file in found.files],
+        "input": found.fingerprint,
         "shard_rows": job.shard_rows,
         "dtype": job.backbone.dtype,
     }

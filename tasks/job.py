@@ -8,7 +8,7 @@ import re
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_serializer
 
 from raee.config import BackboneSpec, KeySpec, PolicySpec, PromptSpec, RaeePolicy, Settings
 from raee.errors import InputError
@@ -23,7 +23,7 @@ class Job(Settings):
         pattern=f"^{NAME_PATTERN}$",
         description="The database's name: lowercase letters, digits and dashes.",
     )
-    store: str = Field(description="Where databases lie: a folder or a URI.")
+    store: str = Field(min_length=1, description="Where databases lie: a folder or a URI.")
     corpus: CorpusSpec = Field(description="The labelled texts.")
     prompt: str | PromptSpec | None = Field(
         default=None,
@@ -46,6 +46,11 @@ class Job(Settings):
         default="auto", description="Rows of a shard; `auto`: tens of seconds of work."
     )
 
+    @field_serializer("key")
+    def _key_as_it_is_read(self, key: KeySpec) -> dict[str, Any]:
+        # A sentence encoder's key has no layer, not even the default one.
+        return key.model_dump(exclude=None if key.of_backbone else {"layer"})
+
 
 def load_job(path: str) -> Job:
     """A job file.
@@ -59,17 +64,23 @@ def load_job(path: str) -> Job:
         raise InputError(f"{path}: there is no such job file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-13-45 is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not readable"
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise InputError(f"{path}{where}: this is no YAML: {problem}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: a job file is a mapping of keys such as name, store, corpus")
     try:
         return Job.model_validate(_expand(values, path, ""))
     except ValidationError as error:
-        raise InputError(f"{path}: {'; '.join(map(_line, error.errors()))}") from error
+        # A mapping was never meant to be the string that a prompt could be instead.
+        faults = [
+            e
+            for e in error.errors()
+            if e["loc"][1:] != ("str",) or not isinstance(e["input"], dict)
+        ]
+        raise InputError(f"{path}: {'; '.join(map(_line, faults))}") from error
 
 
 def validated_policy(name: str) -> PolicySpec:
@@ -111,13 +122,16 @@ def _expand(value: Any, path: str, key: str) -> Any:
 
 def _line(error: Any) -> str:
     """One of pydantic's errors as a clause: the key, and what is wrong."""
-    # Pydantic names the branch of a union that it tried; a user wrote only keys.
-    branches = ("PromptSpec", "str", "function-before", "constrained-int", "literal")
-    key = ".".join(str(p) for p in error["loc"] if not str(p).startswith(branches))
+    loc = list(error["loc"])
+    if loc[0] in ("prompt", "policy", "shard_rows"):
+        del loc[1:2]  # the branch of a union that pydantic tried; a user wrote only keys
+    key = ".".join(map(str, loc))
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if error["type"] == "missing":
         return f"{key}: missing"
+    if error["type"] == "union_tag_not_found":
+        return f"{key}.name: missing"
     if error["type"] == "union_tag_invalid":
         return f"{key}: {error['input']['name']!r} is none of {error['ctx']['expected_tags']}"
     message = error["msg"].removeprefix("Value error, ")

@@ -3,10 +3,13 @@
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from raee.backbones import Backbone, load_backbone
-from raee.config import BackboneSpec, KeySpec
+from raee.config import BackboneSpec, KeySpec, PolicySpec
+from raee.exits import Entries, Exit
+from raee.policies import NO_NEIGHBOURS, POLICIES, Stepwise
 
 SHARD_SECONDS = 30.0
 """What `shard_rows: auto` aims at: long against a task's overhead, short against a crash's cost."""
@@ -37,6 +40,19 @@ def retriever_of(key: KeySpec, dtype: str) -> Backbone | None:
             }
         )
     )
+
+
+def check_policy(spec: PolicySpec, exits: tuple[Exit, ...]) -> None:
+    """Raises InputError where a policy names an exit that there is not."""
+    policy = POLICIES[spec.name]
+    lists = np.zeros((0, len(exits)))
+    no_rows = Entries(
+        exits, (), np.zeros(0, np.uint16), lists.astype(np.uint16), lists.astype(np.float32)
+    )
+    if isinstance(policy, Stepwise):
+        policy.checkpoints(spec, no_rows)
+    elif not policy.neighbours(spec):
+        policy.plan(spec, no_rows, NO_NEIGHBOURS)
 
 
 def auto_shard_rows(backbone: Backbone, mean_characters: float) -> int:

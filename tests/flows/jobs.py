@@ -1,0 +1,183 @@
+"""Places to work in: a job, its corpus and its store; and the commands that users give there."""
+
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+import tests.orchestrator as orchestrator
+from flows.cli import app, run
+from tests.raee.models import WORDS
+from tests.storage.corpora import write_corpus
+
+LABELS = ("bad", "good", "odd")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that says what is wrong; all others are progress."""
+        lines = self.err.splitlines()
+        assert lines, "nothing was said"
+        assert lines[-1].startswith("raee: ")
+        # Progress lines start with the time of day.
+        assert [line for line in lines[:-1] if line[2:3] + line[5:6] != "::"] == []
+        return lines[-1].removeprefix("raee: ")
+
+
+def raee(*arguments: object) -> Answer:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run(app, [str(a) for a in arguments])
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+def start_raee(*arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ) if env is None else env,
+    )
+
+
+def ask_server(path: str, body: dict[str, Any]) -> Any:
+    """What the tests' Prefect server answers."""
+    request = urllib.request.Request(
+        f"{orchestrator.URL}/{path}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def flow_states(flow: str, name: str) -> list[str]:
+    """How the runs of a flow for a database ended, oldest first."""
+    body = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    runs = ask_server("flow_runs/filter", body)
+    return [r["state_type"] for r in runs if r["parameters"]["job"]["name"] == name]
+
+
+def sentences(rows: int, seed: int = 0) -> list[dict[str, str]]:
+    """Labelled rows of words that the tiny models know; some texts stand more than once."""
+    dice = random.Random(seed)
+    texts = [" ".join(dice.choices(WORDS, k=dice.randint(1, 15))) for _ in range(rows)]
+    texts[3::17] = texts[2::17][: len(texts[3::17])]
+    return [
+        {"id": f"row-{i:03d}", "text": text, "label": dice.choice(LABELS)}
+        for i, text in enumerate(texts)
+    ]
+
+
+class Workplace:
+    """A folder with a job, its corpus and its store."""
+
+    def __init__(self, root: Path, model_of: Callable[[str], str]) -> None:
+        self.root = root
+        self.model_of = model_of
+        self.store = root / "store"
+
+    def write(self, name: str, rows: Sequence[dict[str, Any]]) -> str:
+        """Write a corpus; returns its path."""
+        return write_corpus(self.root / name, rows)
+
+    def job(self, **changed: Any) -> str:
+        """A job file with some keys changed (None: left out), and its corpus; returns its path."""
+        if not (self.root / "train.csv").exists():
+            self.write("train.csv", sentences(40))
+        job = {
+            "name": "demo",
+            "store": str(self.store),
+            "corpus": {"uri": str(self.root / "train.csv"), "id": "id"},
+            "prompt": {"labels": {label: f"a {label} film" for label in LABELS}},
+            "backbone": {"family": "sentence-encoder", "model": self.model_of("bert-encoder")},
+            "key": {"layer": 1},
+            "shard_rows": 20,
+        }
+        job = {key: value for key, value in (job | changed).items() if value is not None}
+        path = self.root / "job.yaml"
+        path.write_text(yaml.safe_dump(job))
+        return str(path)
+
+    def build(self, **changed: Any) -> str:
+        """Build a version; returns its id."""
+        answer = raee("build", self.job(**changed))
+        assert answer.code == 0, answer.err
+        return answer.out.strip()
+
+    def classify(self, input: str, output: str = "out", *more: object, **changed: Any) -> Path:
+        """Classify an input into a folder of this place; returns the folder."""
+        arguments = ("--input", input, "--output", self.root / output, *more)
+        answer = raee("classify", self.job(**changed), *arguments)
+        assert answer.code == 0, answer.err
+        assert answer.out.strip() == str(self.root / output)
+        return self.root / output
+
+    def version(self, version: str, name: str = "demo") -> Path:
+        """The folder of a version."""
+        return self.store / "databases" / name / "versions" / version
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        """Every file of the store and of any output, with its size and time of change."""
+        return {
+            str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+            for folder in (self.store, self.root / "out")
+            for path in folder.rglob("*")
+        }
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of a version or an output."""
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def entries_of(version: Path) -> pa.Table:
+    """A version's entries, read without our code."""
+    return _parts(version / "entries")
+
+
+def predictions_of(output: Path) -> pa.Table:
+    """A classification's predictions, read without our code."""
+    return _parts(output)
+
+
+def rejects_of(folder: Path) -> list[dict[str, Any]]:
+    """The rejects of a version or an output, read without our code."""
+    return _parts(folder / "rejects").to_pylist()
+
+
+def _parts(folder: Path) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob("part-*.parquet")))
+
+
+def data_of(version: Path) -> dict[str, bytes]:
+    """The bytes of a version's files, its manifest left out."""
+    return {
+        str(path.relative_to(version)): path.read_bytes()
+        for path in version.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }

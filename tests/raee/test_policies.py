@@ -1,0 +1,219 @@
+"""Policies say at which exit a row answers, as DESIGN.md section 2 and the paper say it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from raee.config import (
+    CascadePolicy,
+    FixedPolicy,
+    FullPolicy,
+    RaeePolicy,
+    RetrievalPolicy,
+)
+from raee.exits import Entries, Neighbours, exits_of
+from raee.index import new_index
+from raee.policies import (
+    NO_NEIGHBOURS,
+    best_head,
+    cascade,
+    fixed,
+    full,
+    heads_from,
+    layers_of,
+    neighbours_planned_on,
+    raee,
+    retrieval,
+)
+from tests.raee.errors import refused
+
+
+def _entries(label, answers, confidences, key_depth=0) -> Entries:
+    """Entries of head exits, with a vote that is right and sure: the rule must not look at it."""
+    label = np.array(label, np.uint16)
+    heads = np.array(answers, np.uint16)
+    sure = np.array(confidences, np.float32)
+    return Entries(
+        exits=exits_of(heads.shape[1] - 1, key_depth),
+        labels=("a", "b", "c"),
+        label=label,
+        answers=np.column_stack([heads, label]),
+        confidences=np.column_stack([sure, np.ones(len(label), np.float32)]),
+    )
+
+
+def _straight_scores(spec, label, answers, confidences, rows, distances) -> list[float]:
+    """DESIGN.md section 2 for one query, with loops: each head exit's score."""
+    score = [0.0] * len(answers[0])
+    for row, distance in list(zip(rows, distances, strict=True))[: spec.k]:
+        if row < 0:
+            continue
+        weight = 1 / max(float(distance), 1e-12)
+        right = [d for d in range(len(score)) if answers[row][d] == label[row]]
+        exits = [d for d in right if confidences[row][d] >= np.float32(spec.threshold)]
+        if not exits:
+            exits = sorted(right, key=lambda d, row=row: (-confidences[row][d], d))[: spec.top]
+        for depth in exits:
+            score[depth] += weight * float(confidences[row][depth])
+    return score
+
+
+@st.composite
+def _databases(draw):
+    """Labels, answers and confidences of a small database; at times nothing in it is right."""
+    rows, heads = draw(st.integers(1, 8)), draw(st.integers(1, 6))
+    n_labels = draw(st.integers(1, 3))
+    label = draw(arrays(np.uint16, rows, elements=st.integers(0, n_labels - 1)))
+    answers = draw(arrays(np.uint16, (rows, heads), elements=st.integers(0, n_labels - 1)))
+    if draw(st.booleans()) and n_labels > 1:
+        answers = ((label[:, None] + 1) % n_labels).repeat(heads, axis=1)
+    # 64ths: sums of them are exact, so that ties are ties in whatever order they are summed.
+    steps = arrays(np.float32, (rows, heads), elements=st.integers(1, 64))
+    return label, answers, draw(steps) / np.float32(64)
+
+
+_SPECS = st.builds(
+    RaeePolicy,
+    k=st.integers(1, 12),
+    threshold=st.sampled_from([0.0, 0.5, 0.75, 0.9, 1.0]),
+    top=st.integers(1, 4),
+)
+
+
+@given(spec=_SPECS, database=_databases(), data=st.data())
+def test_raee_is_the_papers_rule_written_with_loops(spec, database, data):
+    label, answers, confidences = database
+    # Places 0, 1 and 2 on a line: squared distances 0, 1 and 4, whose weights are exact.
+    keys = data.draw(arrays(np.float32, (len(label), 1), elements=st.integers(0, 2)))
+    queries = data.draw(arrays(np.float32, (3, 1), elements=st.integers(0, 2)))
+    index = new_index(1)
+    index.add(keys)
+    found = index.search(queries, spec.k)
+    plan = raee(spec, _entries(label, answers, confidences), found)
+    for query in range(3):
+        scores = _straight_scores(
+            spec, label, answers, confidences, found.rows[query], found.distances[query]
+        )
+        assert all(np.isfinite(scores))
+        none = max(scores) == 0
+        assert plan[query] == (len(scores) - 1 if none else scores.index(max(scores)))
+
+
+@given(spec=_SPECS, database=_databases(), data=st.data())
+def test_raees_exit_has_the_highest_score_at_any_distances(spec, database, data):
+    label, answers, confidences = database
+    n = len(label)
+    distances = data.draw(st.lists(st.floats(0, 4, width=32), min_size=n, max_size=n))
+    rows = data.draw(st.permutations(range(n)))
+    found = Neighbours(np.array([rows]), np.array([sorted(distances)], np.float32))
+    (place,) = raee(spec, _entries(label, answers, confidences), found)
+    scores = _straight_scores(spec, label, answers, confidences, rows, found.distances[0])
+    assert scores[place] >= max(scores) * (1 - 1e-9)
+
+
+def _one_neighbour(entries, spec=None, distance=1.0):
+    found = Neighbours(np.array([[0]]), np.array([[distance]], np.float32))
+    return int(raee(RaeePolicy() if spec is None else spec, entries, found)[0])
+
+
+def test_a_right_exit_of_just_the_threshold_counts():
+    # As entries store it, in float32, 0.9 is a little less than 0.9.
+    entries = _entries([0], [[0, 0]], [[0.9, np.nextafter(np.float32(0.9), np.float32(0))]])
+    assert _one_neighbour(entries) == 0
+    entries = _entries([0], [[0, 0]], [[np.nextafter(np.float32(0.9), np.float32(0)), 0.9]])
+    assert _one_neighbour(entries) == 1
+
+
+def test_a_wrong_exit_never_counts_however_sure_it_is():
+    assert _one_neighbour(_entries([0], [[1, 0, 1]], [[1.0, 0.4, 1.0]])) == 1
+
+
+def test_where_no_exit_is_right_the_row_runs_all_layers():
+    assert _one_neighbour(_entries([0], [[1, 1, 1]], [[0.9, 0.5, 0.6]])) == 2
+
+
+def test_of_equal_scores_the_lower_depth_wins():
+    assert _one_neighbour(_entries([0], [[1, 0, 0, 0]], [[1.0, 0.95, 0.95, 0.95]])) == 1
+
+
+def test_only_the_top_right_exits_count_where_none_is_sure():
+    entries = _entries(
+        [0, 0], [[0, 0, 0, 0], [0, 1, 1, 1]], [[0.5, 0.6, 0.7, 0.8], [0.89, 1, 1, 1]]
+    )
+    found = Neighbours(np.array([[0, 1]]), np.array([[1.0, 2.0]], np.float32))
+    # Depth 0 gets 0.445 of the second row, and 0.5 of the first only where its fourth exit counts.
+    assert raee(RaeePolicy(top=3), entries, found).tolist() == [3]
+    assert raee(RaeePolicy(top=4), entries, found).tolist() == [0]
+
+
+def test_an_exact_duplicate_decides_alone():
+    entries = _entries([0] * 3, [[0, 1, 1], [1, 0, 1], [1, 0, 1]], [[0.5, 1, 1]] + [[1, 1, 1]] * 2)
+    found = Neighbours(np.array([[0, 1, 2]]), np.array([[0, 1e-6, 1e-6]], np.float32))
+    assert raee(RaeePolicy(), entries, found).tolist() == [0]
+
+
+def test_only_k_neighbours_are_asked():
+    entries = _entries([0] * 3, [[1, 0], [0, 1], [0, 1]], [[1, 1]] * 3)
+    found = Neighbours(np.array([[0, 1, 2]]), np.array([[1, 1, 1]], np.float32))
+    assert raee(RaeePolicy(k=1), entries, found).tolist() == [1]
+    assert raee(RaeePolicy(k=3), entries, found).tolist() == [0]
+
+
+def test_full_is_the_deepest_head():
+    entries = _entries([0], [[0, 1, 1]], [[1, 1, 1]])
+    assert full(FullPolicy(), entries, NO_NEIGHBOURS).tolist() == [2]
+
+
+def test_retrieval_is_the_vote():
+    entries = _entries([0], [[0, 1]], [[1, 1]], key_depth=1)
+    (place,) = retrieval(RetrievalPolicy(), entries, NO_NEIGHBOURS)
+    assert str(entries.exits[place]) == "vote@1"
+
+
+def test_fixed_is_the_exit_that_is_named():
+    entries = _entries([0], [[0, 1, 1]], [[1, 1, 1]])
+    assert fixed(FixedPolicy(exit="head@1"), entries, NO_NEIGHBOURS).tolist() == [1]
+    with refused(r"exit 'head@7' is not in the database; it has head@0, head@1, head@2, vote@0"):
+        fixed(FixedPolicy(exit="head@7"), entries, NO_NEIGHBOURS)
+
+
+def test_the_best_head_is_the_one_that_is_right_most_often():
+    entries = _entries([0, 1, 1], [[0, 0, 0], [0, 1, 1], [0, 1, 1]], np.ones((3, 3)))
+    assert best_head(entries) == 1  # of equals the shallower; the vote is no head
+    assert fixed(FixedPolicy(), entries, NO_NEIGHBOURS).tolist() == [1]
+
+
+def test_a_cascade_leaves_at_just_its_threshold():
+    confidence = np.array([0.9, 0.91, 0.89], np.float32)
+    assert cascade(CascadePolicy(threshold=0.9), confidence).tolist() == [True, True, False]
+
+
+def test_a_cascade_asks_the_heads_from_its_first_depth_on():
+    entries = _entries([0], [[0, 1, 1, 0]], [[1, 1, 1, 1]])
+    assert heads_from(CascadePolicy(first=2), entries) == [2, 3]
+    assert heads_from(CascadePolicy(first=3), entries) == [3]
+    with refused(r"policy\.first 4 is deeper than the backbone \(3 layers\)"):
+        heads_from(CascadePolicy(first=4), entries)
+
+
+@pytest.mark.parametrize(
+    ("spec", "layers"),
+    [
+        (RaeePolicy(), [2, 2, 3, 2]),  # its neighbours are known at depth 2
+        (CascadePolicy(), [0, 1, 3, 2]),
+        (FixedPolicy(exit="head@0"), [0, 1, 3, 2]),
+        (RetrievalPolicy(), [0, 1, 3, 2]),
+    ],
+)
+def test_a_row_that_waited_for_its_neighbours_has_run_the_keys_layers(spec, layers):
+    entries = _entries([0], [[0, 1, 1, 0]], [[1, 1, 1, 1]], key_depth=2)
+    exits = np.array([0, 1, 3, entries.vote])
+    assert layers_of(spec, entries, exits, key_depth=2).tolist() == layers
+
+
+def test_only_raee_plans_on_neighbours():
+    assert neighbours_planned_on(RaeePolicy(k=7)) == 7
+    others = (FullPolicy(), FixedPolicy(), RetrievalPolicy(), CascadePolicy())
+    assert [neighbours_planned_on(spec) for spec in others] == [0] * 4

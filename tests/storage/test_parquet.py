@@ -1,0 +1,60 @@
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage.parquet import list_column, list_values, part_name, read_table, write_table
+from storage.store import Folder
+
+_TABLE = pa.table({"n": range(10), "text": [str(n) * n for n in range(10)]})
+
+
+def test_a_table_comes_back_as_it_was(store):
+    folder = Folder(store)
+    record = write_table(folder, "entries/part-00000.parquet", _TABLE)
+    assert record == replace(folder.record(record.path), rows=10)
+    assert read_table(folder, record.path).equals(_TABLE)
+    assert read_table(folder, record.path, ["text"]).equals(_TABLE.select(["text"]))
+
+
+def test_the_same_table_gives_the_same_bytes(store):
+    folder = Folder(store)
+    first = write_table(folder, "a.parquet", _TABLE)
+    second = write_table(folder, "b.parquet", pa.concat_tables([_TABLE]))
+    assert first.sha256 == second.sha256
+
+
+def test_a_table_is_plain_parquet(tmp_path):
+    write_table(Folder(str(tmp_path)), "a.parquet", _TABLE)
+    assert pq.read_table(tmp_path / "a.parquet").equals(_TABLE)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_an_array_comes_back_from_its_column(store, rows):
+    folder = Folder(store)
+    values = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    write_table(folder, "a.parquet", pa.table({"v": list_column(values)}))
+    column = read_table(folder, "a.parquet")["v"]
+    assert column.type == pa.list_(pa.float32(), 3)
+    back = list_values(column)
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, values)
+
+
+def test_slices_and_chunks_of_a_column_keep_their_rows():
+    values = np.arange(24, dtype=np.uint16).reshape(8, 3)
+    column = pa.chunked_array([list_column(values)[2:5], list_column(values)[6:]])
+    np.testing.assert_array_equal(list_values(column), values[[2, 3, 4, 6, 7]])
+
+
+def test_an_array_of_another_memory_order_keeps_its_rows():
+    values = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    np.testing.assert_array_equal(list_values(pa.chunked_array([list_column(values)])), values)
+
+
+def test_parts_sort_by_their_numbers():
+    names = [part_name(n) for n in (0, 9, 10, 99, 12_345)]
+    assert names == sorted(names)
+    assert names[1] == "part-00009.parquet"

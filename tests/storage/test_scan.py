@@ -1,0 +1,175 @@
+import hashlib
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+
+from storage.corpus import CorpusSpec
+from storage.scan import CENTRE_ROWS, scan, text_hash
+from tests.raee.errors import refused
+from tests.storage.corpora import read_all, split, write_corpus
+
+_ROWS = [{"id": f"r{i}", "text": f"text {i % 7} 😀", "label": "ab"[i % 2]} for i in range(20)]
+
+
+def _scan(uri, declared=None, **columns):
+    return scan(CorpusSpec(uri=str(uri), **columns), True, declared)
+
+
+class TestLabels:
+    @pytest.mark.parametrize(
+        ("value", "name"),
+        [
+            ("negative", "negative"),
+            ("  negative\n", "negative"),
+            (0, "negative"),
+            (1.0, "positive"),
+            ("1", "positive"),
+            ("01", "positive"),
+            (True, None),
+            (2, None),
+            (-1, None),
+            ("0.5", None),
+            (0.5, None),
+            ("9" * 5_000, None),
+            ("Negative", None),
+        ],
+    )
+    def test_are_the_prompts_names_or_numbers_in_its_order(self, tmp_path, value, name):
+        (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x", "label": value}))
+        declared = ["negative", "positive"]
+        if name is None:
+            match = r"a.jsonl row 1: label '.{1,80}' is not in the prompt; its labels are negative"
+            with refused(match):
+                _scan(tmp_path, declared)
+        else:
+            _, rows, _ = read_all(CorpusSpec(uri=str(tmp_path)), 1, declared=declared)
+            assert [row.label for row in rows] == [name]
+
+    def test_that_are_numbers_by_name_are_no_numbers_in_order(self, tmp_path):
+        uri = write_corpus(tmp_path / "a.csv", [{"text": "x", "label": i} for i in (3, 1, 2)])
+        _, rows, _ = read_all(CorpusSpec(uri=uri), 1, declared=["3", "1", "2"])
+        assert [row.label for row in rows] == ["3", "1", "2"]
+
+    def test_are_those_of_the_corpus_where_no_prompt_names_them(self, tmp_path):
+        uri = write_corpus(tmp_path / "a.parquet", [{"text": "x", "label": i} for i in (1, 0, 1)])
+        assert _scan(uri).labels == {"1": 2, "0": 1}
+
+    def test_that_the_prompt_does_not_name_are_found_in_any_row(self, tmp_path):
+        rows = [*_ROWS, {"id": "last", "text": "x", "label": "c"}]
+        uri = write_corpus(tmp_path / "a.csv", rows)
+        with refused("a.csv row 21: label 'c' is not in the prompt; its labels are a, b"):
+            _scan(uri, ["a", "b"])
+
+
+class TestIds:
+    def test_that_stand_twice_are_named_with_file_and_row(self, tmp_path):
+        write_corpus(tmp_path / "a.csv", _ROWS[:12])
+        write_corpus(tmp_path / "b.csv", [*_ROWS[12:], _ROWS[4]])
+        with refused(r"id 'r4' stands twice, in .*a.csv row 5 and in .*b.csv row 9"):
+            _scan(tmp_path, id="id")
+
+    def test_that_stand_twice_do_not_matter_where_rows_are_not_labelled(self, tmp_path):
+        uri = write_corpus(tmp_path / "a.csv", [_ROWS[0], _ROWS[0]])
+        assert scan(CorpusSpec(uri=uri, id="id"), False).rows == 2
+
+    def test_of_rows_that_cannot_be_used_may_stand_twice(self, tmp_path):
+        uri = write_corpus(tmp_path / "a.csv", [*_ROWS, _ROWS[0] | {"text": ""}])
+        assert _scan(uri, id="id").rows == 20
+
+    def test_are_compared_as_they_are_written(self, tmp_path):
+        rows = [{"id": i, "text": "x", "label": "a"} for i in ("1", "01", 1.5, "1 ")]
+        (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        assert _scan(tmp_path, id="id").rows == 4
+        rows.append({"id": 1, "text": "x", "label": "a"})
+        (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        with refused("id '1' stands twice"):
+            _scan(tmp_path, id="id")
+
+
+class TestFingerprint:
+    def test_does_not_depend_on_format_or_files(self, tmp_path):
+        found = set()
+        for form in ("parquet", "csv", "jsonl", "csv.gz", "ndjson"):
+            for sizes in ([], [3], [7, 1, 5]):
+                folder = tmp_path / f"{form}-{len(sizes)}"
+                for number, some in enumerate(split(_ROWS, sizes)):
+                    write_corpus(folder / f"{number}.{form}", some)
+                found.add(_scan(folder, id="id").fingerprint)
+                found.add(_scan(folder, ["b", "a"], id="id").fingerprint)
+        assert len(found) == 1
+        assert len(found.pop()) == 64
+
+    def test_depends_on_every_id_text_and_label_and_on_their_order(self, tmp_path):
+        corpora = [
+            _ROWS,
+            [*_ROWS[:5], _ROWS[5] | {"text": "another"}, *_ROWS[6:]],
+            [*_ROWS[:5], _ROWS[5] | {"label": "a"}, *_ROWS[6:]],
+            [*_ROWS[:5], _ROWS[5] | {"id": "another"}, *_ROWS[6:]],
+            [*_ROWS[:5], _ROWS[6], _ROWS[5], *_ROWS[7:]],
+            _ROWS[:-1],
+        ]
+        found = set()
+        for number, rows in enumerate(corpora):
+            uri = write_corpus(tmp_path / f"{number}.jsonl", rows)
+            found.add(_scan(uri, id="id").fingerprint)
+        assert len(found) == len(corpora)
+
+    def test_does_not_run_columns_and_rows_together(self, tmp_path):
+        pairs = [("ab", "c"), ("a", "bc")]
+        found = {
+            _scan(write_corpus(tmp_path / f"{t}.csv", [{"text": t, "label": y}])).fingerprint
+            for t, y in pairs
+        }
+        assert len(found) == 2
+
+
+def test_the_centre_is_read_over_the_rows_with_the_smallest_hashes(tmp_path):
+    texts = [f"text {i % 4_500}" for i in range(CENTRE_ROWS + 1_000)]
+    random.Random(0).shuffle(texts)
+    for number, some in enumerate(split(texts, [2_000])):
+        write_corpus(tmp_path / f"{number}.csv", [{"text": t, "label": "x"} for t in some])
+
+    def sha256(text):
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    assert _scan(tmp_path).centre_texts == sorted(texts, key=sha256)[:CENTRE_ROWS]
+
+
+def test_the_centre_of_a_small_corpus_is_read_over_all_its_rows(tmp_path):
+    uri = write_corpus(tmp_path / "a.csv", [*_ROWS, {"id": "bad", "text": " ", "label": "a"}])
+    assert sorted(_scan(uri).centre_texts) == sorted(row["text"] for row in _ROWS)
+
+
+def test_a_texts_hash_is_the_start_of_its_sha_256():
+    assert text_hash("grün") == hashlib.sha256("grün".encode()).hexdigest()[:32]
+
+
+def test_progress_tells_of_every_row_once(tmp_path):
+    for number, rows in enumerate((1, 499, 500, 501, 1_200)):
+        write_corpus(tmp_path / f"{number}.csv", [{"text": "x", "label": "a"}] * rows)
+    told = []
+    scan(CorpusSpec(uri=str(tmp_path)), True, on_rows=told.append)
+    assert sum(told) == 2_701
+    assert max(told) <= 500
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    with (tmp_path / "a.csv").open("w") as file:
+        file.write("text,label\n")
+        for i in range(200_000):
+            file.write(f"{i:0400d},{'ab'[i % 2]}\n")
+    assert (tmp_path / "a.csv").stat().st_size > 80_000_000
+    # In a process of its own, whose highest memory nothing else has set.
+    program = """
+import resource, sys
+from storage.corpus import CorpusSpec
+from storage.scan import scan
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert scan(CorpusSpec(uri=sys.argv[1]), True).rows == 200_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    answer = subprocess.check_output([sys.executable, "-c", program, str(tmp_path)], timeout=120)
+    assert int(answer) < 20_000, "KiB; the corpus has 80,000"

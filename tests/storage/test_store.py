@@ -1,0 +1,224 @@
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from raee.errors import InputError
+from storage.store import Folder
+
+_THREADS = 16
+
+
+def test_a_new_file_is_written_whole(store):
+    folder = Folder(store)
+    folder.write_new("deep/er/a.json", b"abc")
+    assert folder.read("deep/er/a.json") == b"abc"
+    assert folder.exists("deep/er/a.json")
+    assert folder.size("deep/er/a.json") == 3
+    assert (folder / "deep").names() == ["er"]
+
+
+def test_a_taken_name_stays_as_it_is(store):
+    folder = Folder(store)
+    folder.write_new("a.json", b"first")
+    with pytest.raises(FileExistsError):
+        folder.write_new("a.json", b"second")
+    assert folder.read("a.json") == b"first"
+    assert folder.names() == ["a.json"]
+
+
+def test_of_racing_threads_one_writes_the_file(tmp_path):
+    folder = Folder(str(tmp_path))
+    for number in range(20):
+        start = threading.Barrier(_THREADS)
+
+        def write(i, name=f"{number:08d}.json", start=start):
+            start.wait()
+            try:
+                folder.write_new(name, b"%d" % i * 10_000)
+            except FileExistsError:
+                return None
+            return i
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            winners = [i for i in pool.map(write, range(_THREADS)) if i is not None]
+        assert len(winners) == 1
+        assert folder.read(f"{number:08d}.json") == b"%d" % winners[0] * 10_000
+    assert len(os.listdir(tmp_path)) == 20, "a loser left its partial file"
+
+
+def test_of_racing_processes_one_writes_each_file(tmp_path):
+    program = """
+import pathlib, sys, time
+from storage.store import Folder
+me, folder = sys.argv[1], Folder(sys.argv[2])
+pathlib.Path(sys.argv[2], f"ready-{me}").touch()
+while not folder.exists("go"):
+    time.sleep(0.001)
+for n in range(200):
+    try:
+        folder.write_new(f"race/{n:03d}", me.encode() * 5_000)
+        print(n)
+    except FileExistsError:
+        pass
+"""
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(i), str(tmp_path)], stdout=subprocess.PIPE
+        )
+        for i in range(3)
+    ]
+    folder = Folder(str(tmp_path))
+    while not all(folder.exists(f"ready-{i}") for i in range(3)):
+        assert all(r.poll() is None for r in racers)
+    (tmp_path / "go").touch()
+    won = {i: racer.communicate(timeout=60)[0].split() for i, racer in enumerate(racers)}
+    assert sorted(int(n) for numbers in won.values() for n in numbers) == list(range(200))
+    for i, numbers in won.items():
+        for n in numbers:
+            assert folder.read(f"race/{int(n):03d}") == b"%d" % i * 5_000
+    assert len(os.listdir(tmp_path / "race")) == 200
+
+
+def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path):
+    with pytest.raises(TypeError):
+        Folder(str(tmp_path)).write_new("a.json", "not bytes")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_created_file_stands_with_its_checksum(store):
+    folder = Folder(store)
+    pieces = [b"abc", memoryview(b"defg"), np.arange(5, dtype=np.float32), b""]
+    with folder.create("sub/a.bin") as file:
+        written = [file.write(piece) for piece in pieces]
+    data = b"".join(bytes(piece) for piece in pieces)
+    assert written == [3, 4, 20, 0]
+    assert folder.read("sub/a.bin") == data
+    record = file.record(rows=7)
+    assert (record.path, record.bytes, record.rows) == ("sub/a.bin", len(data), 7)
+    assert record.sha256 == hashlib.sha256(data).hexdigest()
+    assert folder.record("sub/a.bin") == file.record()
+
+
+def test_a_created_file_replaces_the_one_before(store):
+    folder = Folder(store)
+    for data in (b"a longer one", b"short"):
+        with folder.create("a.bin") as file:
+            file.write(data)
+        assert folder.read("a.bin") == data
+    assert folder.names() == ["a.bin"]
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
+    folder = Folder(str(tmp_path))
+    folder.write_new("a.bin", b"old")
+    with folder.create("a.bin") as file:
+        file.write(b"new " * 100_000)
+        assert folder.read("a.bin") == b"old"
+        assert folder.names() == ["a.bin"]
+    assert folder.read("a.bin") == b"new " * 100_000
+
+
+@pytest.mark.parametrize("there_before", [True, False])
+def test_a_block_that_fails_leaves_nothing_behind(tmp_path, there_before):
+    folder = Folder(str(tmp_path))
+    if there_before:
+        folder.write_new("a.bin", b"old")
+
+    def fail():
+        with folder.create("a.bin") as file:
+            file.write(b"half of it")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert os.listdir(tmp_path) == ["a.bin"] * there_before
+    assert not there_before or folder.read("a.bin") == b"old"
+
+
+def test_what_a_killed_writer_leaves_is_not_seen(tmp_path):
+    program = """
+import os, sys
+from storage.store import Folder
+with Folder(sys.argv[1]).create("a.bin") as file:
+    file.write(b"half of it")
+    os._exit(9)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60)
+    folder = Folder(str(tmp_path))
+    assert done.returncode == 9
+    assert len(os.listdir(tmp_path)) == 1, "the killed writer left a partial file"
+    assert folder.names() == []
+    assert not folder.exists("a.bin")
+    with folder.create("a.bin") as file:
+        file.write(b"whole")
+    assert folder.names() == ["a.bin"]
+
+
+def test_names_are_sorted_and_none_where_there_is_no_folder(store):
+    folder = Folder(store)
+    assert folder.names() == []
+    for name in ("b", "a/x", "c", ".hidden"):
+        folder.write_new(name, b"")
+    assert folder.names() == ["a", "b", "c"]
+
+
+def test_a_file_in_a_folders_place_is_an_input_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="a file stands where a folder should be"):
+        Folder(str(tmp_path / "file/databases")).names()
+
+
+def test_missing_files_are_reported_as_such(store):
+    folder = Folder(store)
+    assert not folder.exists("a")
+    for ask in (folder.read, folder.size, folder.record, folder.open):
+        with pytest.raises(FileNotFoundError):
+            ask("a")
+
+
+def test_an_open_file_can_be_sought(store):
+    folder = Folder(store)
+    folder.write_new("a", b"0123456789")
+    with folder.open("a") as file:
+        file.seek(4)
+        assert file.read(3) == b"456"
+
+
+def test_a_removed_folder_is_gone_with_all_that_is_in_it(store):
+    folder = Folder(store)
+    folder.write_new("work/deep/a", b"")
+    folder.write_new("b", b"")
+    (folder / "work").remove()
+    assert folder.names() == ["b"]
+    (folder / "work").remove()  # again, where it is gone
+
+
+def test_a_folders_address_names_it_again(store):
+    folder = Folder(store) / "a" / "b"
+    folder.write_new("c", b"x")
+    assert Folder(folder.uri).read("c") == b"x"
+    assert str(Folder(f"{folder.uri}/")) == folder.uri
+
+
+def test_a_relative_folder_does_not_move_with_the_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Folder("here")
+    monkeypatch.chdir("/")
+    folder.write_new("a", b"x")
+    assert (tmp_path / "here/a").read_bytes() == b"x"
+
+
+def test_an_empty_address_is_not_the_current_folder():
+    with pytest.raises(InputError, match="address is empty"):
+        Folder("")
+
+
+def test_an_unknown_protocol_is_an_input_error():
+    with pytest.raises(InputError, match="nowhere://bucket"):
+        Folder("nowhere://bucket/store")

@@ -1,0 +1,181 @@
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from raee.errors import InputError
+from storage.store import Folder
+from storage.versions import (
+    FORMAT,
+    MANIFEST,
+    check_name,
+    new_version_id,
+    publish,
+    read_manifest,
+    require_whole,
+    verify,
+    version_folder,
+    version_ids,
+)
+from tests.raee.errors import refused
+from tests.storage.databases import NAME, manifest, publish_version
+
+_FILES = {"entries/part-00000.parquet": b"entries" * 1_000, "keys/layer-00.faiss": b"keys" * 100}
+
+
+def test_ids_sort_by_time():
+    begun = datetime(2026, 1, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    steps = [timedelta(microseconds=1), timedelta(seconds=1), timedelta(days=40), timedelta(3_000)]
+    times = [begun, *(begun + step for step in steps)]
+    ids = [new_version_id(time) for time in times]
+    assert ids == sorted(ids)
+
+
+def test_ids_of_one_moment_are_still_unique():
+    now = datetime.now(UTC)
+    assert len({new_version_id(now) for _ in range(1_000)}) == 1_000
+
+
+def test_an_id_is_of_this_moment():
+    before = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+    version = new_version_id()
+    assert before <= version <= f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-~"
+
+
+def test_without_a_manifest_there_is_no_version(store):
+    whole = publish_version(store, _FILES)
+    half = new_version_id()
+    version_folder(store, NAME, half).write_new("entries/part-00000.parquet", b"entries")
+    assert version_ids(store, NAME) == [whole]
+    with refused(f"has no version '{half}'; the newest is {whole}"):
+        read_manifest(store, NAME, half)
+
+
+def test_versions_are_listed_oldest_first(store):
+    assert version_ids(store, NAME) == []
+    ids = [publish_version(store) for _ in range(4)]
+    assert version_ids(store, NAME) == ids
+    assert version_ids(store, "another") == []
+
+
+def test_a_version_is_published_once(store):
+    version = publish_version(store, _FILES)
+    folder = version_folder(store, NAME, version)
+    before = folder.read(MANIFEST)
+    with pytest.raises(FileExistsError):
+        publish(folder, manifest(version, rows=4))
+    assert folder.read(MANIFEST) == before
+
+
+def test_a_manifest_comes_back_as_it_was(store):
+    version = publish_version(store, _FILES)
+    back = read_manifest(store, NAME, version)
+    assert (back.id, back.format, back.labels) == (version, FORMAT, ["no", "yes"])
+    assert {file.path: file.bytes for file in back.files} == {p: len(d) for p, d in _FILES.items()}
+
+
+def test_a_missing_version_says_what_there_is(store):
+    with refused("database demo in .* has no version 'x'; it has none; databases there: none"):
+        read_manifest(store, NAME, "x")
+    publish_version(store)
+    with refused("database other .* it has none; databases there: demo"):
+        read_manifest(store, "other", "x")
+
+
+def _damage(store, content):
+    version = publish_version(store)
+    with version_folder(store, NAME, version).create(MANIFEST) as file:
+        file.write(content)
+    return version
+
+
+def test_a_newer_format_is_refused_by_name(store):
+    version = _damage(
+        store, json.dumps({"format": FORMAT + 1, "what": "is not known yet"}).encode()
+    )
+    with refused(f"{MANIFEST} is of format {FORMAT + 1}, newer than format {FORMAT}.*upgrade raee"):
+        read_manifest(store, NAME, version)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe\0",
+        b'{"format": "one"}',
+        b'{"format": 1}',
+        b'{"format": 1, "unknown": 2}',
+    ],
+)
+def test_a_damaged_manifest_is_one_line(store, content):
+    version = _damage(store, content)
+    with refused(f"{version}/{MANIFEST} is damaged: "):
+        read_manifest(store, NAME, version)
+
+
+def test_a_whole_version_has_no_faults(store):
+    version = publish_version(store, _FILES)
+    folder, found = version_folder(store, NAME, version), read_manifest(store, NAME, version)
+    assert verify(folder, found) == []
+    require_whole(folder, found, list(_FILES))
+
+
+class TestDamagedFiles:
+    @pytest.fixture
+    def damaged(self, tmp_path):
+        """A version whose first file is whole, and the others missing, truncated and altered."""
+        files = dict.fromkeys(("a-whole", "b-missing", "c-truncated", "d-altered"), b"content" * 99)
+        version = publish_version(str(tmp_path), files)
+        folder = version_folder(str(tmp_path), NAME, version)
+        found = read_manifest(str(tmp_path), NAME, version)
+        path = tmp_path / "databases" / NAME / "versions" / version
+        (path / "b-missing").unlink()
+        (path / "c-truncated").write_bytes((b"content" * 99)[:-1])
+        (path / "d-altered").write_bytes(b"C" + (b"content" * 99)[1:])
+        return folder, found
+
+    def test_are_each_found_with_what_is_wrong(self, damaged):
+        assert verify(*damaged) == [
+            "b-missing is missing",
+            "c-truncated has 692 bytes, its manifest says 693",
+            "d-altered has another SHA-256 than its manifest says",
+        ]
+
+    def test_are_refused_before_anything_reads_them(self, damaged):
+        folder, found = damaged
+        for path in ("b-missing", "c-truncated", "d-altered"):
+            with refused(f"is damaged: {path} .*Roll back to another version or build anew"):
+                require_whole(folder, found, ["a-whole", path])
+
+    def test_do_not_matter_to_those_who_do_not_read_them(self, damaged):
+        require_whole(*damaged, ["a-whole"])
+        assert verify(*damaged, ["a-whole"]) == []
+
+
+@pytest.mark.parametrize("name", ["a", "7", "trec-6", "a--b", "x" * 100])
+def test_names_are_lowercase_letters_digits_and_dashes(name):
+    check_name("database", name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "A", "a b", "-a", "a-", "a/b", "../x", "..", ".", "ä", "a\n", "a_b", "a@b", "٣"]
+)
+def test_other_names_are_refused(name):
+    with pytest.raises(InputError, match="use lowercase letters, digits and dashes"):
+        check_name("database", name)
+
+
+@pytest.mark.parametrize("escape", ["..", "../other", "a/../../other", "/etc", ""])
+def test_no_name_leads_out_of_its_folder(tmp_path, escape):
+    store = str(tmp_path / "store")
+    Folder(store).write_new(f"databases/other/versions/x/{MANIFEST}", b"{}")
+    for ask in (
+        lambda: version_ids(store, escape),
+        lambda: version_folder(store, escape, "x"),
+        lambda: version_folder(store, NAME, escape),
+        lambda: read_manifest(store, NAME, f"../../other/versions/{escape}"),
+    ):
+        with refused("use lowercase letters, digits and dashes"):
+            ask()

@@ -1,0 +1,1 @@
+import tests.orchestrator  # noqa: F401 - before Prefect is imported

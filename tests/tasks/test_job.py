@@ -1,0 +1,255 @@
+import json
+
+import pytest
+import yaml
+
+from raee.config import CascadePolicy, FixedPolicy, RaeePolicy
+from tasks.job import Job, load_job, policies_of, validated_policy
+from tests.raee.errors import refused
+
+_JOB = {
+    "name": "sst2",
+    "store": "/data/raee",
+    "corpus": {"uri": "train.parquet", "id": "id"},
+    "prompt": {"template": "{text} It was {mask}.", "labels": {"no": "bad", "yes": "great"}},
+    "backbone": {"family": "masked-lm", "model": "FacebookAI/roberta-large"},
+    "key": {"model": "backbone", "layer": 3},
+    "policy": {"name": "raee", "k": 5},
+    "max_reject_fraction": 0.5,
+    "shard_rows": 100,
+}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a job file of some content, or of `_JOB` with some keys changed."""
+
+    def load(content=None, **changed):
+        path = tmp_path / "job.yaml"
+        if content is None:
+            content = yaml.safe_dump(_JOB | changed)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return load_job(str(path))
+
+    return load
+
+
+def test_a_job_file_says_what_it_says(load):
+    job = load()
+    assert job.name == "sst2"
+    assert job.corpus.text == "text"
+    assert job.key.name == "layer-03"
+    assert job.policy == RaeePolicy(k=5)
+    assert (job.keep_text, job.index, job.shard_rows) == (True, "auto", 100)
+
+
+def test_the_design_documents_job_file_is_one(load):
+    job = load(
+        """
+        name: sst2
+        store: s3://bucket/raee          # or a folder
+        corpus: {uri: data/train/*.parquet, id: id, text: text, label: label}
+        prompt: sst2
+        backbone: {family: masked-lm, model: FacebookAI/roberta-large, revision: main, dtype: auto}
+        key: {model: backbone, layer: 0}
+        policy: {name: raee, k: 12, threshold: 0.9, top: 3}
+        index: auto
+        keep_text: true
+        max_reject_fraction: 0.01
+        shard_rows: auto
+        """
+    )
+    defaults = Job.model_validate(
+        {key: _JOB[key] for key in ("name", "backbone")}
+        | {"store": "s3://bucket/raee", "prompt": "sst2"}
+        | {"corpus": {"uri": "data/train/*.parquet", "id": "id"}}
+    )
+    assert job == defaults
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"prompt": None},
+        {"prompt": "trec"},
+        {"policy": "cascade"},
+        {"policy": {"name": "fixed", "exit": "head@4"}},
+        {"key": {"model": "/models/minilm", "revision": "abc"}},
+        {"shard_rows": "auto"},
+    ],
+)
+def test_a_job_comes_back_from_json(load, changed):
+    job = load(**changed)
+    assert Job.model_validate_json(job.model_dump_json()) == job
+    assert Job.model_validate(json.loads(json.dumps(job.model_dump(mode="json")))) == job
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("raee", RaeePolicy()),
+        ("cascade", CascadePolicy()),
+        ({"name": "cascade", "threshold": 0.5}, CascadePolicy(threshold=0.5)),
+        ({"name": "fixed", "exit": "vote@3"}, FixedPolicy(exit="vote@3")),
+    ],
+)
+def test_a_policy_is_a_name_or_has_settings(load, policy, expected):
+    assert load(policy=policy).policy == expected
+
+
+class TestVariables:
+    def test_are_expanded_from_the_environment(self, load, monkeypatch):
+        monkeypatch.setenv("RAEE_TEST_ROOT", "/data")
+        monkeypatch.setenv("RAEE_TEST_EMPTY", "")
+        corpus = {"uri": "${RAEE_TEST_ROOT}/x/${RAEE_TEST_EMPTY}${RAEE_TEST_ROOT}.csv"}
+        job = load(store="${RAEE_TEST_ROOT}", corpus=corpus)
+        assert job.store == "/data"
+        assert job.corpus.uri == "/data/x//data.csv"
+
+    def test_are_not_expanded_twice(self, load, monkeypatch):
+        monkeypatch.setenv("RAEE_TEST_ROOT", "${RAEE_TEST_UNSET}")
+        monkeypatch.delenv("RAEE_TEST_UNSET", raising=False)
+        assert load(store="${RAEE_TEST_ROOT}").store == "${RAEE_TEST_UNSET}"
+
+    def test_need_braces(self, load):
+        assert load(store="$HOME/{text}").store == "$HOME/{text}"
+
+    @pytest.mark.parametrize(
+        ("key", "changed"),
+        [
+            ("store", {"store": "${RAEE_TEST_UNSET}"}),
+            ("corpus.uri", {"corpus": {"uri": "a/${RAEE_TEST_UNSET}/b.csv"}}),
+            ("prompt.labels.no", {"prompt": {"labels": {"no": "${RAEE_TEST_UNSET}"}}}),
+        ],
+    )
+    def test_that_are_not_set_are_named_with_their_key(self, load, monkeypatch, key, changed):
+        monkeypatch.delenv("RAEE_TEST_UNSET", raising=False)
+        with refused(f"job.yaml: {key}: environment variable RAEE_TEST_UNSET is not set"):
+            load(**changed)
+
+
+class TestRefused:
+    """Every mistake is one line that names the file and the key."""
+
+    def test_no_such_file(self, tmp_path):
+        with refused(r"nothing.yaml: there is no such job file"):
+            load_job(str(tmp_path / "nothing.yaml"))
+
+    def test_a_folder(self, tmp_path):
+        with refused(f"{tmp_path} cannot be read: "):
+            load_job(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("content", "match"),
+        [
+            ("name: [", r"job.yaml line 1: this is no YAML: "),
+            ("name: x\n\tstore: y", r"job.yaml line 2: this is no YAML: "),
+            ("name: x\nstore: 'y", r"job.yaml line 2: this is no YAML: "),
+            ("name: !!python/name:os.system", r"job.yaml line 1: this is no YAML: "),
+            ("name: 2026-13-45", r"job.yaml: this is no YAML: month must be in 1..12"),
+            ("name: \0", r"job.yaml: this is no YAML: unacceptable character"),
+            (b"name: \xff", r"job.yaml cannot be read: 'utf-8' codec can't decode"),
+        ],
+    )
+    def test_no_yaml(self, load, content, match):
+        with refused(match):
+            load(content)
+
+    @pytest.mark.parametrize("content", ["", "# nothing", "- a\n- b", "just words", "5"])
+    def test_no_mapping(self, load, content):
+        with refused("job.yaml: a job file is a mapping of keys such as name, store, corpus"):
+            load(content)
+
+    @pytest.mark.parametrize(
+        ("key", "changed"),
+        [
+            ("strenght", {"strenght": 5}),
+            ("corpus.url", {"corpus": {"uri": "x", "url": "y"}}),
+            ("prompt.templ", {"prompt": {"labels": {"a": "b"}, "templ": "x"}}),
+            ("backbone.device", {"backbone": _JOB["backbone"] | {"device": "cuda"}}),
+            ("key.layr", {"key": {"layr": 3}}),
+            ("policy.kk", {"policy": {"name": "raee", "kk": 3}}),
+            ("policy.k", {"policy": {"name": "full", "k": 3}}),
+        ],
+    )
+    def test_unknown_key(self, load, key, changed):
+        with refused(f"job.yaml: {key}: unknown key$"):
+            load(**changed)
+
+    @pytest.mark.parametrize(
+        ("key", "changed"),
+        [
+            ("corpus.uri", {"corpus": {}}),
+            ("prompt.labels", {"prompt": {"template": "{text}"}}),
+            ("backbone.family", {"backbone": {"model": "x"}}),
+            ("backbone.model", {"backbone": {"family": "masked-lm"}}),
+            ("policy.name", {"policy": {"k": 12}}),
+        ],
+    )
+    def test_missing_key(self, load, key, changed):
+        with refused(f"job.yaml: {key}: missing$"):
+            load(**changed)
+
+    def test_missing_keys_all_in_one_line(self, load):
+        with refused("job.yaml: store: missing; corpus: missing; backbone: missing$"):
+            load("name: x")
+
+    @pytest.mark.parametrize(
+        ("key", "changed"),
+        [
+            ("name", {"name": "SST2"}),
+            ("name", {"name": "../x"}),
+            ("name", {"name": "x-"}),
+            ("name", {"name": 5}),
+            ("store", {"store": ""}),
+            ("corpus", {"corpus": "train.csv"}),
+            ("corpus.label", {"corpus": {"uri": "x", "label": 5}}),
+            ("prompt", {"prompt": 5}),
+            ("prompt.labels", {"prompt": {"labels": {}}}),
+            ("prompt.labels.strong", {"prompt": {"labels": {"strong": 5}}}),
+            ("backbone.family", {"backbone": {"family": "causal", "model": "x"}}),
+            ("backbone.dtype", {"backbone": _JOB["backbone"] | {"dtype": "int8"}}),
+            ("key.layer", {"key": {"layer": -1}}),
+            ("key", {"key": {"model": "/models/minilm", "layer": 3}}),
+            ("policy", {"policy": 5}),
+            ("policy.k", {"policy": {"name": "raee", "k": 0}}),
+            ("policy.threshold", {"policy": {"name": "cascade", "threshold": 1.5}}),
+            ("index", {"index": "ivf"}),
+            ("keep_text", {"keep_text": "perhaps"}),
+            ("max_reject_fraction", {"max_reject_fraction": 1.01}),
+            ("max_reject_fraction", {"max_reject_fraction": float("nan")}),
+            ("shard_rows", {"shard_rows": 0}),
+            ("shard_rows", {"shard_rows": "some"}),
+        ],
+    )
+    def test_bad_value(self, load, key, changed):
+        with refused(rf"job.yaml: {key}: .+ \(it is .+\)"):
+            load(**changed)
+
+    @pytest.mark.parametrize("policy", ["best", {"name": "best"}])
+    def test_unknown_policy_with_those_that_are_there(self, load, policy):
+        with refused("job.yaml: policy: 'best' is none of 'full', 'fixed', 'retrieval', 'raee'"):
+            load(policy=policy)
+
+
+def test_a_policy_by_name_has_its_defaults():
+    assert validated_policy("raee") == RaeePolicy()
+
+
+def test_a_policy_that_is_not_there_is_refused_with_those_that_are():
+    with refused("policy: 'best' is none of 'full', 'fixed', 'retrieval', 'raee', 'cascade'"):
+        validated_policy("best")
+
+
+def test_the_policies_of_a_job_are_all_of_them_with_its_own_settings(load):
+    policies = policies_of(load(policy={"name": "raee", "k": 5}))
+    assert {"full", "fixed", "retrieval", "raee", "cascade"} <= set(policies)
+    assert all(policy.name == name for name, policy in policies.items())
+    assert policies["raee"] == RaeePolicy(k=5)
+    assert policies["cascade"] == CascadePolicy()
+
+
+def test_a_job_file_need_not_be_ascii(load, tmp_path):
+    labels = {"schlecht": "schlecht 😀", "груб": "груб"}
+    assert load(prompt={"labels": labels}).prompt.labels == labels

@@ -14,7 +14,8 @@ _QUERIES_AT_ONCE = 1_000
 """Queries searched in one step: bounds what the vectors of their neighbours take."""
 
 _SPARE = 8
-"""Rows asked of FAISS beyond those wanted: its order is inexact where distances nearly agree."""
+"""Rows asked of FAISS beyond those wanted: one may be the query itself, and FAISS's order is
+inexact where distances nearly agree."""
 
 # Queries times width from which FAISS multiplies matrices, 7 to 10 times as fast as comparing one
 # by one already at 64 queries; its own threshold (128,000) leaves out a walk's batches.
@@ -68,8 +69,7 @@ class Index:
         self, queries: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Rows and squared distances of some queries' neighbours, (n, at most k)."""
-        wanted = k + (exclude is not None)
-        _, rows = self._index.search(np.ascontiguousarray(queries), min(wanted + _SPARE, len(self)))
+        _, rows = self._index.search(np.ascontiguousarray(queries), min(k + _SPARE, len(self)))
         # FAISS expands |q - x|^2 for batches, which loses the digits of small distances and makes
         # them depend on the batch: the distances of what was found are worked out directly.
         vectors = self._index.reconstruct_batch(rows.ravel()).reshape(*rows.shape, -1)

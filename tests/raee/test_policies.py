@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -69,8 +69,8 @@ def _databases(draw):
     answers = draw(arrays(np.uint16, (rows, heads), elements=st.integers(0, n_labels - 1)))
     if draw(st.booleans()) and n_labels > 1:
         answers = ((label[:, None] + 1) % n_labels).repeat(heads, axis=1)
-    # 64ths: sums of them are exact, so that ties are ties in whatever order they are summed.
-    steps = arrays(np.float32, (rows, heads), elements=st.integers(1, 64))
+    # Few values, all 64ths: thresholds are met and scores tie, and sums are exact in any order.
+    steps = arrays(np.float32, (rows, heads), elements=st.sampled_from([16, 32, 48, 58, 64]))
     return label, answers, draw(steps) / np.float32(64)
 
 
@@ -82,6 +82,7 @@ _SPECS = st.builds(
 )
 
 
+@settings(max_examples=300)
 @given(spec=_SPECS, database=_databases(), data=st.data())
 def test_raee_is_the_papers_rule_written_with_loops(spec, database, data):
     label, answers, confidences = database
@@ -113,17 +114,22 @@ def test_raees_exit_has_the_highest_score_at_any_distances(spec, database, data)
     assert scores[place] >= max(scores) * (1 - 1e-9)
 
 
+def _just_below(value: float) -> np.float32:
+    return np.nextafter(np.float32(value), np.float32(0))
+
+
 def _one_neighbour(entries, spec=None, distance=1.0):
     found = Neighbours(np.array([[0]]), np.array([[distance]], np.float32))
     return int(raee(RaeePolicy() if spec is None else spec, entries, found)[0])
 
 
-def test_a_right_exit_of_just_the_threshold_counts():
-    # As entries store it, in float32, 0.9 is a little less than 0.9.
-    entries = _entries([0], [[0, 0]], [[0.9, np.nextafter(np.float32(0.9), np.float32(0))]])
-    assert _one_neighbour(entries) == 0
-    entries = _entries([0], [[0, 0]], [[np.nextafter(np.float32(0.9), np.float32(0)), 0.9]])
-    assert _one_neighbour(entries) == 1
+@pytest.mark.parametrize(("first", "place"), [(np.float32(0.9), 0), (_just_below(0.9), 1)])
+def test_a_right_exit_of_just_the_threshold_counts(first, place):
+    # Depth 0 counts alone where it reaches the threshold: as entries store it, in float32, where
+    # 0.9 is a little less than 0.9.  Otherwise depth 1 counts too, and its sum is higher.
+    entries = _entries([0, 0], [[0, 0], [1, 0]], [[first, 0.85], [1, 0.89]])
+    found = Neighbours(np.array([[0, 1]]), np.ones((1, 2), np.float32))
+    assert raee(RaeePolicy(threshold=0.9), entries, found).tolist() == [place]
 
 
 def test_a_wrong_exit_never_counts_however_sure_it_is():

@@ -81,6 +81,7 @@ def resolve_prompt(
         labels, words = tuple(spec.labels), tuple(spec.labels.values())
         template = spec.template if spec.template is not None else "{text}"
         _check_template(template, family)
+        _check_different(spec.labels)
         return Prompt(labels, words, template)
     if family != "sentence-encoder":
         raise InputError(f"prompt is missing: family {family} needs a template and label words")
@@ -99,3 +100,14 @@ def _check_template(template: str, family: Family) -> None:
     if template.count("{text}") != 1 or template.count("{mask}") != masks:
         needs = "{text} once and {mask} once" if masks else "{text} once and no {mask}"
         raise InputError(f"prompt.template {template!r}: family {family} needs {needs}")
+
+
+def _check_different(words: dict[str, str]) -> None:
+    label_of: dict[str, str] = {}
+    for label, word in words.items():
+        if word in label_of:
+            raise InputError(
+                f"prompt.labels: {label_of[word]!r} and {label!r} are both {word!r}; "
+                "the model could not tell them apart"
+            )
+        label_of[word] = label

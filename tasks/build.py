@@ -20,6 +20,7 @@ from prefect import task
 
 from raee.config import PAPER_NEIGHBOURS
 from raee.index import Index, new_index, read_index
+from raee.policies import neighbours_planned_on
 from raee.readers import HeadReader, head_reader, read_centre, vote
 from raee.sweep import sweep
 from storage.parquet import list_column, list_values, part_name, read_table, write_table
@@ -104,8 +105,9 @@ def write_part(work: str, number: int) -> int:
     swept = read_table(folder, f"shard-{number:05d}.parquet")
     labels, starts = _labels(work)
     own = np.arange(starts[number], starts[number] + len(swept))
-    neighbours = _index(work).search(list_values(swept["key"]), PAPER_NEIGHBOURS, exclude=own)
-    votes = vote(neighbours, labels, len(plan.prompt.labels))
+    asked = max(PAPER_NEIGHBOURS, neighbours_planned_on(plan.job.policy))
+    neighbours = _index(work).search(list_values(swept["key"]), asked, exclude=own)
+    votes = vote(neighbours.first(PAPER_NEIGHBOURS), labels, len(plan.prompt.labels))
     entries = with_vote(swept, votes.argmax(axis=1).astype(np.uint16), votes.max(axis=1))
     record = write_table(plan.folder, f"entries/{part_name(number)}", entries)
     found = {

@@ -88,9 +88,10 @@ def read_rows(
     found, before = [], 0
     for path in paths:
         table = read_table(folder, path, columns)
-        here = [i - before for i in places if before <= i < before + len(table)]
-        found.append(table.take(here).append_column("place", pa.array([before + i for i in here])))
+        within = [i for i in places if before <= i < before + len(table)]
+        here = pa.array(within, pa.int64())  # of a type even where it is empty
+        found.append(table.take(pc.subtract(here, before)).append_column("place", here))
         before += len(table)
     table = pa.concat_tables(found)
-    order = pc.index_in(pa.array(places), table["place"])
+    order = pc.index_in(pa.array(places, pa.int64()), table["place"])
     return table.take(order).drop_columns("place")

@@ -34,7 +34,9 @@ _START_SECONDS = 120
 @contextmanager
 def server() -> Iterator[str]:
     """Within, a server answers at URL; its home is new, so it makes its database first."""
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
+    # Without the services in the background (schedules, automations): no test needs them, and they
+    # keep the database busy.
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--no-services"]
     with (HOME / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(PORT)],

@@ -82,3 +82,9 @@ def test_where_nothing_names_the_labels_the_prompt_is_missed():
 def test_a_prompt_that_is_not_built_in_is_refused_with_those_that_are():
     with refused(r"prompt 'sst\\n3' is not built in; there are sst2, "):
         resolve_prompt("sst\n3", "masked-lm")
+
+
+def test_two_labels_with_one_description_are_refused():
+    spec = PromptSpec(labels={"good": "a story", "bad": "a story"})
+    with refused("'good' and 'bad' are both 'a story'"):
+        resolve_prompt(spec, "sentence-encoder")

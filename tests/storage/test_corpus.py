@@ -2,6 +2,7 @@ import gzip
 import json
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import fsspec
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import storage.scan
 from storage.corpus import CorpusSpec, Span, corpus_files, read_records, whole
 from storage.scan import read_shard, scan
 from tests.raee.errors import refused
@@ -39,12 +41,15 @@ def _rows(n):
     form=st.sampled_from(["parquet", "csv", "jsonl", "csv.gz", "jsonl.gz"]),
     shard_rows=st.integers(1, 30),
     row_group=st.integers(1, 7),
+    mark_every=st.sampled_from([2, 3, 500]),
 )
 @settings(max_examples=250)
 def test_any_legal_text_comes_back_in_order_however_it_is_stored(
-    texts, sizes, form, shard_rows, row_group
+    texts, sizes, form, shard_rows, row_group, mark_every
 ):
-    with tempfile.TemporaryDirectory() as folder:
+    # Places to start reading from, so dense that even these small files have some.
+    marks = patch.object(storage.scan, "_MARK_EVERY", mark_every)
+    with tempfile.TemporaryDirectory() as folder, marks:
         expected = []
         for number, some in enumerate(split(texts, sizes)):
             path = Path(folder, f"{number}.{form}")

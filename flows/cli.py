@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+BROKEN = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -229,6 +230,8 @@ def run(command: Callable[..., Any], arguments: list[str]) -> int:
     except BaseException as error:
         if _interrupted(error):
             return _fail("interrupted; run the same command again to go on from here", INTERRUPTED)
+        if isinstance(error, OSError):  # a full disk, a store that may not be written
+            return _fail(str(error), BROKEN)
         # typer's own usage errors, which say how to do it
         show_usage = getattr(error, "show", None)
         if show_usage is None:

@@ -90,6 +90,7 @@ def _start(port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
     return subprocess.Popen(
         [*command, "--host", _HOST, "--port", str(port), "--log-level", "CRITICAL"],
+        env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -58,7 +58,7 @@ class KeySpec(Settings):
 
     @model_validator(mode="after")
     def _layer_only_for_backbone(self) -> "KeySpec":
-        if not self.of_backbone and "layer" in self.model_fields_set:
+        if not self.of_backbone and self.layer != 0:
             raise ValueError("`layer` goes with `model: backbone`; a sentence encoder has one key")
         return self
 

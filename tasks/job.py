@@ -8,7 +8,7 @@ import re
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError, field_serializer
+from pydantic import Field, ValidationError
 
 from raee.config import BackboneSpec, KeySpec, PolicySpec, PromptSpec, RaeePolicy, Settings
 from raee.errors import InputError
@@ -45,11 +45,6 @@ class Job(Settings):
     shard_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="Rows of a shard; `auto`: tens of seconds of work."
     )
-
-    @field_serializer("key")
-    def _key_as_it_is_read(self, key: KeySpec) -> dict[str, Any]:
-        # A sentence encoder's key has no layer, not even the default one.
-        return key.model_dump(exclude=None if key.of_backbone else {"layer"})
 
 
 def load_job(path: str) -> Job:

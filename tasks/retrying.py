@@ -14,7 +14,7 @@ def _worth_another_try(task: Task, task_run: TaskRun, state: State) -> bool:
     """Storage, network and server may recover; bad input and our own mistakes do not."""
     try:
         state.result()
-    except InputError:
+    except (InputError, PermissionError):
         return False
     except (OSError, httpx.TransportError):
         return True

@@ -38,11 +38,16 @@ _JOBS = {
     ),
     "prompt that is not built in": ({"prompt": "sst3"}, "prompt 'sst3' is not built in"),
     "prompt without a place for the text": (
-        {"prompt": {"template": "it was", "labels": dict.fromkeys(LABELS, "x")}},
+        {"prompt": {"template": "it was", "labels": {label: label for label in LABELS}}},
         "prompt.template 'it was': family sentence-encoder needs {text} once",
     ),
     "prompt that alone is too long": (
-        {"prompt": {"template": "film " * 70 + "{text}", "labels": dict.fromkeys(LABELS, "x")}},
+        {
+            "prompt": {
+                "template": "film " * 70 + "{text}",
+                "labels": {label: label for label in LABELS},
+            }
+        },
         "72 tokens; the model takes 64",
     ),
     "no model": (
@@ -183,7 +188,7 @@ class TestClassifyRefuses:
 
     def test_a_backbone_of_another_family(self, ready):
         backbone = {"family": "masked-lm", "model": ready.model_of("bert")}
-        prompt = {"template": _MASKED, "labels": dict.fromkeys(LABELS, "good")}
+        prompt = {"template": _MASKED, "labels": {"bad": "bad", "good": "good", "odd": "dull"}}
         match = "was built with backbone.family 'sentence-encoder', the job says 'masked-lm'"
         _refused(ready, match, *_arguments(ready, backbone=backbone, prompt=prompt))
 

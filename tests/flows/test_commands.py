@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from flows.cli import app
+from flows.cli import app, run
 from tests.flows.jobs import (
     LABELS,
     entries_of,
@@ -61,6 +61,15 @@ assert "torch" not in sys.modules
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, answer.stderr
     assert "this is no YAML" in answer.stderr
+
+
+def test_a_disk_that_fails_is_one_line_too(capsys):
+    def full_disk(arguments, standalone_mode):
+        raise OSError(28, "No space left on device", "store/part-00000.parquet")
+
+    assert run(full_disk, []) == 1
+    err = capsys.readouterr().err
+    assert err == "raee: [Errno 28] No space left on device: 'store/part-00000.parquet'\n"
 
 
 class TestBuild:

@@ -1,3 +1,4 @@
+import httpx
 import pytest
 from prefect import flow, task
 
@@ -27,8 +28,10 @@ def _run(errors):
         return tries, error
 
 
-@pytest.mark.parametrize("error", [OSError("disk"), ConnectionResetError(), TimeoutError()])
-def test_what_storage_may_recover_from_is_tried_again(error):
+@pytest.mark.parametrize(
+    "error", [OSError("disk"), ConnectionResetError(), TimeoutError(), httpx.ConnectError("gone")]
+)
+def test_what_storage_or_the_server_may_recover_from_is_tried_again(error):
     tries, result = _run([error, error])
     assert (len(tries), result) == (3, "done")
 
@@ -39,7 +42,9 @@ def test_a_fault_that_stays_is_given_up_after_three_more_tries():
     assert str(result) == "try 3"
 
 
-@pytest.mark.parametrize("error", [InputError("bad"), ValueError("ours"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [InputError("bad"), PermissionError(), ValueError("ours"), MemoryError()]
+)
 def test_bad_input_and_our_own_mistakes_are_not_tried_again(error):
     tries, result = _run([error])
     assert len(tries) == 1

@@ -53,9 +53,17 @@ def token_mean(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
     return _normalised(torch.einsum("ntd,nt->nd", states, attention.float()))
 
 
-def read_centre(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
-    """The mean of the texts' pooled states at each depth, (depths, hidden) float32."""
-    return _pooled_by_depth(backbone, prompt, texts).mean(dim=1).float()
+def read_centre(
+    backbone: Backbone,
+    prompt: Prompt,
+    texts: list[str],
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Tensor:
+    """The mean of the texts' pooled states at each depth, (depths, hidden) float32.
+
+    on_rows is told of rows as they are done.
+    """
+    return _pooled_by_depth(backbone, prompt, texts, on_rows).mean(dim=1).float()
 
 
 def vote(neighbours: Neighbours, labels: NDArray[np.uint16], n_labels: int) -> NDArray[np.float32]:
@@ -98,7 +106,12 @@ def _normalised(vectors: Tensor) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
+def _pooled_by_depth(
+    backbone: Backbone,
+    prompt: Prompt,
+    texts: list[str],
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Tensor:
     """(depths, texts, hidden) float64: the texts' pooled states at each depth."""
     result = torch.zeros(
         backbone.depth + 1,
@@ -121,4 +134,5 @@ def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Te
             result[depth, places] = pooled(backbone, states, attention).double()
 
         walk(backbone.stack, batch.inputs, visit)
+        on_rows(len(batch.rows))
     return result

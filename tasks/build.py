@@ -31,7 +31,7 @@ from tasks.build_plan import CENTRE_TEXTS, plan_of
 from tasks.entries import rejects_table, swept_table, with_vote
 from tasks.markers import done, marker
 from tasks.models import backbone_of, retriever_of
-from tasks.progress import advance
+from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 
 
@@ -43,7 +43,8 @@ def read_database_centre(work: str) -> None:
         return
     begun = time.monotonic()
     texts = json.loads(folder.read(CENTRE_TEXTS))
-    centre = read_centre(backbone_of(plan.job.backbone), plan.prompt, texts)
+    with stage("read centre", len(texts)):
+        centre = read_centre(backbone_of(plan.job.backbone), plan.prompt, texts, advance)
     with folder.create(CENTRE) as file:
         file.write(safetensors.torch.save({"mean": centre.cpu()}))
     done(folder, "centre", [], 0, begun)

@@ -4,3 +4,10 @@ From labelled texts a frozen model's answer at every exit is recorded (`sweep`);
 its nearest neighbours in that record say at which layer to leave the model (`policies`,
 `classify`).  The method is RAEE (arXiv 2405.15198).
 """
+
+import os
+
+# Read by oneDNN when torch first multiplies on a CPU. It keeps its compiled kernels by the exact
+# shape of a batch, 1,024 of them by default: with batches of every length that is half a gigabyte
+# more the longer a process runs. A batch's layers share a few shapes, so a few kernels do.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")

@@ -8,11 +8,21 @@ from torch import Tensor
 
 from raee.backbones import Backbone
 from raee.batches import encode, token_batches
+from raee.config import KeySpec
+from raee.errors import InputError
 from raee.prompts import Prompt
 from raee.readers import pooled, token_mean
 from raee.walk import walk
 
 _PLAIN_TEXT = Prompt(labels=(), words=())
+
+
+def check_key(key: KeySpec, backbone: Backbone) -> None:
+    """Raises InputError where the key's layer is deeper than the backbone."""
+    if key.depth > backbone.depth:
+        raise InputError(
+            f"key.layer {key.layer} is deeper than the backbone ({backbone.depth} layers)"
+        )
 
 
 def layer_key(backbone: Backbone, states: Tensor, attention: Tensor) -> NDArray[np.float32]:

@@ -11,8 +11,7 @@ from torch import Tensor
 from raee.backbones import Backbone
 from raee.batches import encode, token_batches
 from raee.config import KeySpec
-from raee.errors import InputError
-from raee.keys import layer_key, retriever_keys
+from raee.keys import check_key, layer_key, retriever_keys
 from raee.prompts import Prompt
 from raee.readers import HeadReader
 from raee.walk import walk
@@ -44,10 +43,7 @@ def sweep(
     retriever: the key's model where that is not the backbone.  on_rows is told of rows as they
     are done.  Raises InputError where the key's layer is deeper than the backbone.
     """
-    if key.depth > backbone.depth:
-        raise InputError(
-            f"key.layer {key.layer} is deeper than the backbone ({backbone.depth} layers)"
-        )
+    check_key(key, backbone)
     depths = backbone.depth + 1
     answers = np.zeros((len(texts), depths), dtype=np.uint16)
     confidences = np.zeros((len(texts), depths), dtype=np.float32)

@@ -80,6 +80,11 @@ def version_folder(store: str, name: str, version: str) -> Folder:
     return database_folder(store, name) / f"versions/{version}"
 
 
+def index_path(key: str) -> str:
+    """The path of a key's index in a version."""
+    return f"keys/{key}.faiss"
+
+
 def new_version_id(now: datetime | None = None) -> str:
     """An id that sorts by time and collides with no other machine's."""
     now = datetime.now(UTC) if now is None else now

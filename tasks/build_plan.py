@@ -8,7 +8,6 @@ The build key names what decides the result, so a build that died is found again
 
 import json
 import logging
-from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -18,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from raee.backbones import Backbone, label_tokens
 from raee.batches import encode
-from raee.errors import InputError
 from raee.exits import Exit, exits_of
+from raee.keys import check_key
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from storage.scan import Scan, Shard, scan
 from storage.store import Folder
@@ -28,6 +27,7 @@ from storage.versions import (
     FORMAT,
     Manifest,
     database_folder,
+    index_path,
     new_version_id,
     read_manifest,
     require_whole,
@@ -36,7 +36,7 @@ from storage.versions import (
 )
 from tasks.job import Job
 from tasks.markers import rows_done
-from tasks.models import auto_shard_rows, backbone_of, check_policy, retriever_of
+from tasks.models import backbone_of, check_policy, retriever_of, shard_rows_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 
@@ -53,7 +53,6 @@ class BuildPlan(BaseModel):
     job: Job
     version: str
     parent: str | None
-    started_at: datetime
     prompt: Prompt
     backbone: dict[str, str]
     key: dict[str, str]
@@ -76,7 +75,7 @@ class BuildPlan(BaseModel):
     @property
     def index_path(self) -> str:
         """The index's file in the version."""
-        return f"keys/{self.job.key.name}.faiss"
+        return index_path(self.job.key.name)
 
     @property
     def has_centre(self) -> bool:
@@ -114,14 +113,10 @@ def plan_build(job: Job) -> PlannedBuild:
     key = backbone.fingerprint if retriever is None else retriever.fingerprint
     parent = _newest(job)
     centre = _inherited_centre(job, parent, backbone, prompt)
-    rows = job.shard_rows
-    if rows == "auto":
-        rows = auto_shard_rows(backbone, found.characters / found.rows)
     plan = BuildPlan(
         job=job,
         version=new_version_id(),
         parent=None if parent is None else parent.id,
-        started_at=datetime.now(UTC),
         prompt=prompt,
         backbone=backbone.fingerprint,
         key=key,
@@ -129,7 +124,7 @@ def plan_build(job: Job) -> PlannedBuild:
         rows=found.rows,
         rejected=dict(found.rejected),
         corpus={"uri": job.corpus.uri, "rows": found.total, "fingerprint": found.fingerprint},
-        shards=found.shards(rows),
+        shards=found.shards(shard_rows_of(job, backbone, found)),
     )
     work = database_folder(job.store, job.name) / f"work/{_build_key(plan, found, centre)}"
     if not work.exists("plan.json"):
@@ -167,18 +162,14 @@ def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
     declared = declared_labels(job.prompt, job.backbone.family)
     with stage("read corpus", None):
         found = scan(job.corpus, True, declared, job.max_reject_fraction, advance)
-    labels = sorted(found.labels, key=lambda name: (not name.isdecimal(), len(name), name))
-    if not all(name.isdecimal() for name in labels):
-        labels.sort()
+    numbers = all(name.isdecimal() for name in found.labels)
+    labels = sorted(found.labels, key=lambda name: (len(name) if numbers else 0, name))
     backbone = backbone_of(job.backbone)
     prompt = resolve_prompt(job.prompt, job.backbone.family, labels)
     if backbone.family == "masked-lm":
         label_tokens(backbone.tokenizer, prompt.words)
     encode(backbone, prompt, [""])  # refuses a template that does not fit the model
-    if job.key.depth > backbone.depth:
-        raise InputError(
-            f"key.layer {job.key.layer} is deeper than the backbone ({backbone.depth} layers)"
-        )
+    check_key(job.key, backbone)
     check_policy(job.policy, exits_of(backbone.depth, job.key.depth))
     return backbone, prompt, found
 

@@ -33,7 +33,7 @@ from tasks.database import check_fits, load_database
 from tasks.entries import rejects_table
 from tasks.job import Job
 from tasks.markers import done, marker, rows_done
-from tasks.models import auto_shard_rows, check_policy
+from tasks.models import check_policy, shard_rows_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 
@@ -117,9 +117,6 @@ def plan_classification(
         logger.warning("going on with version %s, as begun", started.version)
     if started is None:
         database = load_database(job.store, job.name, chosen, job.backbone, job.key)
-        rows = job.shard_rows
-        if rows == "auto":
-            rows = auto_shard_rows(database.backbone, found.characters / found.rows)
         started = ClassificationPlan(
             key=key,
             job=job,
@@ -131,7 +128,7 @@ def plan_classification(
             rows=found.rows,
             total=found.total,
             rejected=dict(found.rejected),
-            shards=found.shards(rows),
+            shards=found.shards(shard_rows_of(job, database.backbone, found)),
             seconds=seconds,
         )
         (folder / WORK).write_new("plan.json", started.model_dump_json().encode())

@@ -12,7 +12,14 @@ from raee.exits import parse_exits
 from raee.index import read_index
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from raee.readers import head_reader
-from storage.versions import CENTRE, Manifest, read_manifest, require_whole, version_folder
+from storage.versions import (
+    CENTRE,
+    Manifest,
+    index_path,
+    read_manifest,
+    require_whole,
+    version_folder,
+)
 from tasks.entries import read_entries
 from tasks.job import Job
 from tasks.models import backbone_of, retriever_of
@@ -70,12 +77,12 @@ def load_database(
     if retriever is not None:
         _check_model(manifest, "key", key.model, retriever, manifest.key)
     entries_paths = sorted(f.path for f in manifest.files if f.path.startswith("entries/"))
-    index_path = f"keys/{key.name}.faiss"
+    keys_path = index_path(key.name)
     centre_paths = [f.path for f in manifest.files if f.path == CENTRE]
-    require_whole(folder, manifest, [*entries_paths, index_path, *centre_paths])
+    require_whole(folder, manifest, [*entries_paths, keys_path, *centre_paths])
     centre = safetensors.torch.load(folder.read(CENTRE))["mean"] if centre_paths else None
     prompt = _prompt(manifest)
-    with folder.open(index_path) as file:
+    with folder.open(keys_path) as file:
         index = read_index(file.read)
     return Database(
         backbone=model,

@@ -14,7 +14,7 @@ from storage.scan import read_shard, scan
 from storage.versions import read_manifest
 from tasks.database import check_fits, load_database
 from tasks.job import Job, policies_of
-from tasks.models import auto_shard_rows
+from tasks.models import shard_rows_of
 from tasks.progress import advance, stage
 
 
@@ -32,15 +32,12 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
     with stage("read rows", None):
         found = scan(corpus, True, labels, job.max_reject_fraction, advance)
     database = load_database(job.store, job.name, chosen, job.backbone, job.key)
-    rows = job.shard_rows
-    if rows == "auto":
-        rows = auto_shard_rows(database.backbone, found.characters / found.rows)
     policies = policies_of(job)
     runs: dict[str, list[Predictions]] = {name: [] for name in policies}
     seconds = dict.fromkeys(policies, 0.0)
     label: list[int] = []
     with stage("evaluate", found.rows * len(policies)):
-        for shard in found.shards(rows):
+        for shard in found.shards(shard_rows_of(job, database.backbone, found)):
             usable, _ = read_shard(corpus, shard, True, labels)
             texts = [row.text for row in usable]
             label += [labels.index(str(row.label)) for row in usable]

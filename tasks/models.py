@@ -10,6 +10,8 @@ from raee.backbones import Backbone, load_backbone
 from raee.config import BackboneSpec, KeySpec, PolicySpec
 from raee.exits import Entries, Exit
 from raee.policies import NO_NEIGHBOURS, POLICIES, Stepwise
+from storage.scan import Scan
+from tasks.job import Job
 
 SHARD_SECONDS = 30.0
 """What `shard_rows: auto` aims at: long against a task's overhead, short against a crash's cost."""
@@ -53,6 +55,13 @@ def check_policy(spec: PolicySpec, exits: tuple[Exit, ...]) -> None:
         policy.checkpoints(spec, no_rows)
     elif not policy.neighbours(spec):
         policy.plan(spec, no_rows, NO_NEIGHBOURS)
+
+
+def shard_rows_of(job: Job, backbone: Backbone, found: Scan) -> int:
+    """Rows of a shard: what the job says, or what this machine makes of `auto`."""
+    if job.shard_rows == "auto":
+        return auto_shard_rows(backbone, found.characters / found.rows)
+    return job.shard_rows
 
 
 def auto_shard_rows(backbone: Backbone, mean_characters: float) -> int:

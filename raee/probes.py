@@ -1,0 +1,323 @@
+"""Probes: linear maps from a state to the labels, fitted in closed form, at every depth.
+
+A probe reads a row's state x at a depth, a unit vector: `mean` over the row's tokens, or the one
+at its `answer` position.  Its scores are those of linear discriminant analysis
+(`raee.discriminant`) or, where that is better by more than noise, of scikit-learn's multinomial
+logistic regression; its distribution is their softmax after one temperature a depth.
+
+Every figure of a probe on the database's own rows is without the row: exact for the discriminant,
+cross-fitted for the regression.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import entr, log_softmax
+from scipy.stats import binomtest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+
+from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
+from raee.sums import Array, Sums
+
+StateName = Literal["mean", "answer"]
+Fit = Literal["lda", "logistic"]
+States = Callable[[int], NDArray[np.float32]]
+"""`states(depth) -> (rows, width)` unit vectors."""
+
+NOISE_LEVEL = 0.05
+"""One-sided level of the paired test by which the regression must beat the discriminant."""
+
+_FOLDS = 5
+_PENALTIES = (1.0, 10.0, 100.0)
+"""Inverse strengths (scikit-learn's C) tried for the regression on unit vectors."""
+_ITERATIONS = 300
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear map to label scores, with the temperature that makes probabilities of them."""
+
+    weights: Array
+    """(labels, width)."""
+    biases: Array
+    """(labels,); -inf for a label that the fit has not seen."""
+    temperature: float
+
+    def log_probabilities(self, states: NDArray[np.floating]) -> Array:
+        """(rows, labels) of states (rows, width)."""
+        return log_softmax(self.temperature * (states @ self.weights.T + self.biases), axis=1)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The probes of a database."""
+
+    state: StateName
+    fit: Fit
+    maps: tuple[Linear, ...]
+    """One a depth."""
+    average_temperatures: Array
+    """(depths,) of the average of the log-probabilities up to a depth."""
+    means: Array
+    """(depths, labels, width) label means, the prototypes of `de3`; 0 for a label without rows."""
+    regression: Linear
+    """scikit-learn's logistic regression on the state at full depth: what people do today."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What probes say of the rows they were fitted on, each without itself."""
+
+    log_probabilities: Array
+    """(depths, rows, labels)."""
+    averages: Array
+    """(depths, rows, labels) log-probabilities of the averages up to each depth."""
+    prototype_distances: Array
+    """(depths, rows, labels) of the state to each label's mean; inf to a label without rows."""
+    regression: Array
+    """(rows, labels) log-probabilities, cross-fitted."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fit with its own account of itself."""
+
+    probes: Probes
+    left_out: LeftOut
+    shrinkages: tuple[float, ...]
+    """By depth; what the closed form was fitted with."""
+    penalty: float
+    """Inverse strength of the regression's penalty (scikit-learn's C)."""
+    accuracy: dict[str, float]
+    """Of `lda` and `logistic` at full depth, each without the row."""
+
+
+def fit_probes(
+    state: StateName, sums: Sums, states: States, label: NDArray[np.uint16], seed: int = 0
+) -> Fitted:
+    """Fit a database's probes.
+
+    sums: of all rows.  states: of the rows that carry the left-out figures, all of which the sums
+    contain; label: (rows,) theirs.  seed: of the folds.
+    """
+    depths, labels = sums.depths, len(sums.rows)
+    closed = [_fit_discriminant(sums, depth, states(depth), label) for depth in range(depths)]
+    penalty, crossed = _tuned_regression(states(depths - 1), label, labels, seed)
+    regression = _refit(states(depths - 1), label, labels, penalty, crossed)
+    own = [left for _, left, _ in closed]
+    maps = [found for found, _, _ in closed]
+    right = own[-1].argmax(axis=1) == label
+    right_regression = crossed.argmax(axis=1) == label
+    fit: Fit = "lda"
+    if better_beyond_noise(right_regression, right):
+        fit = "logistic"
+        own = [
+            *(_cross_fitted(states(d), label, labels, penalty, seed) for d in range(depths - 1)),
+            crossed,
+        ]
+        maps = [
+            *(_refit(states(d), label, labels, penalty, own[d]) for d in range(depths - 1)),
+            regression,
+        ]
+    log_probabilities = np.stack(
+        [log_softmax(m.temperature * scores, axis=1) for m, scores in zip(maps, own, strict=True)]
+    )
+    running = averages(log_probabilities)
+    warmth = np.array([fit_temperature(scores, label) for scores in running])
+    return Fitted(
+        probes=Probes(
+            state=state,
+            fit=fit,
+            maps=tuple(maps),
+            average_temperatures=warmth,
+            means=_means(sums),
+            regression=regression,
+        ),
+        left_out=LeftOut(
+            log_probabilities=log_probabilities,
+            averages=log_softmax(warmth[:, None, None] * running, axis=2),
+            prototype_distances=np.stack(
+                [_left_out_distances(sums, depth, states(depth), label) for depth in range(depths)]
+            ),
+            regression=log_softmax(regression.temperature * crossed, axis=1),
+        ),
+        shrinkages=tuple(shrinkage for _, _, shrinkage in closed),
+        penalty=penalty,
+        accuracy={"lda": float(right.mean()), "logistic": float(right_regression.mean())},
+    )
+
+
+def left_out_accuracy(sums: Sums, states: States, label: NDArray[np.uint16]) -> float:
+    """Accuracy of the discriminant without the row, the mean over depths: to choose a state by."""
+    found = [_fit_discriminant(sums, d, states(d), label)[1] for d in range(sums.depths)]
+    return float(np.mean([(scores.argmax(axis=1) == label).mean() for scores in found]))
+
+
+def averages(log_probabilities: Array) -> Array:
+    """(depths, rows, labels): at each depth the mean of the log-probabilities up to it."""
+    count = np.arange(1, len(log_probabilities) + 1)[:, None, None]
+    return np.cumsum(log_probabilities, axis=0) / count
+
+
+def fit_temperature(scores: Array, label: NDArray[np.uint16]) -> float:
+    """The factor on scores (rows, labels) under which the rows' labels are likeliest.
+
+    Rows whose label has the score -inf say nothing about it.
+    """
+    own = scores[np.arange(len(scores)), label]
+    known = np.isfinite(own)
+    if not known.any():
+        return 1.0
+    scores, own = scores[known], own[known]
+
+    def loss(log_factor: float) -> float:
+        factor = np.exp(log_factor)
+        return float(np.mean(np.logaddexp.reduce(factor * scores, axis=1) - factor * own))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded").x))
+
+
+def edr(distributions: NDArray[np.floating], distances: NDArray[np.floating]) -> Array:
+    """DE3-BERT's exit indicator (arXiv 2402.05948, section III), (rows,) from 0, certain, to 1.
+
+    The harmonic mean of the distribution's entropy, as a share of the largest, and the distance
+    ratio DR = (1 + (r1 - r2) / max(r1, r2)) / 2 of the state to the answer's prototype (r1) and to
+    the nearest other one (r2).  distributions, distances: (rows, labels).
+    """
+    rows, labels = distributions.shape
+    if labels == 1:
+        return np.zeros(rows)
+    answer = distributions.argmax(axis=1)[:, None]
+    entropy = entr(distributions.astype(np.float64)).sum(axis=1) / np.log(labels)
+    others = distances.astype(np.float64)
+    own = np.take_along_axis(others, answer, axis=1)[:, 0]
+    np.put_along_axis(others, answer, np.inf, axis=1)
+    nearest = others.min(axis=1)
+    farther = np.maximum(own, nearest)
+    with np.errstate(invalid="ignore"):
+        ratio = 0.5 * (1 + (own - nearest) / np.maximum(farther, 1e-12))
+    # A label without a prototype is infinitely far: what the ratio comes to in the limit.
+    ratio = np.where(np.isfinite(farther), ratio, np.isinf(own))
+    # Rounding may take the entropy of equal shares a little above the largest.
+    entropy = np.minimum(entropy, 1.0)
+    return 2 * ratio * entropy / np.maximum(ratio + entropy, 1e-12)
+
+
+def better_beyond_noise(
+    ours: NDArray[np.bool_], theirs: NDArray[np.bool_], level: float = NOISE_LEVEL
+) -> bool:
+    """Whether right answers `ours` (rows,) beat `theirs` on the same rows by more than chance.
+
+    McNemar's exact one-sided test: of the rows on which just one is right, how many are ours.
+    """
+    wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    if wins + losses == 0:
+        return False
+    return bool(binomtest(wins, wins + losses, alternative="greater").pvalue < level)
+
+
+def _fit_discriminant(
+    sums: Sums, depth: int, states: NDArray[np.float32], label: NDArray[np.uint16]
+) -> tuple[Linear, Array, float]:
+    """The map at a depth, its left-out scores, and the shrinkage.
+
+    That is the one with which most rows are right without themselves; of equals the largest.
+    """
+    scatter = scatter_at(sums, depth)
+    tried = [(left_out_scores(scatter, s, states, label), s) for s in SHRINKAGES]
+    scores, shrinkage = max(tried, key=lambda t: ((t[0].argmax(axis=1) == label).sum(), t[1]))
+    temperature = fit_temperature(scores, label)
+    return Linear(*linear_map(scatter, shrinkage), temperature), scores, shrinkage
+
+
+def _means(sums: Sums) -> Array:
+    rows = sums.rows[:, None]
+    # Of a label whose rows are gone, rounding may have left something.
+    return np.where(rows > 0, sums.first / np.maximum(rows, 1), 0.0)
+
+
+def _left_out_distances(
+    sums: Sums, depth: int, states: NDArray[np.float32], label: NDArray[np.uint16]
+) -> Array:
+    rows, x = sums.rows, states.astype(np.float64)
+    means = sums.first[depth] / np.maximum(rows, 1)[:, None]
+    squared = np.square(x).sum(axis=1)[:, None] - 2 * x @ means.T + np.square(means).sum(axis=1)
+    distances = np.sqrt(np.maximum(squared, 0))
+    distances[:, rows == 0] = np.inf
+    # Without the row, its label's mean lies farther from it by rows / (rows - 1).
+    place, own = np.arange(len(x)), rows[label]
+    farther = np.where(own > 1, own / np.maximum(own - 1, 1), np.inf)
+    with np.errstate(invalid="ignore"):  # a label's only row is at distance 0 of itself
+        moved = distances[place, label] * farther
+    distances[place, label] = np.where(own > 1, moved, np.inf)
+    return distances
+
+
+def _tuned_regression(
+    states: NDArray[np.float32], label: NDArray[np.uint16], labels: int, seed: int
+) -> tuple[float, Array]:
+    """The penalty that is right most often on one fold, and the cross-fitted scores with it."""
+    train, held = _folds(len(label), seed)[0]
+    right = {}
+    for penalty in _PENALTIES:
+        found = _regress(states[train], label[train], labels, penalty)
+        right[penalty] = int((_scores(found, states[held]).argmax(axis=1) == label[held]).sum())
+    penalty = max(_PENALTIES, key=lambda p: (right[p], -p))
+    return penalty, _cross_fitted(states, label, labels, penalty, seed)
+
+
+def _cross_fitted(
+    states: NDArray[np.float32], label: NDArray[np.uint16], labels: int, penalty: float, seed: int
+) -> Array:
+    scores = np.zeros((len(label), labels))
+    for train, held in _folds(len(label), seed):
+        scores[held] = _scores(_regress(states[train], label[train], labels, penalty), states[held])
+    return scores
+
+
+def _refit(
+    states: NDArray[np.float32],
+    label: NDArray[np.uint16],
+    labels: int,
+    penalty: float,
+    crossed: Array,
+) -> Linear:
+    return Linear(*_regress(states, label, labels, penalty), fit_temperature(crossed, label))
+
+
+def _folds(rows: int, seed: int) -> Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    if rows < 2:  # nothing can be held out
+        return [(np.arange(rows), np.arange(rows))]
+    return list(KFold(min(_FOLDS, rows), shuffle=True, random_state=seed).split(np.zeros(rows)))
+
+
+def _regress(
+    states: NDArray[np.float32], label: NDArray[np.uint16], labels: int, penalty: float
+) -> tuple[Array, Array]:
+    """Weights (labels, width) and biases (labels,) of scikit-learn's regression."""
+    weights, biases = np.zeros((labels, states.shape[1])), np.full(labels, -np.inf)
+    seen = np.unique(label)
+    if len(seen) == 1:  # which scikit-learn refuses
+        biases[seen] = 0.0
+        return weights, biases
+    model = LogisticRegression(C=penalty, max_iter=_ITERATIONS, tol=1e-3)
+    with warnings.catch_warnings():
+        # A fit is judged by its answers to rows held out, not by how small its gradient became.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(states, label)
+    if len(seen) == 2:  # one map, for the second of them
+        weights[seen[1]], biases[seen] = model.coef_[0], [0.0, model.intercept_[0]]
+    else:
+        weights[seen], biases[seen] = model.coef_, model.intercept_
+    return weights, biases
+
+
+def _scores(found: tuple[Array, Array], states: NDArray[np.float32]) -> Array:
+    return states @ found[0].T + found[1]

@@ -9,6 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 Family = Literal["masked-lm", "sentence-encoder"]
 
+ReaderName = Literal["head", "vote", "probe", "probes", "de3", "logistic"]
+"""What turns a state into a distribution over the labels (docs/method.md)."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
 PAPER_NEIGHBOURS = 12
 """k of the paper (arXiv 2405.15198, section 4): neighbours asked for one query."""
 
@@ -54,28 +59,44 @@ class KeySpec(Settings):
     layer: int = Field(
         default=0, ge=0, description="With `backbone`: the depth whose token mean is the key."
     )
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(),
+        description="With `backbone`, in place of `layer`: several depths, each with a key and a "
+        "vote of its own. Policies that plan on neighbours ask those of the shallowest.",
+    )
     revision: str = Field(default="main", description="With a sentence encoder: its revision.")
 
     @model_validator(mode="after")
-    def _layer_only_for_backbone(self) -> "KeySpec":
-        if not self.of_backbone and self.layer != 0:
+    def _layers_only_for_backbone(self) -> "KeySpec":
+        if not self.of_backbone and (self.layer != 0 or self.layers):
             raise ValueError("`layer` goes with `model: backbone`; a sentence encoder has one key")
+        if self.layers and self.layer != 0:
+            raise ValueError("give `layer` or `layers`, not both")
+        if list(self.layers) != sorted(set(self.layers)):
+            raise ValueError("`layers` go up and name each depth once")
         return self
 
     @property
     def of_backbone(self) -> bool:
-        """True where the key comes out of the backbone's own pass."""
+        """True where the keys come out of the backbone's own pass."""
         return self.model == "backbone"
 
     @property
-    def depth(self) -> int:
-        """Backbone layers that a row has run when its neighbours are known."""
-        return self.layer if self.of_backbone else 0
+    def depths(self) -> tuple[int, ...]:
+        """Backbone layers that a row has run when a key is known, by key."""
+        return (self.layers or (self.layer,)) if self.of_backbone else (0,)
 
     @property
-    def name(self) -> str:
-        """The key's file name in a version: `layer-03` or `retriever`."""
-        return f"layer-{self.layer:02d}" if self.of_backbone else "retriever"
+    def depth(self) -> int:
+        """Backbone layers that a row has run when the neighbours of a plan are known."""
+        return self.depths[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys' file names in a version: `layer-03` or `retriever`."""
+        if not self.of_backbone:
+            return ("retriever",)
+        return tuple(f"layer-{depth:02d}" for depth in self.depths)
 
 
 class FullPolicy(Settings):
@@ -90,7 +111,7 @@ class FixedPolicy(Settings):
     name: Literal["fixed"] = "fixed"
     exit: str | None = Field(
         default=None,
-        description="Such as `head@4`; default: the head exit that is right most often on the "
+        description="Such as `probe@4`; default: the exit that is right most often on the "
         "database's rows.",
     )
 
@@ -99,6 +120,11 @@ class RetrievalPolicy(Settings):
     """Every row gets its neighbours' vote; no layer above the key's is run."""
 
     name: Literal["retrieval"] = "retrieval"
+    exit: str | None = Field(
+        default=None,
+        description="Such as `vote@3`; default: the vote that is right most often on the "
+        "database's rows.",
+    )
 
 
 class RaeePolicy(Settings):
@@ -114,17 +140,133 @@ class RaeePolicy(Settings):
     )
 
 
-class CascadePolicy(Settings):
-    """A row leaves at the first head that is confident enough."""
+class KernelPolicy(Settings):
+    """The exit with the best chance to be right, as the neighbours say, less what it costs."""
+
+    name: Literal["kernel"] = "kernel"
+    k: int = Field(default=PAPER_NEIGHBOURS, ge=1, description="Neighbours asked.")
+    readers: tuple[ReaderName, ...] = Field(
+        default=("head", "vote", "probe"), min_length=1, description="Readers it chooses among."
+    )
+    bandwidth: float = Field(
+        default=1.0,
+        gt=0,
+        description="Squared distance, as a share of the neighbours' mean, at which a neighbour "
+        "counts 1/e of one at no distance.",
+    )
+    smoothing: float = Field(
+        default=3.0, gt=0, description="Neighbours that an exit's rate on all rows counts as."
+    )
+    cost: float = Field(
+        default=0.1, ge=0, description="Chance to be right that a full pass must gain."
+    )
+
+
+class Walkway(Settings):
+    """Checkpoints of a stepwise policy: depths, and how sure a reader must be there."""
+
+    first: int = Field(default=0, ge=0, description="Depth of the first checkpoint.")
+    last: int | None = Field(
+        default=None, ge=0, description="Depth of the last, where every row leaves; default: full."
+    )
+    threshold: Share | tuple[Share, ...] = Field(
+        default=0.9, description="Confidence that is enough; one number, or one a depth."
+    )
+
+    @model_validator(mode="after")
+    def _depths_go_up(self) -> "Walkway":
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"`last` {self.last} is below `first` {self.first}")
+        if isinstance(self.threshold, tuple):
+            if self.last is None:
+                raise ValueError("thresholds by depth need `last`")
+            if len(self.threshold) != self.last - self.first + 1:
+                raise ValueError(
+                    f"depths {self.first} to {self.last} need {self.last - self.first + 1} "
+                    f"thresholds, there are {len(self.threshold)}"
+                )
+        return self
+
+    def threshold_at(self, depth: int) -> float:
+        """The confidence that is enough at a depth."""
+        if isinstance(self.threshold, tuple):
+            return self.threshold[depth - self.first]
+        return self.threshold
+
+
+class CascadePolicy(Walkway):
+    """A row leaves at the first reader that is confident enough."""
 
     name: Literal["cascade"] = "cascade"
-    threshold: float = Field(default=0.9, ge=0, le=1, description="Confidence that is enough.")
-    first: int = Field(default=0, ge=0, description="Depth of the first head that is asked.")
+    readers: tuple[ReaderName, ...] = Field(
+        default=("probe",), min_length=1, description="Readers asked at each depth, in this order."
+    )
 
+
+class De3Policy(Walkway):
+    """DE3-BERT's rule without its training (arXiv 2402.05948).
+
+    Entropy and distance to the label prototypes, combined, say whether a probe's answer stands.
+    """
+
+    name: Literal["de3"] = "de3"
+
+
+class RiskSpec(Settings):
+    """A promise: the accuracy lost against full depth, and with what confidence no more is."""
+
+    max_loss: float = Field(gt=0, lt=1, description="Accuracy that may be lost, as a share.")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="Chance that it holds.")
+
+
+class TunedPolicy(Settings):
+    """The policy that the version's tuning found for an objective."""
+
+    name: Literal["tuned"] = "tuned"
+    accuracy: Literal["best", "full"] | Share = Field(
+        default="best",
+        description="The cheapest policy that is as good as: `best`, the best that was found, "
+        "within half a standard error; `full`, the best exit at full depth; or an accuracy.",
+    )
+    risk: RiskSpec | None = Field(
+        default=None, description="In place of `accuracy`: the cheapest policy with this promise."
+    )
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> "TunedPolicy":
+        if self.risk is not None and self.accuracy != "best":
+            raise ValueError("give `accuracy` or `risk`, not both")
+        return self
+
+
+RunnablePolicy = (
+    FullPolicy
+    | FixedPolicy
+    | RetrievalPolicy
+    | RaeePolicy
+    | KernelPolicy
+    | CascadePolicy
+    | De3Policy
+)
+"""A policy that says for itself where rows leave."""
 
 PolicySpec = Annotated[
-    FullPolicy | FixedPolicy | RetrievalPolicy | RaeePolicy | CascadePolicy,
+    RunnablePolicy | TunedPolicy,
     Field(discriminator="name"),
     BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
 ]
 """A policy with its parameters, or just its name."""
+
+
+class FarSpec(Settings):
+    """What becomes of rows that are unlike the database's."""
+
+    quantile: float = Field(
+        default=0.999,
+        gt=0,
+        lt=1,
+        description="Share of the database's own rows that are nearer to their nearest neighbour.",
+    )
+    then: Literal["full", "abstain"] = Field(
+        default="full", description="`full`: run to full depth; `abstain`: leave unlabelled."
+    )

@@ -1,14 +1,15 @@
 """Exits and entries: what a database knows, as arrays."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raee.config import ReaderName
 from raee.errors import InputError
-
-ReaderName = Literal["head", "vote"]
 
 
 @dataclass(frozen=True)
@@ -22,48 +23,85 @@ class Exit:
         return f"{self.reader}@{self.depth}"
 
 
-def exits_of(depth: int, key_depth: int) -> tuple[Exit, ...]:
-    """The exits of a model of `depth` layers, in the order of an entry's lists."""
+def swept_exits(depth: int, key_depths: Iterable[int]) -> tuple[Exit, ...]:
+    """The exits that need no fit, of a model of `depth` layers: heads, then votes."""
     heads = tuple(Exit("head", layer) for layer in range(depth + 1))
-    return (*heads, Exit("vote", key_depth))
+    return (*heads, *(Exit("vote", key_depth) for key_depth in key_depths))
 
 
-def parse_exits(names: list[str]) -> tuple[Exit, ...]:
+def fitted_exits(depth: int) -> tuple[Exit, ...]:
+    """The exits that a fit of probes adds."""
+    readers: tuple[ReaderName, ...] = ("probe", "probes", "de3")
+    by_depth = (Exit(reader, layer) for reader in readers for layer in range(depth + 1))
+    return (*by_depth, Exit("logistic", depth))
+
+
+def exits_of(depth: int, key_depths: Iterable[int]) -> tuple[Exit, ...]:
+    """All exits of a model of `depth` layers, in the order of an entry's lists."""
+    return swept_exits(depth, key_depths) + fitted_exits(depth)
+
+
+def parse_exits(names: Iterable[str]) -> tuple[Exit, ...]:
     """Exits from their names; raises InputError for one that is not an exit."""
     result = []
     for name in names:
         reader, _, depth = name.partition("@")
-        if reader not in ("head", "vote") or not depth.isdecimal():
-            raise InputError(f"{name!r} is no exit; write it like head@4 or vote@0")
+        if reader not in get_args(ReaderName) or not depth.isdecimal():
+            raise InputError(f"{name!r} is no exit; write it like head@4, probe@2 or vote@0")
         result.append(Exit(reader, int(depth)))  # type: ignore[arg-type]
     return tuple(result)
 
 
 @dataclass(frozen=True)
 class Entries:
-    """What the database keeps of its labelled rows; row n is row n of the index."""
+    """What the database keeps of its labelled rows; row n is row n of the indexes."""
 
     exits: tuple[Exit, ...]
     labels: tuple[str, ...]
     label: NDArray[np.uint16]
     """(rows,) the right label."""
     answers: NDArray[np.uint16]
-    """(rows, exits) each exit's answer; the vote's is leave-one-out."""
+    """(rows, exits) each exit's answer; of votes and probes without the row itself."""
     confidences: NDArray[np.float32]
-    """(rows, exits) the answer's probability."""
+    """(rows, exits) how sure it is of it, from 0 to 1; NaN where the exit was not read."""
 
     def __len__(self) -> int:
         return len(self.label)
 
-    @property
+    def __getitem__(self, rows: NDArray | slice) -> "Entries":
+        """Some of the rows."""
+        return Entries(
+            self.exits, self.labels, self.label[rows], self.answers[rows], self.confidences[rows]
+        )
+
+    @cached_property
     def right(self) -> NDArray[np.bool_]:
-        """(rows, exits) where the exit's answer is the row's label."""
-        return self.answers == self.label[:, None]
+        """(rows, exits) where the exit's answer is the row's label; False where it was not read."""
+        return (self.answers == self.label[:, None]) & ~np.isnan(self.confidences)
+
+    @cached_property
+    def complete(self) -> NDArray[np.int64]:
+        """Rows of which every exit was read: those on which policies are replayed."""
+        return np.flatnonzero(~np.isnan(self.confidences).any(axis=1))
+
+    @cached_property
+    def rates(self) -> NDArray[np.float64]:
+        """(exits,) share of the complete rows on which each exit is right; 0 without any."""
+        return self.right[self.complete].sum(axis=0) / max(len(self.complete), 1)
+
+    @cached_property
+    def depths(self) -> NDArray[np.int64]:
+        """(exits,) layers that each runs."""
+        return np.array([e.depth for e in self.exits])
+
+    def places(self, reader: ReaderName) -> list[int]:
+        """Places of a reader's exits, by depth."""
+        return [i for i, e in enumerate(self.exits) if e.reader == reader]
 
     @property
     def heads(self) -> list[int]:
         """Places of the head exits, by depth."""
-        return [i for i, e in enumerate(self.exits) if e.reader == "head"]
+        return self.places("head")
 
     @property
     def full(self) -> int:
@@ -71,9 +109,20 @@ class Entries:
         return self.heads[-1]
 
     @property
-    def vote(self) -> int:
-        """Place of the neighbours' vote."""
-        return next(i for i, e in enumerate(self.exits) if e.reader == "vote")
+    def key_depth(self) -> int:
+        """Layers that a row has run when the neighbours of a plan are known."""
+        return self.exits[self.places("vote")[0]].depth
+
+    def best(self, places: Sequence[int]) -> int:
+        """Of some exits the one that is right most often; of equals the shallowest."""
+        return max(places, key=lambda i: (self.rates[i], -self.exits[i].depth))
+
+    @cached_property
+    def best_at_full_depth(self) -> int:
+        """Place of the exit at full depth that is right most often."""
+        deepest = self.exits[self.full].depth
+        answering = [i for i, e in enumerate(self.exits) if e.reader != "de3"]
+        return self.best([i for i in answering if self.exits[i].depth == deepest])
 
     def place_of(self, name: str) -> int:
         """Place of an exit by its name; raises InputError where the database has no such exit."""

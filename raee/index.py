@@ -39,6 +39,10 @@ class Index:
         """The keys of rows start to stop, (stop - start, width)."""
         return self._index.reconstruct_n(start, stop - start)
 
+    def keys_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The keys of some rows, (n, width)."""
+        return self._index.reconstruct_batch(rows)
+
     def search(
         self,
         queries: NDArray[np.float32],

@@ -18,10 +18,12 @@ _PLAIN_TEXT = Prompt(labels=(), words=())
 
 
 def check_key(key: KeySpec, backbone: Backbone) -> None:
-    """Raises InputError where the key's layer is deeper than the backbone."""
-    if key.depth > backbone.depth:
+    """Raises InputError where a key's layer is deeper than the backbone."""
+    deepest = key.depths[-1]
+    if deepest > backbone.depth:
+        name = "layers" if key.layers else "layer"
         raise InputError(
-            f"key.layer {key.layer} is deeper than the backbone ({backbone.depth} layers)"
+            f"key.{name} {deepest} is deeper than the backbone ({backbone.depth} layers)"
         )
 
 

@@ -7,7 +7,7 @@ exactly as they run on a corpus.  A new policy is its settings (`raee.config`), 
 one line in POLICIES.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 
 from raee.config import (
     CascadePolicy,
+    De3Policy,
     FixedPolicy,
     FullPolicy,
-    PolicySpec,
+    KernelPolicy,
     RaeePolicy,
+    ReaderName,
     RetrievalPolicy,
+    RunnablePolicy,
+    Walkway,
 )
 from raee.errors import InputError
 from raee.exits import Entries, Neighbours, neighbour_weights
@@ -38,23 +42,39 @@ def full(spec: FullPolicy, entries: Entries, neighbours: Neighbours) -> Plan:
 
 
 def fixed(spec: FixedPolicy, entries: Entries, neighbours: Neighbours) -> Plan:
-    """The same exit for every row; without a name, the database's best head exit."""
-    place = best_head(entries) if spec.exit is None else entries.place_of(spec.exit)
+    """The same exit for every row; without a name, the database's best."""
+    if spec.exit is None:
+        place = entries.best([i for i, e in enumerate(entries.exits) if e.reader != "de3"])
+    else:
+        place = entries.place_of(spec.exit)
     return np.full(len(neighbours.rows), place)
 
 
 def retrieval(spec: RetrievalPolicy, entries: Entries, neighbours: Neighbours) -> Plan:
-    """The neighbours' vote."""
-    return np.full(len(neighbours.rows), entries.vote)
+    """The neighbours' vote; without a name, the database's best."""
+    votes = entries.places("vote")
+    place = entries.best(votes) if spec.exit is None else entries.place_of(spec.exit)
+    if place not in votes:
+        raise InputError(f"policy.exit {spec.exit!r} is no vote")
+    return np.full(len(neighbours.rows), place)
 
 
 def raee(spec: RaeePolicy, entries: Entries, neighbours: Neighbours) -> Plan:
-    """The paper's rule (arXiv 2405.15198, section 3.3 and algorithm 1; DESIGN.md section 2).
+    """The paper's rule: the head with the highest score; ties go to the lower depth.
+
+    No score at all means full depth.
+    """
+    scores = raee_scores(spec, entries, neighbours)
+    place = np.where((scores > 0).any(axis=1), scores.argmax(axis=1), scores.shape[1] - 1)
+    return np.asarray(entries.heads)[place]
+
+
+def raee_scores(spec: RaeePolicy, entries: Entries, neighbours: Neighbours) -> NDArray[np.float64]:
+    """The paper's scores (arXiv 2405.15198, section 3.3 and algorithm 1), (queries, heads).
 
     Of each neighbour those head exits count that are right with at least the threshold's
     confidence; where there is none, the `top` right ones with the highest (of equal ones the
-    shallower).  score[l] = sum_i w_i s_i[l] over the neighbours whose exit l counts.  The query
-    leaves at the highest score; ties go to the lower depth; no score at all means full depth.
+    shallower).  score[l] = sum_i w_i s_i[l] over the neighbours whose exit l counts.
     """
     heads = entries.heads
     nearest = neighbours.first(spec.k)
@@ -66,32 +86,82 @@ def raee(spec: RaeePolicy, entries: Entries, neighbours: Neighbours) -> Plan:
     rank = np.argsort(ranked, axis=2, kind="stable")
     counts = np.where(sure.any(axis=2, keepdims=True), sure, right & (rank < spec.top))
     # A neighbour that is missing, or none of whose heads is right, adds nothing.
-    scores = np.einsum(
+    return np.einsum(
         "qk,qkl->ql", neighbour_weights(nearest), np.where(counts, confidence, 0).astype(np.float64)
     )
-    place = np.where((scores > 0).any(axis=1), scores.argmax(axis=1), len(heads) - 1)
-    return np.asarray(heads)[place]
 
 
-def cascade(spec: CascadePolicy, confidence: NDArray[np.float32]) -> NDArray[np.bool_]:
+def kernel(spec: KernelPolicy, entries: Entries, neighbours: Neighbours) -> Plan:
+    """The exit with the best chance to be right less its cost; ties go to the lower depth."""
+    scores = kernel_scores(spec, entries, neighbours)
+    return np.asarray(kernel_exits(spec, entries))[scores.argmax(axis=1)]
+
+
+def kernel_scores(
+    spec: KernelPolicy, entries: Entries, neighbours: Neighbours
+) -> NDArray[np.float64]:
+    """Smoothed P(right | neighbours) less the cost, (queries, `kernel_exits`).
+
+    Neighbour i at squared distance d_i weighs w_i = exp(-d_i / (bandwidth mean d)).
+    P[e] = (sum_i w_i right_i[e] + smoothing rate[e]) / (sum_i w_i + smoothing), with rate[e] the
+    share of the database's rows on which e is right; score[e] = P[e] - cost depth[e] / depths.
+    Neighbours whose exits were not all read count for nothing.
+    """
+    places = kernel_exits(spec, entries)
+    nearest = neighbours.first(spec.k)
+    rows = np.maximum(nearest.rows, 0)
+    read = np.zeros(len(entries), dtype=bool)
+    read[entries.complete] = True
+    there = (nearest.rows >= 0) & read[rows]
+    distances = np.where(there, nearest.distances, 0).astype(np.float64)
+    scale = spec.bandwidth * distances.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    weights = np.exp(-distances / np.maximum(scale, 1e-12)[:, None]) * there
+    said = np.einsum("qk,qke->qe", weights, entries.right[:, places][rows].astype(np.float64))
+    chance = (said + spec.smoothing * entries.rates[places]) / (
+        weights.sum(axis=1, keepdims=True) + spec.smoothing
+    )
+    share = entries.depths[places] / max(entries.exits[entries.full].depth, 1)
+    return chance - spec.cost * share
+
+
+def kernel_exits(spec: KernelPolicy, entries: Entries) -> list[int]:
+    """The exits that `kernel` chooses among: of its readers, from the key's depth on."""
+    places = [
+        i
+        for i, e in enumerate(entries.exits)
+        if e.reader in spec.readers and e.depth >= entries.key_depth
+    ]
+    if not places:
+        raise InputError(f"the database has no exit of the readers {', '.join(spec.readers)}")
+    return sorted(places, key=lambda i: entries.exits[i].depth)
+
+
+def cascade(spec: Walkway, depth: int, confidence: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Leave where the reader is confident enough.  confidence: (rows,)."""
-    return confidence >= spec.threshold
+    return confidence >= spec.threshold_at(depth)
 
 
-def heads_from(spec: CascadePolicy, entries: Entries) -> list[int]:
-    """A cascade's checkpoints: the heads from its first depth on."""
-    places = [i for i in entries.heads if entries.exits[i].depth >= spec.first]
+def checkpoints(spec: Walkway, entries: Entries, readers: Sequence[ReaderName]) -> list[int]:
+    """The exits that are asked: the readers' from the first depth to the last."""
+    deepest = entries.exits[entries.full].depth
+    last = deepest if spec.last is None else spec.last
+    for name, depth in (("first", spec.first), ("last", last)):
+        if depth > deepest:
+            raise InputError(
+                f"policy.{name} {depth} is deeper than the backbone ({deepest} layers)"
+            )
+    places = [
+        i
+        for i, e in enumerate(entries.exits)
+        if e.reader in readers and spec.first <= e.depth <= last
+    ]
     if not places:
         raise InputError(
-            f"policy.first {spec.first} is deeper than the backbone "
-            f"({entries.exits[entries.full].depth} layers)"
+            f"the database has no exit of the readers {', '.join(readers)} from depth "
+            f"{spec.first} to {last}"
         )
-    return places
-
-
-def best_head(entries: Entries) -> int:
-    """The head exit that is right most often on the database's rows; of equals the shallowest."""
-    return max(entries.heads, key=lambda i: (entries.right[:, i].sum(), -entries.exits[i].depth))
+    order = [readers.index(entries.exits[i].reader) for i in places]
+    return [places[i] for i in np.lexsort((np.array(order), entries.depths[places]))]
 
 
 @dataclass(frozen=True)
@@ -101,38 +171,69 @@ class Planned:
     plan: Callable[[Any, Entries, Neighbours], Plan]
     neighbours: Callable[[Any], int] = lambda spec: 0
     """How many neighbours the plan asks."""
+    exits: Callable[[Any, Entries], list[int]] = lambda spec, entries: []
+    """Exits among which a plan on neighbours chooses."""
 
 
 @dataclass(frozen=True)
 class Stepwise:
     """A policy that is asked at each checkpoint whether the row leaves there."""
 
-    leave: Callable[[Any, NDArray[np.float32]], NDArray[np.bool_]]
+    leave: Callable[[Any, int, NDArray[np.float32]], NDArray[np.bool_]]
+    """`leave(spec, depth, confidence) -> (rows,) bool`."""
     checkpoints: Callable[[Any, Entries], list[int]]
-    """Places of the exits that are asked, shallowest first; at the last one every row leaves."""
+    """Places of the exits that are asked, in order; at the last one every row leaves."""
+
+
+def _cascade_checkpoints(spec: CascadePolicy, entries: Entries) -> list[int]:
+    return checkpoints(spec, entries, spec.readers)
+
+
+def _de3_checkpoints(spec: De3Policy, entries: Entries) -> list[int]:
+    return checkpoints(spec, entries, ("de3",))
+
+
+def _all_heads(spec: RaeePolicy, entries: Entries) -> list[int]:
+    return entries.heads
+
+
+def _k(spec: RaeePolicy | KernelPolicy) -> int:
+    return spec.k
 
 
 POLICIES: dict[str, Planned | Stepwise] = {
     "full": Planned(full),
     "fixed": Planned(fixed),
     "retrieval": Planned(retrieval),
-    "raee": Planned(raee, neighbours=lambda spec: spec.k),
-    "cascade": Stepwise(cascade, heads_from),
+    "raee": Planned(raee, _k, _all_heads),
+    "kernel": Planned(kernel, _k, kernel_exits),
+    "cascade": Stepwise(cascade, _cascade_checkpoints),
+    "de3": Stepwise(cascade, _de3_checkpoints),
 }
 
 
-def neighbours_planned_on(spec: PolicySpec) -> int:
+def neighbours_planned_on(spec: RunnablePolicy) -> int:
     """How many neighbours a policy asks before it can say where its rows leave; often 0."""
     policy = POLICIES[spec.name]
     return policy.neighbours(spec) if isinstance(policy, Planned) else 0
 
 
+def exits_used(spec: RunnablePolicy, entries: Entries) -> list[int]:
+    """Places of the exits that a policy may read."""
+    policy = POLICIES[spec.name]
+    if isinstance(policy, Stepwise):
+        return policy.checkpoints(spec, entries)
+    if policy.neighbours(spec):
+        return policy.exits(spec, entries)
+    return [int(policy.plan(spec, entries, NO_NEIGHBOURS)[0])]
+
+
 def layers_of(
-    spec: PolicySpec, entries: Entries, exits: NDArray[np.int64], key_depth: int
+    spec: RunnablePolicy, entries: Entries, exits: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Backbone layers that rows run which answer at some exits, (rows,).
 
     A row whose plan asked its neighbours has run the layers of the key, too.
     """
-    depths = np.array([e.depth for e in entries.exits])[exits]
-    return np.maximum(depths, key_depth) if neighbours_planned_on(spec) else depths
+    depths = entries.depths[exits]
+    return np.maximum(depths, entries.key_depth) if neighbours_planned_on(spec) else depths

@@ -1,0 +1,57 @@
+"""What classifying a row takes: a cost table, measured once per backbone and machine.
+
+The seconds of a policy follow from it without running the model, so policies can be compared by
+what they cost rather than by their layers alone: a reading is cheap, but it is not free.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raee.config import ReaderName
+from raee.exits import Entries, Exit
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds a row, of the corpus's usual length."""
+
+    encode: float
+    """Tokenising, padding and embedding."""
+    layer: float
+    """One layer."""
+    reads: dict[ReaderName, float]
+    """Reading a state; `probes` is what one more depth of it takes, `vote` its search."""
+    retriever: float = 0.0
+    """A pass through the key's own model, where there is one."""
+
+    def walked(self, layers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Seconds of rows that run so many layers, readings left out."""
+        return self.encode + self.layer * layers.astype(np.float64)
+
+    def read(self, exit: Exit, above: int = -1) -> float:
+        """Seconds of reading an exit.
+
+        above: the deepest exit of the same reader that was read before, of which the average over
+        depths goes on.
+        """
+        seconds = self.reads.get(exit.reader, 0.0)
+        if exit.reader == "probes":
+            return seconds * (exit.depth - above)
+        return seconds + (self.retriever if exit.reader == "vote" else 0.0)
+
+    def asked(self, places: Sequence[int], entries: Entries) -> NDArray[np.float64]:
+        """(checkpoints,) seconds of the readings up to each checkpoint."""
+        above: dict[ReaderName, int] = {}
+        seconds = []
+        for place in places:
+            exit = entries.exits[place]
+            seconds.append(self.read(exit, above.get(exit.reader, -1)))
+            above[exit.reader] = exit.depth
+        return np.cumsum(seconds)
+
+
+LAYERS = Costs(encode=0.0, layer=1.0, reads={})
+"""Where nothing was measured: a row costs the layers it runs."""

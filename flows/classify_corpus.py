@@ -4,7 +4,12 @@ from prefect import flow
 
 from raee.config import PolicySpec
 from tasks.artifacts import record_classification
-from tasks.classification import classify_shard, finish_classification, plan_classification
+from tasks.classification import (
+    classify_shard,
+    estimate_balance,
+    finish_classification,
+    plan_classification,
+)
 from tasks.job import Job
 from tasks.progress import stage
 
@@ -25,6 +30,7 @@ def classify_corpus(
     """
     planned = plan_classification(job, input, output, version, policy or job.policy)
     if planned.shards:
+        estimate_balance(planned.output)
         with stage("classify", planned.rows, planned.done):
             for number in range(planned.shards):
                 classify_shard(planned.output, number)

@@ -14,6 +14,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.tables import (
+    evaluation_table,
+    explanation_tables,
+    pruning_table,
+    table,
+    tuning_tables,
+)
 from raee.errors import InputError
 from storage.aliases import DEFAULT_ALIAS
 from tasks.job import Job, load_job, validated_policy
@@ -47,6 +54,10 @@ Version = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PolicyName = Annotated[str | None, typer.Option(metavar="NAME", help="Default: the job's policy.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there, too.")
+]
 Alias = Annotated[str, typer.Option(help="The alias.")]
 
 
@@ -71,9 +82,7 @@ def classify(
     input: Input,
     output: Annotated[str, typer.Option(metavar="URI", help="A new or empty folder.")],
     version: Version = None,
-    policy: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Default: the job's policy.")
-    ] = None,
+    policy: PolicyName = None,
 ) -> None:
     """Classify texts with a version of the database; prints the output's address."""
     from flows.server import orchestrator
@@ -94,32 +103,73 @@ def evaluate(
     job_file: JobFile,
     input: Input,
     version: Version = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there, too.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Accuracy, mean layers and rows/s of every policy on labelled texts."""
     job = load_job(job_file)
-    if json_file is not None and not json_file.parent.is_dir():
-        raise InputError(f"--json {json_file}: there is no folder {json_file.parent}")
+    _check_folder(json_file)
     from tasks.evaluation import evaluate_corpus
 
     _log_to_stderr()
     found = evaluate_corpus(job, input, version)
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    table = _table("policy", "accuracy", "macro-F1", "Matthews", "mean layers", "rows/s", "exits")
-    for name, figures in found["policies"].items():
-        table.add_row(
-            name,
-            f"{figures['accuracy']:.3f}",
-            f"{figures['macro_f1']:.3f}",
-            f"{figures['matthews']:.3f}",
-            f"{figures['mean_layers']:.2f} of {found['depth']}",
-            f"{figures['rows_per_second']:,.0f}",
-            " ".join(f"{e}:{n}" for e, n in _most_frequent(figures["exits"])),
-        )
-    _print(table)
+    _print(evaluation_table(found))
+
+
+@app.command()
+def tune(job_file: JobFile, version: Version = None, json_file: JsonFile = None) -> None:
+    """Search over policies on a version's own rows; prints the best for each cost."""
+    job = load_job(job_file)
+    _check_folder(json_file)
+    from tasks.tune import tune_version
+
+    _log_to_stderr()
+    readings, found = tune_version(job, version)
+    if json_file is not None:
+        json_file.write_text(found.model_dump_json(indent=1) + "\n", "utf-8")
+    for part in tuning_tables(found, job.policy, readings.where):
+        _print(part)
+
+
+@app.command()
+def explain(
+    job_file: JobFile,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text.")],
+    version: Version = None,
+    policy: PolicyName = None,
+    as_json: AsJson = False,
+) -> None:
+    """For one text: its neighbours, what each exit says, where the policy leaves and why."""
+    job = load_job(job_file)
+    chosen = _policy(job, policy)
+    from tasks.explain import explain_text
+
+    _log_to_stderr()
+    found = explain_text(job, text, version, chosen)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for part in explanation_tables(found):
+        _print(part)
+
+
+@app.command()
+def prune(name: NameAt, store: Store, as_json: AsJson = False) -> None:
+    """Publish a child version without the rows that replay does not miss; prints its id."""
+    from tasks.prune import prune_version
+
+    _log_to_stderr()
+    database, _, version = name.partition("@")
+    child, account = prune_version(store, database, version or None)
+    if as_json:
+        typer.echo(json.dumps({"version": child, **account}, indent=1))
+        return
+    if child is None:
+        typer.echo(f"{database}@{account['of']}: no tenth of its rows can go; nothing is published")
+        return
+    _print(pruning_table(account))
+    typer.echo(child)
 
 
 @app.command()
@@ -133,9 +183,9 @@ def versions(name: Name, store: Store, as_json: AsJson = False) -> None:
         return
     if not lines:
         raise InputError(f"database {name} in {store} has no version")
-    table = _table("id", "created", "rows", "accuracy", "mean layers", "policy", "aliases")
+    shown = table("id", "created", "rows", "accuracy", "mean layers", "policy", "aliases")
     for line in lines:
-        table.add_row(
+        shown.add_row(
             line["id"],
             line["created_at"],
             f"{line['rows']:,}",
@@ -144,7 +194,7 @@ def versions(name: Name, store: Store, as_json: AsJson = False) -> None:
             line["policy"],
             " ".join(line["aliases"]),
         )
-    _print(table)
+    _print(shown)
 
 
 @app.command()
@@ -156,21 +206,24 @@ def show(name: NameAt, store: Store, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(manifest, indent=1))
         return
-    table = _table("what", "value")
+    shown = table("what", "value")
     for key, value in manifest.items():
         if key == "files":
             value = "\n".join(f"{f['path']}  {f['bytes']:,} bytes" for f in value)
         elif key == "metrics":
             value = "\n".join(
-                f"{policy}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items())
+                f"{policy}: "
+                + ", ".join(f"{k} {v:.3f}" for k, v in figures.items() if isinstance(v, float))
                 for policy, figures in value.items()
             )
+        elif key == "tuning" and value is not None:
+            value = f"{value['tried']:,} policies tried; `raee tune` prints what was found"
         elif isinstance(value, dict):
             value = "\n".join(f"{k}: {v}" for k, v in value.items())
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
-        table.add_row(key, "" if value is None else str(value))
-    _print(table)
+        shown.add_row(key, "" if value is None else str(value))
+    _print(shown)
 
 
 @app.command()
@@ -277,15 +330,9 @@ def _log_to_stderr() -> None:
     logger.propagate = False
 
 
-def _most_frequent(exits: dict[str, int], shown: int = 4) -> list[tuple[str, int]]:
-    return sorted(exits.items(), key=lambda item: -item[1])[:shown]
-
-
-def _table(*headers: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    return table
+def _check_folder(json_file: Path | None) -> None:
+    if json_file is not None and not json_file.parent.is_dir():
+        raise InputError(f"--json {json_file}: there is no folder {json_file.parent}")
 
 
 def _print(table: Table) -> None:

@@ -1,32 +1,38 @@
-"""The flow that builds a database: sweep, merge, evaluate, publish a new version."""
+"""The flow that builds a database: sweep, fit, tune, evaluate, publish and promote a version."""
 
 from prefect import flow
 
 from tasks.artifacts import record_versions
 from tasks.build import build_index, read_database_centre, sweep_shard, write_part
 from tasks.build_plan import plan_build
+from tasks.fit import fit_database_probes
+from tasks.gate import promote_if_as_good
 from tasks.job import Job
 from tasks.progress import stage
-from tasks.publish import evaluate_build, publish_build
+from tasks.publish import evaluate_build, publish_build, tune_build
 
 
 @flow(name="rebuild-database")
 def rebuild_database(job: Job) -> str:
     """Build a new version of a job's database and return its id.
 
-    A build that died goes on from the shards that are done.  Raises InputError where the job
-    cannot be done; nothing is written to the store then.
+    The version is promoted unless it is worse than the one in production.  A build that died goes
+    on from the shards that are done.  Raises InputError where the job cannot be done; nothing is
+    written to the store then.
     """
     build = plan_build(job)
     read_database_centre(build.work)
     with stage("sweep", build.rows, build.done):
         for number in range(build.shards):
             sweep_shard(build.work, number)
+    fit_database_probes(build.work)
     build_index(build.work)
     with stage("vote", build.rows):
         for number in range(build.shards):
             write_part(build.work, number)
+    tune_build(build.work)
     evaluate_build(build.work)
     version = publish_build(build.work)
+    promote_if_as_good(job, version)
     record_versions(job.store, job.name)
     return version

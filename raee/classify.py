@@ -2,62 +2,50 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raee.backbones import Backbone
 from raee.batches import Batch, encode, token_batches
-from raee.config import KeySpec, PolicySpec
-from raee.exits import Entries, Neighbours
-from raee.index import Index
-from raee.keys import layer_key, retriever_keys
+from raee.config import FarSpec, RunnablePolicy
+from raee.exits import Exit, Neighbours
+from raee.keys import retriever_keys
 from raee.policies import (
     NO_NEIGHBOURS,
     POLICIES,
     Plan,
     Planned,
     Stepwise,
+    exits_used,
     layers_of,
+    neighbours_planned_on,
 )
-from raee.prompts import Prompt
-from raee.readers import HeadReader, vote
-from raee.walk import Visit, walk
+from raee.reading import BatchReader, Database, Reading
+from raee.shift import far_distance
+from raee.walk import walk
 
-
-@dataclass(frozen=True)
-class Database:
-    """A version in memory, with the models that it was built with."""
-
-    backbone: Backbone
-    prompt: Prompt
-    head: HeadReader
-    key: KeySpec
-    retriever: Backbone | None
-    """The key's model where that is not the backbone."""
-    index: Index
-    entries: Entries
-    vote_k: int
-    """Neighbours that vote."""
+UNDECIDED, ABSTAINED = -1, -2
+"""In place of an exit: of a row whose exit is not known yet, and of one that gets no answer."""
 
 
 @dataclass(frozen=True)
 class Predictions:
     """What a classification says of its rows, in their order."""
 
-    labels: NDArray[np.uint16]
-    """(rows,)."""
+    labels: NDArray[np.int32]
+    """(rows,); -1 where the row was left unlabelled."""
     confidences: NDArray[np.float32]
-    """(rows,) the label's probability."""
+    """(rows,) the label's probability; NaN where there is none."""
     exits: NDArray[np.int64]
-    """(rows,) place of the exit that answered, among the entries' exits."""
+    """(rows,) place of the exit that answered, among the entries' exits; -2 where none did."""
     layers: NDArray[np.int64]
     """(rows,) backbone layers run."""
     nearest: NDArray[np.float32]
     """(rows,) squared L2 distance to the nearest key; NaN where no neighbour was asked."""
+    far: NDArray[np.bool_]
+    """(rows,) True where that is farther than the database's own rows lie from each other."""
     cut: NDArray[np.bool_]
     """(rows,) True where the text lost its end."""
     layers_run: int
@@ -66,160 +54,207 @@ class Predictions:
 
 def classify(
     database: Database,
-    spec: PolicySpec,
+    spec: RunnablePolicy,
     texts: Sequence[str],
     on_rows: Callable[[int], None] = lambda rows: None,
+    far: FarSpec | None = None,
+    ratio: NDArray[np.float64] | None = None,
 ) -> Predictions:
     """Classify texts with a database and a policy.
 
-    on_rows is told of rows as they are done.
+    on_rows is told of rows as they are done.  far: what becomes of rows unlike the database's;
+    by default nothing.  A row is looked at where it comes by its key anyway: it never runs a layer
+    to find out.  ratio: (labels,) of the corpus's label shares to the database's, for readers that
+    learnt the latter.
     """
-    entries, backbone = database.entries, database.backbone
-    policy = POLICIES[spec.name]
-    encoded = encode(backbone, database.prompt, texts)
-    answers = _Answers(
-        np.zeros((len(texts), len(entries.labels)), dtype=np.float32),
-        np.zeros(len(texts), dtype=np.int64),
-        np.full(len(texts), np.nan, dtype=np.float32),
-    )
-    visitor: Callable[[Batch], Visit]
-    if isinstance(policy, Stepwise):
-        plan = None
-        visitor = partial(_stepwise_visit, database, spec, policy, answers)
-    else:
-        plan, neighbours = _known_before_pass(database, spec, policy, texts)
-        visitor = partial(_planned_visit, database, spec, policy, answers, plan, neighbours)
+    entries = database.entries
+    encoded = encode(database.backbone, database.prompt, texts)
+    run = _Run.of(database, spec, far, ratio, len(texts))
+    known = _known_before_pass(run, texts)
+    plan = _plan_before_pass(run, known)
     layers_run = 0
-    for batch in token_batches(backbone, encoded, second=plan):
-        layers_run += walk(backbone.stack, batch.inputs, visitor(batch))
+    # A planned exit sorts rows of one length, so that they leave a batch together.
+    for batch in token_batches(database.backbone, encoded, second=plan):
+        visit = _Visitor(run, batch, plan, known).visit
+        layers_run += walk(database.backbone.stack, batch.inputs, visit)
         on_rows(len(batch.rows))
-    labels = answers.distributions.argmax(axis=1)
+    labels = run.distributions.argmax(axis=1).astype(np.int32)
+    confidences = np.take_along_axis(run.distributions, labels[:, None], axis=1)[:, 0]
+    answered = run.exits != ABSTAINED
+    layers = np.full(len(texts), database.key.depth)
+    layers[answered] = layers_of(spec, entries, run.exits[answered])
     return Predictions(
-        labels=labels.astype(np.uint16),
-        confidences=np.take_along_axis(answers.distributions, labels[:, None], axis=1)[:, 0],
-        exits=answers.exits,
-        layers=layers_of(spec, entries, answers.exits, database.key.depth),
-        nearest=answers.nearest,
+        labels=np.where(answered, labels, -1),
+        confidences=np.where(answered, confidences, np.float32(np.nan)),
+        exits=run.exits,
+        layers=layers,
+        nearest=run.nearest,
+        far=run.far,
         cut=encoded.cut,
         layers_run=layers_run,
     )
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """Where the visitors of a classification's batches write."""
+class _Run:
+    """A classification under way: what is asked of every batch, and where its answers go."""
 
+    database: Database
+    spec: RunnablePolicy
+    policy: Planned | Stepwise
+    uses: list[int]
+    """Places of the exits that may be read."""
+    asks_key: bool
+    """Whether rows ask their neighbours at the first key's depth."""
+    limit: float | None
+    """Squared L2 distance beyond which a row is far."""
+    far_exit: int
+    """Where far rows leave."""
+    ratio: NDArray[np.float64] | None
     distributions: NDArray[np.float32]
     exits: NDArray[np.int64]
     nearest: NDArray[np.float32]
+    far: NDArray[np.bool_]
 
-    def write(
-        self, rows: NDArray[np.int64], place: int, distributions: NDArray[np.float32]
-    ) -> None:
-        """Rows (n,) answer at an exit with distributions (n, labels)."""
-        self.distributions[rows] = distributions
+    @classmethod
+    def of(
+        cls,
+        database: Database,
+        spec: RunnablePolicy,
+        far: FarSpec | None,
+        ratio: NDArray[np.float64] | None,
+        rows: int,
+    ) -> "_Run":
+        entries, key = database.entries, database.key
+        uses = exits_used(spec, entries)
+        votes = any(entries.exits[i] == Exit("vote", key.depth) for i in uses)
+        asked = votes or neighbours_planned_on(spec) > 0
+        # With an encoder of its own, a key costs a pass: too much for distances alone.
+        limit = None
+        if far is not None and database.nearest is not None and (key.of_backbone or asked):
+            limit = far_distance(database.nearest, far.quantile)
+        far_exit = ABSTAINED
+        if far is not None and far.then == "full":
+            far_exit = entries.best_at_full_depth
+            uses = [*uses, far_exit]
+        return cls(
+            database=database,
+            spec=spec,
+            policy=POLICIES[spec.name],
+            uses=uses,
+            asks_key=asked or limit is not None,
+            limit=limit,
+            far_exit=far_exit,
+            ratio=ratio,
+            distributions=np.zeros((rows, len(entries.labels)), dtype=np.float32),
+            exits=np.full(rows, UNDECIDED),
+            nearest=np.full(rows, np.nan, dtype=np.float32),
+            far=np.zeros(rows, dtype=bool),
+        )
+
+    def write(self, rows: NDArray[np.int64], place: int, reading: Reading) -> None:
+        """Rows (n,) answer at an exit."""
+        self.distributions[rows] = reading.distributions
         self.exits[rows] = place
 
 
-def _known_before_pass(
-    database: Database, spec: PolicySpec, policy: Planned, texts: Sequence[str]
-) -> tuple[Plan | None, Neighbours | None]:
-    """All rows' exits and neighbours, each where it is known before the backbone runs."""
-    entries = database.entries
-    planned_on, asked = policy.neighbours(spec), _neighbours_asked(database, spec, policy)
-    neighbours = None
-    if asked and database.retriever is not None:
-        neighbours = database.index.search(retriever_keys(database.retriever, texts), asked)
-    if not planned_on:
-        plan = policy.plan(spec, entries, NO_NEIGHBOURS)
-        return np.broadcast_to(plan, len(texts)), neighbours
-    return None if neighbours is None else policy.plan(spec, entries, neighbours), neighbours
+def _known_before_pass(run: _Run, texts: Sequence[str]) -> Neighbours | None:
+    """All rows' neighbours where the key has a model of its own, and they are asked."""
+    database = run.database
+    if not run.asks_key or database.retriever is None:
+        return None
+    asked = max(neighbours_planned_on(run.spec), database.vote_k)
+    return database.index.search(retriever_keys(database.retriever, texts), asked)
 
 
-def _neighbours_asked(database: Database, spec: PolicySpec, policy: Planned) -> int:
-    """How many neighbours a policy's rows ask for: for their plan, or for their vote."""
-    if policy.neighbours(spec):
-        return policy.neighbours(spec)
-    place = int(policy.plan(spec, database.entries, NO_NEIGHBOURS)[0])
-    return database.vote_k if database.entries.exits[place].reader == "vote" else 0
+def _plan_before_pass(run: _Run, known: Neighbours | None) -> Plan | None:
+    """All rows' exits, where they are known before the backbone runs."""
+    if isinstance(run.policy, Stepwise):
+        return None
+    entries = run.database.entries
+    if not run.policy.neighbours(run.spec):
+        plan = run.policy.plan(run.spec, entries, NO_NEIGHBOURS)
+        return np.broadcast_to(plan, len(run.exits))
+    return None if known is None else run.policy.plan(run.spec, entries, known)
 
 
-def _planned_visit(
-    database: Database,
-    spec: PolicySpec,
-    policy: Planned,
-    answers: _Answers,
-    plan: Plan | None,
-    neighbours: Neighbours | None,
-    batch: Batch,
-) -> Visit:
-    """A visitor whose rows leave at their planned exits.
+class _Visitor:
+    """Decides, batch by batch, at which depth rows leave, and reads their answers there."""
 
-    plan, neighbours: of all rows, where they are known before the pass.  Where they are not, every
-    head is read on the way to the key's depth, and the plan is made there.
-    """
-    entries, key = database.entries, database.key
-    attention = batch.inputs["attention_mask"]
-    depths = np.array([e.depth for e in entries.exits])
-    asked = _neighbours_asked(database, spec, policy)
-    plan = None if plan is None else plan[batch.rows]
-    if neighbours is not None:
-        neighbours = neighbours[batch.rows]
-        answers.nearest[batch.rows] = neighbours.distances[:, 0]
-    on_the_way: dict[int, NDArray[np.float32]] = {}
+    def __init__(
+        self, run: _Run, batch: Batch, plan: Plan | None, known: Neighbours | None
+    ) -> None:
+        self._run, self._rows = run, batch.rows
+        size = len(batch.rows)
+        self._plan = np.full(size, UNDECIDED) if plan is None else plan[batch.rows].copy()
+        self._known = None if known is None else known[batch.rows]
+        self._reader = BatchReader(run.database, batch, run.uses, run.ratio)
+        self._on_the_way: dict[int, Reading] = {}
 
-    def read_head(depth: int, states: Tensor, rows: Tensor) -> NDArray[np.float32]:
-        read = database.head(depth, states, attention[rows], batch.mask_positions[rows])
-        return read.cpu().numpy()
-
-    def visit(depth: int, states: Tensor, rows: Tensor) -> Tensor | None:
-        nonlocal plan, neighbours
-        if plan is None:
-            on_the_way[depth] = read_head(depth, states, rows)
-        if asked and neighbours is None and depth == key.depth:
-            keys = layer_key(database.backbone, states, attention)
-            neighbours = database.index.search(keys, asked)
-            answers.nearest[batch.rows] = neighbours.distances[:, 0]
-            if plan is None:
-                plan = policy.plan(spec, entries, neighbours)
-        if plan is None:
-            return None
+    def visit(self, depth: int, states: Tensor, rows: Tensor) -> Tensor:
+        """Which rows go deeper, (n,) bool."""
+        run, reader = self._run, self._reader
+        reader.enter(depth, states, rows)
         present = rows.cpu().numpy()
-        leaving = depths[plan[present]] <= depth
-        for place in np.unique(plan[present[leaving]]):
-            due = np.flatnonzero(plan[present] == place)
-            exit = entries.exits[place]
-            if exit.reader == "vote":
-                assert neighbours is not None, "a vote's neighbours are asked at the key's depth"
-                read = vote(neighbours[present[due]], entries.label, len(entries.labels))
-            elif exit.depth in on_the_way:
-                read = on_the_way[exit.depth][present[due]]
+        if depth == run.database.key.depth and run.asks_key:
+            self._ask(present)
+        elif isinstance(run.policy, Planned) and (self._plan == UNDECIDED).any():
+            # The plan may still choose an exit that the row is passing.
+            for place in run.policy.exits(run.spec, run.database.entries):
+                if run.database.entries.depths[place] == depth:
+                    self._on_the_way[place] = reader.read(place)
+        leaving = self._leave_as_planned(depth, present)
+        if isinstance(run.policy, Stepwise):
+            self._leave_if_sure(run.policy, depth, present, leaving)
+        return torch.as_tensor(~leaving)
+
+    def _ask(self, present: NDArray[np.int64]) -> None:
+        """Look at the neighbours: which rows are far, and where the others leave."""
+        run, plan = self._run, self._plan
+        known = None if self._known is None else self._known[present]
+        found = self._reader.nearest(neighbours_planned_on(run.spec), known)
+        run.nearest[self._rows[present]] = found.distances[:, 0]
+        if isinstance(run.policy, Planned) and (plan[present] == UNDECIDED).any():
+            plan[present] = run.policy.plan(run.spec, run.database.entries, found)
+        if run.limit is not None:
+            far = present[found.distances[:, 0] > run.limit]
+            run.far[self._rows[far]] = True
+            depths, deepest = run.database.entries.depths, run.database.backbone.depth
+            at_full = (plan[far] >= 0) & (depths[plan[far]] == deepest)
+            plan[far if run.far_exit == ABSTAINED else far[~at_full]] = run.far_exit
+
+    def _leave_as_planned(self, depth: int, present: NDArray[np.int64]) -> NDArray[np.bool_]:
+        run = self._run
+        planned = self._plan[present]
+        leaving = planned == ABSTAINED
+        run.exits[self._rows[present[leaving]]] = ABSTAINED
+        reached = (planned >= 0) & (run.database.entries.depths[planned] <= depth)
+        for place in np.unique(planned[reached]):
+            due = np.flatnonzero(reached & (planned == place))
+            if place in self._on_the_way:
+                before = self._on_the_way[place]
+                rows = present[due]
+                reading = Reading(before.distributions[rows], before.confidences[rows])
             else:
-                chosen = torch.as_tensor(due, device=rows.device)
-                read = read_head(depth, states[chosen], rows[chosen])
-            answers.write(batch.rows[present[due]], int(place), read)
-        return torch.as_tensor(~leaving)
+                reading = self._reader.read(int(place), due)
+            run.write(self._rows[present[due]], int(place), reading)
+        return leaving | reached
 
-    return visit
-
-
-def _stepwise_visit(
-    database: Database, spec: PolicySpec, policy: Stepwise, answers: _Answers, batch: Batch
-) -> Visit:
-    """A visitor whose rows leave at the first checkpoint that lets them."""
-    checkpoints = policy.checkpoints(spec, database.entries)
-    place_at = {database.entries.exits[place].depth: place for place in checkpoints}
-    attention = batch.inputs["attention_mask"]
-
-    def visit(depth: int, states: Tensor, rows: Tensor) -> Tensor | None:
-        if depth not in place_at:
-            return None
-        place = place_at[depth]
-        read = database.head(depth, states, attention[rows], batch.mask_positions[rows])
-        distributions = read.cpu().numpy()
-        leaving = policy.leave(spec, distributions.max(axis=1)) | (place == checkpoints[-1])
-        present = batch.rows[rows.cpu().numpy()]
-        answers.write(present[leaving], place, distributions[leaving])
-        return torch.as_tensor(~leaving)
-
-    return visit
+    def _leave_if_sure(
+        self, policy: Stepwise, depth: int, present: NDArray[np.int64], leaving: NDArray[np.bool_]
+    ) -> None:
+        """Marks in `leaving` the undecided rows that a checkpoint at this depth lets go."""
+        run = self._run
+        checkpoints = policy.checkpoints(run.spec, run.database.entries)
+        for place in checkpoints:
+            if run.database.entries.depths[place] != depth:
+                continue
+            due = np.flatnonzero((self._plan[present] == UNDECIDED) & ~leaving)
+            if not len(due):
+                return
+            reading = self._reader.read(place, due)
+            sure = policy.leave(run.spec, depth, reading.confidences) | (place == checkpoints[-1])
+            going = due[sure]
+            said = Reading(reading.distributions[sure], reading.confidences[sure])
+            run.write(self._rows[present[going]], place, said)
+            leaving[going] = True

@@ -10,6 +10,7 @@ from torch import Tensor
 from raee.backbones import Backbone, LabelColumns, label_tokens
 from raee.batches import encode, token_batches
 from raee.exits import Neighbours, neighbour_weights
+from raee.probes import StateName
 from raee.prompts import Prompt
 from raee.walk import walk
 
@@ -51,6 +52,28 @@ def token_mean(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
     states = backbone.normed(states).float()
     # The direction of the mean is that of the sum.
     return _normalised(torch.einsum("ntd,nt->nd", states, attention.float()))
+
+
+def probe_state(
+    backbone: Backbone, state: StateName, states: Tensor, attention: Tensor, mask_positions: Tensor
+) -> Tensor:
+    """What a probe reads of rows: float32 unit vectors (n, hidden).
+
+    `mean`: of the mean over a row's real tokens.  `answer`: what the family's head reads, the
+    state at the mask token or the sentence encoder's own pooling.
+    """
+    if state == "mean":
+        return token_mean(backbone, states, attention)
+    if backbone.family == "sentence-encoder":
+        return pooled(backbone, states, attention)
+    rows = torch.arange(states.shape[0], device=states.device)
+    return _normalised(backbone.normed(states[rows, mask_positions]).float())
+
+
+def probe_states(backbone: Backbone) -> tuple[StateName, ...]:
+    """The states among which a database's probes choose theirs."""
+    pools_mean = backbone.family == "sentence-encoder" and backbone.pooling == "mean"
+    return ("mean",) if pools_mean else ("mean", "answer")
 
 
 def read_centre(

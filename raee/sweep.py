@@ -1,7 +1,7 @@
 """The sweep: one pass a row, and every exit's answer with its confidence."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,9 +12,22 @@ from raee.backbones import Backbone
 from raee.batches import encode, token_batches
 from raee.config import KeySpec
 from raee.keys import check_key, layer_key, retriever_keys
+from raee.probes import StateName
 from raee.prompts import Prompt
-from raee.readers import HeadReader
+from raee.readers import HeadReader, probe_state, probe_states
+from raee.sums import Sums
 from raee.walk import walk
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a sweep needs to know of its rows where probes are to be fitted on them."""
+
+    label: NDArray[np.uint16]
+    """(rows,) places of their labels."""
+    labels: int
+    sample: NDArray[np.bool_]
+    """(rows,) True where the states are kept, for figures without the row."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +38,12 @@ class Sweep:
     """(rows, depths) the head's answer at each depth."""
     confidences: NDArray[np.float32]
     """(rows, depths) its probability."""
-    keys: NDArray[np.float32]
-    """(rows, width)."""
+    keys: tuple[NDArray[np.float32], ...]
+    """For each key (rows, width)."""
+    sums: dict[StateName, Sums] = field(default_factory=dict)
+    """Of labelled rows, for each state that probes may read."""
+    states: dict[StateName, NDArray[np.float32]] = field(default_factory=dict)
+    """(depths, sampled rows, width) those states."""
 
 
 def sweep(
@@ -36,21 +53,23 @@ def sweep(
     key: KeySpec,
     retriever: Backbone | None,
     texts: Sequence[str],
+    labelled: Labelled | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Sweep:
-    """Read every exit of every text, and its key.
+    """Read every head of every text, its keys and, of labelled texts, what probes are fitted on.
 
     retriever: the key's model where that is not the backbone.  on_rows is told of rows as they
-    are done.  Raises InputError where the key's layer is deeper than the backbone.
+    are done.  Raises InputError where a key's layer is deeper than the backbone.
     """
     check_key(key, backbone)
-    depths = backbone.depth + 1
-    answers = np.zeros((len(texts), depths), dtype=np.uint16)
-    confidences = np.zeros((len(texts), depths), dtype=np.float32)
+    rows, depths, width = len(texts), backbone.depth + 1, backbone.hidden_size
+    answers = np.zeros((rows, depths), dtype=np.uint16)
+    confidences = np.zeros((rows, depths), dtype=np.float32)
+    collected = None if labelled is None else _Collected(backbone, labelled)
     if retriever is None:
-        keys = np.zeros((len(texts), backbone.hidden_size), dtype=np.float32)
+        keys = tuple(np.zeros((rows, width), dtype=np.float32) for _ in key.depths)
     else:
-        keys = retriever_keys(retriever, texts)
+        keys = (retriever_keys(retriever, texts),)
     for batch in token_batches(backbone, encode(backbone, prompt, texts)):
         attention, positions = batch.inputs["attention_mask"], batch.mask_positions
         read = torch.zeros(2, depths, len(batch.rows), device=backbone.device)
@@ -66,12 +85,56 @@ def sweep(
         ) -> None:
             read[1, depth], answer = head(depth, states, attention, positions).max(dim=1)
             read[0, depth] = answer.float()
-            if retriever is None and depth == key.layer:
-                keys[places] = layer_key(backbone, states, attention)
+            if collected is not None:
+                for name in collected.states:
+                    vectors = probe_state(backbone, name, states, attention, positions)
+                    collected.add(name, depth, places, vectors)
+            if retriever is None and depth in key.depths:
+                keys[key.depths.index(depth)][places] = layer_key(backbone, states, attention)
 
         walk(backbone.stack, batch.inputs, visit)
         answer, confidence = read.cpu().numpy()
         answers[batch.rows] = answer.T.astype(np.uint16)
         confidences[batch.rows] = confidence.T
         on_rows(len(batch.rows))
-    return Sweep(answers, confidences, keys)
+    if collected is None:
+        return Sweep(answers, confidences, keys)
+    return Sweep(answers, confidences, keys, collected.sums(), collected.states)
+
+
+class _Collected:
+    """Sums of states by label, and the states of the sampled rows, as batches come in."""
+
+    def __init__(self, backbone: Backbone, labelled: Labelled) -> None:
+        depths, width = backbone.depth + 1, backbone.hidden_size
+        names = probe_states(backbone)
+        self._labelled = labelled
+        self._place = np.cumsum(labelled.sample) - 1
+        self.states: dict[StateName, NDArray[np.float32]] = {
+            name: np.zeros((depths, int(labelled.sample.sum()), width), dtype=np.float32)
+            for name in names
+        }
+        nothing = torch.zeros((), dtype=torch.float64, device=backbone.device)
+        self._first = {n: nothing.new_zeros(depths, labelled.labels, width) for n in names}
+        self._second = {n: nothing.new_zeros(depths, width, width) for n in names}
+        self._one_hot = torch.eye(labelled.labels, dtype=torch.float64, device=backbone.device)
+
+    def add(self, name: StateName, depth: int, rows: NDArray[np.int64], vectors: Tensor) -> None:
+        """Take the vectors (n, width) of some rows at a depth."""
+        exact = vectors.double()
+        label = torch.as_tensor(self._labelled.label[rows].astype(np.int64), device=exact.device)
+        self._first[name][depth] += self._one_hot[label].T @ exact
+        self._second[name][depth] += exact.T @ exact
+        sampled = self._labelled.sample[rows]
+        if sampled.any():
+            kept = vectors[torch.as_tensor(sampled, device=exact.device)]
+            self.states[name][depth, self._place[rows[sampled]]] = kept.cpu().numpy()
+
+    def sums(self) -> dict[StateName, Sums]:
+        """The sums of all rows."""
+        labels = self._labelled.labels
+        counts = np.bincount(self._labelled.label, minlength=labels).astype(np.float64)
+        return {
+            name: Sums(counts, self._first[name].cpu().numpy(), self._second[name].cpu().numpy())
+            for name in self._first
+        }

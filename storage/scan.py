@@ -7,6 +7,7 @@ import hashlib
 import heapq
 import json
 import math
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ class Scan:
     """SHA-256 of all rows' content in order, whatever files they stand in."""
     centre_texts: list[str] = field(default_factory=list)
     """Texts of the CENTRE_ROWS rows with the smallest text hashes."""
+    _hashes: dict[str, "array[int]"] = field(default_factory=dict)
+    """By label name a number of each usable row's text."""
     _marks: list[list[int]] = field(default_factory=list)
     """For each file the bytes at which rows 0, _MARK_EVERY, .. begin."""
     _file_rows: list[int] = field(default_factory=list)
@@ -72,6 +75,20 @@ class Scan:
     def total(self) -> int:
         """Rows, usable or not."""
         return sum(self._file_rows)
+
+    def sample(self, rows: int) -> dict[str, int] | None:
+        """A sample of about so many labelled rows, in which labels have the shares they have here.
+
+        By label name the largest `sample_number` of a text that is in the sample; None where all
+        rows are.  The numbers are as good as random, and the same on every machine.
+        """
+        if rows >= self.rows:
+            return None
+        limits = {}
+        for name, numbers in self._hashes.items():
+            kept = max(1, round(rows * len(numbers) / self.rows))
+            limits[name] = int(np.partition(np.frombuffer(numbers, np.uint64), kept - 1)[kept - 1])
+        return limits
 
     def shards(self, rows: int) -> list[Shard]:
         """The corpus in shards of `rows` rows each, usable or not; a shard may span files."""
@@ -94,6 +111,11 @@ class Scan:
 def text_hash(text: str) -> str:
     """A text's name: the first 128 bits of its SHA-256, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def sample_number(text: str) -> int:
+    """A text's number by which samples are drawn: other 64 bits of its SHA-256 than `text_hash`."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[16:24], "big")
 
 
 def scan(
@@ -132,6 +154,8 @@ def scan(
                 result.characters += len(row.text)
                 if labelled:
                     result.labels[str(row.label)] += 1
+                    number = sample_number(row.text)
+                    result._hashes.setdefault(str(row.label), array("Q")).append(number)
                     key = -int(text_hash(row.text), 16)
                     heapq.heappush(smallest, (key, result.rows, row.text))
                     if len(smallest) > CENTRE_ROWS:

@@ -11,13 +11,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raee.errors import InputError
 from storage.store import FileRecord, Folder
 
-FORMAT = 1
+FORMAT = 2
 """Format of what is written here; a reader refuses newer ones by name."""
 
 MANIFEST = "manifest.json"
 
 CENTRE = "centre.safetensors"
 """A sentence encoder's mean state at each depth, (depths, hidden) float32, named `mean`."""
+
+PROBES = "probes.safetensors"
+"""Probes: maps, temperatures, label means and the sums that they were fitted on."""
+
+REPORT = "report.html"
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 """Names of databases and aliases."""
@@ -48,11 +53,19 @@ class Manifest(BaseModel):
     files: list[FileRecord]
     corpus: dict[str, Any]
     """Address, rows and the fingerprint of its content."""
-    metrics: dict[str, dict[str, float]]
-    """By policy, replayed leave-one-out on the version's own rows."""
+    metrics: dict[str, dict[str, Any]]
+    """By policy, replayed on the version's own rows, each without itself."""
     policy: dict[str, Any]
     seconds: dict[str, float]
     """By stage."""
+    probes: dict[str, Any] | None = None
+    """How the probes were fitted; none before format 2."""
+    costs: dict[str, Any] | None = None
+    """Modelled seconds of a row's parts, and the machine that they were measured on."""
+    tuning: dict[str, Any] | None = None
+    """What the search over policies found."""
+    pruned: dict[str, Any] | None = None
+    """Of a pruned version: the version that it came from, and its figures before and after."""
     code_version: str
     libraries: dict[str, str]
 

@@ -60,6 +60,8 @@ class BuildPlan(BaseModel):
     rows: int
     rejected: dict[str, int]
     corpus: dict[str, Any]
+    sample: dict[str, int] | None
+    """By label the largest `sample_number` of a row in the sample; None where all rows are."""
     shards: list[Shard]
 
     @property
@@ -68,14 +70,19 @@ class BuildPlan(BaseModel):
         return version_folder(self.job.store, self.job.name, self.version)
 
     @property
-    def exits(self) -> tuple[Exit, ...]:
-        """The exits of an entry, in the order of its lists."""
-        return exits_of(self.depth, self.job.key.depth)
+    def where(self) -> str:
+        """The version, for messages."""
+        return f"database {self.job.name}@{self.version}"
 
     @property
-    def index_path(self) -> str:
-        """The index's file in the version."""
-        return index_path(self.job.key.name)
+    def exits(self) -> tuple[Exit, ...]:
+        """The exits of an entry, in the order of its lists."""
+        return exits_of(self.depth, self.job.key.depths)
+
+    @property
+    def index_paths(self) -> list[str]:
+        """The indexes' files in the version, one a key."""
+        return [index_path(name) for name in self.job.key.names]
 
     @property
     def has_centre(self) -> bool:
@@ -124,6 +131,7 @@ def plan_build(job: Job) -> PlannedBuild:
         rows=found.rows,
         rejected=dict(found.rejected),
         corpus={"uri": job.corpus.uri, "rows": found.total, "fingerprint": found.fingerprint},
+        sample=found.sample(job.sample_rows),
         shards=found.shards(shard_rows_of(job, backbone, found)),
     )
     work = database_folder(job.store, job.name) / f"work/{_build_key(plan, found, centre)}"
@@ -170,7 +178,7 @@ def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
         label_tokens(backbone.tokenizer, prompt.words)
     encode(backbone, prompt, [""])  # refuses a template that does not fit the model
     check_key(job.key, backbone)
-    check_policy(job.policy, exits_of(backbone.depth, job.key.depth))
+    check_policy(job.policy, exits_of(backbone.depth, job.key.depths))
     return backbone, prompt, found
 
 
@@ -207,6 +215,7 @@ def _build_key(plan: BuildPlan, found: Scan, centre: bytes | None) -> str:
         "shard_rows": plan.job.shard_rows,
         "keep_text": plan.job.keep_text,
         "policy": plan.job.policy.model_dump(),
+        "sample_rows": plan.job.sample_rows,
         "centre": None if centre is None else sha256(centre).hexdigest(),
     }
     return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

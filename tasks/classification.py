@@ -8,6 +8,7 @@
 
 import json
 import logging
+import math
 import time
 from collections import Counter
 from functools import lru_cache
@@ -16,30 +17,43 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from prefect import task
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+from raee.shift import far_distance, prior_ratio
 
-from raee.classify import Database, Predictions, classify
-from raee.config import PolicySpec
+from raee.classify import ABSTAINED, Predictions, classify
+from raee.config import PolicySpec, RunnablePolicy
 from raee.errors import InputError
 from raee.exits import parse_exits
+from raee.reading import Database
 from storage.aliases import resolve_version
 from storage.corpus import CorpusSpec
-from storage.parquet import part_name, write_table
+from storage.parquet import part_name, read_table, write_table
 from storage.scan import Row, Scan, Shard, read_shard, scan
 from storage.store import Folder
 from storage.versions import FORMAT, MANIFEST, read_manifest
+from tasks.corpus_shift import drift_account, label_shares, shares_account
 from tasks.database import check_fits, load_database
 from tasks.entries import rejects_table
 from tasks.job import Job
 from tasks.markers import done, marker, rows_done
 from tasks.models import check_policy, shard_rows_of
+from tasks.policies import runnable, tuning_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 
 logger = logging.getLogger("raee")
 
 WORK = "_work"
+
+BALANCE = "balance.json"
+
+BALANCE_ROWS = 2_000
+"""Rows on which the corpus's label shares are estimated before it is classified by them."""
+
+ABSTAIN = "abstain"
+"""In place of an exit, in a manifest's counts: far rows that were left unlabelled."""
 
 
 class ClassificationPlan(BaseModel):
@@ -52,6 +66,9 @@ class ClassificationPlan(BaseModel):
     job: Job
     version: str
     policy: PolicySpec
+    """As it was asked for."""
+    runs: RunnablePolicy = Field(discriminator="name")
+    """What answers: the policy, or what the version's tuning found for it."""
     corpus: CorpusSpec
     output: str
     fingerprint: str
@@ -100,6 +117,7 @@ def plan_classification(
     manifest = read_manifest(job.store, job.name, chosen)
     check_fits(job, manifest)
     check_policy(policy, parse_exits(manifest.exits))
+    runs = runnable(policy, tuning_of(manifest), f"database {job.name}@{chosen}")
     corpus = CorpusSpec(uri=uri, id=job.corpus.id, text=job.corpus.text)
     begun = time.monotonic()
     with stage("read input", None):
@@ -122,6 +140,7 @@ def plan_classification(
             job=job,
             version=chosen,
             policy=policy,
+            runs=runs,
             corpus=corpus,
             output=folder.uri,
             fingerprint=found.fingerprint,
@@ -151,6 +170,28 @@ def plan_classification(
 
 
 @task(**RETRIES)
+def estimate_balance(output: str) -> None:
+    """Where the job says `balance: corpus`, estimate the corpus's label shares on a sample."""
+    folder, plan = Folder(output) / WORK, plan_of(output)
+    if plan.job.balance == "database" or folder.exists(BALANCE):
+        return
+    database, texts = plan.database, []
+    chooser = np.random.default_rng(0)
+    for shard in plan.shards:
+        rows, _ = read_shard(plan.corpus, shard, False, None)
+        wanted = min(len(rows), math.ceil(BALANCE_ROWS * len(rows) / plan.rows))
+        chosen = np.sort(chooser.choice(len(rows), wanted, replace=False))
+        texts += [rows[i].text for i in chosen]
+    with stage("estimate balance", len(texts)):
+        predictions = classify(database, plan.runs, texts, advance)
+    counts = np.bincount(predictions.labels, minlength=len(database.entries.labels))
+    shares = label_shares(database, plan.runs, counts)
+    said = shares_account(shares, database.entries.labels)
+    with folder.create(BALANCE) as file:
+        file.write(json.dumps({"ratio": prior_ratio(shares).tolist(), **said}).encode())
+
+
+@task(**RETRIES)
 def classify_shard(output: str, number: int) -> int:
     """Classify a shard's rows and write them; returns how many they are."""
     folder, plan = Folder(output), plan_of(output)
@@ -161,13 +202,18 @@ def classify_shard(output: str, number: int) -> int:
     rows, rejects = read_shard(plan.corpus, plan.shards[number], False, None)
     read = time.monotonic()
     database = plan.database
-    predictions = classify(database, plan.policy, [row.text for row in rows], advance)
+    ratio = None
+    if plan.job.balance == "corpus":
+        ratio = np.array(json.loads(work.read(BALANCE))["ratio"])
+    texts = [row.text for row in rows]
+    predictions = classify(database, plan.runs, texts, advance, plan.job.far, ratio)
     ran = time.monotonic()
     write_table(folder, part_name(number), _table(rows, database, predictions))
     if rejects:
         write_table(folder / "rejects", part_name(number), rejects_table(rejects))
     stages = {"read": read - begun, "classify": ran - read, "write": time.monotonic() - ran}
-    answered = Counter(str(database.entries.exits[i]) for i in predictions.exits)
+    exits = [None if i == ABSTAINED else database.entries.exits[i] for i in predictions.exits]
+    labelled = predictions.labels[predictions.labels >= 0]
     done(
         work,
         step,
@@ -177,7 +223,10 @@ def classify_shard(output: str, number: int) -> int:
         stages=stages,
         layers_run=predictions.layers_run,
         layers=int(predictions.layers.sum()),
-        exits=dict(answered),
+        exits=dict(Counter(ABSTAIN if e is None else str(e) for e in exits)),
+        predicted=np.bincount(labelled, minlength=len(database.entries.labels)).tolist(),
+        far=int(predictions.far.sum()),
+        looked_at=int((~np.isnan(predictions.nearest)).sum()),
         cut=int(predictions.cut.sum()),
     )
     return len(rows)
@@ -195,6 +244,9 @@ def finish_classification(output: str) -> dict[str, Any]:
     exits: Counter[str] = Counter()
     for s in said:
         exits.update(s["exits"])
+    predicted = np.sum([s["predicted"] for s in said], axis=0)
+    looked_at = sum(s["looked_at"] for s in said)
+    far = sum(s["far"] for s in said)
     stages = {name: round(sum(s["stages"][name] for s in said), 3) for name in said[0]["stages"]}
     manifest = {
         "format": FORMAT,
@@ -203,6 +255,7 @@ def finish_classification(output: str) -> dict[str, Any]:
         "store": plan.job.store,
         "version": plan.version,
         "policy": plan.policy.model_dump(),
+        "runs": plan.runs.model_dump(),
         "input": plan.corpus.uri,
         "input_fingerprint": plan.fingerprint,
         "output": plan.output,
@@ -210,6 +263,9 @@ def finish_classification(output: str) -> dict[str, Any]:
         "rows_out": rows,
         "rejected": plan.rejected,
         "cut": sum(s["cut"] for s in said),
+        "far": _far_account(plan, far, looked_at),
+        "drift": drift_account(plan.database, _nearest(folder, len(plan.shards))),
+        "balance": _balance_account(work, plan, predicted),
         "exits": dict(sorted(exits.items())),
         "layers_run": sum(s["layers_run"] for s in said),
         "mean_layers": sum(s["layers"] for s in said) / rows,
@@ -222,19 +278,57 @@ def finish_classification(output: str) -> dict[str, Any]:
     return manifest
 
 
+def _far_account(plan: ClassificationPlan, far: int, looked_at: int) -> dict[str, Any] | None:
+    spec, nearest = plan.job.far, plan.database.nearest
+    if spec is None or nearest is None:
+        return None
+    return {
+        **spec.model_dump(),
+        "limit": far_distance(nearest, spec.quantile),
+        "rows_looked_at": looked_at,
+        "rows": far,
+        "share": far / looked_at if looked_at else None,
+    }
+
+
+def _balance_account(
+    work: Folder, plan: ClassificationPlan, predicted: NDArray[np.int64]
+) -> dict[str, Any]:
+    if plan.job.balance == "corpus":
+        return {"corrected": True, **json.loads(work.read(BALANCE))}
+    shares = label_shares(plan.database, plan.runs, predicted)
+    return {"corrected": False, **shares_account(shares, plan.database.entries.labels)}
+
+
+def _nearest(folder: Folder, parts: int) -> NDArray[np.float32]:
+    """The known distances of all rows to their nearest entries."""
+    columns = [read_table(folder, part_name(n), ["nearest_distance"]) for n in range(parts)]
+    return pa.concat_tables(columns)["nearest_distance"].drop_null().to_numpy()
+
+
 def _table(rows: list[Row], database: Database, found: Predictions) -> pa.Table:
-    exits = database.entries.exits
-    names = database.entries.labels
+    exits, names = database.entries.exits, database.entries.labels
+    answered = found.labels >= 0
+    flags = zip(found.cut, found.far, strict=True)
     return pa.table(
         {
             "id": pa.array([row.id for row in rows], pa.string()),
-            "label": pa.array(found.labels, pa.int32()),
-            "label_name": pa.array([names[i] for i in found.labels], pa.string()),
-            "confidence": pa.array(found.confidences, pa.float32()),
-            "reader": pa.array([exits[i].reader for i in found.exits], pa.string()),
-            "depth": pa.array([exits[i].depth for i in found.exits], pa.int16()),
+            "label": pa.array(found.labels, pa.int32(), mask=~answered),
+            "label_name": pa.array(
+                [names[i] if i >= 0 else None for i in found.labels], pa.string()
+            ),
+            "confidence": pa.array(found.confidences, pa.float32(), mask=~answered),
+            "reader": pa.array(
+                [exits[i].reader if i >= 0 else None for i in found.exits], pa.string()
+            ),
+            "depth": pa.array(
+                [exits[i].depth if i >= 0 else None for i in found.exits], pa.int16()
+            ),
             "nearest_distance": pa.array(found.nearest, pa.float32(), mask=np.isnan(found.nearest)),
-            "flags": pa.array([["cut"] if cut else [] for cut in found.cut], pa.list_(pa.string())),
+            "flags": pa.array(
+                [["cut"] * bool(cut) + ["far"] * bool(far) for cut, far in flags],
+                pa.list_(pa.string()),
+            ),
         }
     )
 
@@ -245,6 +339,8 @@ def _key(job: Job, policy: PolicySpec, corpus: CorpusSpec, found: Scan) -> str:
         "name": job.name,
         "store": job.store,
         "policy": policy.model_dump(),
+        "far": None if job.far is None else job.far.model_dump(),
+        "balance": job.balance,
         "columns": corpus.model_dump(exclude={"uri"}),
         "files": [file.uri for file in found.files],
         "input": found.fingerprint,

@@ -1,26 +1,34 @@
 """A published version in memory, with the models it was built with; checked before it is read."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import safetensors.torch
+from numpy.typing import NDArray
 
 from raee.backbones import Backbone
-from raee.classify import Database
 from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec
+from raee.costs import LAYERS, Costs
 from raee.errors import InputError
-from raee.exits import parse_exits
-from raee.index import read_index
+from raee.exits import Entries, Neighbours, parse_exits
+from raee.index import Index, read_index
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from raee.readers import head_reader
+from raee.reading import Database
+from raee.replay import Trial
+from storage.store import Folder
 from storage.versions import (
     CENTRE,
+    PROBES,
     Manifest,
     index_path,
     read_manifest,
     require_whole,
     version_folder,
 )
-from tasks.entries import read_entries
+from tasks.entries import read_entries, read_nearest
+from tasks.fitted import read_probes
 from tasks.job import Job
 from tasks.models import backbone_of, retriever_of
 
@@ -39,7 +47,7 @@ def check_fits(job: Job, manifest: Manifest) -> None:
             raise InputError(
                 f"{where} was built with backbone.{field} {theirs!r}, the job says {ours!r}; {mend}"
             )
-    if (job.key.name, job.key.revision) != (built.key.name, built.key.revision):
+    if (job.key.names, job.key.revision) != (built.key.names, built.key.revision):
         raise InputError(
             f"{where} was built with key {built.key.model_dump()}, the job says "
             f"{job.key.model_dump()}; {mend}"
@@ -56,6 +64,72 @@ def check_fits(job: Job, manifest: Manifest) -> None:
         raise InputError(f"{where} was built with another prompt than the job's; {mend}")
 
 
+@dataclass(frozen=True)
+class Readings:
+    """What a version says of its rows, in memory; no model is needed for it."""
+
+    manifest: Manifest
+    folder: Folder
+    parts: list[str]
+    """Paths of the entries."""
+    entries: Entries
+    indexes: tuple[Index, ...]
+    """One a key, in the order of the key's depths."""
+    nearest: NDArray[np.float32] | None
+    """(rows,) squared L2 distance to the nearest neighbour by the first key."""
+
+    @property
+    def where(self) -> str:
+        """The version, for messages."""
+        return f"database {self.manifest.name}@{self.manifest.id}"
+
+    @property
+    def costs(self) -> Costs:
+        """The version's cost table."""
+        said = self.manifest.costs
+        return LAYERS if said is None else Costs(**said["seconds"])
+
+    def trial(self, asked: int, most: int | None = None) -> Trial:
+        """The complete rows, or `most` of them evenly spread, each with `asked` neighbours."""
+        return trial_of(self.entries, self.indexes[0], asked, most)
+
+
+@lru_cache(maxsize=2)
+def load_readings(store: str, name: str, version: str) -> Readings:
+    """A version's entries and indexes.
+
+    Raises InputError where a file is not what its manifest says.
+    """
+    manifest = read_manifest(store, name, version)
+    folder = version_folder(store, name, version)
+    parts = sorted(f.path for f in manifest.files if f.path.startswith("entries/"))
+    keys = [index_path(key) for key in Job.model_validate(manifest.job).key.names]
+    require_whole(folder, manifest, [*parts, *keys])
+    indexes = []
+    for path in keys:
+        with folder.open(path) as file:
+            indexes.append(read_index(file.read))
+    return Readings(
+        manifest=manifest,
+        folder=folder,
+        parts=parts,
+        entries=read_entries(folder, parts, parse_exits(manifest.exits), manifest.labels),
+        indexes=tuple(indexes),
+        nearest=read_nearest(folder, parts),
+    )
+
+
+def trial_of(entries: Entries, index: Index, asked: int, most: int | None = None) -> Trial:
+    """A database's complete rows, or `most` of them evenly spread, each with `asked` neighbours."""
+    rows = entries.complete
+    if most is not None and len(rows) > most:
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+    if not asked:
+        nobody = np.zeros((len(rows), 0))
+        return Trial(entries, rows, Neighbours(nobody.astype(np.int64), nobody.astype(np.float32)))
+    return Trial(entries, rows, index.search(index.keys_of(rows), asked, exclude=rows))
+
+
 @lru_cache(maxsize=1)
 def load_database(
     store: str, name: str, version: str, backbone: BackboneSpec, key: KeySpec
@@ -66,7 +140,6 @@ def load_database(
     the version was built with.
     """
     manifest = read_manifest(store, name, version)
-    folder = version_folder(store, name, version)
     if backbone.dtype == "auto":
         backbone = BackboneSpec.model_validate(
             backbone.model_dump() | {"dtype": manifest.backbone["dtype"]}
@@ -76,23 +149,22 @@ def load_database(
     retriever = retriever_of(key, backbone.dtype)
     if retriever is not None:
         _check_model(manifest, "key", key.model, retriever, manifest.key)
-    entries_paths = sorted(f.path for f in manifest.files if f.path.startswith("entries/"))
-    keys_path = index_path(key.name)
-    centre_paths = [f.path for f in manifest.files if f.path == CENTRE]
-    require_whole(folder, manifest, [*entries_paths, keys_path, *centre_paths])
-    centre = safetensors.torch.load(folder.read(CENTRE))["mean"] if centre_paths else None
-    prompt = _prompt(manifest)
-    with folder.open(keys_path) as file:
-        index = read_index(file.read)
+    folder = version_folder(store, name, version)
+    small = [f.path for f in manifest.files if f.path in (CENTRE, PROBES)]
+    require_whole(folder, manifest, small)
+    centre = safetensors.torch.load(folder.read(CENTRE))["mean"] if CENTRE in small else None
+    readings, prompt = load_readings(store, name, version), _prompt(manifest)
     return Database(
         backbone=model,
         prompt=prompt,
         head=head_reader(model, prompt, centre),
         key=key,
         retriever=retriever,
-        index=index,
-        entries=read_entries(folder, entries_paths, parse_exits(manifest.exits), manifest.labels),
+        indexes=readings.indexes,
+        entries=readings.entries,
         vote_k=PAPER_NEIGHBOURS,
+        probes=None if manifest.probes is None else read_probes(folder, manifest.probes),
+        nearest=readings.nearest,
     )
 
 

@@ -1,10 +1,12 @@
 """Entries as Parquet: what stands in which column, and back into arrays."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raee.exits import Entries, Exit
@@ -13,40 +15,75 @@ from storage.parquet import list_column, list_values, read_table
 from storage.scan import Reject, Row, text_hash
 from storage.store import Folder
 
+_KEPT = ("id", "text_hash", "text", "label")
+
+_UNREAD = np.float32(np.nan)
+
 
 def swept_table(
-    rows: Sequence[Row], labels: Sequence[str], swept: Sweep, keep_text: bool
+    rows: Sequence[Row], label: NDArray[np.uint16], swept: Sweep, keep_text: bool
 ) -> pa.Table:
     """A shard's rows with their head exits and keys, on the way to entries."""
     columns = {
         "id": pa.array([r.id for r in rows], pa.string()),
         "text_hash": pa.array([text_hash(r.text) for r in rows], pa.string()),
         "text": pa.array([r.text for r in rows], pa.string()),
-        "label": pa.array([labels.index(str(r.label)) for r in rows], pa.uint16()),
+        "label": pa.array(label, pa.uint16()),
         "answers": list_column(swept.answers),
         "confidences": list_column(swept.confidences),
-        "key": list_column(swept.keys),
     }
+    columns |= {key_column(i): list_column(keys) for i, keys in enumerate(swept.keys)}
     if not keep_text:
         del columns["text"]
     return pa.table(columns)
 
 
-def with_vote(
-    swept: pa.Table, answers: NDArray[np.uint16], confidences: NDArray[np.float32]
+def key_column(number: int) -> str:
+    """The column of a swept table that holds a key."""
+    return f"key-{number}"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What some exits say of some rows."""
+
+    answers: NDArray[np.uint16]
+    """(rows, exits)."""
+    confidences: NDArray[np.float32]
+    """(rows, exits)."""
+
+
+def answers_of(distributions: Sequence[NDArray[np.floating]]) -> Answers:
+    """The answers of exits with distributions (rows, labels), and their probabilities."""
+    return Answers(
+        np.stack([d.argmax(axis=1) for d in distributions], axis=1).astype(np.uint16),
+        np.stack([d.max(axis=1) for d in distributions], axis=1).astype(np.float32),
+    )
+
+
+def spread_over(found: Answers, sampled: NDArray[np.bool_]) -> Answers:
+    """The answers of sampled rows among all rows; NaN is the confidence of an exit not read."""
+    size = (len(sampled), found.answers.shape[1])
+    answers, confidences = np.zeros(size, np.uint16), np.full(size, _UNREAD)
+    answers[sampled], confidences[sampled] = found.answers, found.confidences
+    return Answers(answers, confidences)
+
+
+def entries_table(
+    swept: pa.Table, more: Sequence[Answers], nearest: NDArray[np.float32]
 ) -> pa.Table:
-    """A shard's entries: its head exits, and the vote's answers (rows,) after them."""
+    """A shard's entries: its head exits, and more exits after them.
+
+    nearest: (rows,) squared L2 distance to the nearest neighbour.
+    """
+    answers = [list_values(swept["answers"]), *(m.answers for m in more)]
+    confidences = [list_values(swept["confidences"]), *(m.confidences for m in more)]
     return pa.table(
-        {
-            name: swept[name]
-            for name in ("id", "text_hash", "text", "label")
-            if name in swept.column_names
-        }
+        {name: swept[name] for name in _KEPT if name in swept.column_names}
         | {
-            "answers": list_column(np.column_stack([list_values(swept["answers"]), answers])),
-            "confidences": list_column(
-                np.column_stack([list_values(swept["confidences"]), confidences])
-            ),
+            "answers": list_column(np.column_stack(answers)),
+            "confidences": list_column(np.column_stack(confidences)),
+            "nearest_distance": pa.array(nearest, pa.float32()),
         }
     )
 
@@ -79,6 +116,25 @@ def read_entries(
         answers=np.concatenate([list_values(c) for c in column("answers")]),
         confidences=np.concatenate([list_values(c) for c in column("confidences")]),
     )
+
+
+def columns_of(folder: Folder, path: str) -> list[str]:
+    """The names of a table's columns."""
+    with folder.open(path) as file:
+        return list(pq.read_schema(file).names)
+
+
+def read_nearest(folder: Folder, paths: Sequence[str]) -> NDArray[np.float32] | None:
+    """(rows,) of each entry the squared L2 distance to its nearest neighbour.
+
+    None in a version that was written without.
+    """
+    found = []
+    for path in paths:
+        if "nearest_distance" not in columns_of(folder, path):
+            return None
+        found.append(read_table(folder, path, ["nearest_distance"])["nearest_distance"].to_numpy())
+    return np.concatenate(found)
 
 
 def read_rows(

@@ -6,51 +6,73 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest, bootstrap
 
-from raee.classify import Database, Predictions, classify
+from raee.classify import ABSTAINED, Predictions, classify
+from raee.exits import parse_exits
+from raee.reading import Database
 from raee.replay import scores
+from raee.shift import prior_ratio
 from storage.aliases import resolve_version
-from storage.scan import read_shard, scan
+from storage.scan import Row, read_shard, scan
 from storage.versions import read_manifest
+from tasks.corpus_shift import label_shares
 from tasks.database import check_fits, load_database
-from tasks.job import Job, policies_of
-from tasks.models import shard_rows_of
+from tasks.job import Job
+from tasks.models import check_policy, shard_rows_of
+from tasks.policies import compared, runnable, tuning_of
 from tasks.progress import advance, stage
+
+_RESAMPLES = 2_000
+_CONFIDENCE = 0.95
 
 
 def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
     """Classify labelled rows with every policy; accuracy, macro-F1, Matthews, layers and rows/s.
 
-    `fixed` without an exit of its own is the single exit that is best on the database's rows, not
-    on these.  Raises InputError as a classification does.
+    What a policy chooses for itself, such as the exit of `fixed`, is chosen on the database's rows,
+    not on these.  Raises InputError as a classification does.
     """
     chosen = resolve_version(job.store, job.name, version)
     manifest = read_manifest(job.store, job.name, chosen)
     check_fits(job, manifest)
+    check_policy(job.policy, parse_exits(manifest.exits))
     labels = manifest.labels
     corpus = job.corpus.model_copy(update={"uri": uri})
     with stage("read rows", None):
         found = scan(corpus, True, labels, job.max_reject_fraction, advance)
     database = load_database(job.store, job.name, chosen, job.backbone, job.key)
-    policies = policies_of(job)
-    runs: dict[str, list[Predictions]] = {name: [] for name in policies}
-    seconds = dict.fromkeys(policies, 0.0)
-    label: list[int] = []
-    with stage("evaluate", found.rows * len(policies)):
-        for shard in found.shards(shard_rows_of(job, database.backbone, found)):
-            usable, _ = read_shard(corpus, shard, True, labels)
-            texts = [row.text for row in usable]
-            label += [labels.index(str(row.label)) for row in usable]
-            for name, policy in policies.items():
-                begun = time.monotonic()
-                runs[name].append(classify(database, policy, texts, advance))
-                seconds[name] += time.monotonic() - begun
-    right = np.array(label, dtype=np.uint16)
-    results = {
-        name: _figures(database, runs[name], right)
-        | {"rows_per_second": found.rows / seconds[name]}
-        for name in policies
-    }
+    tuning, where = tuning_of(manifest), f"database {job.name}@{chosen}"
+    policies = compared(job.policy, tuning, manifest.exits, where)
+    shards = found.shards(shard_rows_of(job, database.backbone, found))
+    rows: list[Row] = []
+    for shard in shards:
+        rows += read_shard(corpus, shard, True, labels)[0]
+    right = np.array([labels.index(str(row.label)) for row in rows], dtype=np.int32)
+    texts = [row.text for row in rows]
+    ratio = None
+    if job.balance == "corpus":
+        own = runnable(job.policy, tuning, where)
+        with stage("estimate balance", len(texts)):
+            predicted = classify(database, own, texts, advance).labels
+        counts = np.bincount(predicted, minlength=len(labels))
+        ratio = prior_ratio(label_shares(database, own, counts))
+    runs: dict[str, Predictions] = {}
+    seconds = {}
+    with stage("evaluate", len(texts) * len(policies)):
+        for name, policy in policies.items():
+            begun = time.monotonic()
+            runs[name] = classify(database, policy, texts, advance, job.far, ratio)
+            seconds[name] = time.monotonic() - begun
+    hits = {name: run.labels == right for name, run in runs.items()}
+    results = {}
+    for name, run in runs.items():
+        results[name] = _figures(database, run, right) | {
+            "rows_per_second": len(texts) / seconds[name],
+            "accuracy_interval": _interval(hits[name]),
+        }
+        if "logistic" in hits:
+            results[name]["against_logistic"] = _against(hits[name], hits["logistic"])
     return {
         "database": job.name,
         "version": chosen,
@@ -60,13 +82,36 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
         "labels": labels,
         "depth": database.backbone.depth,
         "policies": results,
+        "settings": {name: policy.model_dump() for name, policy in policies.items()},
     }
 
 
-def _figures(
-    database: Database, runs: list[Predictions], right: NDArray[np.uint16]
-) -> dict[str, Any]:
-    answers = np.concatenate([run.labels for run in runs])
-    layers = np.concatenate([run.layers for run in runs])
-    exits = Counter(str(database.entries.exits[i]) for run in runs for i in run.exits)
-    return {**scores(answers, right, layers), "exits": dict(exits.most_common())}
+def _figures(database: Database, run: Predictions, right: NDArray[np.int32]) -> dict[str, Any]:
+    exits = ["abstain" if i == ABSTAINED else str(database.entries.exits[i]) for i in run.exits]
+    return {
+        **scores(run.labels, right, run.layers),
+        "exits": dict(Counter(exits).most_common()),
+        "far": int(run.far.sum()),
+    }
+
+
+def _interval(hits: NDArray[np.bool_]) -> tuple[float, float]:
+    """Bootstrap interval of an accuracy (percentiles; Efron and Tibshirani, 1993, chapter 13)."""
+    if hits.all() or not hits.any():  # nothing varies
+        return float(hits[0]), float(hits[0])
+    found = bootstrap(
+        (hits,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        confidence_level=_CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _against(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dict[str, float]:
+    """Rows on which only one is right, and McNemar's exact two-sided p-value."""
+    wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    p_value = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+    return {"wins": wins, "losses": losses, "p_value": float(p_value)}

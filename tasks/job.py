@@ -5,12 +5,20 @@ Light on purpose: a command reads its job before anything heavy is imported.
 
 import os
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
 
-from raee.config import BackboneSpec, KeySpec, PolicySpec, PromptSpec, RaeePolicy, Settings
+from raee.config import (
+    BackboneSpec,
+    FarSpec,
+    KeySpec,
+    PolicySpec,
+    PromptSpec,
+    Settings,
+    TunedPolicy,
+)
 from raee.errors import InputError
 from storage.corpus import CorpusSpec
 from storage.versions import NAME_PATTERN
@@ -33,7 +41,20 @@ class Job(Settings):
     backbone: BackboneSpec
     key: KeySpec = Field(default=KeySpec(), description="The vector by which neighbours are found.")
     policy: PolicySpec = Field(
-        default=RaeePolicy(), description="At which exit a row answers: a name, or with settings."
+        default=TunedPolicy(), description="At which exit a row answers: a name, or with settings."
+    )
+    far: FarSpec | None = Field(
+        default=FarSpec(), description="What becomes of rows unlike the database's; null: nothing."
+    )
+    balance: Literal["database", "corpus"] = Field(
+        default="database",
+        description="Label shares that readers expect: the database's, or those estimated from "
+        "the unlabelled corpus.",
+    )
+    sample_rows: int = Field(
+        default=20_000,
+        ge=1,
+        description="Rows whose states are kept for the figures of probes without the row itself.",
     )
     index: Literal["auto"] = Field(default="auto", description="`auto`: exact search.")
     keep_text: bool = Field(
@@ -84,12 +105,6 @@ def validated_policy(name: str) -> PolicySpec:
         return _PolicyName.model_validate({"policy": name}).policy
     except ValidationError as error:
         raise InputError(_line(error.errors()[0])) from error
-
-
-def policies_of(job: Job) -> dict[str, PolicySpec]:
-    """Every policy, by name; the job's own with the job's settings."""
-    names = [tag.model_fields["name"].default for tag in get_args(get_args(PolicySpec)[0])]
-    return {n: job.policy if n == job.policy.name else validated_policy(n) for n in names}
 
 
 class _PolicyName(Settings):

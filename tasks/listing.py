@@ -15,14 +15,16 @@ def list_versions(store: str, name: str) -> list[dict[str, Any]]:
     for version in reversed(version_ids(store, name)):
         manifest = read_manifest(store, name, version)
         policy = manifest.policy["name"]
+        # Where a tuned policy's objective cannot be met, the version has no figures of it.
+        met = manifest.metrics.get(policy, manifest.metrics["full"])
         lines.append(
             {
                 "id": version,
                 "created_at": f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC",
                 "rows": manifest.rows,
                 "policy": policy,
-                "accuracy": round(manifest.metrics[policy]["accuracy"], 4),
-                "mean_layers": round(manifest.metrics[policy]["mean_layers"], 2),
+                "accuracy": round(met["accuracy"], 4),
+                "mean_layers": round(met["mean_layers"], 2),
                 "full_accuracy": round(manifest.metrics["full"]["accuracy"], 4),
                 "seconds": round(sum(manifest.seconds.values()), 1),
                 "parent": manifest.parent,

@@ -1,0 +1,84 @@
+"""What a classification says of its corpus against the database: far rows, drift, label shares."""
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raee.config import RunnablePolicy
+from raee.policies import neighbours_planned_on
+from raee.reading import Database
+from raee.replay import replay
+from raee.shift import Shares, differs, drift, estimate_shares
+from tasks.database import trial_of
+
+logger = logging.getLogger("raee")
+
+_ROWS = 5_000
+"""Rows of the database that a policy is replayed on where each has to find its neighbours."""
+
+_DRIFTED = 0.1
+"""Kolmogorov-Smirnov distance from which a drift that is no chance is worth a warning."""
+
+_CHANCE = 0.001
+
+
+def label_shares(database: Database, spec: RunnablePolicy, predicted: NDArray[np.int64]) -> Shares:
+    """The corpus's label shares, estimated from a policy's predictions.
+
+    predicted: (labels,) rows that got each label.
+    """
+    asked = neighbours_planned_on(spec)
+    trial = trial_of(database.entries, database.index, asked, _ROWS if asked else None)
+    answers = replay(spec, trial).answers
+    return estimate_shares(answers, trial.label, predicted, len(database.entries.labels))
+
+
+def shares_account(shares: Shares, names: tuple[str, ...]) -> dict[str, Any]:
+    """Label shares as a manifest has them; warns where the corpus's differ beyond noise."""
+    found = {
+        name: {
+            "database": round(float(shares.database[i]), 4),
+            "predicted": round(float(shares.predicted[i]), 4),
+            "estimated": round(float(shares.estimated[i]), 4),
+            "standard_error": round(float(shares.standard_error[i]), 4),
+        }
+        for i, name in enumerate(names)
+    }
+    changed = differs(shares)
+    if changed:
+        said = ", ".join(
+            f"{name} {f['estimated']:.2f} (database {f['database']:.2f})"
+            for name, f in found.items()
+        )
+        logger.warning(
+            "the corpus's label shares differ from the database's beyond noise: %s; "
+            "`balance: corpus` corrects the readers by them",
+            said,
+        )
+    return {"labels": found, "differ_beyond_noise": changed}
+
+
+def drift_account(database: Database, nearest: NDArray[np.float32]) -> dict[str, Any] | None:
+    """How the rows' distances to the database differ from those within it, as a manifest has it.
+
+    None where no distance is known.
+    """
+    if database.nearest is None:
+        return None
+    found = drift(nearest, database.nearest)
+    if found is None:
+        return None
+    beyond = found.p_value < _CHANCE and found.statistic >= _DRIFTED
+    if beyond:
+        logger.warning(
+            "the corpus lies elsewhere than the database: distances to the nearest entry differ "
+            "by %.2f (Kolmogorov-Smirnov); look at its far rows, and label some of them",
+            found.statistic,
+        )
+    return {
+        "kolmogorov_smirnov": round(found.statistic, 4),
+        "p_value": found.p_value,
+        "beyond_noise": beyond,
+    }

@@ -1,0 +1,175 @@
+"""Pruning: a child version without the rows whose removal costs nothing."""
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raee.config import PAPER_NEIGHBOURS, RetrievalPolicy, RunnablePolicy
+from raee.errors import InputError
+from raee.exits import Entries, Neighbours
+from raee.index import Index, new_index
+from raee.probes import better_beyond_noise
+from raee.pruning import NEIGHBOURS, keep_rows, values
+from raee.readers import vote
+from raee.replay import Trial, figures, replay
+from raee.tuning import NEIGHBOURS as PLANNED_ON
+from storage.aliases import resolve_version
+from storage.parquet import list_column, part_name, read_table, write_table
+from storage.store import FileRecord
+from storage.versions import (
+    CENTRE,
+    PROBES,
+    Manifest,
+    index_path,
+    new_version_id,
+    publish,
+    require_whole,
+    version_folder,
+)
+from tasks.database import Readings, load_readings
+from tasks.job import Job
+from tasks.policies import runnable, tuning_of
+from tasks.progress import advance, stage
+
+logger = logging.getLogger("raee")
+
+SHARES = tuple(round(0.1 * i, 1) for i in range(9, 0, -1))
+"""Shares of the rows that may go, the largest first."""
+
+
+@dataclass(frozen=True)
+class _Pruned:
+    """A database without some of its rows."""
+
+    kept: NDArray[np.int64]
+    indexes: tuple[Index, ...]
+    entries: Entries
+    """All rows', with the votes that the kept ones cast."""
+    trial: Trial
+    """The complete rows of all, with their neighbours among the kept ones."""
+
+
+def prune_version(store: str, name: str, version: str | None) -> tuple[str | None, dict[str, Any]]:
+    """Publish a child of a version without the rows that replay does not miss.
+
+    The most rows go without which neither the neighbours' vote nor the version's own policy is
+    worse beyond noise on all of the version's rows, each without itself; labels keep their
+    balance.  Returns the child's id (None where nothing can go) and the measured before and after.
+    Raises InputError where there is no such version.
+    """
+    parent = load_readings(store, name, resolve_version(store, name, version))
+    if parent.manifest.pruned is not None:
+        raise InputError(f"{parent.where} is pruned already; prune {parent.manifest.parent} anew")
+    policies = _policies(parent)
+    entries, first = parent.entries, parent.indexes[0]
+    rows = np.arange(len(entries))
+    found = first.search(first.keys_of(rows), max(NEIGHBOURS, PLANNED_ON), exclude=rows)
+    worth = values(found.first(NEIGHBOURS), entries.label)
+    complete = entries.complete
+    whole = Trial(entries, complete, found[complete])
+    before = {n: replay(p, whole) for n, p in policies.items()}
+    with stage("prune", len(SHARES)):
+        for share in SHARES:
+            pruned = _without(parent, keep_rows(worth, entries.label, share))
+            after = {n: replay(p, pruned.trial) for n, p in policies.items()}
+            advance(1)
+            label = whole.label
+            if any(
+                better_beyond_noise(before[n].answers == label, after[n].answers == label)
+                for n in policies
+            ):
+                continue
+            account = {
+                "of": parent.manifest.id,
+                "share": share,
+                "rows_before": len(entries),
+                "rows_after": len(pruned.kept),
+                "before": {n: figures(r, whole) for n, r in before.items()},
+                "after": {n: figures(r, pruned.trial) for n, r in after.items()},
+            }
+            return _publish(store, parent, pruned, account), account
+    return None, {"of": parent.manifest.id, "rows_before": len(entries)}
+
+
+def _policies(readings: Readings) -> dict[str, RunnablePolicy]:
+    """The vote, which lives by the rows, and the version's own policy."""
+    job = Job.model_validate(readings.manifest.job)
+    own = runnable(job.policy, tuning_of(readings.manifest), readings.where)
+    return {"retrieval": RetrievalPolicy(), job.policy.name: own}
+
+
+def _without(parent: Readings, kept: NDArray[np.int64]) -> _Pruned:
+    entries = parent.entries
+    answers, confidences = entries.answers.copy(), entries.confidences.copy()
+    indexes, first = [], None
+    for index, place in zip(parent.indexes, entries.places("vote"), strict=True):
+        smaller = new_index(index.keys(0, 1).shape[1])
+        smaller.add(index.keys_of(kept))
+        found = _search(index, smaller, kept, len(entries))
+        said = vote(found.first(PAPER_NEIGHBOURS), entries.label, len(entries.labels))
+        answers[:, place], confidences[:, place] = said.argmax(axis=1), said.max(axis=1)
+        indexes.append(smaller)
+        first = found if first is None else first
+    assert first is not None, "a version has a key"
+    changed = replace(entries, answers=answers, confidences=confidences)
+    complete = changed.complete
+    return _Pruned(kept, tuple(indexes), changed, Trial(changed, complete, first[complete]))
+
+
+def _search(index: Index, smaller: Index, kept: NDArray[np.int64], rows: int) -> Neighbours:
+    """The neighbours of all rows among the kept ones, each without itself, by their old places."""
+    # A place that no row has: a row that is gone cannot find itself.
+    own = np.full(rows, -2)
+    own[kept] = np.arange(len(kept))
+    found = smaller.search(index.keys(0, rows), PLANNED_ON, exclude=own)
+    return Neighbours(np.where(found.rows < 0, -1, kept[found.rows]), found.distances)
+
+
+def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, Any]) -> str:
+    manifest = parent.manifest
+    version = new_version_id()
+    folder = version_folder(store, manifest.name, version)
+    copied = [f.path for f in manifest.files if f.path in (CENTRE, PROBES)]
+    require_whole(parent.folder, manifest, copied)
+    files: list[FileRecord] = []
+    for path in copied:
+        with folder.create(path) as file:
+            file.write(parent.folder.read(path))
+        files.append(file.record())
+    names = Job.model_validate(manifest.job).key.names
+    for index, name in zip(pruned.indexes, names, strict=True):
+        with folder.create(index_path(name)) as file:
+            index.write(file.write)
+        files.append(file.record(rows=len(index)))
+    nearest = pruned.indexes[0].search(
+        parent.indexes[0].keys_of(pruned.kept), 1, exclude=np.arange(len(pruned.kept))
+    )
+    begun = 0
+    for number, path in enumerate(parent.parts):
+        table = read_table(parent.folder, path)
+        here = (pruned.kept >= begun) & (pruned.kept < begun + len(table))
+        rows = pruned.kept[here]
+        columns = {n: table[n].take(pa.array(rows - begun)) for n in table.column_names}
+        columns["answers"] = list_column(pruned.entries.answers[rows])
+        columns["confidences"] = list_column(pruned.entries.confidences[rows])
+        columns["nearest_distance"] = pa.array(nearest.distances[here, 0], pa.float32())
+        files.append(write_table(folder, f"entries/{part_name(number)}", pa.table(columns)))
+        begun += len(table)
+    child = manifest.model_copy(
+        update={
+            "id": version,
+            "parent": manifest.id,
+            "created_at": datetime.now(UTC),
+            "rows": len(pruned.kept),
+            "files": sorted(files, key=lambda f: f.path),
+            "metrics": manifest.metrics | account["after"],
+            "pruned": account,
+        }
+    )
+    publish(folder, Manifest.model_validate(child.model_dump()))
+    return version

@@ -1,0 +1,21 @@
+"""Tuning again what is published: without the model, in seconds."""
+
+from raee.objectives import Tuning
+from raee.tuning import NEIGHBOURS, tune
+from storage.aliases import resolve_version
+from tasks.database import Readings, check_fits, load_readings
+from tasks.job import Job
+from tasks.progress import stage
+from tasks.publish import SEED
+
+
+def tune_version(job: Job, version: str | None) -> tuple[Readings, Tuning]:
+    """Search over policies on a version's own rows, as its build did.
+
+    Raises InputError where there is no such version, or it is another job's.
+    """
+    chosen = resolve_version(job.store, job.name, version)
+    readings = load_readings(job.store, job.name, chosen)
+    check_fits(job, readings.manifest)
+    with stage("tune", len(readings.entries.complete)):
+        return readings, tune(readings.trial(NEIGHBOURS), readings.costs, SEED)

@@ -28,8 +28,14 @@ SHOWN = {
     "fixed": "best single exit",
     "retrieval": "neighbours' vote",
     "raee": "raee",
+    "kernel": "kernel",
+    "de3": "de3",
+    "logistic": "full depth + logistic regression",
+    "tuned": "**tuned**",
 }
 TASKS = ("trec", "sst2", "sst5", "subj", "mr", "mpqa", "cola", "cr")
+SHIFTED = ("cr", "mpqa", "trec")
+"""Their labels have other shares in test than in train."""
 
 console = Console(stderr=True)
 
@@ -43,27 +49,27 @@ class Variant:
     job: dict[str, Any]
     """What differs from examples/jobs/TASK.yaml."""
     tasks: tuple[str, ...] = TASKS
+    database: str = ""
+    """The variant whose databases it reads; its own by default."""
 
 
 def variants() -> list[Variant]:
-    """Key at the embeddings, key at full depth, and the masked LM with an encoder for a key."""
+    """The sentence encoder, the same with corrected label shares, and the masked LM."""
     found = [
-        Variant("key0", "all-MiniLM-L6-v2, key: mean state of layer 0", {}),
+        Variant("minilm", "all-MiniLM-L6-v2, key: mean state of layer 0", {}),
         Variant(
-            "key6",
-            "all-MiniLM-L6-v2, key: mean state of layer 6",
-            {"key": {"model": "backbone", "layer": 6}},
-            ("trec", "sst2", "subj", "mpqa"),
+            "balanced",
+            "the same with `balance: corpus`, where test has other label shares than train",
+            {"balance": "corpus"},
+            SHIFTED,
+            database="minilm",
         ),
     ]
     if "RAEE_MLM" in os.environ:
         masked = {"family": "masked-lm", "model": os.environ["RAEE_MLM"]}
-        key = {"model": os.environ["RAEE_MINILM"]}
         found.append(
             Variant(
-                "mlm",
-                "masked LM of 6 layers, key: all-MiniLM-L6-v2 (a pass of its own)",
-                {"backbone": masked, "key": key},
+                "mlm", "masked LM of 6 layers, key: mean state of layer 0", {"backbone": masked}
             )
         )
     return found
@@ -103,13 +109,15 @@ def write_job(variant: Variant, task: str) -> Path:
     """The example job of a data set, with what the variant changes."""
     job = yaml.safe_load((ROOT / "examples" / "jobs" / f"{task}.yaml").read_text("utf-8"))
     path = RESULTS / f"{variant.name}-{task}.yaml"
-    path.write_text(yaml.safe_dump(job | variant.job | {"name": f"{variant.name}-{task}"}), "utf-8")
+    name = f"{variant.database or variant.name}-{task}"
+    path.write_text(yaml.safe_dump(job | variant.job | {"name": name}), "utf-8")
     return path
 
 
 def is_built(job: Path) -> bool:
     """Whether the store has a version of a job's database."""
-    versions = RESULTS / "store" / "databases" / job.stem / "versions"
+    name = yaml.safe_load(job.read_text("utf-8"))["name"]
+    versions = RESULTS / "store" / "databases" / name / "versions"
     return any(versions.glob("*/manifest.json"))
 
 
@@ -128,16 +136,49 @@ def table_of(variant: Variant) -> str:
     """A variant's table, in Markdown."""
     lines = [f"### {variant.title}\n", f"| | {' | '.join(SHOWN.values())} |"]
     lines.append("|---" * (len(SHOWN) + 1) + "|")
+    all_figures = []
     for task in variant.tasks:
-        found = json.loads(figures_of(variant, task).read_text("utf-8"))
-        cells = []
-        for name in SHOWN:
-            f = found["policies"][name]
-            at = f" ({next(iter(f['exits']))})" if name == "fixed" else ""
-            cells.append(
-                f"{f['accuracy']:.3f} @ {f['mean_layers']:.1f}{at}, {f['rows_per_second']:,.0f}/s"
-            )
-        lines.append(f"| {task} | {' | '.join(cells)} |")
+        found = json.loads(figures_of(variant, task).read_text("utf-8"))["policies"]
+        all_figures.append(found)
+        lines.append(f"| {task} | {' | '.join(cell(found[name]) for name in SHOWN)} |")
+    means = [mean_cell([found[name] for found in all_figures]) for name in SHOWN]
+    lines.append(f"| mean | {' | '.join(means)} |")
+    return "\n".join(lines) + "\n" + compared_with_regression(variant, all_figures)
+
+
+def cell(figures: dict[str, Any]) -> str:
+    """Accuracy with its interval, mean layers, rows/s."""
+    low, high = figures["accuracy_interval"]
+    return (
+        f"{figures['accuracy']:.3f} ({low:.3f} to {high:.3f}) @ {figures['mean_layers']:.1f}, "
+        f"{figures['rows_per_second']:,.0f}/s"
+    )
+
+
+def mean_cell(figures: list[dict[str, Any]]) -> str:
+    """Means over the data sets; of rows/s the mean ratio to the heads at full depth is below."""
+    accuracy, layers = (
+        sum(f[name] for f in figures) / len(figures) for name in ("accuracy", "mean_layers")
+    )
+    return f"{accuracy:.3f} @ {layers:.2f}"
+
+
+def compared_with_regression(variant: Variant, all_figures: list[dict[str, Any]]) -> str:
+    """`tuned` against logistic regression on the full-depth embedding, a line a data set."""
+    lines = [
+        "\n| `tuned` | rows only it gets right | only the regression | p | rows/s, times full |"
+    ]
+    lines.append("|---|---|---|---|---|")
+    ratios = []
+    for task, found in zip(variant.tasks, all_figures, strict=True):
+        tuned, against = found["tuned"], found["tuned"]["against_logistic"]
+        ratio = tuned["rows_per_second"] / found["full"]["rows_per_second"]
+        ratios.append(ratio)
+        lines.append(
+            f"| {task} | {against['wins']} | {against['losses']} | {against['p_value']:.2g} | "
+            f"{ratio:.1f} |"
+        )
+    lines.append(f"| mean | | | | {sum(ratios) / len(ratios):.1f} |")
     return "\n".join(lines) + "\n"
 
 

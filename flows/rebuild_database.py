@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from tasks.artifacts import record_versions
+from tasks.artifacts import record_report, record_versions
 from tasks.build import build_index, read_database_centre, sweep_shard, write_part
 from tasks.build_plan import plan_build
 from tasks.fit import fit_database_probes
@@ -10,6 +10,7 @@ from tasks.gate import promote_if_as_good
 from tasks.job import Job
 from tasks.progress import stage
 from tasks.publish import evaluate_build, publish_build, tune_build
+from tasks.reporting import write_report
 
 
 @flow(name="rebuild-database")
@@ -32,7 +33,9 @@ def rebuild_database(job: Job) -> str:
             write_part(build.work, number)
     tune_build(build.work)
     evaluate_build(build.work)
+    write_report(build.work)
     version = publish_build(build.work)
-    promote_if_as_good(job, version)
-    record_versions(job.store, job.name)
+    verdict = promote_if_as_good(job, version)
+    record_versions(job.store, job.name, verdict)
+    record_report(job.store, job.name, version)
     return version

@@ -135,7 +135,9 @@ class _Run:
             limit = far_distance(database.nearest, far.quantile)
         far_exit = ABSTAINED
         if far is not None and far.then == "full":
-            far_exit = entries.best_at_full_depth
+            # Not an average over depths: every row would be read at all of them for the few.
+            full = [i for i in entries.at_full_depth if entries.exits[i].reader != "probes"]
+            far_exit = entries.best(full)
             uses = [*uses, far_exit]
         return cls(
             database=database,

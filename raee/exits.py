@@ -117,12 +117,16 @@ class Entries:
         """Of some exits the one that is right most often; of equals the shallowest."""
         return max(places, key=lambda i: (self.rates[i], -self.exits[i].depth))
 
-    @cached_property
+    @property
+    def at_full_depth(self) -> list[int]:
+        """Places of the exits at full depth, but for `de3`, which answers as `probe` does."""
+        deepest = self.exits[self.full].depth
+        return [i for i, e in enumerate(self.exits) if e.depth == deepest and e.reader != "de3"]
+
+    @property
     def best_at_full_depth(self) -> int:
         """Place of the exit at full depth that is right most often."""
-        deepest = self.exits[self.full].depth
-        answering = [i for i, e in enumerate(self.exits) if e.reader != "de3"]
-        return self.best([i for i in answering if self.exits[i].depth == deepest])
+        return self.best(self.at_full_depth)
 
     def place_of(self, name: str) -> int:
         """Place of an exit by its name; raises InputError where the database has no such exit."""

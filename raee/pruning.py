@@ -19,13 +19,18 @@ _QUERIES_AT_ONCE = 16_384
 """Rows worked on in one step: bounds what their float64 arrays take."""
 
 
-def values(neighbours: Neighbours, label: NDArray[np.uint16], k: int = PAPER_NEIGHBOURS) -> Array:
-    """What each row of a database is worth to the others, (rows,).
+def values(
+    neighbours: Neighbours,
+    label: NDArray[np.uint16],
+    queries: NDArray[np.int64],
+    k: int = PAPER_NEIGHBOURS,
+) -> Array:
+    """What each row of a database is worth to some of the others, (rows,).
 
-    neighbours: (rows, m) of each row among the others; label: (rows,).  A row's value is the mean
-    over all rows, as queries, of what it is worth to each; it is negative where a row misleads.
-    With all others as neighbours (m = rows - 1) the values sum to the share of right votes among
-    the k nearest, the mean over rows.
+    neighbours: (queries, m) of each query among the other rows; label: (rows,); queries: places of
+    the rows that ask.  A row's value is the mean over the queries of what it is worth to each; it
+    is negative where a row misleads.  With all others as neighbours (m = rows - 1) the values sum
+    to the share of right votes among the k nearest, the mean over queries.
 
     Copies of one key and label share what one of them would be worth to other rows, but each is
     the other's nearest neighbour, and right: that holds them up, however little the vote would
@@ -35,12 +40,12 @@ def values(neighbours: Neighbours, label: NDArray[np.uint16], k: int = PAPER_NEI
     rows = len(label)
     nearest = neighbours.rows[:, : max(rows - 1, 0)]  # beyond, there are none
     total = np.zeros(rows)
-    for start in range(0, rows, _QUERIES_AT_ONCE):
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
         some = nearest[start : start + _QUERIES_AT_ONCE]
-        right = label[some] == label[start : start + len(some), None]
+        right = label[some] == label[queries[start : start + len(some)], None]
         worth = knn_shapley(right, rows - 1, k)
         total += np.bincount(some.ravel(), worth.ravel(), minlength=rows)
-    return total / max(rows, 1)
+    return total / max(len(queries), 1)
 
 
 def knn_shapley(right: NDArray[np.bool_], others: int, k: int) -> Array:

@@ -1,17 +1,22 @@
 """What people see in the orchestrator's UI: versions and classifications as artifacts."""
 
+from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_link_artifact, create_table_artifact
 
+from storage.versions import REPORT, version_folder
 from tasks.listing import list_versions
 from tasks.retrying import RETRIES
 
 
 @task(**RETRIES)
-def record_versions(store: str, name: str) -> None:
-    """A database's version list under its own key, whose history is that of its builds."""
+def record_versions(store: str, name: str, verdict: str) -> None:
+    """A database's version list under its own key, whose history is that of its builds.
+
+    verdict: what the promotion gate said of the newest.
+    """
     table = [
         line | {"aliases": ", ".join(line["aliases"]), "parent": line["parent"] or ""}
         for line in list_versions(store, name)
@@ -20,7 +25,21 @@ def record_versions(store: str, name: str) -> None:
         key=f"raee-{name}-versions",
         table=table,
         description=f"Versions of the database `{name}` in `{store}`, newest first. Accuracy and "
-        "mean layers are those of the version's policy, leave-one-out on its own rows.",
+        "mean layers are those of the version's policy on its own rows, each without itself. "
+        f"{verdict[0].upper()}{verdict[1:]}.",
+    )
+
+
+@task(**RETRIES)
+def record_report(store: str, name: str, version: str) -> None:
+    """A link to a version's report."""
+    folder = version_folder(store, name, version)
+    link = f"{folder.uri}/{REPORT}"
+    create_link_artifact(
+        key=f"raee-{name}-report",
+        link=link if "://" in link else Path(link).absolute().as_uri(),
+        link_text=f"{name}@{version}",
+        description=f"Report of the database `{name}`, version `{version}`.",
     )
 
 

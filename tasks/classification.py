@@ -20,13 +20,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from prefect import task
 from pydantic import BaseModel, ConfigDict, Field
-from raee.shift import far_distance, prior_ratio
 
 from raee.classify import ABSTAINED, Predictions, classify
 from raee.config import PolicySpec, RunnablePolicy
 from raee.errors import InputError
 from raee.exits import parse_exits
 from raee.reading import Database
+from raee.shift import far_distance, prior_ratio
 from storage.aliases import resolve_version
 from storage.corpus import CorpusSpec
 from storage.parquet import part_name, read_table, write_table
@@ -188,7 +188,8 @@ def estimate_balance(output: str) -> None:
     shares = label_shares(database, plan.runs, counts)
     said = shares_account(shares, database.entries.labels)
     with folder.create(BALANCE) as file:
-        file.write(json.dumps({"ratio": prior_ratio(shares).tolist(), **said}).encode())
+        ratio = prior_ratio(shares) if said["differ_beyond_noise"] else np.ones(len(counts))
+        file.write(json.dumps({"ratio": ratio.tolist(), **said}).encode())
 
 
 @task(**RETRIES)

@@ -12,7 +12,7 @@ from raee.classify import ABSTAINED, Predictions, classify
 from raee.exits import parse_exits
 from raee.reading import Database
 from raee.replay import scores
-from raee.shift import prior_ratio
+from raee.shift import differs, prior_ratio
 from storage.aliases import resolve_version
 from storage.scan import Row, read_shard, scan
 from storage.versions import read_manifest
@@ -56,7 +56,8 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
         with stage("estimate balance", len(texts)):
             predicted = classify(database, own, texts, advance).labels
         counts = np.bincount(predicted, minlength=len(labels))
-        ratio = prior_ratio(label_shares(database, own, counts))
+        shares = label_shares(database, own, counts)
+        ratio = prior_ratio(shares) if differs(shares) else None
     runs: dict[str, Predictions] = {}
     seconds = {}
     with stage("evaluate", len(texts) * len(policies)):

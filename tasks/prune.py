@@ -13,11 +13,13 @@ from raee.config import PAPER_NEIGHBOURS, RetrievalPolicy, RunnablePolicy
 from raee.errors import InputError
 from raee.exits import Entries, Neighbours
 from raee.index import Index, new_index
+from raee.objectives import half_standard_error
 from raee.probes import better_beyond_noise
 from raee.pruning import NEIGHBOURS, keep_rows, values
 from raee.readers import vote
 from raee.replay import Trial, figures, replay
 from raee.tuning import NEIGHBOURS as PLANNED_ON
+from raee.tuning import halves
 from storage.aliases import resolve_version
 from storage.parquet import list_column, part_name, read_table, write_table
 from storage.store import FileRecord
@@ -38,6 +40,9 @@ from tasks.progress import advance, stage
 
 logger = logging.getLogger("raee")
 
+SEED = 0
+"""Of the halves that rows are valued and judged on."""
+
 SHARES = tuple(round(0.1 * i, 1) for i in range(9, 0, -1))
 """Shares of the rows that may go, the largest first."""
 
@@ -51,15 +56,15 @@ class _Pruned:
     entries: Entries
     """All rows', with the votes that the kept ones cast."""
     trial: Trial
-    """The complete rows of all, with their neighbours among the kept ones."""
+    """The rows of all that it is judged on, with their neighbours among the kept ones."""
 
 
 def prune_version(store: str, name: str, version: str | None) -> tuple[str | None, dict[str, Any]]:
     """Publish a child of a version without the rows that replay does not miss.
 
     The most rows go without which neither the neighbours' vote nor the version's own policy is
-    worse beyond noise on all of the version's rows, each without itself; labels keep their
-    balance.  Returns the child's id (None where nothing can go) and the measured before and after.
+    worse on the rows kept for judging, each without itself; labels keep their balance.  Returns
+    the child's id (None where nothing can go) and the measured before and after.
     Raises InputError where there is no such version.
     """
     parent = load_readings(store, name, resolve_version(store, name, version))
@@ -69,20 +74,19 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
     entries, first = parent.entries, parent.indexes[0]
     rows = np.arange(len(entries))
     found = first.search(first.keys_of(rows), max(NEIGHBOURS, PLANNED_ON), exclude=rows)
-    worth = values(found.first(NEIGHBOURS), entries.label)
-    complete = entries.complete
+    # What a row is worth is worked out on one half of the rows and judged on the other.
+    valued, judged = halves(len(entries), SEED)
+    worth = values(found.first(NEIGHBOURS)[valued], entries.label, valued)
+    complete = np.intersect1d(entries.complete, judged)
     whole = Trial(entries, complete, found[complete])
     before = {n: replay(p, whole) for n, p in policies.items()}
     with stage("prune", len(SHARES)):
         for share in SHARES:
-            pruned = _without(parent, keep_rows(worth, entries.label, share))
+            pruned = _without(parent, keep_rows(worth, entries.label, share), complete)
             after = {n: replay(p, pruned.trial) for n, p in policies.items()}
             advance(1)
             label = whole.label
-            if any(
-                better_beyond_noise(before[n].answers == label, after[n].answers == label)
-                for n in policies
-            ):
+            if any(_costs(before[n].answers == label, after[n].answers == label) for n in policies):
                 continue
             account = {
                 "of": parent.manifest.id,
@@ -96,6 +100,17 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
     return None, {"of": parent.manifest.id, "rows_before": len(entries)}
 
 
+def _costs(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
+    """Whether a policy is worse than it was: beyond noise, or by half a standard error.
+
+    The second is what a small database is held to, in which nothing is beyond noise.
+    """
+    loss = float(before.mean() - after.mean())
+    return better_beyond_noise(before, after) or loss > half_standard_error(
+        float(before.mean()), len(before)
+    )
+
+
 def _policies(readings: Readings) -> dict[str, RunnablePolicy]:
     """The vote, which lives by the rows, and the version's own policy."""
     job = Job.model_validate(readings.manifest.job)
@@ -103,7 +118,7 @@ def _policies(readings: Readings) -> dict[str, RunnablePolicy]:
     return {"retrieval": RetrievalPolicy(), job.policy.name: own}
 
 
-def _without(parent: Readings, kept: NDArray[np.int64]) -> _Pruned:
+def _without(parent: Readings, kept: NDArray[np.int64], judged: NDArray[np.int64]) -> _Pruned:
     entries = parent.entries
     answers, confidences = entries.answers.copy(), entries.confidences.copy()
     indexes, first = [], None
@@ -117,8 +132,7 @@ def _without(parent: Readings, kept: NDArray[np.int64]) -> _Pruned:
         first = found if first is None else first
     assert first is not None, "a version has a key"
     changed = replace(entries, answers=answers, confidences=confidences)
-    complete = changed.complete
-    return _Pruned(kept, tuple(indexes), changed, Trial(changed, complete, first[complete]))
+    return _Pruned(kept, tuple(indexes), changed, Trial(changed, judged, first[judged]))
 
 
 def _search(index: Index, smaller: Index, kept: NDArray[np.int64], rows: int) -> Neighbours:

@@ -59,7 +59,7 @@ def tune_build(work: str) -> None:
     if marker(folder, "tuned") is not None:
         return
     begun = time.monotonic()
-    trial = trial_of(work)
+    trial = trial_of_build(work)
     costs = _costs(work, trial.entries)
     found = tune(trial, Costs(**costs["seconds"]), SEED)
     best = found.pick(TunedPolicy())
@@ -87,9 +87,8 @@ def evaluate_build(work: str) -> None:
     if folder.exists("metrics.json"):
         return
     begun = time.monotonic()
-    trial = trial_of(work)
-    tuning = Tuning.model_validate_json(folder.read("tuning.json"))
-    costs = Costs(**json.loads(folder.read("costs.json"))["seconds"])
+    trial = trial_of_build(work)
+    tuning, costs = found_tuning(work), Costs(**found_costs(work)["seconds"])
     policies = compared(plan.job.policy, tuning, [str(e) for e in plan.exits], plan.where)
     metrics = {n: figures(replay(p, trial, costs), trial) for n, p in policies.items()}
     with folder.create("metrics.json") as file:
@@ -97,7 +96,17 @@ def evaluate_build(work: str) -> None:
     done(folder, "evaluated", [], len(trial), begun)
 
 
-def trial_of(work: str) -> Trial:
+def found_tuning(work: str) -> Tuning:
+    """What a build's search over policies found."""
+    return Tuning.model_validate_json(Folder(work).read("tuning.json"))
+
+
+def found_costs(work: str) -> dict[str, Any]:
+    """A build's cost table, and where it was measured."""
+    return json.loads(Folder(work).read("costs.json"))
+
+
+def trial_of_build(work: str) -> Trial:
     """A build's complete rows, with their neighbours among all rows."""
     folder, plan = Folder(work), plan_of(work)
     numbers = range(len(plan.shards))
@@ -181,6 +190,7 @@ def _manifest(folder: Folder, plan: BuildPlan) -> Manifest:
         "vote": [f"part-{n:05d}" for n in numbers],
         "tune": ["tuned"],
         "evaluate": ["evaluated"],
+        "report": ["reported"],
     }
     for name, steps in stages.items():
         said = [s for s in (marker(folder, step) for step in steps) if s is not None]
@@ -209,8 +219,8 @@ def _manifest(folder: Folder, plan: BuildPlan) -> Manifest:
         policy=plan.job.policy.model_dump(),
         seconds=seconds,
         probes=fitted["account"],
-        costs=json.loads(folder.read("costs.json")),
-        tuning=json.loads(folder.read("tuning.json")),
+        costs=found_costs(folder.uri),
+        tuning=found_tuning(folder.uri).model_dump(mode="json"),
         code_version=installed("raee"),
         libraries={name: installed(name) for name in _LIBRARIES},
     )

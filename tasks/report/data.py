@@ -1,0 +1,400 @@
+"""What a version's report shows, gathered by replay from what its entries store."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from raee.config import FixedPolicy, FullPolicy, ReaderName, RetrievalPolicy, RunnablePolicy
+from raee.costs import LAYERS, Costs
+from raee.objectives import Figures, Tuning
+from raee.probes import better_beyond_noise
+from raee.replay import Replayed, Trial, figures, replay
+from raee.tuning import halves
+from tasks.report.words import in_words, shorten
+
+TUNED = "tuned"
+LOGISTIC = "logistic"
+FULL_DEPTH = "best at full depth"
+"""The exit at full depth that is right most often: what early exits have to be compared with."""
+
+_CURVES: tuple[ReaderName, ...] = ("head", "vote", "probe", "probes", "logistic")
+"""Readers whose accuracy is shown by depth."""
+
+Texts = Callable[[list[int]], list[str]]
+"""Texts of entries by their places."""
+
+_PLAIN = (FullPolicy, FixedPolicy, RetrievalPolicy)
+"""Policies that have no settings to search."""
+
+_LEVEL = 0.05
+"""Level of the paired test that says better or worse."""
+
+_BINS = 10
+_FAR_BINS = 40
+_EXAMPLES = 5
+"""Of each kind."""
+
+_LONGEST_TEXT = 200
+_LONGEST_LABEL = 60
+"""Characters that are shown."""
+
+_MOST_LABELS = 200
+"""Labels in the table by label, the most frequent ones: a page is to be read."""
+
+
+@dataclass(frozen=True)
+class Hits:
+    """How many of some rows were answered right."""
+
+    right: int
+    rows: int
+
+    @property
+    def share(self) -> float:
+        """The accuracy."""
+        return self.right / max(self.rows, 1)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        found = binomtest(self.right, max(self.rows, 1)).proportion_ci(0.95, "wilson")
+        return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class PolicyLine:
+    """A policy: what it does, and how well; of the checked rows where nothing else is said."""
+
+    words: str
+    checked: Hits
+    everywhere: Hits
+    """On all rows that were tried."""
+    searched: bool
+    """True where the search chose it, which saw those of `everywhere` that are not checked."""
+    macro_f1: float
+    mean_layers: float
+    seconds_per_row: float
+    """Modelled."""
+
+
+@dataclass(frozen=True)
+class Duel:
+    """The tuned policy against another one on the same checked rows, by McNemar's exact test."""
+
+    other: str
+    ours: int
+    """Rows on which only the tuned policy is right."""
+    theirs: int
+    """Rows on which only the other one is."""
+    verdict: Literal["better", "worse", "not distinguishable"]
+
+
+@dataclass(frozen=True)
+class ExitLine:
+    """Where the tuned policy answers."""
+
+    exit: str
+    reader: str
+    depth: int
+    hits: Hits
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Rows that the tuned policy answers with confidences in [low, high)."""
+
+    low: float
+    high: float
+    hits: Hits
+    confidence: float
+    """Their mean; 0 without any."""
+
+
+@dataclass(frozen=True)
+class Far:
+    """How far rows lie from their nearest neighbour."""
+
+    limit: float
+    """Squared L2 distance beyond which a row is far."""
+    beyond: int
+    rows: int
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    """Between the edges; the last bar holds all that is beyond the last edge, too."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A policy on the rows of a label."""
+
+    precision: float
+    recall: float
+
+    @property
+    def f1(self) -> float:
+        """Their harmonic mean."""
+        return 2 * self.precision * self.recall / max(self.precision + self.recall, 1e-12)
+
+
+@dataclass(frozen=True)
+class LabelLine:
+    """A label, by policy."""
+
+    label: str
+    rows: int
+    qualities: dict[str, Quality]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row that the tuned policy and full depth answer differently."""
+
+    text: str
+    label: str
+    exit: str
+    """At which the tuned policy answered."""
+    tuned: str
+    full_depth: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Checked rows that just one of them got right: how many, and some drawn at random."""
+
+    early_rows: int
+    early: tuple[Example, ...]
+    """Only the tuned policy, before the last layer."""
+    full_rows: int
+    full: tuple[Example, ...]
+    """Only the best exit at full depth."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The version that this one was built from, with its tuned policy's figures."""
+
+    version: str
+    rows: int
+    accuracy: float
+    mean_layers: float
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the page shows."""
+
+    name: str
+    version: str
+    created_at: datetime
+    rows: int
+    tried_rows: int
+    """Rows of which every exit was read: those on which policies were replayed."""
+    labels: int
+    depth: int
+    costs: Costs
+    policies: dict[str, PolicyLine]
+    """By name, the most accurate first; `tuned` and the best at full depth are among them."""
+    front: tuple[Figures, ...]
+    """The search's Pareto front, on the checked rows, cheapest first."""
+    tried: int
+    """Policies searched."""
+    searched_rows: int
+    checked_rows: int
+    duels: tuple[Duel, ...]
+    curves: dict[str, tuple[tuple[int, float], ...]]
+    """Depth and accuracy by reader, on all rows that were tried."""
+    exits: tuple[ExitLine, ...]
+    bins: tuple[Bin, ...]
+    calibration_error: float
+    """Expected: mean distance of confidence and accuracy over the bins, weighted by their rows."""
+    growth: dict[str, tuple[tuple[int, float], ...]]
+    """Rows of the database and accuracy, by reader."""
+    far: Far
+    by_label: tuple[LabelLine, ...]
+    """On the checked rows, the most frequent first."""
+    examples: Examples | None
+    """None where the version keeps no texts."""
+    parent: Parent | None
+
+    @property
+    def measured(self) -> bool:
+        """True where costs are seconds; else they are layers."""
+        return self.costs != LAYERS
+
+
+def gather(
+    name: str,
+    version: str,
+    created_at: datetime,
+    trial: Trial,
+    tuning: Tuning,
+    policies: Mapping[str, RunnablePolicy],
+    costs: Costs,
+    nearest: NDArray[np.float32],
+    far_distance: float,
+    growth: Mapping[str, Sequence[tuple[int, float]]],
+    texts: Texts | None,
+    parent: Parent | None = None,
+) -> ReportData:
+    """Replay a version's policies and count.
+
+    trial: what `tuning` was searched and checked on.  policies: by the name to show, `tuned` among
+    them; `logistic` is compared with where it is there.  nearest: (rows,) squared L2 distance of
+    each row to the nearest other one.  growth: rows of the database and accuracy, by reader.
+    """
+    entries = trial.entries
+    checked = trial[halves(len(trial), tuning.seed)[1]]
+    shown = {FULL_DEPTH: tuning.full_depth.policy, **policies}
+    done = {n: replay(policy, checked, costs) for n, policy in shown.items()}
+    found = {n: figures(replayed, checked) for n, replayed in done.items()}
+    chosen = [point.policy for point in tuning.families.values()]
+    lines = {
+        n: PolicyLine(
+            words=in_words(policy, entries, done[n]),
+            checked=_hits(done[n].answers == checked.label),
+            everywhere=_hits(replay(policy, trial, costs).answers == trial.label),
+            searched=n == TUNED or (policy in chosen and not isinstance(policy, _PLAIN)),
+            macro_f1=found[n]["macro_f1"],
+            mean_layers=found[n]["mean_layers"],
+            seconds_per_row=found[n]["seconds_per_row"],
+        )
+        for n, policy in shown.items()
+    }
+    compared = [n for n in (TUNED, FULL_DEPTH, LOGISTIC) if n in shown]
+    right = {n: done[n].answers == checked.label for n in compared}
+    bins, calibration_error = _reliability(done[TUNED], checked)
+    return ReportData(
+        name=name,
+        version=version,
+        created_at=created_at,
+        rows=len(entries),
+        tried_rows=len(trial),
+        labels=len(entries.labels),
+        depth=entries.exits[entries.full].depth,
+        costs=costs,
+        policies=dict(
+            sorted(lines.items(), key=lambda p: (-p[1].checked.right, p[1].seconds_per_row))
+        ),
+        front=tuple(point.checked for point in tuning.front),
+        tried=tuning.tried,
+        searched_rows=tuning.searched_rows,
+        checked_rows=len(checked),
+        duels=tuple(_duel(n, right[TUNED], right[n]) for n in compared[1:]),
+        curves=_curves(trial),
+        exits=_exits(done[TUNED], checked),
+        bins=bins,
+        calibration_error=calibration_error,
+        growth={reader: tuple(points) for reader, points in growth.items() if points},
+        far=_far(nearest, far_distance),
+        by_label=_by_label({n: found[n]["by_label"] for n in compared}),
+        examples=None if texts is None else _examples(done, checked, texts, tuning.seed),
+        parent=parent,
+    )
+
+
+def _hits(right: NDArray[np.bool_]) -> Hits:
+    return Hits(int(right.sum()), len(right))
+
+
+def _duel(other: str, ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Duel:
+    verdict: Literal["better", "worse", "not distinguishable"] = "not distinguishable"
+    if better_beyond_noise(ours, theirs, _LEVEL / 2):
+        verdict = "better"
+    elif better_beyond_noise(theirs, ours, _LEVEL / 2):
+        verdict = "worse"
+    return Duel(other, int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), verdict)
+
+
+def _curves(trial: Trial) -> dict[str, tuple[tuple[int, float], ...]]:
+    entries, rates = trial.entries, trial.entries.right[trial.rows].mean(axis=0)
+    return {
+        reader: tuple((entries.exits[i].depth, float(rates[i])) for i in places)
+        for reader in _CURVES
+        if (places := entries.places(reader))
+    }
+
+
+def _exits(replayed: Replayed, trial: Trial) -> tuple[ExitLine, ...]:
+    right = replayed.answers == trial.label
+    used = [(trial.entries.exits[i], right[replayed.exits == i]) for i in np.unique(replayed.exits)]
+    used.sort(key=lambda u: (u[0].depth, u[0].reader))
+    return tuple(ExitLine(str(e), e.reader, e.depth, _hits(hits)) for e, hits in used)
+
+
+def _reliability(replayed: Replayed, trial: Trial) -> tuple[tuple[Bin, ...], float]:
+    sure = trial.entries.confidences[trial.rows, replayed.exits]
+    right = replayed.answers == trial.label
+    place = np.minimum((sure * _BINS).astype(int), _BINS - 1)
+    bins = []
+    for i in range(_BINS):
+        here = place == i
+        mean = float(sure[here].mean(dtype=np.float64)) if here.any() else 0.0
+        bins.append(Bin(i / _BINS, (i + 1) / _BINS, _hits(right[here]), mean))
+    gaps = [b.hits.rows * abs(b.hits.share - b.confidence) for b in bins]
+    return tuple(bins), sum(gaps) / max(len(trial), 1)
+
+
+def _far(nearest: NDArray[np.float32], limit: float) -> Far:
+    """The histogram ends a little beyond the limit: a few rows far out would flatten the rest."""
+    known = nearest[np.isfinite(nearest)].astype(np.float64)
+    top = known.max(initial=1e-12)
+    if np.isfinite(limit) and limit > 0:
+        top = min(top, 1.25 * limit)
+    counts, edges = np.histogram(np.minimum(known, top), bins=_FAR_BINS, range=(0.0, top))
+    return Far(
+        limit=float(limit),
+        beyond=int((nearest > limit).sum()),
+        rows=len(nearest),
+        edges=tuple(edges.tolist()),
+        counts=tuple(counts.tolist()),
+    )
+
+
+def _by_label(found: dict[str, dict[str, dict[str, float]]]) -> tuple[LabelLine, ...]:
+    lines = [
+        LabelLine(
+            shorten(label, _LONGEST_LABEL),
+            int(tuned["rows"]),
+            {n: Quality(f[label]["precision"], f[label]["recall"]) for n, f in found.items()},
+        )
+        for label, tuned in found[TUNED].items()
+    ]
+    lines.sort(key=lambda line: -line.rows)
+    return tuple(lines[:_MOST_LABELS])
+
+
+def _examples(done: Mapping[str, Replayed], trial: Trial, texts: Texts, seed: int) -> Examples:
+    entries, label = trial.entries, trial.label
+    tuned, full = done[TUNED], done[FULL_DEPTH]
+    ours, theirs = tuned.answers == label, full.answers == label
+    early = ours & ~theirs & (tuned.layers < entries.exits[entries.full].depth)
+    late = theirs & ~ours
+    random = np.random.default_rng(seed)
+
+    def name(place: int) -> str:
+        return shorten(entries.labels[place], _LONGEST_LABEL)
+
+    def some(rows: NDArray[np.int64]) -> tuple[Example, ...]:
+        drawn = np.sort(random.permutation(rows)[:_EXAMPLES])
+        return tuple(
+            Example(
+                text=shorten(text, _LONGEST_TEXT),
+                label=name(label[row]),
+                exit=str(entries.exits[tuned.exits[row]]),
+                tuned=name(tuned.answers[row]),
+                full_depth=name(full.answers[row]),
+            )
+            for row, text in zip(drawn, texts(trial.rows[drawn].tolist()), strict=True)
+        )
+
+    return Examples(
+        early_rows=int(early.sum()),
+        early=some(np.flatnonzero(early)),
+        full_rows=int(late.sum()),
+        full=some(np.flatnonzero(late)),
+    )

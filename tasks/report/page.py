@@ -1,0 +1,103 @@
+"""The report as one HTML page that needs nothing else: no network, no fonts, no scripts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from tasks.report.charts import badges, charts
+from tasks.report.data import FULL_DEPTH, LOGISTIC, TUNED, ReportData
+
+_CORPUS = 1_000_000
+"""Rows for which the page says what the tuned policy would save."""
+
+
+_MEANINGS = {
+    "head": "the model's own head",
+    "vote": "the labels of the nearest rows",
+    "probe": "a linear map, fitted in closed form",
+    "probes": "the average of the probes up to a depth",
+    "logistic": "scikit-learn's logistic regression at full depth",
+}
+
+
+def render(data: ReportData) -> str:
+    """The page; of the same data, the same bytes."""
+    short = {FULL_DEPTH: "full depth", LOGISTIC: "logistic", TUNED: "tuned"}
+    compared = {name: data.policies[name] for name in short if name in data.policies}
+    hours = {name: _CORPUS * p.seconds_per_row / 3600 for name, p in compared.items()}
+    return _template().render(
+        data=data,
+        charts=charts(data),
+        badges=badges(data),
+        tuned=data.policies[TUNED],
+        full_depth=data.policies[FULL_DEPTH],
+        logistic=data.policies.get(LOGISTIC),
+        short=short,
+        meanings={reader: _MEANINGS[reader] for reader in data.curves},
+        by_depth=_pivot(data.curves),
+        by_size=_pivot(data.growth),
+        ms_digits=_digits(1000 * p.seconds_per_row for p in data.policies.values()),
+        corpus=_CORPUS,
+        compared=compared,
+        hours=hours,
+        hours_digits=_digits(hours.values()),
+        longest=max(*hours.values(), 1e-12),
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "count": _count,
+        "fixed": _fixed,
+        "significant": _significant,
+        "moment": _moment,
+    }
+    return environment.get_template("page.html.jinja")
+
+
+def _pivot(
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+) -> list[tuple[int, list[float | None]]]:
+    """Curves as the lines of a table, with a column for each."""
+    columns = [dict(points) for points in curves.values()]
+    places = sorted({x for column in columns for x in column})
+    return [(x, [column.get(x) for column in columns]) for x in places]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _digits(values: Iterable[float]) -> int:
+    """Decimals of a column of positive numbers, by the largest."""
+    largest = max(values)
+    return 1 if largest >= 100 else 2 if largest >= 1 else 3
+
+
+def _fixed(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}"
+
+
+def _significant(value: float) -> str:
+    return _fixed(value, _digits([value]))
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

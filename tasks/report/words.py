@@ -1,0 +1,68 @@
+"""What a report says in words."""
+
+from raee.config import CascadePolicy, De3Policy, RunnablePolicy, Walkway
+from raee.exits import Entries
+from raee.replay import Replayed
+
+_READERS = {
+    "head": "the model's own head",
+    "vote": "the neighbours' vote",
+    "probe": "the probe",
+    "probes": "the average of the probes so far",
+    "de3": "the probe by DE3-BERT's rule",
+    "logistic": "the logistic regression",
+}
+
+
+_LISTED = 6
+"""Thresholds by depth that are listed; of more, the range is said."""
+
+
+def in_words(policy: RunnablePolicy, entries: Entries, replayed: Replayed) -> str:
+    """What a policy does, as a clause; replayed: it, on any rows."""
+    if policy.name == "raee":
+        return (
+            f"the paper's rule: {policy.k} neighbours say at which depth the model's own head "
+            f"answers, by where it was right and at least {policy.threshold:.1%} sure"
+        )
+    if policy.name == "kernel":
+        return (
+            f"{policy.k} neighbours say at which exit the row has the best chance to be right, "
+            f"less {policy.cost:g} for a full pass"
+        )
+    if isinstance(policy, CascadePolicy | De3Policy):
+        return _steps_in_words(policy, entries.exits[entries.full].depth)
+    exit = entries.exits[replayed.exits[0]]
+    return f"every row runs {_layers(exit.depth)} and {_READERS[exit.reader]} ({exit}) answers"
+
+
+def _steps_in_words(policy: CascadePolicy | De3Policy, deepest: int) -> str:
+    last = deepest if policy.last is None else policy.last
+    readers = ("de3",) if policy.name == "de3" else policy.readers
+    asked = " or ".join(_READERS[reader] for reader in readers)
+    if last == policy.first:
+        return f"every row runs {_layers(last)} and {asked} answers"
+    return (
+        f"a row leaves at the first depth from {policy.first} to {last} at which {asked} is sure "
+        f"enough ({_thresholds(policy, last)}), and at depth {last} in any case"
+    )
+
+
+def _thresholds(policy: Walkway, last: int) -> str:
+    at = {depth: policy.threshold_at(depth) for depth in range(policy.first, last)}
+    low, high = min(at.values()), max(at.values())
+    if low == high:
+        return f"{low:.1%}"
+    if len(at) > _LISTED:
+        return f"{low:.1%} to {high:.1%}, by depth"
+    return ", ".join(f"depth {depth}: {threshold:.1%}" for depth, threshold in at.items())
+
+
+def _layers(number: int) -> str:
+    return "1 layer" if number == 1 else f"{number} layers"
+
+
+def shorten(text: str, longest: int) -> str:
+    """A text on one line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"

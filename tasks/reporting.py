@@ -1,0 +1,107 @@
+"""The step of a build that writes its version's report."""
+
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+from prefect import task
+
+from raee.config import PAPER_NEIGHBOURS, FarSpec, TunedPolicy
+from raee.costs import Costs
+from raee.index import Index, new_index
+from raee.readers import vote
+from raee.replay import Trial
+from raee.shift import far_distance
+from storage.parquet import part_name
+from storage.store import Folder
+from storage.versions import REPORT, read_manifest
+from tasks.build import indexes_of
+from tasks.build_plan import BuildPlan, plan_of
+from tasks.entries import read_nearest, read_rows
+from tasks.fit import SEED
+from tasks.markers import done, marker
+from tasks.policies import compared
+from tasks.publish import found_costs, found_tuning, trial_of_build
+from tasks.report.data import Parent, Texts, gather
+from tasks.report.page import render
+from tasks.retrying import RETRIES
+
+_QUERIES = 2_000
+"""Rows that vote on databases of a smaller size: enough to see a curve."""
+
+
+@task(**RETRIES)
+def write_report(work: str) -> None:
+    """Write the version's report, one page that needs nothing else."""
+    folder, plan = Folder(work), plan_of(work)
+    if marker(folder, "reported") is not None:
+        return
+    begun = time.monotonic()
+    fitted = marker(folder, "probes")
+    assert fitted is not None, "probes are fitted before a version is reported on"
+    trial, tuning = trial_of_build(work), found_tuning(work)
+    names = [str(e) for e in plan.exits]
+    policies = {
+        "tuned": tuning.pick(TunedPolicy()).policy,
+        **compared(plan.job.policy, tuning, names, plan.where),
+    }
+    parts = [f"entries/{part_name(n)}" for n in range(len(plan.shards))]
+    nearest = read_nearest(plan.folder, parts)
+    assert nearest is not None, "a build writes its rows' distances"
+    grown = [(int(rows), float(accuracy)) for rows, accuracy in fitted["growth"]]
+    page = render(
+        gather(
+            name=plan.job.name,
+            version=plan.version,
+            created_at=datetime.now(UTC),
+            trial=trial,
+            tuning=tuning,
+            policies=policies,
+            costs=Costs(**found_costs(work)["seconds"]),
+            nearest=nearest,
+            far_distance=far_distance(nearest, (plan.job.far or FarSpec()).quantile),
+            growth={
+                "probe": grown,
+                "vote": _vote_growth(trial, indexes_of(work)[0], [rows for rows, _ in grown]),
+            },
+            texts=_texts(plan, parts) if plan.job.keep_text else None,
+            parent=_parent(plan),
+        )
+    )
+    with plan.folder.create(REPORT) as file:
+        file.write(page.encode())
+    done(folder, "reported", [file.record()], len(trial), begun)
+
+
+def _texts(plan: BuildPlan, parts: list[str]) -> Texts:
+    def texts(places: list[int]) -> list[str]:
+        return read_rows(plan.folder, parts, ["text"], places)["text"].to_pylist()
+
+    return texts
+
+
+def _parent(plan: BuildPlan) -> Parent | None:
+    if plan.parent is None:
+        return None
+    manifest = read_manifest(plan.job.store, plan.job.name, plan.parent)
+    figures = manifest.metrics.get("tuned")
+    if figures is None:
+        return None
+    return Parent(manifest.id, manifest.rows, figures["accuracy"], figures["mean_layers"])
+
+
+def _vote_growth(trial: Trial, index: Index, sizes: list[int]) -> list[tuple[int, float]]:
+    """Accuracy of the vote, without the row, in databases of so many of the rows."""
+    label, labels = trial.label, len(trial.entries.labels)
+    order = np.random.default_rng(SEED).permutation(len(trial))
+    grown = []
+    for size in sizes:
+        some = order[:size]
+        keys = index.keys_of(trial.rows[some])
+        smaller = new_index(keys.shape[1])
+        smaller.add(keys)
+        asked = np.arange(min(size, _QUERIES))
+        found = smaller.search(keys[asked], PAPER_NEIGHBOURS, exclude=asked)
+        right = vote(found, label[some], labels).argmax(axis=1) == label[some[asked]]
+        grown.append((size, float(right.mean())))
+    return grown

@@ -1,0 +1,157 @@
+"""The closed form is the formula's, and its left-out scores are those of a refit."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
+from raee.sums import sums_of
+
+
+def _rows(counts, width, spread, seed):
+    """(rows, width) unit vectors around one direction, and labels with so many rows each."""
+    generator = np.random.default_rng(seed)
+    label = np.repeat(np.arange(len(counts)), counts).astype(np.uint16)
+    generator.shuffle(label)
+    x = generator.normal(size=width) + spread * generator.normal(size=(len(label), width))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), label
+
+
+def _straight_scores(x, label, labels, shrinkage, query):
+    """DESIGN.md section 3 for one query, with an inverse; the scatter as a covariance."""
+    n, width = x.shape
+    x, query = x.astype(np.float64), query.astype(np.float64)
+    means, scatter = np.zeros((labels, width)), np.zeros((width, width))
+    for c in set(label.tolist()):
+        means[c] = x[label == c].mean(axis=0)
+        for row in x[label == c] - means[c]:
+            scatter += np.outer(row, row)
+    k = np.zeros((width, width))
+    if np.trace(scatter) > 1e-10 * n:  # states that vary
+        ridge = shrinkage * np.trace(scatter) / width * np.eye(width)
+        k = n * np.linalg.inv(scatter + ridge)
+    scores = np.full(labels, -np.inf)
+    for c in set(label.tolist()):
+        share = (label == c).sum() / n
+        scores[c] = query @ k @ means[c] - means[c] @ k @ means[c] / 2 + np.log(share)
+    return scores
+
+
+def _refit_scores(x, label, labels, shrinkage, query):
+    weights, biases = linear_map(scatter_at(sums_of(x[None], label, labels), 0), shrinkage)
+    return weights @ query.astype(np.float64) + biases
+
+
+def _assert_same(found, expected, tolerance):
+    """The same scores, up to a constant that softmax and argmax do not see."""
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(np.isfinite(found), finite)
+    assert (found[~finite] == -np.inf).all()
+    found, expected = (
+        found[finite] - found[finite].mean(),
+        expected[finite] - expected[finite].mean(),
+    )
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+_TOLERANCES = {1.0: 1e-9, 0.3: 1e-9, 0.01: 1e-6, 0.001: 1e-4, 0.0: 1e-9}
+"""By spread: of a variance v, sums of unit vectors keep the digits to about 1e-16 / v."""
+
+
+@settings(max_examples=80)
+@given(
+    counts=st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(lambda c: sum(c) > 1),
+    width=st.integers(1, 24),
+    spread=st.sampled_from(list(_TOLERANCES)),
+    shrinkage=st.sampled_from(SHRINKAGES),
+    seed=st.integers(0, 999),
+)
+@example(counts=[1, 5, 4], width=3, spread=1.0, shrinkage=0.01, seed=0)
+@example(counts=[2, 5, 4], width=3, spread=1.0, shrinkage=0.01, seed=0)
+@example(counts=[0, 5, 4], width=3, spread=1.0, shrinkage=0.01, seed=0)
+@example(counts=[1, 1, 1], width=3, spread=1.0, shrinkage=0.1, seed=0)
+@example(counts=[9], width=3, spread=1.0, shrinkage=0.1, seed=0)
+@example(counts=[3, 4], width=40, spread=1.0, shrinkage=0.003, seed=0)
+@example(counts=[3, 4, 1], width=5, spread=0.0, shrinkage=0.1, seed=0)
+@example(counts=[30, 40, 3], width=5, spread=0.001, shrinkage=0.003, seed=0)
+def test_scores_without_a_row_are_those_of_a_fit_without_it(counts, width, spread, shrinkage, seed):
+    x, label = _rows(counts, width, spread, seed)
+    labels = len(counts)
+    sums = sums_of(x[None], label, labels)
+    found = left_out_scores(scatter_at(sums, 0), shrinkage, x, label)
+    _assert_refit(x, label, labels, shrinkage, found, _TOLERANCES[spread])
+
+
+def _assert_refit(x, label, labels, shrinkage, found, tolerance):
+    for row in range(len(x)):
+        others = np.arange(len(x)) != row
+        rest = x[others], label[others], labels, shrinkage, x[row]
+        _assert_same(found[row], _refit_scores(*rest), tolerance)
+        _assert_same(found[row], _straight_scores(*rest), tolerance)
+
+
+@pytest.mark.parametrize("counts", [[5, 4], [5, 1]])
+def test_the_only_row_that_differs_may_be_the_one_that_is_left_out(counts):
+    x, label = _rows(counts, width=3, spread=0.0, seed=6)
+    for odd in range(len(x)):
+        changed = x.copy()
+        changed[odd] = [0.6, 0.0, -0.8]
+        sums = sums_of(changed[None], label, 2)
+        found = left_out_scores(scatter_at(sums, 0), 0.1, changed, label)
+        _assert_refit(changed, label, 2, 0.1, found, 1e-9)
+
+
+@pytest.mark.parametrize("width", [1, 4, 30])
+def test_the_map_is_the_formulas(width):
+    x, label = _rows([7, 0, 5, 1], width, 1.0, seed=1)
+    for shrinkage in SHRINKAGES:
+        for query in x[:3]:
+            rest = x, label, 4, shrinkage, query
+            _assert_same(_refit_scores(*rest), _straight_scores(*rest), 1e-9)
+
+
+def test_states_that_do_not_vary_leave_the_decision_to_the_labels_shares():
+    x, label = _rows([2, 6], width=4, spread=0.0, seed=2)
+    weights, biases = linear_map(scatter_at(sums_of(x[None], label, 2), 0), 0.1)
+    np.testing.assert_array_equal(weights, 0)
+    np.testing.assert_allclose(np.exp(biases), [0.25, 0.75])
+
+
+def test_a_row_that_nothing_is_left_without_fits_every_label_as_well():
+    x, label = _rows([0, 1], width=4, spread=1.0, seed=3)
+    scatter = scatter_at(sums_of(x[None], label, 2), 0)
+    np.testing.assert_array_equal(left_out_scores(scatter, 0.1, x, label), [[0, 0]])
+
+
+def test_some_of_the_rows_have_the_scores_that_they_have_among_all():
+    x, label = _rows([3_000, 2_500], width=3, spread=1.0, seed=4)  # more than one step's
+    scatter = scatter_at(sums_of(x[None], label, 2), 0)
+    some = slice(4_000, 4_200)
+    everything = left_out_scores(scatter, 0.1, x, label)
+    assert everything.shape == (5_500, 2)
+    np.testing.assert_allclose(
+        left_out_scores(scatter, 0.1, x[some], label[some]), everything[some], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("shrinkage", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("counts", [[20, 20, 20], [40, 15, 5]], ids=["equal", "unequal"])
+def test_scores_are_scikit_learns(counts, shrinkage):
+    # There the shrunk covariance is (1 - s) V + s tr(V) / d I, here it is V + lambda tr(V) / d I:
+    # with lambda = s / (1 - s) ours is 1 / (1 - s) of theirs, and so are the scores less the log
+    # of the labels' shares.
+    x, label = _rows(counts, width=6, spread=1.0, seed=5)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x, label)
+    weights, biases = linear_map(
+        scatter_at(sums_of(x[None], label, 3), 0), shrinkage / (1 - shrinkage)
+    )
+    log_shares = np.log(np.array(counts) / sum(counts))
+    ours = (x @ weights.T + biases - log_shares) / (1 - shrinkage)
+    for mine, other in zip(ours, theirs.decision_function(x) - log_shares, strict=True):
+        _assert_same(mine, other, 1e-6)
+    np.testing.assert_allclose(
+        softmax(ours + log_shares, axis=1), theirs.predict_proba(x), atol=1e-6
+    )

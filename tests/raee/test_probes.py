@@ -1,0 +1,350 @@
+"""Probes: what they say of their own rows is without the row, and the better fit is chosen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+
+from raee.discriminant import linear_map, scatter_at
+from raee.probes import (
+    NOISE_LEVEL,
+    Linear,
+    averages,
+    better_beyond_noise,
+    edr,
+    fit_probes,
+    fit_temperature,
+    left_out_accuracy,
+)
+from raee.sums import sums_of
+
+
+def _unit(x):
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def _gaussian(rows=120, width=5, labels=3, depths=3, seed=0):
+    """States (depths, rows, width) of labels that differ in their means, more so in the depth."""
+    generator = np.random.default_rng(seed)
+    label = generator.integers(0, labels, rows).astype(np.uint16)
+    means = generator.normal(size=(labels, width))
+    noise = generator.normal(size=(depths, rows, width))
+    apart = np.arange(depths)[:, None, None] / depths
+    return _unit(1 + apart * means[label] + 0.6 * noise), label
+
+
+def _skewed(rows=300, seed=0):
+    """Two labels that one direction parts, of which a few rows go very far: means mislead."""
+    generator = np.random.default_rng(seed)
+    along = 0.05 * np.exp(1.5 * generator.normal(size=rows))
+    label = (along > 0.05).astype(np.uint16)
+    states = np.column_stack([np.ones(rows), along, 0.1 * generator.normal(size=rows)])
+    return np.stack([_unit(states + 0.2 * generator.normal(size=(rows, 3))), _unit(states)]), label
+
+
+def _fit(states, label, labels=None, seed=0):
+    labels = int(label.max()) + 1 if labels is None else labels
+    return fit_probes("mean", sums_of(states, label, labels), states.__getitem__, label, seed)
+
+
+def _linear_is_sane(linear, states):
+    np.testing.assert_allclose(np.exp(linear.log_probabilities(states)).sum(axis=1), 1)
+
+
+class TestTemperature:
+    @settings(max_examples=40)
+    @given(st.integers(0, 999), st.sampled_from([0.05, 1.0, 30.0]), st.integers(2, 5))
+    def test_makes_the_labels_as_likely_as_any_factor_does(self, seed, scale, labels):
+        generator = np.random.default_rng(seed)
+        label = generator.integers(0, labels, 40).astype(np.uint16)
+        scores = generator.normal(size=(40, labels))
+        scores[np.arange(40), label] += generator.normal()
+        scores *= scale
+
+        def loss(factor):
+            return -log_softmax(factor * scores, axis=1)[np.arange(40), label].mean()
+
+        found = loss(fit_temperature(scores, label))
+        assert found <= min(loss(factor) for factor in np.geomspace(1e-3, 1e3, 400)) + 1e-6
+
+    def test_ignores_rows_whose_label_is_ruled_out(self):
+        generator = np.random.default_rng(0)
+        scores, label = generator.normal(size=(30, 3)), np.zeros(30, np.uint16)
+        ruled_out = np.array([[-np.inf, 1.0, 2.0]])
+        found = fit_temperature(np.vstack([scores, ruled_out]), np.append(label, np.uint16(0)))
+        assert found == fit_temperature(scores, label)
+
+    def test_bears_other_labels_that_are_ruled_out(self):
+        scores = np.array([[1.0, 0.0, -np.inf], [0.0, 1.0, -np.inf], [1.0, 0.0, -np.inf]])
+        label = np.array([0, 1, 1], np.uint16)
+        # Two of three are right by a score of 1: the factor is log 2.
+        assert fit_temperature(scores, label) == pytest.approx(np.log(2), rel=1e-4)
+
+    def test_is_one_where_nothing_is_known(self):
+        assert fit_temperature(np.array([[-np.inf, 0.0]]), np.zeros(1, np.uint16)) == 1
+
+
+class TestFit:
+    def test_is_the_closed_form_where_labels_are_gaussian(self):
+        states, label = _gaussian()
+        fitted = _fit(states, label)
+        assert fitted.probes.fit == "lda"
+        for depth, linear in enumerate(fitted.probes.maps):
+            scatter = scatter_at(sums_of(states, label, 3), depth)
+            weights, biases = linear_map(scatter, fitted.shrinkages[depth])
+            np.testing.assert_array_equal(linear.weights, weights)
+            np.testing.assert_array_equal(linear.biases, biases)
+        _assert_accounts_for_itself(fitted, label)
+
+    def test_is_the_regression_where_that_is_better_by_more_than_noise(self):
+        states, label = _skewed()
+        fitted = _fit(states, label)
+        assert fitted.accuracy["logistic"] > fitted.accuracy["lda"] + 0.05
+        assert fitted.probes.fit == "logistic"
+        regression, deepest = fitted.probes.regression, fitted.probes.maps[-1]
+        np.testing.assert_array_equal(deepest.weights, regression.weights)
+        np.testing.assert_array_equal(deepest.biases, regression.biases)
+        _assert_accounts_for_itself(fitted, label)
+
+    @pytest.mark.parametrize("make", [_gaussian, _skewed], ids=["lda", "logistic"])
+    def test_is_the_same_every_time(self, make):
+        states, label = make()
+        first, second = _fit(states, label, seed=3), _fit(states, label, seed=3)
+        for field in ("log_probabilities", "averages", "prototype_distances", "regression"):
+            np.testing.assert_array_equal(
+                getattr(first.left_out, field), getattr(second.left_out, field)
+            )
+
+    @pytest.mark.parametrize("width", [4, 60])
+    def test_makes_no_claim_on_rows_that_mean_nothing(self, width):
+        # In 60 dimensions both fits know most of these rows by heart.
+        generator = np.random.default_rng(1)
+        states = _unit(generator.normal(size=(1, 60, width)))
+        label = generator.integers(0, 2, 60).astype(np.uint16)
+        fitted = _fit(states, label)
+        for found in (fitted.left_out.log_probabilities[0], fitted.left_out.regression):
+            assert (found.argmax(axis=1) == label).mean() < 0.7
+            assert found[np.arange(60), label].mean() > 1.2 * np.log(1 / 2)  # and is not sure
+        if width == 60:
+            for linear in (fitted.probes.maps[0], fitted.probes.regression):
+                known = linear.log_probabilities(states[0]).argmax(axis=1) == label
+                assert known.mean() > 0.8
+
+    def test_takes_figures_without_the_row_from_a_sample_of_the_rows(self):
+        states, label = _gaussian(rows=90)
+        some = np.arange(0, 90, 3)
+        sums = sums_of(states, label, 3)
+        fitted = fit_probes("mean", sums, lambda depth: states[depth, some], label[some])
+        assert fitted.left_out.log_probabilities.shape == (3, 30, 3)
+        for depth, linear in enumerate(fitted.probes.maps):
+            for place, row in enumerate(some):
+                one = slice(row, row + 1)
+                rest = sums - sums_of(states[:, one], label[one], 3)
+                refit = Linear(
+                    *linear_map(scatter_at(rest, depth), fitted.shrinkages[depth]),
+                    linear.temperature,
+                )
+                np.testing.assert_allclose(
+                    fitted.left_out.log_probabilities[depth, place],
+                    refit.log_probabilities(states[depth, one])[0],
+                    atol=1e-8,
+                )
+
+    def test_measures_states_by_the_closed_forms_accuracy(self):
+        states, label = _gaussian()
+        own = [_fit(states[[d]], label).accuracy["lda"] for d in range(len(states))]
+        found = left_out_accuracy(sums_of(states, label, 3), states.__getitem__, label)
+        assert found == pytest.approx(np.mean(own))
+
+
+def _assert_accounts_for_itself(fitted, label):
+    """The left-out figures fit together, whichever fit was chosen."""
+    probes, left_out = fitted.probes, fitted.left_out
+    right = left_out.log_probabilities[-1].argmax(axis=1) == label
+    assert right.mean() == fitted.accuracy[probes.fit]
+    right = left_out.regression.argmax(axis=1) == label
+    assert right.mean() == fitted.accuracy["logistic"]
+    for depth in range(len(probes.maps)):
+        mean = np.mean(left_out.log_probabilities[: depth + 1], axis=0)
+        warm = probes.average_temperatures[depth] * mean
+        np.testing.assert_allclose(left_out.averages[depth], log_softmax(warm, axis=1), atol=1e-9)
+        assert probes.average_temperatures[depth] == pytest.approx(fit_temperature(mean, label))
+
+
+class TestRegression:
+    @pytest.mark.parametrize("labels", [2, 3])
+    def test_says_what_scikit_learns_says(self, labels):
+        states, label = _gaussian(labels=labels)
+        fitted = _fit(states, label)
+        theirs = LogisticRegression(C=fitted.penalty, max_iter=1000, tol=1e-3)
+        theirs.fit(states[-1], label)
+        ours = replace(fitted.probes.regression, temperature=1.0)
+        np.testing.assert_allclose(
+            np.exp(ours.log_probabilities(states[-1])),
+            theirs.predict_proba(states[-1]),
+            atol=1e-5,
+        )
+
+    def test_rules_out_a_label_that_it_has_not_seen(self):
+        states, label = _gaussian(labels=3)
+        seen = label != 1
+        regression = _fit(states[:, seen], label[seen], labels=3).probes.regression
+        assert regression.biases[1] == -np.inf
+        said = np.exp(regression.log_probabilities(states[-1]))
+        np.testing.assert_array_equal(said[:, 1], 0)
+        _linear_is_sane(regression, states[-1])
+
+    def test_that_stops_early_is_no_warning(self, monkeypatch):
+        monkeypatch.setattr("raee.probes._ITERATIONS", 1)
+        states, label = _gaussian()
+        _linear_is_sane(_fit(states, label).probes.regression, states[-1])
+
+
+def test_averages_are_means_up_to_each_depth():
+    logs = np.random.default_rng(0).normal(size=(4, 3, 2))
+    found = averages(logs)
+    for depth in range(4):
+        np.testing.assert_allclose(found[depth], sum(logs[: depth + 1]) / (depth + 1))
+
+
+class TestPrototypes:
+    def test_distances_are_those_to_the_means_of_the_other_rows(self):
+        states, label = _gaussian(rows=20, labels=3)
+        label[label == 2] = 0
+        label[4] = 2  # the only one
+        fitted = _fit(states, label, labels=4)  # and a label without rows
+        for depth in range(3):
+            x = states[depth].astype(np.float64)
+            for row in range(20):
+                others = np.arange(20) != row
+                for c in range(4):
+                    of_label = x[others & (label == c)]
+                    expected = np.inf
+                    if len(of_label):
+                        expected = np.linalg.norm(x[row] - of_label.mean(axis=0))
+                    found = fitted.left_out.prototype_distances[depth, row, c]
+                    assert found == pytest.approx(expected, abs=1e-9)
+
+    def test_are_the_labels_means_and_nothing_for_a_label_without_rows(self):
+        states, label = _gaussian(rows=40, labels=3)
+        kept = label != 1
+        sums = sums_of(states, label, 3) - sums_of(states[:, ~kept], label[~kept], 3)
+        # What rounding may leave of a label whose rows are gone is no mean.
+        sums.first[:, 1] += 1e-17
+        fitted = fit_probes("mean", sums, lambda depth: states[depth, kept], label[kept])
+        np.testing.assert_array_equal(fitted.probes.means[:, 1], 0)
+        for c in (0, 2):
+            np.testing.assert_allclose(
+                fitted.probes.means[:, c], states[:, label == c].mean(axis=1), atol=1e-6
+            )
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"),
+    [([0], 1), ([0], 2), ([1], 2), ([0, 0], 2), ([0, 1], 2), ([1, 1, 1], 2), ([0, 1, 2], 3)],
+)
+def test_very_few_rows_get_distributions_too(label, labels):
+    label = np.array(label, np.uint16)
+    states = _unit(np.random.default_rng(0).normal(size=(2, len(label), 3)))
+    fitted = _fit(states, label, labels)
+    left_out = fitted.left_out
+    for found in (*left_out.log_probabilities, *left_out.averages, left_out.regression):
+        np.testing.assert_allclose(np.exp(found).sum(axis=1), 1)
+    for linear in (*fitted.probes.maps, fitted.probes.regression):
+        assert linear.temperature > 0
+        _linear_is_sane(linear, states[0])
+    assert (left_out.prototype_distances >= 0).all()
+    for distributions, distances in zip(
+        np.exp(left_out.log_probabilities), left_out.prototype_distances, strict=True
+    ):
+        assert np.isfinite(edr(distributions, distances)).all()
+
+
+def _straight_edr(distribution, distances):
+    """DE3-BERT's indicator of one row, step by step."""
+    answer = max(range(len(distribution)), key=lambda c: distribution[c])
+    entropy = -sum(p * np.log(p) for p in distribution if p > 0) / np.log(len(distribution))
+    own = distances[answer]
+    other = min(distances[c] for c in range(len(distances)) if c != answer)
+    ratio = 0.5 * (1 + (own - other) / max(own, other))
+    return 0.0 if ratio + entropy == 0 else 2 * ratio * entropy / (ratio + entropy)
+
+
+class TestExitIndicator:
+    @settings(max_examples=60)
+    @given(
+        st.integers(2, 6),
+        st.sampled_from([0.1, 1.0, 20.0, 200.0]),
+        st.sampled_from([np.float32, np.float64]),
+        st.integers(0, 999),
+    )
+    def test_is_the_formula_and_lies_between_certain_and_uncertain(
+        self, labels, sharpness, dtype, seed
+    ):
+        generator = np.random.default_rng(seed)
+        logs = sharpness * generator.normal(size=(20, labels))
+        distributions = softmax(logs, axis=1).astype(dtype)  # with zeros where it is sharp
+        distances = generator.random((20, labels)).astype(dtype) + dtype(1e-3)
+        found = edr(distributions, distances)
+        assert ((found >= 0) & (found <= 1)).all()
+        expected = [
+            _straight_edr(p.astype(float), d.astype(float))
+            for p, d in zip(distributions, distances, strict=True)
+        ]
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+    @settings(max_examples=60)
+    @given(st.integers(2, 9), st.data())
+    def test_keeps_its_bounds_at_the_edges(self, labels, data):
+        certain = np.eye(labels)[0]
+        distribution = data.draw(st.sampled_from([np.full(labels, 1 / labels), certain]))
+        edges = st.lists(
+            st.sampled_from([0.0, 1e-15, 1.0, 2.0, np.inf]), min_size=labels, max_size=labels
+        )
+        (found,) = edr(distribution[None], np.array([data.draw(edges)]))
+        assert 0 <= found <= 1
+
+    def test_is_certain_where_there_is_one_label(self):
+        np.testing.assert_array_equal(edr(np.ones((3, 1)), np.full((3, 1), np.inf)), 0)
+
+    def test_a_label_without_rows_is_infinitely_far(self):
+        even = np.array([[0.5, 0.5, 0.0]])
+        entropy = np.log(2) / np.log(3)
+        # As the only other label it leaves no doubt; as the answer it leaves the entropy's.
+        assert edr(even[:, :2], np.array([[1.0, np.inf]])) == 0
+        own_is_far = edr(even, np.array([[np.inf, 1.0, 1.0]]))
+        assert own_is_far == pytest.approx(2 * entropy / (1 + entropy))
+        further = edr(even, np.array([[1.0, 2.0, np.inf]]))
+        assert further == pytest.approx(2 * 0.25 * entropy / (0.25 + entropy))
+
+
+class TestBeyondNoise:
+    @settings(max_examples=60)
+    @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 5))
+    def test_is_the_exact_paired_test(self, wins, losses, both):
+        ours = np.repeat([True, False, True], [wins, losses, both])
+        theirs = np.repeat([False, True, True], [wins, losses, both])
+        expected = False
+        if wins + losses:
+            test = binomtest(wins, wins + losses, alternative="greater")
+            expected = bool(test.pvalue < NOISE_LEVEL)
+        assert better_beyond_noise(ours, theirs) is expected
+
+    def test_rarely_prefers_one_of_two_equals(self):
+        generator = np.random.default_rng(0)
+        draws, rows = 1_000, 300
+        # Both are right on 70 % of the rows, mostly on the same ones.
+        same = generator.random((draws, rows)) < 0.8
+        right = generator.random((3, draws, rows)) < 0.7
+        ours, theirs = np.where(same, right[0], right[1]), np.where(same, right[0], right[2])
+        rate = np.mean([better_beyond_noise(a, b) for a, b in zip(ours, theirs, strict=True)])
+        assert rate <= NOISE_LEVEL + 3 * np.sqrt(NOISE_LEVEL * (1 - NOISE_LEVEL) / draws)
+        better = theirs | (generator.random((draws, rows)) < 0.2)
+        assert (
+            np.mean([better_beyond_noise(a, b) for a, b in zip(better, theirs, strict=True)]) > 0.99
+        )

@@ -9,7 +9,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raee.config import PAPER_NEIGHBOURS, RetrievalPolicy, RunnablePolicy
+from raee.config import (
+    PAPER_NEIGHBOURS,
+    FarSpec,
+    RetrievalPolicy,
+    RunnablePolicy,
+    TunedPolicy,
+)
 from raee.errors import InputError
 from raee.exits import Entries, Neighbours
 from raee.index import Index, new_index
@@ -18,14 +24,16 @@ from raee.probes import better_beyond_noise
 from raee.pruning import NEIGHBOURS, keep_rows, values
 from raee.readers import vote
 from raee.replay import Trial, figures, replay
+from raee.shift import far_distance
 from raee.tuning import NEIGHBOURS as PLANNED_ON
 from raee.tuning import halves
 from storage.aliases import resolve_version
 from storage.parquet import list_column, part_name, read_table, write_table
-from storage.store import FileRecord
+from storage.store import FileRecord, Folder
 from storage.versions import (
     CENTRE,
     PROBES,
+    REPORT,
     Manifest,
     index_path,
     new_version_id,
@@ -35,8 +43,11 @@ from storage.versions import (
 )
 from tasks.database import Readings, load_readings
 from tasks.job import Job
-from tasks.policies import runnable, tuning_of
+from tasks.policies import compared, runnable, tuning_of
 from tasks.progress import advance, stage
+from tasks.report.data import gather
+from tasks.report.page import render
+from tasks.reporting import parent_of, texts_of
 
 logger = logging.getLogger("raee")
 
@@ -55,8 +66,12 @@ class _Pruned:
     indexes: tuple[Index, ...]
     entries: Entries
     """All rows', with the votes that the kept ones cast."""
-    trial: Trial
-    """The rows of all that it is judged on, with their neighbours among the kept ones."""
+    neighbours: Neighbours
+    """All rows' among the kept ones."""
+
+    def trial(self, rows: NDArray[np.int64]) -> Trial:
+        """Some of all rows, as the pruned database answers them."""
+        return Trial(self.entries, rows, self.neighbours[rows])
 
 
 def prune_version(store: str, name: str, version: str | None) -> tuple[str | None, dict[str, Any]]:
@@ -68,6 +83,8 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
     Raises InputError where there is no such version.
     """
     parent = load_readings(store, name, resolve_version(store, name, version))
+    if parent.manifest.tuning is None:
+        raise InputError(f"{parent.where} was built without tuning; build it anew to prune it")
     if parent.manifest.pruned is not None:
         raise InputError(f"{parent.where} is pruned already; prune {parent.manifest.parent} anew")
     policies = _policies(parent)
@@ -82,8 +99,9 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
     before = {n: replay(p, whole) for n, p in policies.items()}
     with stage("prune", len(SHARES)):
         for share in SHARES:
-            pruned = _without(parent, keep_rows(worth, entries.label, share), complete)
-            after = {n: replay(p, pruned.trial) for n, p in policies.items()}
+            pruned = _without(parent, keep_rows(worth, entries.label, share))
+            trial = pruned.trial(complete)
+            after = {n: replay(p, trial) for n, p in policies.items()}
             advance(1)
             label = whole.label
             if any(_costs(before[n].answers == label, after[n].answers == label) for n in policies):
@@ -94,7 +112,7 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
                 "rows_before": len(entries),
                 "rows_after": len(pruned.kept),
                 "before": {n: figures(r, whole) for n, r in before.items()},
-                "after": {n: figures(r, pruned.trial) for n, r in after.items()},
+                "after": {n: figures(r, trial) for n, r in after.items()},
             }
             return _publish(store, parent, pruned, account), account
     return None, {"of": parent.manifest.id, "rows_before": len(entries)}
@@ -118,7 +136,7 @@ def _policies(readings: Readings) -> dict[str, RunnablePolicy]:
     return {"retrieval": RetrievalPolicy(), job.policy.name: own}
 
 
-def _without(parent: Readings, kept: NDArray[np.int64], judged: NDArray[np.int64]) -> _Pruned:
+def _without(parent: Readings, kept: NDArray[np.int64]) -> _Pruned:
     entries = parent.entries
     answers, confidences = entries.answers.copy(), entries.confidences.copy()
     indexes, first = [], None
@@ -132,7 +150,7 @@ def _without(parent: Readings, kept: NDArray[np.int64], judged: NDArray[np.int64
         first = found if first is None else first
     assert first is not None, "a version has a key"
     changed = replace(entries, answers=answers, confidences=confidences)
-    return _Pruned(kept, tuple(indexes), changed, Trial(changed, judged, first[judged]))
+    return _Pruned(kept, tuple(indexes), changed, first)
 
 
 def _search(index: Index, smaller: Index, kept: NDArray[np.int64], rows: int) -> Neighbours:
@@ -174,6 +192,7 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
         columns["nearest_distance"] = pa.array(nearest.distances[here, 0], pa.float32())
         files.append(write_table(folder, f"entries/{part_name(number)}", pa.table(columns)))
         begun += len(table)
+    files.append(_write_report(parent, pruned, folder, version, nearest.distances[:, 0]))
     child = manifest.model_copy(
         update={
             "id": version,
@@ -187,3 +206,38 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
     )
     publish(folder, Manifest.model_validate(child.model_dump()))
     return version
+
+
+def _write_report(
+    parent: Readings,
+    pruned: _Pruned,
+    folder: Folder,
+    version: str,
+    nearest: NDArray[np.float32],
+) -> FileRecord:
+    """The child's report: on all of the parent's rows, as the kept ones answer them."""
+    manifest = parent.manifest
+    job, tuning = Job.model_validate(manifest.job), tuning_of(manifest)
+    assert tuning is not None, "a version without tuning is not pruned"
+    page = render(
+        gather(
+            name=manifest.name,
+            version=version,
+            created_at=datetime.now(UTC),
+            trial=pruned.trial(parent.entries.complete),
+            tuning=tuning,
+            policies={
+                "tuned": tuning.pick(TunedPolicy()).policy,
+                **compared(job.policy, tuning, manifest.exits, parent.where),
+            },
+            costs=parent.costs,
+            nearest=nearest,
+            far_distance=far_distance(nearest, (job.far or FarSpec()).quantile),
+            growth={},
+            texts=texts_of(parent.folder, parent.parts) if job.keep_text else None,
+            parent=parent_of(manifest),
+        )
+    )
+    with folder.create(REPORT) as file:
+        file.write(page.encode())
+    return file.record()

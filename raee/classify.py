@@ -43,7 +43,8 @@ class Predictions:
     layers: NDArray[np.int64]
     """(rows,) backbone layers run."""
     nearest: NDArray[np.float32]
-    """(rows,) squared L2 distance to the nearest key; NaN where no neighbour was asked."""
+    """(rows,) squared L2 distance to the nearest row by the first key; NaN where that was not
+    asked."""
     far: NDArray[np.bool_]
     """(rows,) True where that is farther than the database's own rows lie from each other."""
     cut: NDArray[np.bool_]
@@ -138,7 +139,6 @@ class _Run:
             # Not an average over depths: every row would be read at all of them for the few.
             full = [i for i in entries.at_full_depth if entries.exits[i].reader != "probes"]
             far_exit = entries.best(full)
-            uses = [*uses, far_exit]
         return cls(
             database=database,
             spec=spec,

@@ -87,7 +87,16 @@ class Entries:
     @cached_property
     def rates(self) -> NDArray[np.float64]:
         """(exits,) share of the complete rows on which each exit is right; 0 without any."""
-        return self.right[self.complete].sum(axis=0) / max(len(self.complete), 1)
+        return self._hits / max(len(self.complete), 1)
+
+    def rates_without(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(rows, exits) the rates on all complete rows but one: each of these in its turn."""
+        counts = np.isin(rows, self.complete)[:, None]
+        return (self._hits - self.right[rows] * counts) / np.maximum(len(self.complete) - counts, 1)
+
+    @cached_property
+    def _hits(self) -> NDArray[np.int64]:
+        return self.right[self.complete].sum(axis=0)
 
     @cached_property
     def depths(self) -> NDArray[np.int64]:
@@ -144,13 +153,16 @@ class Neighbours:
     """(queries, k) places in the database; -1 where the database has fewer than k rows."""
     distances: NDArray[np.float32]
     """(queries, k) squared L2; inf where there is no neighbour."""
+    own: NDArray[np.int64] | None = None
+    """(queries,) the database row that each query is, and did not find; None where it is none."""
 
     def first(self, k: int) -> "Neighbours":
         """The k nearest of them."""
-        return Neighbours(self.rows[:, :k], self.distances[:, :k])
+        return Neighbours(self.rows[:, :k], self.distances[:, :k], self.own)
 
     def __getitem__(self, queries: NDArray | slice) -> "Neighbours":
-        return Neighbours(self.rows[queries], self.distances[queries])
+        own = None if self.own is None else self.own[queries]
+        return Neighbours(self.rows[queries], self.distances[queries], own)
 
 
 _NEAREST = 1e-12

@@ -67,7 +67,7 @@ class Index:
             found, squared = self._nearest(np.asarray(queries[some], dtype=np.float32), k, but)
             rows[some, : found.shape[1]] = found
             distances[some, : found.shape[1]] = squared
-        return Neighbours(rows, distances)
+        return Neighbours(rows, distances, exclude)
 
     def _nearest(
         self, queries: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None

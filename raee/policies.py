@@ -104,8 +104,8 @@ def kernel_scores(
 
     Neighbour i at squared distance d_i weighs w_i = exp(-d_i / (bandwidth mean d)).
     P[e] = (sum_i w_i right_i[e] + smoothing rate[e]) / (sum_i w_i + smoothing), with rate[e] the
-    share of the database's rows on which e is right; score[e] = P[e] - cost depth[e] / depths.
-    Neighbours whose exits were not all read count for nothing.
+    share of the database's rows on which e is right, a query that is one of them left out; score[e]
+    = P[e] - cost depth[e] / depths.  Neighbours whose exits were not all read count for nothing.
     """
     places = kernel_exits(spec, entries)
     nearest = neighbours.first(spec.k)
@@ -117,7 +117,9 @@ def kernel_scores(
     scale = spec.bandwidth * distances.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
     weights = np.exp(-distances / np.maximum(scale, 1e-12)[:, None]) * there
     said = np.einsum("qk,qke->qe", weights, entries.right[:, places][rows].astype(np.float64))
-    chance = (said + spec.smoothing * entries.rates[places]) / (
+    own = neighbours.own
+    rates = entries.rates[None] if own is None else entries.rates_without(own)
+    chance = (said + spec.smoothing * rates[:, places]) / (
         weights.sum(axis=1, keepdims=True) + spec.smoothing
     )
     share = entries.depths[places] / max(entries.exits[entries.full].depth, 1)

@@ -33,7 +33,6 @@ def promote_if_as_good(job: Job, version: str) -> str:
     current = aliases(job.store, job.name).get(DEFAULT_ALIAS)
     if current == version:
         return f"{DEFAULT_ALIAS} points at {version} already"
-    found: dict[str, Any] = {"p_value": 1.0, "how": "there was none before"}
     new = load_readings(job.store, job.name, version)
     try:
         runnable(job.policy, tuning_of(new.manifest), new.where)
@@ -41,19 +40,24 @@ def promote_if_as_good(job: Job, version: str) -> str:
         said = f"{version} stays unpromoted: its own policy cannot be met: {error}"
         logger.warning("%s", said)
         return said
+    how = "there was none before"
     if current is not None:
-        found = compare(new, load_readings(job.store, job.name, current))
-        if found["p_value"] < LEVEL:
-            said = (
-                f"{version} stays unpromoted: it is worse than {DEFAULT_ALIAS} ({current}) beyond "
-                f"noise: {found['how']}, p = {found['p_value']:.2g}, below {LEVEL}"
-            )
-            logger.warning("%s", said)
-            return said
+        try:
+            found = compare(new, load_readings(job.store, job.name, current))
+        except InputError as error:  # what does not run has nothing to lose to a version that does
+            how = f"the one before cannot be run: {error}"
+        else:
+            how = f"{found['how']}, p = {found['p_value']:.2g}"
+            if found["p_value"] < LEVEL:
+                said = (
+                    f"{version} stays unpromoted: it is worse than {DEFAULT_ALIAS} ({current}) "
+                    f"beyond noise: {how}, below {LEVEL}"
+                )
+                logger.warning("%s", said)
+                return said
+            how += f", not below {LEVEL}"
     promote(job.store, job.name, version, DEFAULT_ALIAS)
-    said = f"{DEFAULT_ALIAS} now points at {version}: {found['how']}"
-    if current is not None:
-        said += f", p = {found['p_value']:.2g}, not below {LEVEL}"
+    said = f"{DEFAULT_ALIAS} now points at {version}: {how}"
     logger.info("%s", said)
     return said
 

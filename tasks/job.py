@@ -5,6 +5,7 @@ Light on purpose: a command reads its job before anything heavy is imported.
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -88,7 +89,8 @@ def load_job(path: str) -> Job:
     if not isinstance(values, dict):
         raise InputError(f"{path}: a job file is a mapping of keys such as name, store, corpus")
     try:
-        return Job.model_validate(_expand(values, path, ""))
+        values = _expand(values, path, "")
+        return Job.model_validate(values)
     except ValidationError as error:
         # A mapping was never meant to be the string that a prompt could be instead.
         faults = [
@@ -96,15 +98,17 @@ def load_job(path: str) -> Job:
             for e in error.errors()
             if e["loc"][1:] != ("str",) or not isinstance(e["input"], dict)
         ]
-        raise InputError(f"{path}: {'; '.join(map(_line, faults))}") from error
+        lines = [_line(fault, values) for fault in faults]
+        raise InputError(f"{path}: {'; '.join(lines)}") from error
 
 
 def validated_policy(name: str) -> PolicySpec:
     """A policy by its name.  Raises InputError for one that is not there."""
+    values = {"policy": name}
     try:
-        return _PolicyName.model_validate({"policy": name}).policy
+        return _PolicyName.model_validate(values).policy
     except ValidationError as error:
-        raise InputError(_line(error.errors()[0])) from error
+        raise InputError(_line(error.errors()[0], values)) from error
 
 
 class _PolicyName(Settings):
@@ -130,12 +134,9 @@ def _expand(value: Any, path: str, key: str) -> Any:
     return _VARIABLE.sub(from_environment, value)
 
 
-def _line(error: Any) -> str:
-    """One of pydantic's errors as a clause: the key, and what is wrong."""
-    loc = list(error["loc"])
-    if loc[0] in ("prompt", "policy", "shard_rows"):
-        del loc[1:2]  # the branch of a union that pydantic tried; a user wrote only keys
-    key = ".".join(map(str, loc))
+def _line(error: Any, values: dict[str, Any]) -> str:
+    """One of pydantic's errors on some values as a clause: the key, and what is wrong."""
+    key = ".".join(_keys(error["loc"], values, error["type"] == "missing"))
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if error["type"] == "missing":
@@ -146,3 +147,14 @@ def _line(error: Any) -> str:
         return f"{key}: {error['input']['name']!r} is none of {error['ctx']['expected_tags']}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]} (it is {error['input']!r})"
+
+
+def _keys(loc: Sequence[str | int], value: Any, last_is_missing: bool) -> Iterator[str]:
+    """The keys in an error's place; a user wrote no name of a union's branch that was tried."""
+    for number, part in enumerate(loc, 1):
+        in_list = isinstance(value, list) and isinstance(part, int)
+        if in_list or (isinstance(value, dict) and part in value):
+            value = value[part]
+        elif not (last_is_missing and number == len(loc)):
+            continue
+        yield str(part)

@@ -96,12 +96,15 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
     worth = values(found.first(NEIGHBOURS)[valued], entries.label, valued)
     complete = np.intersect1d(entries.complete, judged)
     whole = Trial(entries, complete, found[complete])
-    before = {n: replay(p, whole) for n, p in policies.items()}
+    before = {n: replay(p, whole, parent.costs) for n, p in policies.items()}
     with stage("prune", len(SHARES)):
         for share in SHARES:
-            pruned = _without(parent, keep_rows(worth, entries.label, share))
+            kept = keep_rows(worth, entries.label, share)
+            if len(kept) == len(entries):  # no label has so many rows that one is this share
+                break
+            pruned = _without(parent, kept)
             trial = pruned.trial(complete)
-            after = {n: replay(p, trial) for n, p in policies.items()}
+            after = {n: replay(p, trial, parent.costs) for n, p in policies.items()}
             advance(1)
             label = whole.label
             if any(_costs(before[n].answers == label, after[n].answers == label) for n in policies):
@@ -159,7 +162,8 @@ def _search(index: Index, smaller: Index, kept: NDArray[np.int64], rows: int) ->
     own = np.full(rows, -2)
     own[kept] = np.arange(len(kept))
     found = smaller.search(index.keys(0, rows), PLANNED_ON, exclude=own)
-    return Neighbours(np.where(found.rows < 0, -1, kept[found.rows]), found.distances)
+    places = np.where(found.rows < 0, -1, kept[found.rows])
+    return Neighbours(places, found.distances, np.arange(rows))
 
 
 def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, Any]) -> str:

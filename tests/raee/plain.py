@@ -17,9 +17,9 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 class Plain:
     """A model with all its hidden states."""
 
-    def __init__(self, folder: Path, masked_lm: bool) -> None:
+    def __init__(self, folder: Path, masked_lm: bool, dtype: torch.dtype = torch.float32) -> None:
         auto = AutoModelForMaskedLM if masked_lm else AutoModel
-        self.model = auto.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = auto.from_pretrained(folder, dtype=dtype).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
     @torch.no_grad()
@@ -38,7 +38,7 @@ class Plain:
     def mask_distribution(self, text: str, words: Sequence[str]) -> NDArray[np.float32]:
         """(depths, words): the head's distribution over words at the text's one mask token."""
         tokens = [self._token(word) for word in words]
-        place = self._ids(text)[0].tolist().index(self.tokenizer.mask_token_id)
+        place = self._mask_place(text)
         logits = _head(self.model, self.hidden_states(text))[:, place]
         # The head, applied from outside, is the model's own.
         own = self._output(text).logits[0, place]
@@ -53,6 +53,10 @@ class Plain:
         states = self.hidden_states(text)
         return normalize(states[:, 0] if cls else states.mean(dim=1), dim=1)
 
+    def mask_states(self, text: str) -> Tensor:
+        """(depths, hidden): the unit vector of the text's one mask token at each depth."""
+        return normalize(self.hidden_states(text)[:, self._mask_place(text)], dim=1)
+
     def cosine_distribution(
         self, texts: Sequence[str], descriptions: Sequence[str], centre: Tensor, cls: bool = False
     ) -> NDArray[np.float32]:
@@ -65,6 +69,9 @@ class Plain:
         of_texts = normalize(of_texts - centre[:, None], dim=2)
         of_labels = normalize(of_labels - centre[:, None], dim=2)
         return (20 * of_texts @ of_labels.transpose(1, 2)).softmax(dim=2).numpy()
+
+    def _mask_place(self, text: str) -> int:
+        return self._ids(text)[0].tolist().index(self.tokenizer.mask_token_id)
 
     def _ids(self, text: str) -> Tensor:
         return self.tokenizer(text, return_tensors="pt")["input_ids"]

@@ -1,5 +1,7 @@
 """Policies say at which exit a row answers, as DESIGN.md section 2 and the paper say it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,40 +10,31 @@ from hypothesis.extra.numpy import arrays
 
 from raee.config import (
     CascadePolicy,
+    De3Policy,
     FixedPolicy,
     FullPolicy,
+    KernelPolicy,
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.exits import Entries, Neighbours, exits_of
+from raee.exits import Neighbours, exits_of, swept_exits
 from raee.index import new_index
 from raee.policies import (
     NO_NEIGHBOURS,
-    best_head,
+    POLICIES,
+    Stepwise,
     cascade,
+    exits_used,
     fixed,
     full,
-    heads_from,
     layers_of,
     neighbours_planned_on,
     raee,
+    raee_scores,
     retrieval,
 )
+from tests.raee.entries import entries_of, saying
 from tests.raee.errors import refused
-
-
-def _entries(label, answers, confidences, key_depth=0) -> Entries:
-    """Entries of head exits, with a vote that is right and sure: the rule must not look at it."""
-    label = np.array(label, np.uint16)
-    heads = np.array(answers, np.uint16)
-    sure = np.array(confidences, np.float32)
-    return Entries(
-        exits=exits_of(heads.shape[1] - 1, key_depth),
-        labels=("a", "b", "c"),
-        label=label,
-        answers=np.column_stack([heads, label]),
-        confidences=np.column_stack([sure, np.ones(len(label), np.float32)]),
-    )
 
 
 def _straight_scores(spec, label, answers, confidences, rows, distances) -> list[float]:
@@ -92,12 +85,14 @@ def test_raee_is_the_papers_rule_written_with_loops(spec, database, data):
     index = new_index(1)
     index.add(keys)
     found = index.search(queries, spec.k)
-    plan = raee(spec, _entries(label, answers, confidences), found)
+    entries = entries_of(label, answers, confidences)
+    plan, found_scores = raee(spec, entries, found), raee_scores(spec, entries, found)
     for query in range(3):
         scores = _straight_scores(
             spec, label, answers, confidences, found.rows[query], found.distances[query]
         )
         assert all(np.isfinite(scores))
+        assert found_scores[query].tolist() == scores
         none = max(scores) == 0
         assert plan[query] == (len(scores) - 1 if none else scores.index(max(scores)))
 
@@ -109,7 +104,7 @@ def test_raees_exit_has_the_highest_score_at_any_distances(spec, database, data)
     distances = data.draw(st.lists(st.floats(0, 4, width=32), min_size=n, max_size=n))
     rows = data.draw(st.permutations(range(n)))
     found = Neighbours(np.array([rows]), np.array([sorted(distances)], np.float32))
-    (place,) = raee(spec, _entries(label, answers, confidences), found)
+    (place,) = raee(spec, entries_of(label, answers, confidences), found)
     scores = _straight_scores(spec, label, answers, confidences, rows, found.distances[0])
     assert scores[place] >= max(scores) * (1 - 1e-9)
 
@@ -127,25 +122,25 @@ def _one_neighbour(entries, spec=None, distance=1.0):
 def test_a_right_exit_of_just_the_threshold_counts(first, place):
     # Depth 0 counts alone where it reaches the threshold: as entries store it, in float32, where
     # 0.9 is a little less than 0.9.  Otherwise depth 1 counts too, and its sum is higher.
-    entries = _entries([0, 0], [[0, 0], [1, 0]], [[first, 0.85], [1, 0.89]])
+    entries = entries_of([0, 0], [[0, 0], [1, 0]], [[first, 0.85], [1, 0.89]])
     found = Neighbours(np.array([[0, 1]]), np.ones((1, 2), np.float32))
     assert raee(RaeePolicy(threshold=0.9), entries, found).tolist() == [place]
 
 
 def test_a_wrong_exit_never_counts_however_sure_it_is():
-    assert _one_neighbour(_entries([0], [[1, 0, 1]], [[1.0, 0.4, 1.0]])) == 1
+    assert _one_neighbour(entries_of([0], [[1, 0, 1]], [[1.0, 0.4, 1.0]])) == 1
 
 
 def test_where_no_exit_is_right_the_row_runs_all_layers():
-    assert _one_neighbour(_entries([0], [[1, 1, 1]], [[0.9, 0.5, 0.6]])) == 2
+    assert _one_neighbour(entries_of([0], [[1, 1, 1]], [[0.9, 0.5, 0.6]])) == 2
 
 
 def test_of_equal_scores_the_lower_depth_wins():
-    assert _one_neighbour(_entries([0], [[1, 0, 0, 0]], [[1.0, 0.95, 0.95, 0.95]])) == 1
+    assert _one_neighbour(entries_of([0], [[1, 0, 0, 0]], [[1.0, 0.95, 0.95, 0.95]])) == 1
 
 
 def test_only_the_top_right_exits_count_where_none_is_sure():
-    entries = _entries(
+    entries = entries_of(
         [0, 0], [[0, 0, 0, 0], [0, 1, 1, 1]], [[0.5, 0.6, 0.7, 0.8], [0.89, 1, 1, 1]]
     )
     found = Neighbours(np.array([[0, 1]]), np.array([[1.0, 2.0]], np.float32))
@@ -155,71 +150,149 @@ def test_only_the_top_right_exits_count_where_none_is_sure():
 
 
 def test_an_exact_duplicate_decides_alone():
-    entries = _entries([0] * 3, [[0, 1, 1], [1, 0, 1], [1, 0, 1]], [[0.5, 1, 1]] + [[1, 1, 1]] * 2)
+    entries = entries_of(
+        [0] * 3, [[0, 1, 1], [1, 0, 1], [1, 0, 1]], [[0.5, 1, 1]] + [[1, 1, 1]] * 2
+    )
     found = Neighbours(np.array([[0, 1, 2]]), np.array([[0, 1e-6, 1e-6]], np.float32))
     assert raee(RaeePolicy(), entries, found).tolist() == [0]
 
 
 def test_only_k_neighbours_are_asked():
-    entries = _entries([0] * 3, [[1, 0], [0, 1], [0, 1]], [[1, 1]] * 3)
+    entries = entries_of([0] * 3, [[1, 0], [0, 1], [0, 1]], [[1, 1]] * 3)
     found = Neighbours(np.array([[0, 1, 2]]), np.array([[1, 1, 1]], np.float32))
     assert raee(RaeePolicy(k=1), entries, found).tolist() == [1]
     assert raee(RaeePolicy(k=3), entries, found).tolist() == [0]
 
 
 def test_full_is_the_deepest_head():
-    entries = _entries([0], [[0, 1, 1]], [[1, 1, 1]])
+    entries = entries_of([0], [[0, 1, 1]], [[1, 1, 1]])
     assert full(FullPolicy(), entries, NO_NEIGHBOURS).tolist() == [2]
 
 
-def test_retrieval_is_the_vote():
-    entries = _entries([0], [[0, 1]], [[1, 1]], key_depth=1)
+def test_retrieval_is_the_vote_that_is_right_most_often():
+    entries = entries_of([0, 0], [[0, 1, 0]] * 2, np.ones((2, 3)), key_depths=(0, 1, 2))
+    entries = saying(entries, {"vote@0": ([0, 1], [1, 1])})
     (place,) = retrieval(RetrievalPolicy(), entries, NO_NEIGHBOURS)
-    assert str(entries.exits[place]) == "vote@1"
+    assert str(entries.exits[place]) == "vote@1"  # of equals the shallower
+
+
+def test_retrieval_is_the_vote_that_is_named():
+    entries = entries_of([0], [[0, 1, 0]], [[1, 1, 1]], key_depths=(0, 2))
+    (place,) = retrieval(RetrievalPolicy(exit="vote@2"), entries, NO_NEIGHBOURS)
+    assert str(entries.exits[place]) == "vote@2"
+    with refused(r"policy\.exit 'probe@1' is no vote"):
+        retrieval(RetrievalPolicy(exit="probe@1"), entries, NO_NEIGHBOURS)
+    with refused(r"exit 'vote@1' is not in the database"):
+        retrieval(RetrievalPolicy(exit="vote@1"), entries, NO_NEIGHBOURS)
 
 
 def test_fixed_is_the_exit_that_is_named():
-    entries = _entries([0], [[0, 1, 1]], [[1, 1, 1]])
-    assert fixed(FixedPolicy(exit="head@1"), entries, NO_NEIGHBOURS).tolist() == [1]
+    entries = entries_of([0], [[0, 1, 1]], [[1, 1, 1]])
+    for name in ("head@1", "vote@0", "probe@2", "probes@1", "de3@0", "logistic@2"):
+        (place,) = fixed(FixedPolicy(exit=name), entries, NO_NEIGHBOURS)
+        assert str(entries.exits[place]) == name
     with refused(r"exit 'head@7' is not in the database; it has head@0, head@1, head@2, vote@0"):
         fixed(FixedPolicy(exit="head@7"), entries, NO_NEIGHBOURS)
 
 
-def test_the_best_head_is_the_one_that_is_right_most_often():
-    entries = _entries([0, 1, 1], [[0, 0, 0], [0, 1, 1], [0, 1, 1]], np.ones((3, 3)))
-    assert best_head(entries) == 1  # of equals the shallower; the vote is no head
-    assert fixed(FixedPolicy(), entries, NO_NEIGHBOURS).tolist() == [1]
+def test_fixed_is_the_exit_that_is_right_most_often_where_none_is_named():
+    wrong = {f"{e}": ([1, 1, 1], [1, 1, 1]) for e in exits_of(2, (0,)) if e.reader != "de3"}
+    entries = saying(entries_of([0] * 3, [[0] * 3] * 3, np.ones((3, 3))), wrong)
+    entries = saying(entries, {name: ([0, 0, 1], [1, 1, 1]) for name in ("probe@1", "head@2")})
+    (place,) = fixed(FixedPolicy(), entries, NO_NEIGHBOURS)
+    # Of equals the shallower; `de3` is always right here, but it answers as the probe does.
+    assert str(entries.exits[place]) == "probe@1"
+
+
+def _exits_asked(spec, entries) -> list[str]:
+    policy = POLICIES[spec.name]
+    assert isinstance(policy, Stepwise)
+    return [str(entries.exits[i]) for i in policy.checkpoints(spec, entries)]
+
+
+ASKED = entries_of([0], [[0, 1, 1, 0]], [[1, 1, 1, 1]], key_depths=(0, 2))
 
 
 def test_a_cascade_leaves_at_just_its_threshold():
     confidence = np.array([0.9, 0.91, 0.89], np.float32)
-    assert cascade(CascadePolicy(threshold=0.9), confidence).tolist() == [True, True, False]
+    assert cascade(CascadePolicy(threshold=0.9), 3, confidence).tolist() == [True, True, False]
 
 
-def test_a_cascade_asks_the_heads_from_its_first_depth_on():
-    entries = _entries([0], [[0, 1, 1, 0]], [[1, 1, 1, 1]])
-    assert heads_from(CascadePolicy(first=2), entries) == [2, 3]
-    assert heads_from(CascadePolicy(first=3), entries) == [3]
+def test_a_cascade_has_a_threshold_for_each_depth():
+    spec = CascadePolicy(threshold=(0.2, 0.9, 0.5), first=1, last=3)
+    confidence = np.array([0.1, 0.4, 0.6, 0.95], np.float32)
+    left = [cascade(spec, depth, confidence).tolist() for depth in (1, 2, 3)]
+    assert left == [
+        [False, True, True, True],
+        [False, False, False, True],
+        [False, False] + [True] * 2,
+    ]
+
+
+def test_a_cascade_asks_its_readers_by_depth_and_at_a_depth_in_the_order_given():
+    spec = CascadePolicy(readers=("vote", "probe"))
+    asked = ["vote@0", "probe@0", "probe@1", "vote@2", "probe@2", "probe@3"]
+    assert _exits_asked(spec, ASKED) == asked
+    spec = CascadePolicy(readers=("probes", "vote", "head"), first=1, last=2)
+    asked = ["probes@1", "head@1", "probes@2", "vote@2", "head@2"]
+    assert _exits_asked(spec, ASKED) == asked
+
+
+def test_a_cascade_asks_from_its_first_depth_to_its_last():
+    assert _exits_asked(CascadePolicy(first=2), ASKED) == ["probe@2", "probe@3"]
+    assert _exits_asked(CascadePolicy(last=1), ASKED) == ["probe@0", "probe@1"]
+    assert _exits_asked(CascadePolicy(first=3, last=3), ASKED) == ["probe@3"]
+    assert _exits_asked(De3Policy(first=2), ASKED) == ["de3@2", "de3@3"]
     with refused(r"policy\.first 4 is deeper than the backbone \(3 layers\)"):
-        heads_from(CascadePolicy(first=4), entries)
+        _exits_asked(CascadePolicy(first=4), ASKED)
+    with refused(r"policy\.last 4 is deeper than the backbone \(3 layers\)"):
+        _exits_asked(De3Policy(last=4), ASKED)
+
+
+def test_a_cascade_that_has_nobody_to_ask_is_refused():
+    with refused("has no exit of the readers vote from depth 3 to 3"):
+        _exits_asked(CascadePolicy(readers=("vote",), first=3), ASKED)
+    swept = replace(ASKED, exits=swept_exits(3, (0, 2)))
+    with refused("has no exit of the readers probe from depth 0 to 3"):
+        _exits_asked(CascadePolicy(), swept)
 
 
 @pytest.mark.parametrize(
     ("spec", "layers"),
     [
         (RaeePolicy(), [2, 2, 3, 2]),  # its neighbours are known at depth 2
+        (KernelPolicy(), [2, 2, 3, 2]),
         (CascadePolicy(), [0, 1, 3, 2]),
+        (De3Policy(), [0, 1, 3, 2]),
         (FixedPolicy(exit="head@0"), [0, 1, 3, 2]),
         (RetrievalPolicy(), [0, 1, 3, 2]),
     ],
 )
 def test_a_row_that_waited_for_its_neighbours_has_run_the_keys_layers(spec, layers):
-    entries = _entries([0], [[0, 1, 1, 0]], [[1, 1, 1, 1]], key_depth=2)
-    exits = np.array([0, 1, 3, entries.vote])
-    assert layers_of(spec, entries, exits, key_depth=2).tolist() == layers
+    entries = entries_of([0], [[0, 1, 1, 0]], [[1, 1, 1, 1]], key_depths=(2, 3))
+    exits = np.array([0, 1, 3, entries.place_of("vote@2")])
+    assert layers_of(spec, entries, exits).tolist() == layers
 
 
-def test_only_raee_plans_on_neighbours():
+def test_only_raee_and_kernel_plan_on_neighbours():
     assert neighbours_planned_on(RaeePolicy(k=7)) == 7
-    others = (FullPolicy(), FixedPolicy(), RetrievalPolicy(), CascadePolicy())
-    assert [neighbours_planned_on(spec) for spec in others] == [0] * 4
+    assert neighbours_planned_on(KernelPolicy(k=9)) == 9
+    others = (FullPolicy(), FixedPolicy(), RetrievalPolicy(), CascadePolicy(), De3Policy())
+    assert [neighbours_planned_on(spec) for spec in others] == [0] * 5
+
+
+@pytest.mark.parametrize(
+    ("spec", "used"),
+    [
+        (FullPolicy(), ["head@3"]),
+        (FixedPolicy(exit="probes@1"), ["probes@1"]),
+        (RetrievalPolicy(exit="vote@2"), ["vote@2"]),
+        (RaeePolicy(), ["head@0", "head@1", "head@2", "head@3"]),
+        (KernelPolicy(readers=("vote", "logistic")), ["vote@0", "vote@2", "logistic@3"]),
+        (CascadePolicy(readers=("vote", "head"), first=2), ["vote@2", "head@2", "head@3"]),
+        (De3Policy(last=1), ["de3@0", "de3@1"]),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_exits_that_a_policy_may_read_are_known_before_it_runs(spec, used):
+    assert [str(ASKED.exits[i]) for i in exits_used(spec, ASKED)] == used

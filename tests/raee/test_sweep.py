@@ -55,14 +55,21 @@ def test_the_key_is_the_mean_of_the_layers_states_over_real_tokens(swept, plain_
     mask = plain.tokenizer.mask_token
     means = [plain.hidden_states(prompt.render(text, mask))[layer].mean(dim=0) for text in TEXTS]
     expected = normalize(torch.stack(means), dim=1).numpy()
-    keys = swept(name, key=KeySpec(layer=layer)).keys
+    (keys,) = swept(name, key=KeySpec(layer=layer)).keys
     np.testing.assert_allclose(keys, expected, atol=1e-5)
     assert len(np.unique(keys.round(4), axis=0)) == len(TEXTS)
 
 
+@pytest.mark.parametrize("name", ["modernbert", "bert-encoder"])
+def test_several_keys_are_those_of_their_layers(swept, name):
+    keys = swept(name, key=KeySpec(layers=(0, 2, LAYERS))).keys
+    for own, layer in zip(keys, (0, 2, LAYERS), strict=True):
+        np.testing.assert_array_equal(own, swept(name, key=KeySpec(layer=layer)).keys[0])
+
+
 def test_a_retrievers_keys_are_its_embeddings_of_the_bare_text(swept, backbone_of, plain_of):
     retriever = backbone_of("mpnet-encoder")
-    keys = swept("bert", key=KeySpec(model="mpnet"), retriever=retriever).keys
+    (keys,) = swept("bert", key=KeySpec(model="mpnet"), retriever=retriever).keys
     expected = torch.stack([plain_of("mpnet-encoder").embeddings(text)[-1] for text in TEXTS])
     np.testing.assert_allclose(keys, expected.numpy(), atol=1e-5)
 
@@ -72,7 +79,7 @@ def test_a_second_sweep_gives_the_same_bytes(swept, name):
     first, second = swept(name), swept(name)
     assert first.answers.tobytes() == second.answers.tobytes()
     assert first.confidences.tobytes() == second.confidences.tobytes()
-    assert first.keys.tobytes() == second.keys.tobytes()
+    assert first.keys[0].tobytes() == second.keys[0].tobytes()
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -84,8 +91,8 @@ def test_a_rows_reading_does_not_depend_on_its_shard(swept, name):
         confidences = np.concatenate([shard.confidences for shard in shards])
         assert (answers == whole.answers).all()
         np.testing.assert_allclose(confidences, whole.confidences, atol=1e-4)
-        keys = np.concatenate([shard.keys for shard in shards])
-        np.testing.assert_allclose(keys, whole.keys, atol=1e-5)
+        keys = np.concatenate([shard.keys[0] for shard in shards])
+        np.testing.assert_allclose(keys, whole.keys[0], atol=1e-5)
 
 
 def test_every_row_is_counted_once(swept):
@@ -95,11 +102,13 @@ def test_every_row_is_counted_once(swept):
 
 
 def test_no_texts_give_empty_arrays_of_the_right_widths(swept):
-    result = swept("bert", texts=())
+    result = swept("bert", texts=(), key=KeySpec(layers=(0, 1)))
     assert result.answers.shape == result.confidences.shape == (0, LAYERS + 1)
-    assert result.keys.shape == (0, WIDTH)
+    assert [keys.shape for keys in result.keys] == [(0, WIDTH)] * 2
 
 
 def test_a_key_deeper_than_the_backbone_is_refused(swept):
     with refused(r"key\.layer 5 is deeper than the backbone \(4 layers\)"):
         swept("bert", key=KeySpec(layer=LAYERS + 1))
+    with refused(r"key\.layers 5 is deeper than the backbone \(4 layers\)"):
+        swept("bert", key=KeySpec(layers=(0, LAYERS + 1)))

@@ -34,6 +34,11 @@ def rows_seen(model: nn.Module) -> Iterator[list[int]]:
             handle.remove()
 
 
+def rows_by_layer(layers) -> list[int]:
+    """From each row's layers, how many rows each layer sees; no layer is called for none."""
+    return [int((layers >= layer).sum()) for layer in range(1, layers.max(initial=0) + 1)]
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_states_at_every_depth_are_the_models_hidden_states(backbone_of, plain_of, name):
     backbone, prompt = backbone_of(name), prompt_of(name)

@@ -3,11 +3,16 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from storage.corpus import CorpusSpec
-from storage.scan import CENTRE_ROWS, scan, text_hash
+from storage.scan import CENTRE_ROWS, sample_number, scan, text_hash
 from tests.raee.errors import refused
 from tests.storage.corpora import read_all, split, write_corpus
 
@@ -124,6 +129,63 @@ class TestFingerprint:
             for t, y in pairs
         }
         assert len(found) == 2
+
+
+def _drawn(found, rows, labelled_texts):
+    """The rows of a sample, by label; all of them where there is no limit."""
+    limits = found.sample(rows)
+    return [
+        (label, text)
+        for label, text in labelled_texts
+        if limits is None or sample_number(text) <= limits[label]
+    ]
+
+
+class TestSample:
+    @settings(max_examples=40)
+    @given(
+        counts=st.lists(st.integers(1, 60), min_size=1, max_size=5),
+        share=st.floats(0.01, 1.2),
+        seed=st.integers(0, 1_000),
+    )
+    def test_keeps_the_labels_shares_whatever_the_order_of_the_rows(self, counts, share, seed):
+        rows = [
+            (f"l{i}", f"{i} {n} {seed}") for i, count in enumerate(counts) for n in range(count)
+        ]
+        asked = max(1, int(share * len(rows)))
+        samples = []
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(2):
+                random.Random(seed + number).shuffle(rows)
+                records = [{"text": text, "label": label} for label, text in rows]
+                for part, some in enumerate(split(records, [len(rows) // 3] if number else [])):
+                    if some:
+                        write_corpus(Path(folder) / f"{number}/{part}.csv", some)
+                samples.append(sorted(_drawn(_scan(Path(folder) / f"{number}"), asked, rows)))
+        assert samples[0] == samples[1], "the same rows, in other files and in another order"
+        if asked >= len(rows):
+            assert len(samples[0]) == len(rows)
+            return
+        drawn = Counter(label for label, _ in samples[0])
+        for i, count in enumerate(counts):
+            fair = asked * count / len(rows)
+            assert 1 <= drawn[f"l{i}"] <= count
+            assert abs(drawn[f"l{i}"] - fair) <= max(0.5, 1 - fair), "the nearest, but one at least"
+
+    def test_takes_all_rows_of_a_text_or_none(self, tmp_path):
+        rows = [("x", f"text {i % 10}") for i in range(100)]
+        uri = write_corpus(tmp_path / "a.csv", [{"text": t, "label": label} for label, t in rows])
+        drawn = Counter(text for _, text in _drawn(_scan(uri), 35, rows))
+        assert set(drawn.values()) == {10}
+        assert len(drawn) == 4, "the fourth text is reached by the 35th row"
+
+    def test_is_another_than_the_centres(self, tmp_path):
+        """Or the centre of a sentence encoder would be read over the rows that judge it."""
+        rows = [("x", f"text {i}") for i in range(1_000)]
+        uri = write_corpus(tmp_path / "a.csv", [{"text": t, "label": label} for label, t in rows])
+        smallest = sorted((text for _, text in rows), key=text_hash)[:100]
+        drawn = {text for _, text in _drawn(_scan(uri), 100, rows)}
+        assert 2 <= len(drawn & set(smallest)) <= 25
 
 
 def test_the_centre_is_read_over_the_rows_with_the_smallest_hashes(tmp_path):

@@ -82,6 +82,34 @@ def test_a_missing_version_says_what_there_is(store):
         read_manifest(store, "other", "x")
 
 
+def test_a_manifest_of_the_first_format_still_reads(store):
+    """It says nothing of probes, costs, tuning and pruning, which came with the second."""
+    version = publish_version(store, _FILES)
+    folder = version_folder(store, NAME, version)
+    said = json.loads(folder.read(MANIFEST)) | {"format": 1}
+    for later in ("probes", "costs", "tuning", "pruned"):
+        del said[later]
+    with folder.create(MANIFEST) as file:
+        file.write(json.dumps(said).encode())
+    back = read_manifest(store, NAME, version)
+    assert (back.format, back.rows) == (1, 3)
+    assert (back.probes, back.costs, back.tuning, back.pruned) == (None, None, None, None)
+    require_whole(folder, back, list(_FILES))
+
+
+def test_a_manifest_keeps_what_was_fitted_measured_tuned_and_pruned(store):
+    version = new_version_id()
+    said = {
+        "probes": {"fit": "lda", "temperatures": [0.1, 1 / 3, 1e-12]},
+        "costs": {"machine": "x", "rows": 3, "seconds": {"layer": 1.25e-5, "reads": {"head": 0.0}}},
+        "tuning": {"front": [{"policy": {"name": "cascade", "last": None}}]},
+        "pruned": {"of": "x", "share": 0.4},
+    }
+    publish(version_folder(store, NAME, version), manifest(version, **said))
+    back = read_manifest(store, NAME, version)
+    assert {key: getattr(back, key) for key in said} == said
+
+
 def _damage(store, content):
     version = publish_version(store)
     with version_folder(store, NAME, version).create(MANIFEST) as file:

@@ -1,10 +1,18 @@
 import json
+import re
 
 import pytest
 import yaml
 
-from raee.config import CascadePolicy, FixedPolicy, RaeePolicy
-from tasks.job import Job, load_job, policies_of, validated_policy
+from raee.config import (
+    CascadePolicy,
+    FarSpec,
+    FixedPolicy,
+    RaeePolicy,
+    RiskSpec,
+    TunedPolicy,
+)
+from tasks.job import Job, load_job, validated_policy
 from tests.raee.errors import refused
 
 _JOB = {
@@ -38,7 +46,7 @@ def test_a_job_file_says_what_it_says(load):
     job = load()
     assert job.name == "sst2"
     assert job.corpus.text == "text"
-    assert job.key.name == "layer-03"
+    assert job.key.names == ("layer-03",)
     assert job.policy == RaeePolicy(k=5)
     assert (job.keep_text, job.index, job.shard_rows) == (True, "auto", 100)
 
@@ -52,7 +60,10 @@ def test_the_design_documents_job_file_is_one(load):
         prompt: sst2
         backbone: {family: masked-lm, model: FacebookAI/roberta-large, revision: main, dtype: auto}
         key: {model: backbone, layer: 0}
-        policy: {name: raee, k: 12, threshold: 0.9, top: 3}
+        policy: {name: tuned, accuracy: best}
+        far: {quantile: 0.999, then: full}
+        balance: database
+        sample_rows: 20000
         index: auto
         keep_text: true
         max_reject_fraction: 0.01
@@ -75,7 +86,13 @@ def test_the_design_documents_job_file_is_one(load):
         {"prompt": "trec"},
         {"policy": "cascade"},
         {"policy": {"name": "fixed", "exit": "head@4"}},
+        {"policy": {"name": "cascade", "last": 1, "threshold": [0.5, 0.9]}},
+        {"policy": {"name": "tuned", "risk": {"max_loss": 0.01}}},
         {"key": {"model": "/models/minilm", "revision": "abc"}},
+        {"key": {"layers": [0, 2]}},
+        {"far": None},
+        {"far": {"quantile": 0.9, "then": "abstain"}},
+        {"balance": "corpus"},
         {"shard_rows": "auto"},
     ],
 )
@@ -92,10 +109,32 @@ def test_a_job_comes_back_from_json(load, changed):
         ("cascade", CascadePolicy()),
         ({"name": "cascade", "threshold": 0.5}, CascadePolicy(threshold=0.5)),
         ({"name": "fixed", "exit": "vote@3"}, FixedPolicy(exit="vote@3")),
+        ("tuned", TunedPolicy()),
+        ({"name": "tuned", "accuracy": 0.9}, TunedPolicy(accuracy=0.9)),
+        (
+            {"name": "tuned", "risk": {"max_loss": 0.02}},
+            TunedPolicy(risk=RiskSpec(max_loss=0.02, confidence=0.95)),
+        ),
     ],
 )
 def test_a_policy_is_a_name_or_has_settings(load, policy, expected):
     assert load(policy=policy).policy == expected
+
+
+def test_without_a_policy_the_tuned_one_runs_and_far_rows_go_to_full_depth():
+    said = {key: _JOB[key] for key in ("name", "store", "corpus", "backbone")}
+    job = Job.model_validate(said)
+    assert job.policy == TunedPolicy(accuracy="best", risk=None)
+    assert job.far == FarSpec(quantile=0.999, then="full")
+    assert (job.balance, job.sample_rows) == ("database", 20_000)
+
+
+def test_a_job_of_the_first_format_still_reads():
+    """A manifest of it names neither `far`, `balance` and `sample_rows` nor a key's `layers`."""
+    key = {"model": "backbone", "layer": 3, "revision": "main"}
+    policy = {"name": "cascade", "threshold": 0.9, "first": 0}
+    job = Job.model_validate(_JOB | {"key": key, "policy": policy})
+    assert (job.key.depths, job.policy.threshold) == ((3,), 0.9)
 
 
 class TestVariables:
@@ -171,6 +210,8 @@ class TestRefused:
             ("key.layr", {"key": {"layr": 3}}),
             ("policy.kk", {"policy": {"name": "raee", "kk": 3}}),
             ("policy.k", {"policy": {"name": "full", "k": 3}}),
+            ("policy.risk.max", {"policy": {"name": "tuned", "risk": {"max_loss": 0.1, "max": 1}}}),
+            ("far.quantil", {"far": {"quantil": 0.9}}),
         ],
     )
     def test_unknown_key(self, load, key, changed):
@@ -185,6 +226,7 @@ class TestRefused:
             ("backbone.family", {"backbone": {"model": "x"}}),
             ("backbone.model", {"backbone": {"family": "masked-lm"}}),
             ("policy.name", {"policy": {"k": 12}}),
+            ("policy.risk.max_loss", {"policy": {"name": "tuned", "risk": {"confidence": 0.9}}}),
         ],
     )
     def test_missing_key(self, load, key, changed):
@@ -214,7 +256,30 @@ class TestRefused:
             ("key", {"key": {"model": "/models/minilm", "layer": 3}}),
             ("policy", {"policy": 5}),
             ("policy.k", {"policy": {"name": "raee", "k": 0}}),
+            ("policy.threshold", {"policy": {"name": "raee", "threshold": 1.5}}),
             ("policy.threshold", {"policy": {"name": "cascade", "threshold": 1.5}}),
+            ("policy", {"policy": {"name": "cascade", "threshold": [0.5]}}),
+            ("policy", {"policy": {"name": "cascade", "threshold": [0.5, 0.9], "last": 2}}),
+            ("policy", {"policy": {"name": "cascade", "first": 3, "last": 1}}),
+            ("policy.readers", {"policy": {"name": "cascade", "readers": []}}),
+            ("policy.readers.0", {"policy": {"name": "kernel", "readers": ["hed"]}}),
+            ("policy.accuracy", {"policy": {"name": "tuned", "accuracy": "good"}}),
+            ("policy.accuracy", {"policy": {"name": "tuned", "accuracy": 1.5}}),
+            ("policy.risk.max_loss", {"policy": {"name": "tuned", "risk": {"max_loss": 0}}}),
+            (
+                "policy",
+                {"policy": {"name": "tuned", "accuracy": "full", "risk": {"max_loss": 0.1}}},
+            ),
+            ("key.layers.0", {"key": {"layers": [-1]}}),
+            ("key", {"key": {"layers": [2, 1]}}),
+            ("key", {"key": {"layers": [1, 1]}}),
+            ("key", {"key": {"layers": [1], "layer": 2}}),
+            ("key", {"key": {"model": "/models/minilm", "layers": [1]}}),
+            ("far", {"far": "full"}),
+            ("far.quantile", {"far": {"quantile": 1}}),
+            ("far.then", {"far": {"then": "stop"}}),
+            ("balance", {"balance": "even"}),
+            ("sample_rows", {"sample_rows": 0}),
             ("index", {"index": "ivf"}),
             ("keep_text", {"keep_text": "perhaps"}),
             ("max_reject_fraction", {"max_reject_fraction": 1.01}),
@@ -225,6 +290,30 @@ class TestRefused:
     )
     def test_bad_value(self, load, key, changed):
         with refused(rf"job.yaml: {key}: .+ \(it is .+\)"):
+            load(**changed)
+
+    @pytest.mark.parametrize(
+        ("changed", "line"),
+        [
+            (
+                {"policy": {"name": "tuned", "accuracy": 1.5}},
+                "policy.accuracy: input should be 'best' or 'full' (it is 1.5); "
+                "policy.accuracy: input should be less than or equal to 1 (it is 1.5)",
+            ),
+            (
+                {"policy": {"name": "cascade", "last": 1, "threshold": [0.5, 2]}},
+                "policy.threshold: input should be a valid number (it is [0.5, 2]); "
+                "policy.threshold.1: input should be less than or equal to 1 (it is 2)",
+            ),
+            (
+                {"shard_rows": 0},
+                "shard_rows: input should be greater than or equal to 1 (it is 0); "
+                "shard_rows: input should be 'auto' (it is 0)",
+            ),
+        ],
+    )
+    def test_a_value_of_several_kinds_by_the_keys_that_the_user_wrote(self, load, changed, line):
+        with refused(f"job.yaml: {re.escape(line)}$"):
             load(**changed)
 
     @pytest.mark.parametrize("policy", ["best", {"name": "best"}])
@@ -238,16 +327,10 @@ def test_a_policy_by_name_has_its_defaults():
 
 
 def test_a_policy_that_is_not_there_is_refused_with_those_that_are():
-    with refused("policy: 'best' is none of 'full', 'fixed', 'retrieval', 'raee', 'cascade'"):
+    with refused(
+        "policy: 'best' is none of 'full', 'fixed', 'retrieval', 'raee', 'kernel', 'cascade'"
+    ):
         validated_policy("best")
-
-
-def test_the_policies_of_a_job_are_all_of_them_with_its_own_settings(load):
-    policies = policies_of(load(policy={"name": "raee", "k": 5}))
-    assert {"full", "fixed", "retrieval", "raee", "cascade"} <= set(policies)
-    assert all(policy.name == name for name, policy in policies.items())
-    assert policies["raee"] == RaeePolicy(k=5)
-    assert policies["cascade"] == CascadePolicy()
 
 
 def test_a_job_file_need_not_be_ascii(load, tmp_path):

@@ -1,0 +1,269 @@
+"""Every exit of a batch is read as the formulas say, whichever rows are still in it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from raee.classify import classify
+from raee.config import FixedPolicy, KeySpec
+from raee.probes import Linear, Probes, edr
+from raee.reading import BatchReader, Database, Reading
+from raee.walk import walk
+from tests.raee.databases import (
+    LABELS,
+    TEXTS,
+    build,
+    plain_distributions,
+    plain_states,
+    prompt_of,
+    whole_batch,
+)
+from tests.raee.models import LAYERS, MASKED_LMS, WIDTH
+
+CORPUS = (
+    "the story was warm and the plot was okay and the actor made me laugh again and again , again",
+    "bad film",
+    "",
+    "never boring , bravo !",
+    "a terrible , terrible scene",
+    "it made me cry and laugh",
+    "qwerty 12345",
+    "the film was good and great and warm .",
+)
+LEAVE_AT = torch.tensor([3, 0, 4, 1, 1, 3, 4, 2])
+"""By place in the batch: neither sorted nor reversed."""
+
+CASES = {
+    "masked LM, means": ("bert", "mean"),
+    "masked LM, mask tokens": ("roberta", "answer"),
+    "masked LM with a final norm": ("modernbert", "mean"),
+    "sentence encoder": ("mpnet-encoder", "mean"),
+}
+
+
+def _random_probes(state, unseen: int | None) -> Probes:
+    """Probes of which no two depths are alike; a label may be unknown to them."""
+    generator = np.random.default_rng(0)
+
+    def linear() -> Linear:
+        biases = generator.normal(size=len(LABELS))
+        if unseen is not None:
+            biases[unseen] = -np.inf
+        weights = 5 * generator.normal(size=(len(LABELS), WIDTH))
+        return Linear(weights, biases, generator.uniform(0.3, 1.5))
+
+    means = 0.3 * generator.normal(size=(LAYERS + 1, len(LABELS), WIDTH))
+    if unseen is not None:
+        means[:, unseen] = 0
+    return Probes(
+        state=state,
+        fit="lda",
+        maps=tuple(linear() for _ in range(LAYERS + 1)),
+        average_temperatures=generator.uniform(0.3, 3, LAYERS + 1),
+        means=means,
+        regression=linear(),
+    )
+
+
+@pytest.fixture
+def database_of(exact_backbone_of) -> Callable[..., Database]:
+    def build_with(name: str, state="mean", unseen: int | None = None) -> Database:
+        labels = [i % len(LABELS) for i in range(len(TEXTS))]
+        labels = [(label + 1) % len(LABELS) if label == unseen else label for label in labels]
+        built = build(exact_backbone_of(name), TEXTS, labels, KeySpec(layers=(0, 2)))
+        return replace(built.database, probes=_random_probes(state, unseen))
+
+    return build_with
+
+
+@pytest.fixture
+def expected_of(exact_plain_of) -> Callable[..., list[Reading]]:
+    """By exit: what it says of CORPUS, from plain `transformers` calls."""
+
+    def read(name: str, database: Database) -> list[Reading]:
+        plain, probes = exact_plain_of(name), database.probes
+        states = plain_states(plain, prompt_of(name), probes.state, CORPUS)
+        heads = plain_heads(name)
+        logs = [
+            _log_softmax(m.temperature * _scores(m, states[d])) for d, m in enumerate(probes.maps)
+        ]
+        found = []
+        for exit in database.entries.exits:
+            at, kind = exit.depth, exit.reader
+            if kind == "head":
+                said = heads[at]
+            elif kind == "vote":
+                said = votes(name, database, at)
+            elif kind == "probes":
+                mean = sum(logs[: at + 1]) / (at + 1)
+                said = softmax(probes.average_temperatures[at] * mean, axis=1)
+            elif kind == "logistic":
+                last = probes.regression
+                said = softmax(last.temperature * _scores(last, states[LAYERS]), axis=1)
+            else:
+                said = np.exp(logs[at])
+            confidences = said.max(axis=1)
+            if kind == "de3":
+                confidences = 1 - edr(said, _distances(states[at], probes.means[at]))
+            found.append(Reading(said, confidences))
+        return found
+
+    def plain_heads(name: str) -> NDArray:
+        plain, prompt = exact_plain_of(name), prompt_of(name)
+        if name in MASKED_LMS:
+            return plain_distributions(plain, prompt, CORPUS)
+        centre = torch.stack([plain.embeddings(text) for text in TEXTS]).mean(dim=0)
+        return plain.cosine_distribution(CORPUS, prompt.words, centre)
+
+    def votes(name: str, database: Database, depth: int) -> NDArray:
+        """The nearest rows' labels, each weighted by 1 / squared distance."""
+        plain, prompt = exact_plain_of(name), prompt_of(name)
+        keys = plain_states(plain, prompt, "mean", TEXTS)[depth]
+        said = np.zeros((len(CORPUS), len(LABELS)))
+        for i, query in enumerate(plain_states(plain, prompt, "mean", CORPUS)[depth]):
+            squared = np.square(keys - query).sum(axis=1)
+            for row in squared.argsort()[: database.vote_k]:
+                said[i, database.entries.label[row]] += 1 / max(squared[row], 1e-12)
+        return said / said.sum(axis=1, keepdims=True)
+
+    return read
+
+
+def _scores(linear: Linear, states: NDArray) -> NDArray:
+    return states @ linear.weights.T + linear.biases
+
+
+def _log_softmax(scores: NDArray) -> NDArray:
+    with np.errstate(divide="ignore"):
+        return np.log(softmax(scores, axis=1))
+
+
+def _distances(states: NDArray, means: NDArray) -> NDArray:
+    """(rows, labels); a label without rows is nowhere near."""
+    apart = np.linalg.norm(states[:, None] - means, axis=2)
+    apart[:, ~means.any(axis=1)] = np.inf
+    return apart
+
+
+def _read_all(database: Database, ratio=None) -> dict[tuple[int, int], Reading]:
+    """By text and exit: its reading, for the exits up to the depth at which the text leaves."""
+    batch, exits = whole_batch(database.backbone, CORPUS), database.entries.exits
+    reader = BatchReader(database, batch, range(len(exits)), ratio)
+    found = {}
+
+    def visit(depth, states, rows):
+        reader.enter(depth, states, rows)
+        for place, exit in enumerate(exits):
+            if exit.depth == depth:
+                own = reader.read(place)
+                for i, text in enumerate(batch.rows[rows]):
+                    found[text, place] = Reading(own.distributions[i], own.confidences[i])
+        return LEAVE_AT[rows] > depth
+
+    walk(database.backbone.stack, batch.inputs, visit)
+    return found
+
+
+@pytest.mark.parametrize("unseen", [None, 2])
+@pytest.mark.parametrize(("name", "state"), CASES.values(), ids=CASES)
+def test_every_exit_says_what_its_formula_says_of_plain_hidden_states(
+    database_of, expected_of, name, state, unseen
+):
+    database = database_of(name, state, unseen)
+    expected, found = expected_of(name, database), _read_all(database)
+    exits = database.entries.exits
+    assert len(found) == sum(int((e.depth <= LEAVE_AT).sum()) for e in exits)
+    for (text, place), own in found.items():
+        plain = expected[place]
+        where = f"{exits[place]} of {CORPUS[text]!r}"
+        np.testing.assert_allclose(
+            own.distributions, plain.distributions[text], atol=1e-5, err_msg=where
+        )
+        assert own.confidences == pytest.approx(plain.confidences[text], abs=1e-5), where
+        if unseen is not None and exits[place].reader != "head":
+            assert own.distributions[unseen] == 0
+
+
+@pytest.mark.parametrize(("name", "state"), CASES.values(), ids=CASES)
+def test_classification_gives_each_exits_answer(database_of, expected_of, name, state):
+    database = database_of(name, state)
+    for exit, plain in zip(database.entries.exits, expected_of(name, database), strict=True):
+        found = classify(database, FixedPolicy(exit=str(exit)), CORPUS)
+        np.testing.assert_array_equal(found.labels, plain.distributions.argmax(axis=1))
+        best = plain.distributions.max(axis=1)
+        np.testing.assert_allclose(found.confidences, best, atol=1e-5, err_msg=str(exit))
+        assert (found.layers == exit.depth).all()
+
+
+def test_a_corpus_in_other_shares_changes_what_readers_learnt_and_not_the_head(database_of):
+    database, ratio = database_of("bert"), np.array([0.2, 3.0, 1.0])
+    plain, shifted = _read_all(database), _read_all(database, ratio)
+    for (text, place), own in plain.items():
+        exit, other = database.entries.exits[place], shifted[text, place]
+        expected = own.distributions
+        if exit.reader != "head":
+            expected = expected * ratio / (expected * ratio).sum()
+        np.testing.assert_allclose(other.distributions, expected, atol=1e-6, err_msg=str(exit))
+        # The indicator of `de3` says how sure the fitted probe is of its own answer.
+        sure = own.confidences if exit.reader == "de3" else expected.max()
+        assert other.confidences == pytest.approx(sure, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["head@2", "vote@2", "probe@2", "probes@2", "de3@2", "logistic@4"])
+def test_a_classification_answers_by_the_corpus_shares(database_of, name):
+    database, spec, ratio = database_of("bert"), FixedPolicy(exit=name), np.ones(3)
+    common = np.bincount(classify(database, spec, CORPUS).labels).argmax()
+    ratio[common] = 1e-15
+    answers = classify(database, spec, CORPUS, ratio=ratio).labels
+    assert (common in answers) == (name == "head@2")
+
+
+def test_some_rows_of_a_batch_are_read_as_among_all(database_of):
+    database = database_of("roberta", "answer")
+    batch, exits = whole_batch(database.backbone, CORPUS), database.entries.exits
+    reader, due = BatchReader(database, batch, range(len(exits))), np.array([1, 2, 4])
+    read = []
+
+    def visit(depth, states, rows):
+        reader.enter(depth, states, rows)
+        for place, exit in enumerate(exits):
+            if exit.depth == depth:
+                some, whole = reader.read(place, due), reader.read(place)
+                np.testing.assert_allclose(some.distributions, whole.distributions[due], atol=1e-6)
+                np.testing.assert_allclose(some.confidences, whole.confidences[due], atol=1e-6)
+                read.append(place)
+        return torch.arange(len(rows)) != 0 if depth < 3 else torch.ones(len(rows), dtype=bool)
+
+    walk(database.backbone.stack, batch.inputs, visit)
+    assert sorted(read) == list(range(len(exits)))
+
+
+def test_a_plans_many_neighbours_change_no_vote(database_of):
+    database = database_of("bert")
+    batch, place = whole_batch(database.backbone, CORPUS), database.entries.place_of("vote@0")
+    said = {}
+
+    def visit(depth, states, rows):
+        for k in (1, 5, 11):
+            reader = BatchReader(database, batch, [place])
+            reader.enter(depth, states, rows)
+            assert reader.nearest(k).rows.shape == (len(CORPUS), max(k, database.vote_k))
+            said[k] = reader.read(place).distributions
+        return torch.zeros(len(rows), dtype=bool)
+
+    walk(database.backbone.stack, batch.inputs, visit)
+    np.testing.assert_array_equal(said[1], said[5])
+    np.testing.assert_array_equal(said[11], said[5])
+
+
+def test_probes_are_read_of_the_same_state_as_they_were_fitted_on(database_of):
+    database = database_of("bert", "answer")
+    as_means = replace(database, probes=replace(database.probes, state="mean"))
+    spec = FixedPolicy(exit="probe@3")
+    own, other = classify(database, spec, CORPUS), classify(as_means, spec, CORPUS)
+    assert np.abs(own.confidences - other.confidences).max() > 0.01

@@ -283,9 +283,10 @@ def _far_account(plan: ClassificationPlan, far: int, looked_at: int) -> dict[str
     spec, nearest = plan.job.far, plan.database.nearest
     if spec is None or nearest is None:
         return None
+    limit = far_distance(nearest, spec.quantile)
     return {
         **spec.model_dump(),
-        "limit": far_distance(nearest, spec.quantile),
+        "limit": limit if math.isfinite(limit) else None,  # JSON knows no infinity
         "rows_looked_at": looked_at,
         "rows": far,
         "share": far / looked_at if looked_at else None,

@@ -23,6 +23,9 @@ from tasks.models import check_policy, shard_rows_of
 from tasks.policies import compared, runnable, tuning_of
 from tasks.progress import advance, stage
 
+_SIDE_BY_SIDE = 500
+"""Rows that all policies classify in turn: what else the machine does falls on all of them."""
+
 _RESAMPLES = 2_000
 _CONFIDENCE = 0.95
 
@@ -59,19 +62,21 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
         counts = np.bincount(predicted, minlength=len(labels))
         shares = label_shares(database, own, counts)
         ratio = prior_ratio(shares) if differs(shares) else None
-    runs: dict[str, Predictions] = {}
-    seconds = {}
+    runs: dict[str, list[Predictions]] = {name: [] for name in policies}
+    seconds = dict.fromkeys(policies, 0.0)
     with stage("evaluate", len(texts) * len(policies)):
-        for name, policy in policies.items():
-            # The others are measured bare: nobody pays for a look at far rows who did not ask.
-            far = job.far if name == job.policy.name else None
-            begun = time.monotonic()
-            runs[name] = classify(database, policy, texts, advance, far, ratio)
-            seconds[name] = time.monotonic() - begun
-    hits = {name: run.labels == right for name, run in runs.items()}
+        for start in range(0, len(texts), _SIDE_BY_SIDE):
+            some = texts[start : start + _SIDE_BY_SIDE]
+            for name, policy in policies.items():
+                # The others are measured bare: who did not ask pays for no look at far rows.
+                far = job.far if name == job.policy.name else None
+                begun = time.monotonic()
+                runs[name].append(classify(database, policy, some, advance, far, ratio))
+                seconds[name] += time.monotonic() - begun
+    hits = {name: _all(found, "labels") == right for name, found in runs.items()}
     results = {}
-    for name, run in runs.items():
-        results[name] = _figures(database, run, right) | {
+    for name in runs:
+        results[name] = _figures(database, runs[name], right) | {
             "rows_per_second": len(texts) / seconds[name],
             "accuracy_interval": _interval(hits[name]),
         }
@@ -90,13 +95,20 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
     }
 
 
-def _figures(database: Database, run: Predictions, right: NDArray[np.int32]) -> dict[str, Any]:
-    exits = ["abstain" if i == ABSTAINED else str(database.entries.exits[i]) for i in run.exits]
+def _figures(
+    database: Database, found: list[Predictions], right: NDArray[np.int32]
+) -> dict[str, Any]:
+    places, exits = _all(found, "exits"), database.entries.exits
+    names = ["abstain" if i == ABSTAINED else str(exits[i]) for i in places]
     return {
-        **scores(run.labels, right, run.layers),
-        "exits": dict(Counter(exits).most_common()),
-        "far": int(run.far.sum()),
+        **scores(_all(found, "labels"), right, _all(found, "layers")),
+        "exits": dict(Counter(names).most_common()),
+        "far": int(_all(found, "far").sum()),
     }
+
+
+def _all(found: list[Predictions], field: str) -> NDArray[Any]:
+    return np.concatenate([getattr(predictions, field) for predictions in found])
 
 
 def _interval(hits: NDArray[np.bool_]) -> tuple[float, float]:

@@ -12,7 +12,14 @@ from raee.config import KernelPolicy, PolicySpec, RaeePolicy, RunnablePolicy
 from raee.errors import InputError
 from raee.exits import Neighbours
 from raee.keys import retriever_keys
-from raee.policies import POLICIES, Stepwise, kernel_exits, kernel_scores, raee_scores
+from raee.policies import (
+    POLICIES,
+    Stepwise,
+    kernel_exits,
+    kernel_scores,
+    neighbours_planned_on,
+    raee_scores,
+)
 from raee.reading import BatchReader, Database, Reading
 from raee.walk import walk
 from storage.aliases import resolve_version
@@ -49,7 +56,7 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     runs = runnable(policy, tuning_of(readings.manifest), readings.where)
     database = load_database(job.store, job.name, chosen, job.backbone, job.key)
     entries = database.entries
-    seen = _read_all(database, text)
+    seen = _read_all(database, text, max(NEIGHBOURS, neighbours_planned_on(runs)))
     answer = classify(database, runs, [text], far=job.far)
     exit = int(answer.exits[0])
     return {
@@ -77,7 +84,8 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     }
 
 
-def _read_all(database: Database, text: str) -> _Seen:
+def _read_all(database: Database, text: str, asked: int) -> _Seen:
+    """Read every exit, and look at so many neighbours, or as many as vote where that is more."""
     exits = database.entries.exits
     readings: dict[int, Reading] = {}
     found: list[Neighbours] = []
@@ -90,9 +98,9 @@ def _read_all(database: Database, text: str) -> _Seen:
     def visit(depth: int, states: Tensor, rows: Tensor) -> None:
         reader.enter(depth, states, rows)
         if depth == database.key.depth:
-            asked = max(NEIGHBOURS, database.vote_k)
-            known = None if keys is None else database.index.search(keys, asked)
-            found.append(reader.nearest(asked, known))
+            most = max(asked, database.vote_k)
+            known = None if keys is None else database.index.search(keys, most)
+            found.append(reader.nearest(most, known))
         for place, exit in enumerate(exits):
             if exit.depth == depth:
                 readings[place] = reader.read(place)

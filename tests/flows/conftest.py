@@ -10,6 +10,7 @@ import pytest
 import tests.orchestrator as orchestrator  # before anything imports Prefect
 from flows.server import _deliver
 from tests.flows.jobs import Workplace
+from tests.flows.opinions import opinions, plain_words
 from tests.raee.models import save_model
 
 
@@ -59,3 +60,27 @@ def published(published_once, tmp_path) -> Workplace:
     """A place of the test's own where one version is published; no process has read it before."""
     shutil.copytree(published_once.root, tmp_path / "place")
     return Workplace(tmp_path / "place", published_once.model_of)
+
+
+@pytest.fixture(scope="session")
+def taught_once(tmp_path_factory, model_of) -> Workplace:
+    place = Workplace(tmp_path_factory.mktemp("taught"), model_of)
+    place.write("train.csv", opinions(model_of("bert-encoder"), 300))
+    place.build(shard_rows=100)
+    return place
+
+
+@pytest.fixture
+def taught(taught_once, tmp_path) -> Workplace:
+    """A place of the test's own with a version of rows that the model can learn, in production."""
+    shutil.copytree(taught_once.root, tmp_path / "place")
+    return Workplace(tmp_path / "place", taught_once.model_of)
+
+
+@pytest.fixture(scope="session")
+def layered_once(tmp_path_factory, model_of) -> Workplace:
+    """A place with a version of redundant rows, and keys at two depths."""
+    place = Workplace(tmp_path_factory.mktemp("layered"), model_of)
+    place.write("train.csv", plain_words(150))
+    place.build(name="layered", key={"layers": [0, 2]}, shard_rows=60)
+    return place

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 import tests.orchestrator as orchestrator
@@ -106,7 +107,7 @@ class Workplace:
         return write_corpus(self.root / name, rows)
 
     def job(self, **changed: Any) -> str:
-        """A job file with some keys changed (None: left out), and its corpus; returns its path."""
+        """A job file with some keys changed, and its corpus; returns its path."""
         if not (self.root / "train.csv").exists():
             self.write("train.csv", sentences(40))
         job = {
@@ -118,9 +119,8 @@ class Workplace:
             "key": {"layer": 1},
             "shard_rows": 20,
         }
-        job = {key: value for key, value in (job | changed).items() if value is not None}
         path = self.root / "job.yaml"
-        path.write_text(yaml.safe_dump(job))
+        path.write_text(yaml.safe_dump(job | changed))
         return str(path)
 
     def build(self, **changed: Any) -> str:
@@ -141,6 +141,11 @@ class Workplace:
         """The folder of a version."""
         return self.store / "databases" / name / "versions" / version
 
+    def only_version(self, name: str = "demo") -> Path:
+        """The folder of the only version that there is."""
+        (version,) = self.version("", name).iterdir()
+        return version
+
     def files(self) -> dict[str, tuple[int, int]]:
         """Every file of the store and of any output, with its size and time of change."""
         return {
@@ -148,6 +153,25 @@ class Workplace:
             for folder in (self.store, self.root / "out")
             for path in folder.rglob("*")
         }
+
+
+def interrupted_after_a_shard(
+    patch: pytest.MonkeyPatch, arguments: Sequence[object], passes: int = 1
+) -> None:
+    """Run a classification that meets Ctrl-C after so many passes over the model."""
+    import tasks.classification
+
+    real, done = tasks.classification.classify, []
+
+    def classify(*args: Any) -> Any:
+        if len(done) == passes:
+            raise KeyboardInterrupt
+        done.append(True)
+        return real(*args)
+
+    with patch.context() as patched:
+        patched.setattr(tasks.classification, "classify", classify)
+        assert raee("classify", *arguments).code == 130
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -181,3 +205,19 @@ def data_of(version: Path) -> dict[str, bytes]:
         for path in version.rglob("*")
         if path.is_file() and path.name != "manifest.json"
     }
+
+
+def repeated_data_of(version: Path) -> dict[str, bytes]:
+    """The files that another build of the same rows repeats: not the report, which is dated."""
+    return {path: data for path, data in data_of(version).items() if path != "report.html"}
+
+
+def exits_of_entry(depth: int, *key_depths: int) -> list[str]:
+    """The exits of an entry, in order, as the documentation has them."""
+    depths = range(depth + 1)
+    return [
+        *(f"head@{d}" for d in depths),
+        *(f"vote@{d}" for d in key_depths),
+        *(f"{reader}@{d}" for reader in ("probe", "probes", "de3") for d in depths),
+        f"logistic@{depth}",
+    ]

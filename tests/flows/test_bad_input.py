@@ -121,8 +121,8 @@ class TestBuildRefuses:
 
     def test_a_parent_of_a_newer_format(self, published):
         manifest = next(published.store.rglob("manifest.json"))
-        manifest.write_text('{"format": 2}')
-        _refused(published, "is of format 2, newer than format 1", "build", published.job())
+        manifest.write_text('{"format": 3}')
+        _refused(published, "is of format 3, newer than format 2", "build", published.job())
 
 
 def test_a_refused_build_is_a_failed_run_that_is_not_retried(place):
@@ -178,7 +178,7 @@ class TestClassifyRefuses:
         _refused(ready, match, *_arguments(ready, "--version", "../demo"))
 
     def test_a_policy_that_is_not_there(self, ready):
-        match = "policy: 'best' is none of 'full', 'fixed', 'retrieval', 'raee', 'cascade'"
+        match = "policy: 'best' is none of 'full', 'fixed', 'retrieval', 'raee', 'kernel', "
         _refused(ready, match, *_arguments(ready, "--policy", "best"))
 
     def test_an_exit_that_the_database_does_not_have(self, ready):
@@ -237,7 +237,9 @@ class TestClassifyRefuses:
         prompt = {"labels": {label: f"one {label} film" for label in LABELS}}
         _refused(ready, "was built with another prompt", *_arguments(ready, prompt=prompt))
 
-    @pytest.mark.parametrize("file", ["part-00001.parquet", "layer-01.faiss", "centre.safetensors"])
+    @pytest.mark.parametrize(
+        "file", ["part-00001.parquet", "layer-01.faiss", "centre.safetensors", "probes.safetensors"]
+    )
     @pytest.mark.parametrize("harm", ["altered", "truncated", "missing", "empty"])
     def test_a_damaged_artifact_before_anything_reads_it(self, ready, file, harm):
         path = next(ready.store.rglob(file))
@@ -328,19 +330,25 @@ class TestOtherCommandsRefuse:
             ("verify", "demo@nothing"),
             ("promote", "demo", "nothing"),
             ("promote", "nothing", "x"),
-            ("rollback", "demo"),
+            ("rollback", "demo", "--alias", "nothing"),
             ("rollback", "nothing"),
+            ("prune", "nothing"),
+            ("prune", "demo@nothing"),
         ],
         ids=" ".join,
     )
     def test_what_is_not_there(self, ready, arguments):
-        _refused(
-            ready,
-            "nothing" if "nothing" in str(arguments) else "never set",
-            *arguments,
-            "--store",
-            ready.store,
-        )
+        _refused(ready, "nothing", *arguments, "--store", ready.store)
+
+    def test_to_roll_back_to_what_was_never_promoted(self, ready):
+        match = "alias 'production' of database demo has no version to roll back to"
+        _refused(ready, match, "rollback", "demo", "--store", ready.store)
+
+    @pytest.mark.parametrize("command", [("tune",), ("explain", "a warm film")])
+    def test_a_version_that_is_not_there(self, ready, command):
+        name, *text = command
+        match = "no version or alias 'nothing'"
+        _refused(ready, match, name, ready.job(), *text, "--version", "nothing")
 
     @pytest.mark.parametrize(
         "arguments",
@@ -349,6 +357,7 @@ class TestOtherCommandsRefuse:
             ("show", "../demo"),
             ("show", "demo@../x"),
             ("verify", "demo@../x"),
+            ("prune", "demo@../x"),
             ("promote", "demo", "../x"),
             ("rollback", "demo", "--alias", "../versions"),
             ("promote", "../demo", "x"),

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import faiss
 import numpy as np
@@ -10,6 +11,7 @@ from tests.flows.jobs import (
     ask_server,
     entries_of,
     flow_states,
+    interrupted_after_a_shard,
     manifest_of,
     predictions_of,
     raee,
@@ -64,7 +66,8 @@ class TestOutput:
         manifest, table = manifest_of(output), predictions_of(output)
         assert manifest["database"] == "demo"
         assert manifest["version"] == _version(published).name
-        assert manifest["policy"] == {"name": "raee", "k": 3, "threshold": 0.5, "top": 3}
+        raee = {"name": "raee", "k": 3, "threshold": 0.5, "top": 3}
+        assert (manifest["policy"], manifest["runs"]) == (raee, raee)
         assert (manifest["input"], manifest["output"]) == (input, str(output))
         assert manifest["rows_in"] == manifest["rows_out"] == len(table) == 33
         assert (manifest["rejected"], manifest["cut"]) == ({}, 0)
@@ -135,13 +138,16 @@ class TestPolicies:
             ({"name": "fixed", "exit": "vote@1"}, {"vote@1"}, True),
             ("retrieval", {"vote@1"}, True),
             ("raee", {f"head@{depth}" for depth in range(5)}, True),
-            ("cascade", {f"head@{depth}" for depth in range(5)}, False),
+            ("cascade", {f"probe@{depth}" for depth in range(5)}, False),
+            ("de3", {f"de3@{depth}" for depth in range(5)}, False),
+            ({"name": "cascade", "readers": ["vote"]}, {"vote@1"}, True),
+            ({"name": "kernel", "readers": ["head"]}, {f"head@{d}" for d in range(1, 5)}, True),
         ],
     )
     def test_say_where_rows_leave_and_whether_neighbours_are_asked(
         self, published, input, policy, exits, asks_neighbours
     ):
-        output = published.classify(input, policy=policy)
+        output = published.classify(input, policy=policy, far=None)
         manifest, table = manifest_of(output), predictions_of(output)
         assert set(manifest["exits"]) <= exits
         nearest = table["nearest_distance"]
@@ -153,7 +159,7 @@ class TestPolicies:
 
     def test_are_the_jobs_unless_the_command_names_another(self, published, input):
         output = published.classify(input, "out", "--policy", "retrieval", policy="full")
-        assert manifest_of(output)["policy"] == {"name": "retrieval"}
+        assert manifest_of(output)["policy"] == {"name": "retrieval", "exit": None}
 
     def test_of_the_jobs_name_have_the_jobs_settings(self, published, input):
         policy = {"name": "cascade", "threshold": 0.4}
@@ -212,11 +218,10 @@ class TestTheSameCommandAgain:
 
     def test_goes_on_with_the_version_it_began_with(self, published, input, monkeypatch):
         before = _version(published).name
-        raee("promote", "demo", before, "--store", published.store)
         expected = published.classify(input, "expected", shard_rows=10)
         output = published.root / "out"
         arguments = (published.job(shard_rows=10), "--input", input, "--output", output)
-        _stop_after_a_shard(monkeypatch, arguments)
+        interrupted_after_a_shard(monkeypatch, arguments)
         published.write("train.csv", sentences(50, seed=3))
         newest = published.build(shard_rows=10)
         raee("promote", "demo", newest, "--store", published.store)
@@ -233,29 +238,11 @@ class TestTheSameCommandAgain:
         before = _version(published).name
         output = published.root / "out"
         arguments = (published.job(shard_rows=10), "--input", input, "--output", output)
-        _stop_after_a_shard(monkeypatch, arguments)
+        interrupted_after_a_shard(monkeypatch, arguments)
         newest = published.build(shard_rows=10)
         answer = raee("classify", *arguments, "--version", newest)
         assert answer.code == 2
         assert f"holds another job's output (version {before})" in answer.error
-
-
-def _stop_after_a_shard(monkeypatch, arguments):
-    """Run a classification whose second shard meets Ctrl-C."""
-    import tasks.classification
-
-    real = tasks.classification.classify
-
-    def stop(*args):
-        monkeypatch.setattr(tasks.classification, "classify", interrupt)
-        return real(*args)
-
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tasks.classification, "classify", stop)
-    assert raee("classify", *arguments).code == 130
-    monkeypatch.setattr(tasks.classification, "classify", real)
 
 
 def test_versions_are_chosen_by_id_alias_production_or_age(published, input):
@@ -265,10 +252,11 @@ def test_versions_are_chosen_by_id_alias_production_or_age(published, input):
     def version(output, *more):
         return manifest_of(published.classify(input, output, *more))["version"]
 
-    assert version("a") == second
+    assert version("a") == second, "which its build promoted"
     assert version("b", "--version", first) == first
     raee("promote", "demo", first, "--store", published.store, "--alias", "old")
     assert version("c", "--version", "old") == first
-    assert version("d") == second
-    raee("promote", "demo", first, "--store", published.store)
-    assert version("e") == first
+    raee("rollback", "demo", "--store", published.store)
+    assert version("d") == first
+    shutil.rmtree(published.store / "databases/demo/aliases")
+    assert version("e") == second, "the newest, where nothing is promoted"

@@ -9,15 +9,15 @@ import pytest
 
 from tests.flows.jobs import (
     Workplace,
-    data_of,
     manifest_of,
     predictions_of,
     raee,
+    repeated_data_of,
     sentences,
     start_raee,
 )
 
-_ROWS = 200
+_ROWS = 120
 _SHARD_ROWS = 4
 _SHARDS = _ROWS // _SHARD_ROWS
 
@@ -27,7 +27,7 @@ def undisturbed(tmp_path_factory, model_of) -> dict[str, bytes]:
     """The files of a build that nothing stopped."""
     place = Workplace(tmp_path_factory.mktemp("undisturbed"), model_of)
     place.write("train.csv", sentences(_ROWS))
-    return data_of(place.version(place.build(shard_rows=_SHARD_ROWS)))
+    return repeated_data_of(place.version(place.build(shard_rows=_SHARD_ROWS)))
 
 
 def _stop(command, how, markers):
@@ -73,7 +73,7 @@ def test_a_build_goes_on_and_ends_with_the_same_bytes(place, undisturbed, how):
     assert answer.code == 0, answer.err
     assert answer.out.strip() == begun
     assert _rows_told(answer.err, "sweep") == _ROWS - done * _SHARD_ROWS
-    assert data_of(place.version(begun)) == undisturbed
+    assert repeated_data_of(place.version(begun)) == undisturbed
     assert raee("verify", "demo", "--store", place.store).code == 0
     assert list(work.iterdir()) == []
 
@@ -132,7 +132,8 @@ class TestOfABuildThatDied:
         assert len(self._work(died)) == 1, "the build that died can still go on"
 
     @pytest.mark.parametrize(
-        "changed", [{"key": {"layer": 2}}, {"shard_rows": 5}, {"keep_text": False}]
+        "changed",
+        [{"key": {"layer": 2}}, {"shard_rows": 5}, {"keep_text": False}, {"sample_rows": 30}],
     )
     def test_a_job_that_decides_otherwise_is_another_build(self, died, changed):
         answer = raee("build", died.job(**changed))
@@ -151,3 +152,34 @@ class TestOfABuildThatDied:
         answer = raee("build", died.job(corpus=corpus))
         assert _rows_told(answer.err, "sweep") == 20
         assert self._work(died) == []
+
+
+@pytest.mark.parametrize("step", ["fit_probes", "tune", "publish"])
+def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step):
+    """Stopped in this process where a later step begins."""
+    import tasks.fit
+    import tasks.publish
+
+    module = tasks.fit if step == "fit_probes" else tasks.publish
+    done = []
+
+    def counted(name, real):
+        def work(*args, **more):
+            done.append(name)
+            return real(*args, **more)
+
+        return work
+
+    def interrupt(*args, **more):
+        raise KeyboardInterrupt
+
+    for where, name in ((tasks.fit, "fit_probes"), (tasks.publish, "tune")):
+        monkeypatch.setattr(where, name, counted(name, getattr(where, name)))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, interrupt)
+        assert raee("build", place.job()).code == 130
+    answer = raee("build", place.job())
+    assert answer.code == 0, answer.err
+    assert _rows_told(answer.err, "sweep") == 0
+    assert done == ["fit_probes", "tune"], "each was done once in both builds together"
+    assert raee("verify", "demo", "--store", place.store).code == 0

@@ -1,0 +1,173 @@
+"""`raee evaluate`: every policy on labelled texts that the database has not seen."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score, matthews_corrcoef
+
+from tests.flows.jobs import LABELS, Workplace, entries_of, manifest_of, predictions_of, raee
+from tests.flows.opinions import opinions
+
+_ROWS = 90
+_POLICIES = [
+    *("full", "logistic", "fixed", "retrieval", "raee"),
+    *("kernel", "de3", "cascade", "tuned"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(taught_once) -> Workplace:
+    """The shared place: only its outputs are written here, each under its own name."""
+    rows = opinions(taught_once.model_of("bert-encoder"), _ROWS, seed=11)
+    taught_once.write("evaluate/test.csv", rows)
+    far = [
+        {"id": f"far-{i}", "text": f"zz{i} ??? qq{i} !!!", "label": LABELS[i % 3]}
+        for i in range(10)
+    ]
+    taught_once.write("evaluate/far.csv", [*rows[:20], *far])
+    skewed = opinions(taught_once.model_of("bert-encoder"), 500, seed=9, shares=(0, 1, 0))
+    told = [row for row in skewed if set(row["text"].split()) & {"great", "good", "warm"}]
+    taught_once.write("evaluate/skewed.csv", told[:150])
+    return taught_once
+
+
+def _evaluated(place, input, **changed):
+    """The figures, and what the command printed."""
+    file = place.root / "evaluate/figures.json"
+    arguments = ("--input", place.root / f"evaluate/{input}", "--json", file)
+    answer = raee("evaluate", place.job(**changed), *arguments)
+    assert answer.code == 0, answer.err
+    return json.loads(file.read_text()), answer.out
+
+
+@pytest.fixture(scope="module")
+def evaluated(place):
+    return _evaluated(place, "test.csv")
+
+
+@pytest.fixture
+def figures(evaluated):
+    return evaluated[0]
+
+
+def _labels(place, input="test.csv"):
+    lines = (place.root / f"evaluate/{input}").read_text().splitlines()[1:]
+    return [line.split(",")[2] for line in lines]
+
+
+def _classified(place, input, output, **changed):
+    """What a classification answers, row by row; and its manifest."""
+    where = place.classify(
+        str(place.root / f"evaluate/{input}"), f"evaluate/{output}", **changed, shard_rows=100
+    )
+    return predictions_of(where)["label_name"].to_pylist(), manifest_of(where)
+
+
+def test_the_documented_figures_are_there_for_every_compared_policy(figures, place):
+    assert (figures["rows"], figures["labels"], figures["depth"]) == (_ROWS, list(LABELS), 4)
+    assert figures["version"] == place.only_version().name
+    assert list(figures["policies"]) == list(figures["settings"]) == _POLICIES
+    for policy in figures["policies"].values():
+        assert 0 <= policy["accuracy"] <= 1
+        assert policy["rows_per_second"] > 0
+        assert sum(policy["exits"].values()) == _ROWS
+
+
+def test_scores_are_those_of_what_a_classification_answers(figures, place):
+    right = _labels(place)
+    for name, said in figures["policies"].items():
+        # The job's own policy looks at far rows, as a classification does; the others do not.
+        more = {} if name == "tuned" else {"far": None}
+        answers, manifest = _classified(
+            place, "test.csv", name, policy=figures["settings"][name], **more
+        )
+        hits = [a == b for a, b in zip(answers, right, strict=True)]
+        assert said["accuracy"] == pytest.approx(np.mean(hits))
+        assert said["macro_f1"] == pytest.approx(f1_score(right, answers, average="macro"))
+        assert said["matthews"] == pytest.approx(matthews_corrcoef(right, answers))
+        assert said["mean_layers"] == pytest.approx(manifest["mean_layers"])
+        assert said["exits"] == manifest["exits"]
+
+
+def test_an_interval_contains_the_accuracy_and_is_as_wide_as_the_rows_allow(figures):
+    for said in figures["policies"].values():
+        low, high = said["accuracy_interval"]
+        accuracy = said["accuracy"]
+        assert low <= accuracy <= high
+        error = np.sqrt(accuracy * (1 - accuracy) / _ROWS)
+        assert high - low == pytest.approx(2 * 1.96 * error, rel=0.2, abs=1e-9)
+
+
+def test_policies_are_compared_with_the_regression_row_by_row(figures):
+    regression = figures["policies"]["logistic"]
+    assert regression["against_logistic"] == {"wins": 0, "losses": 0, "p_value": 1.0}
+    for said in figures["policies"].values():
+        against = said["against_logistic"]
+        wins, losses = against["wins"], against["losses"]
+        assert (wins - losses) / _ROWS == pytest.approx(said["accuracy"] - regression["accuracy"])
+        assert 0 <= wins + losses <= _ROWS
+        expected = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+        assert against["p_value"] == pytest.approx(expected)
+
+
+def test_what_a_policy_chooses_it_chooses_on_the_database(figures, place):
+    manifest, entries = manifest_of(place.only_version()), entries_of(place.only_version())
+    right = np.array(entries["answers"].to_pylist()) == entries["label"].to_numpy()[:, None]
+    rates = dict(zip(manifest["exits"], right.sum(axis=0), strict=True))
+    (exit,) = figures["policies"]["fixed"]["exits"]
+    assert rates[exit] == max(n for e, n in rates.items() if not e.startswith("de3@"))
+    for name in ("kernel", "de3", "cascade"):
+        assert figures["settings"][name] == manifest["tuning"]["families"][name]["policy"]
+
+
+def test_the_table_has_a_line_for_each_policy(evaluated):
+    figures, out = evaluated
+    lines = out.splitlines()
+    assert lines[0].split()[:5] == ["policy", "accuracy", "95", "%", "macro-F1"]
+    assert [line.split()[0] for line in lines[1:]] == _POLICIES
+    for line, said in zip(lines[1:], figures["policies"].values(), strict=True):
+        low, high = said["accuracy_interval"]
+        expected = [f"{said['accuracy']:.3f}", f"{low:.3f}", "to", f"{high:.3f}"]
+        assert line.split()[1:5] == expected
+
+
+def test_a_jobs_own_policy_has_the_jobs_settings(place):
+    policy = {"name": "cascade", "readers": ["head"], "threshold": 0.4}
+    figures, _ = _evaluated(place, "test.csv", policy=policy)
+    assert list(figures["policies"]) == _POLICIES
+    assert figures["settings"]["cascade"] == policy | {"first": 0, "last": None}
+    assert all(exit.startswith("head@") for exit in figures["policies"]["cascade"]["exits"])
+
+
+def test_rows_left_unlabelled_are_not_right(place):
+    changed = {"policy": "retrieval", "far": {"then": "abstain"}}
+    figures, _ = _evaluated(place, "far.csv", **changed)
+    said = figures["policies"]["retrieval"]
+    answers, manifest = _classified(place, "far.csv", "far", **changed)
+    assert said["far"] == said["exits"]["abstain"] == answers.count(None) >= 10
+    assert said["exits"] == manifest["exits"]
+    right = [a == b for a, b in zip(answers, _labels(place, "far.csv"), strict=True)]
+    assert said["accuracy"] == pytest.approx(np.mean(right))
+    assert "abstain" not in figures["policies"]["full"]["exits"]
+    assert figures["policies"]["full"]["far"] == 0
+
+
+def test_readers_are_corrected_by_the_corpus_shares_where_the_job_says_so(place):
+    policy = {"name": "fixed", "exit": "probe@0"}
+    plain, _ = _evaluated(place, "skewed.csv", policy=policy)
+    found, _ = _evaluated(place, "skewed.csv", policy=policy, balance="corpus")
+    accuracy = [f["policies"]["fixed"]["accuracy"] for f in (plain, found)]
+    assert accuracy[1] > accuracy[0]
+    answers, _ = _classified(place, "skewed.csv", "skewed", policy=policy, balance="corpus")
+    right = [a == b for a, b in zip(answers, _labels(place, "skewed.csv"), strict=True)]
+    assert accuracy[1] == pytest.approx(np.mean(right))
+    # The head has learnt no shares.
+    heads = [f["policies"]["full"]["accuracy"] for f in (plain, found)]
+    assert heads[0] == heads[1]
+
+
+def test_an_objective_that_nothing_reaches_leaves_only_that_policy_out(place):
+    figures, _ = _evaluated(place, "far.csv", policy={"name": "tuned", "accuracy": 0.99})
+    assert list(figures["policies"]) == _POLICIES[:-1]

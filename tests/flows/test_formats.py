@@ -1,0 +1,169 @@
+"""Versions of the first format, which knew neither probes nor tuning, are still read."""
+
+import hashlib
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.flows.jobs import Workplace, manifest_of, predictions_of, raee, sentences
+
+_EXITS = [*(f"head@{depth}" for depth in range(5)), "vote@1"]
+
+
+def _as_the_first_format(version):
+    """Make of a version what the first release would have published."""
+    manifest = manifest_of(version)
+    assert manifest["exits"][: len(_EXITS)] == _EXITS
+    for name in ("probes.safetensors", "report.html"):
+        (version / name).unlink()
+    for path in (version / "entries").iterdir():
+        table = pq.read_table(path).drop_columns(["nearest_distance"])
+        for column, kind in (("answers", pa.uint16()), ("confidences", pa.float32())):
+            short = [row[: len(_EXITS)] for row in table[column].to_pylist()]
+            values = pa.array(short, pa.list_(kind, len(_EXITS)))
+            table = table.set_column(table.schema.get_field_index(column), column, values)
+        pq.write_table(table, path)
+    for later in ("probes", "costs", "tuning", "pruned"):
+        del manifest[later]
+    policy = {"name": "raee", "k": 12, "threshold": 0.9, "top": 3}
+    job = manifest["job"]
+    for later in ("far", "balance", "sample_rows"):
+        del job[later]
+    del job["key"]["layers"]
+    job["policy"] = manifest["policy"] = policy
+    figures = ("accuracy", "macro_f1", "matthews", "mean_layers")
+    names = ("full", "fixed", "retrieval", "raee", "cascade")
+    manifest["metrics"] = {n: {f: manifest["metrics"][n][f] for f in figures} for n in names}
+    manifest["seconds"] = {
+        s: manifest["seconds"][s] for s in ("centre", "sweep", "index", "vote", "evaluate")
+    }
+    manifest |= {"format": 1, "exits": _EXITS}
+    manifest["files"] = [_as_it_lies(version, file) for file in manifest["files"]]
+    manifest["files"] = [file for file in manifest["files"] if file is not None]
+    (version / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _as_it_lies(version, file):
+    path = version / file["path"]
+    if not path.exists():
+        return None
+    data = path.read_bytes()
+    return file | {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+@pytest.fixture
+def old(published) -> Workplace:
+    """A place whose only version, in production, is of the first format."""
+    _as_the_first_format(published.only_version())
+    published.write("new.csv", sentences(33, seed=7))
+    return published
+
+
+def _refused(answer, match):
+    assert (answer.code, answer.out) == (2, "")
+    assert match in answer.error
+    assert "Traceback" not in answer.err
+
+
+def test_it_is_listed_shown_and_verified(old):
+    version = old.only_version().name
+    store = ("--store", old.store)
+    (line,) = json.loads(raee("versions", "demo", *store, "--json").out)
+    assert (line["id"], line["policy"], line["aliases"]) == (version, "raee", ["production"])
+    assert raee("versions", "demo", *store).code == 0
+    shown = raee("show", "demo", *store)
+    assert shown.code == 0
+    assert "head@4, vote@1" in shown.out
+    assert json.loads(raee("show", "demo", *store, "--json").out)["format"] == 1
+    assert raee("verify", "demo", *store).code == 0
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *("raee", "retrieval", "full", "fixed"),
+        {"name": "kernel", "readers": ["head", "vote"]},
+        {"name": "cascade", "readers": ["head"]},
+    ],
+    ids=str,
+)
+def test_it_classifies_with_what_it_has(old, policy):
+    output = old.classify(str(old.root / "new.csv"), policy=policy)
+    manifest, table = manifest_of(output), predictions_of(output)
+    assert set(manifest["exits"]) <= set(_EXITS)
+    assert manifest["rows_out"] == 33
+    assert table["label"].null_count == 0
+    # It does not know how far its own rows lie from each other.
+    assert (manifest["far"], manifest["drift"]) == (None, None)
+    assert table["flags"].to_pylist() == [[]] * 33
+    assert set(manifest["balance"]["labels"]) == {"bad", "good", "odd"}
+
+
+def test_it_answers_as_the_same_version_of_this_format_does(published):
+    input = published.write("new.csv", sentences(33, seed=7))
+    before = published.classify(input, "before", policy="raee", far=None)
+    _as_the_first_format(published.only_version())
+    (published.root / "moved").mkdir()
+    store = published.root / "moved/store"
+    published.store.rename(store)  # so that it is read anew
+    after = published.classify(input, "after", policy="raee", far=None, store=str(store))
+    assert predictions_of(before).equals(predictions_of(after))
+
+
+def test_what_it_was_not_tuned_for_is_refused_in_one_line(old):
+    job, version = old.job(), old.only_version().name
+    answer = raee("classify", job, "--input", old.root / "new.csv", "--output", old.root / "out")
+    _refused(answer, f"database demo@{version} was built without tuning; name another policy")
+    assert not (old.root / "out").exists()
+    answer = raee("explain", job, "a warm film")
+    _refused(answer, f"database demo@{version} was built without tuning")
+    answer = raee("prune", "demo", "--store", old.store)
+    _refused(answer, f"database demo@{version} was built without tuning; build it anew")
+
+
+@pytest.mark.parametrize(
+    ("policy", "match"),
+    [
+        ("cascade", "the database has no exit of the readers probe from depth 0 to 4"),
+        ({"name": "fixed", "exit": "probe@1"}, "exit 'probe@1' is not in the database"),
+        ("de3", "the database has no exit of the readers de3"),
+    ],
+    ids=str,
+)
+def test_what_reads_probes_is_refused_in_one_line(old, policy, match):
+    arguments = ("--input", old.root / "new.csv", "--output", old.root / "out")
+    _refused(raee("classify", old.job(policy=policy), *arguments), match)
+    assert not (old.root / "out").exists()
+
+
+def test_it_is_explained_evaluated_and_tuned_as_far_as_it_goes(old, tmp_path):
+    job = old.job(policy="raee")
+    found = json.loads(raee("explain", job, "a warm film", "--json").out)
+    assert list(found["exits"]) == _EXITS
+    file = tmp_path / "figures.json"
+    answer = raee("evaluate", job, "--input", old.root / "new.csv", "--json", file)
+    assert answer.code == 0, answer.err
+    figures = json.loads(file.read_text())
+    assert list(figures["policies"]) == ["full", "fixed", "retrieval", "raee"]
+    assert "against_logistic" not in figures["policies"]["raee"]
+    answer = raee("tune", job, "--json", file)
+    assert answer.code == 0, answer.err
+    # Nobody measured what its readings take: a layer is one second.
+    full = json.loads(file.read_text())["full_depth"]
+    assert full["policy"]["exit"] == "head@4"
+    assert full["checked"]["seconds_per_row"] == 4
+
+
+def test_the_next_build_is_its_child_and_of_this_format(old):
+    parent = old.only_version()
+    answer = raee("build", old.job())
+    assert answer.code == 0, answer.err
+    child = old.version(answer.out.strip())
+    manifest = manifest_of(child)
+    assert (manifest["format"], manifest["parent"]) == (2, parent.name)
+    assert (child / "centre.safetensors").read_bytes() == (
+        parent / "centre.safetensors"
+    ).read_bytes()
+    assert f"production now points at {child.name}: on 40 rows in common" in answer.err

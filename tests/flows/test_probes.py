@@ -1,0 +1,130 @@
+"""A version's probes: what is in the file, and that all of it follows from sums and manifest."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+
+from raee.discriminant import linear_map, scatter_at
+from raee.probes import edr
+from raee.sums import Sums, sums_from, sums_of
+from tests.flows.jobs import Workplace, entries_of, manifest_of
+from tests.flows.opinions import mean_states
+
+
+class Read:
+    """A version's probes and entries, read without our code, and its rows' plain states."""
+
+    def __init__(self, version: Path, encoder: str) -> None:
+        self.manifest, self.entries = manifest_of(version), entries_of(version)
+        self.said = self.manifest["probes"]
+        self.tensors = safetensors.numpy.load_file(version / "probes.safetensors")
+        prefix = "sums_"
+        self.sums = sums_from(
+            {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
+        )
+        self.states = mean_states(encoder, self.entries["text"].to_pylist())
+        self.label = self.entries["label"].to_numpy()
+
+    def exit(self, name):
+        """The answers and confidences of an exit."""
+        place = self.manifest["exits"].index(name)
+        answers, confidences = (
+            np.array(self.entries[column].to_pylist())[:, place]
+            for column in ("answers", "confidences")
+        )
+        return answers, confidences
+
+
+@pytest.fixture(scope="module")
+def taught_version(taught_once) -> Read:
+    return Read(taught_once.only_version(), taught_once.model_of("bert-encoder"))
+
+
+def test_the_sums_are_those_of_plain_states(taught_version):
+    labels = len(taught_version.manifest["labels"])
+    plain = sums_of(taught_version.states, taught_version.label, labels)
+    np.testing.assert_array_equal(taught_version.sums.rows, plain.rows)
+    # Passes in float32, padded or not, agree to about 1e-6 a row.
+    np.testing.assert_allclose(taught_version.sums.first, plain.first, atol=1e-4)
+    np.testing.assert_allclose(taught_version.sums.second, plain.second, atol=1e-4)
+
+
+def test_other_shards_give_the_same_sums(taught_once, taught_version, tmp_path):
+    """But for the batches that rows were in: sums over 300 rows agree to 1e-4."""
+    other = Workplace(tmp_path, taught_once.model_of)
+    (tmp_path / "train.csv").write_bytes((taught_once.root / "train.csv").read_bytes())
+    built = safetensors.numpy.load_file(
+        other.version(other.build(shard_rows=37)) / "probes.safetensors"
+    )
+    for name in ("sums_rows", "sums_first", "sums_second_upper"):
+        assert built[name].dtype == np.float64
+        np.testing.assert_allclose(built[name], taught_version.tensors[name], atol=1e-4)
+
+
+def test_maps_temperatures_and_means_follow_from_the_sums_and_the_manifest_alone(taught_version):
+    said, tensors, sums = taught_version.said, taught_version.tensors, taught_version.sums
+    assert said["fit"] == "lda"
+    assert len(said["shrinkages"]) == sums.depths == 5
+    for depth, shrinkage in enumerate(said["shrinkages"]):
+        weights, biases = linear_map(scatter_at(sums, depth), shrinkage)
+        np.testing.assert_array_equal(tensors["weights"][depth], weights)
+        np.testing.assert_array_equal(tensors["biases"][depth], biases)
+    np.testing.assert_array_equal(tensors["temperatures"], said["temperatures"])
+    np.testing.assert_array_equal(tensors["average_temperatures"], said["average_temperatures"])
+    np.testing.assert_array_equal(tensors["means"], sums.first / sums.rows[:, None])
+
+
+def test_the_regression_is_scikit_learns_with_the_penalty_that_the_manifest_names(taught_version):
+    model = LogisticRegression(
+        C=taught_version.said["regression_penalty"], max_iter=300, tol=1e-3
+    ).fit(taught_version.states[-1], taught_version.label)
+    theirs = model.predict(taught_version.states[-1])
+    ours = (
+        taught_version.states[-1] @ taught_version.tensors["regression_weights"].T
+        + taught_version.tensors["regression_biases"]
+    ).argmax(axis=1)
+    assert (ours == theirs).mean() > 0.98
+
+
+def test_the_manifest_says_how_good_a_fit_is_without_the_row(taught_version):
+    said = taught_version.said
+    assert (said["state"], said["rows"], said["sampled_rows"]) == ("mean", 300, 300)
+    for fit, name in (("lda", "probe@4"), ("logistic", "logistic@4")):
+        right = taught_version.exit(name)[0] == taught_version.label
+        assert said["accuracy_without_the_row"][fit] == pytest.approx(right.mean())
+
+
+def _without(read: Read, row: int) -> Sums:
+    """The sums without a row."""
+    some = slice(row, row + 1)
+    return read.sums - sums_of(read.states[:, some], read.label[some], len(read.sums.rows))
+
+
+@pytest.mark.parametrize("row", range(0, 300, 43))
+def test_the_exits_of_probes_are_those_of_a_fit_without_the_row(taught_version, row):
+    """By a fit anew on the sums less the row, where the build has a formula."""
+    read = taught_version
+    others, said, label = _without(read, row), read.said, read.label[row]
+    depths = range(others.depths)
+    scores = []
+    for depth in depths:
+        weights, biases = linear_map(scatter_at(others, depth), said["shrinkages"][depth])
+        scores.append(said["temperatures"][depth] * (weights @ read.states[depth, row] + biases))
+    logs = log_softmax(np.array(scores), axis=1)
+    for depth in depths:
+        average = said["average_temperatures"][depth] * logs[: depth + 1].mean(axis=0)
+        for name, expected in (("probe", logs[depth]), ("probes", log_softmax(average))):
+            answers, confidences = read.exit(f"{name}@{depth}")
+            assert answers[row] == expected.argmax()
+            assert confidences[row] == pytest.approx(np.exp(expected.max()), abs=1e-3)
+        means = others.first[depth] / others.rows[:, None]
+        distances = np.linalg.norm(means - read.states[depth, row], axis=1)
+        indicator = edr(np.exp(logs[[depth]]), distances[None])[0]
+        answers, confidences = read.exit(f"de3@{depth}")
+        assert answers[row] == logs[depth].argmax()
+        assert confidences[row] == pytest.approx(1 - indicator, abs=1e-3)
+    assert others.rows[label] == read.sums.rows[label] - 1

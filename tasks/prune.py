@@ -170,13 +170,15 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
     manifest = parent.manifest
     version = new_version_id()
     folder = version_folder(store, manifest.name, version)
-    copied = [f.path for f in manifest.files if f.path in (CENTRE, PROBES)]
-    require_whole(parent.folder, manifest, copied)
+    copied = [
+        f for f in manifest.files if f.path in (CENTRE, PROBES) or f.path.startswith("rejects/")
+    ]
+    require_whole(parent.folder, manifest, [f.path for f in copied])
     files: list[FileRecord] = []
-    for path in copied:
-        with folder.create(path) as file:
-            file.write(parent.folder.read(path))
-        files.append(file.record())
+    for record in copied:
+        with folder.create(record.path) as file:
+            file.write(parent.folder.read(record.path))
+        files.append(file.record(rows=record.rows))
     names = Job.model_validate(manifest.job).key.names
     for index, name in zip(pruned.indexes, names, strict=True):
         with folder.create(index_path(name)) as file:

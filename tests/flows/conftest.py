@@ -79,8 +79,8 @@ def taught(taught_once, tmp_path) -> Workplace:
 
 @pytest.fixture(scope="session")
 def layered_once(tmp_path_factory, model_of) -> Workplace:
-    """A place with a version of redundant rows, and keys at two depths."""
+    """A place with a version of redundant rows and a reject, and keys at two depths."""
     place = Workplace(tmp_path_factory.mktemp("layered"), model_of)
-    place.write("train.csv", plain_words(150))
+    place.write("train.csv", [*plain_words(150), {"id": "empty", "text": "", "label": "odd"}])
     place.build(name="layered", key={"layers": [0, 2]}, shard_rows=60)
     return place

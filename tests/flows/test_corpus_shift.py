@@ -27,9 +27,8 @@ def place(taught_once) -> Workplace:
     texts = [{"id": row["id"], "text": row["text"]} for row in [*like[:40], *_JUNK]]
     taught_once.write("shift/mixed.csv", texts)
     taught_once.write("shift/junk.csv", _JUNK)
-    skewed = opinions(taught_once.model_of("bert-encoder"), 500, seed=9, shares=(0, 1, 0))
-    told = [row for row in skewed if len(set(row["text"].split()) & {"great", "good", "warm"}) > 0]
-    taught_once.write("shift/skewed.csv", told[:180])
+    skewed = opinions(taught_once.model_of("bert-encoder"), 180, 9, shares=(0, 1, 0), telling=1)
+    taught_once.write("shift/skewed.csv", skewed)
     return taught_once
 
 

@@ -27,9 +27,8 @@ def place(taught_once) -> Workplace:
         for i in range(10)
     ]
     taught_once.write("evaluate/far.csv", [*rows[:20], *far])
-    skewed = opinions(taught_once.model_of("bert-encoder"), 500, seed=9, shares=(0, 1, 0))
-    told = [row for row in skewed if set(row["text"].split()) & {"great", "good", "warm"}]
-    taught_once.write("evaluate/skewed.csv", told[:150])
+    skewed = opinions(taught_once.model_of("bert-encoder"), 150, 9, shares=(0, 1, 0), telling=1)
+    taught_once.write("evaluate/skewed.csv", skewed)
     return taught_once
 
 

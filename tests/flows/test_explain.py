@@ -32,7 +32,7 @@ def _explained(place, text, *more, **changed):
 
 
 def _texts(place):
-    return [row["text"] for row in opinions(place.model_of("bert-encoder"), 12, seed=4)]
+    return [row["text"] for row in opinions(place.model_of("bert-encoder"), 8, seed=4)]
 
 
 class TestAsJson:
@@ -67,7 +67,7 @@ class TestAsJson:
         found = _explained(place, text)["exits"]
         assert list(found) == exits_of_entry(4, 1)
         input = place.write("explain/one.csv", [{"id": "1", "text": text}])
-        for exit in ("head@0", "vote@1", "probe@3", "probes@2", "de3@1", "logistic@4"):
+        for exit in ("head@0", "vote@1", "probes@2", "de3@1", "logistic@4"):
             policy = {"name": "fixed", "exit": exit}
             if exit == "de3@1":
                 policy = {"name": "de3", "first": 1, "last": 1}
@@ -100,17 +100,19 @@ class TestAsJson:
         ids=str,
     )
     def test_answers_as_a_classification_does(self, place, policy):
-        for number, text in enumerate(_texts(place)[:3]):
-            rows = [{"id": "1", "text": text}]
-            input = place.write(f"explain/{number}.csv", rows)
-            output = place.classify(input, f"explain/{policy}-{number}", policy=policy)
-            (row,) = predictions_of(output).to_pylist()
+        texts = _texts(place)[:3]
+        rows = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
+        input = place.write("explain/some.csv", rows)
+        output = place.classify(input, f"explain/{policy}", policy=policy)
+        layers = 0
+        for text, row in zip(texts, predictions_of(output).to_pylist(), strict=True):
             found = _explained(place, text, policy=policy)
             assert found["label"] == row["label_name"]
             assert found["exit"] == f"{row['reader']}@{row['depth']}"
-            assert found["confidence"] == pytest.approx(row["confidence"], abs=1e-6)
-            assert found["layers"] == manifest_of(output)["layers_run"]
+            assert found["confidence"] == pytest.approx(row["confidence"], abs=1e-5)
             assert found["why"]
+            layers += found["layers"]
+        assert manifest_of(output)["layers_run"] == layers
 
 
 class TestWhy:

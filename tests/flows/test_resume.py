@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import time
 
@@ -40,9 +41,7 @@ def _stop(command, how, markers):
         out, err = command.communicate(timeout=60)
     finally:
         command.kill()
-    done = len(list(markers()))
-    assert 3 <= done < _SHARDS, "it was stopped too late"
-    return out, err, done
+    return out, err, len(list(markers()))
 
 
 def _rows_told(err, stage):
@@ -55,9 +54,15 @@ def _rows_told(err, stage):
 def test_a_build_goes_on_and_ends_with_the_same_bytes(place, undisturbed, how):
     place.write("train.csv", sentences(_ROWS))
     job = place.job(shard_rows=_SHARD_ROWS)
-    command = start_raee("build", job)
     work = place.store / "databases/demo/work"
-    out, err, done = _stop(command, how, lambda: work.glob("*/shard-*.json"))
+    for _ in range(3):
+        command = start_raee("build", job)
+        out, err, done = _stop(command, how, lambda: work.glob("*/shard-*.json"))
+        if command.returncode != 0:
+            break
+        # Python drops an interrupt that strikes within a destructor: once more.
+        shutil.rmtree(place.store)
+    assert 3 <= done < _SHARDS, "it was stopped too late"
     assert out == ""
     if how == signal.SIGINT:
         assert command.returncode == 130
@@ -86,6 +91,7 @@ def test_a_classification_goes_on_and_ends_with_the_same_bytes(published):
     arguments += ("--output", output)
     command = start_raee(*arguments)
     _, _, done = _stop(command, signal.SIGKILL, lambda: output.glob("_work/part-*.json"))
+    assert 3 <= done < _SHARDS, "it was stopped too late"
     assert not (output / "manifest.json").exists()
     assert (output / "_work").exists()
 

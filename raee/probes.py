@@ -129,7 +129,7 @@ def fit_probes(
     log_probabilities = np.stack(
         [log_softmax(m.temperature * scores, axis=1) for m, scores in zip(maps, own, strict=True)]
     )
-    running = averages(log_probabilities)
+    running, means = averages(log_probabilities), _means(sums)
     warmth = np.array([fit_temperature(scores, label) for scores in running])
     return Fitted(
         probes=Probes(
@@ -137,14 +137,14 @@ def fit_probes(
             fit=fit,
             maps=tuple(maps),
             average_temperatures=warmth,
-            means=_means(sums),
+            means=means,
             regression=regression,
         ),
         left_out=LeftOut(
             log_probabilities=log_probabilities,
             averages=log_softmax(warmth[:, None, None] * running, axis=2),
             prototype_distances=np.stack(
-                [_left_out_distances(sums, depth, states(depth), label) for depth in range(depths)]
+                [_left_out_distances(means[d], sums.rows, states(d), label) for d in range(depths)]
             ),
             regression=log_softmax(regression.temperature * crossed, axis=1),
         ),
@@ -244,10 +244,9 @@ def _means(sums: Sums) -> Array:
 
 
 def _left_out_distances(
-    sums: Sums, depth: int, states: NDArray[np.float32], label: NDArray[np.uint16]
+    means: Array, rows: Array, states: NDArray[np.float32], label: NDArray[np.uint16]
 ) -> Array:
-    rows, x = sums.rows, states.astype(np.float64)
-    means = sums.first[depth] / np.maximum(rows, 1)[:, None]
+    x = states.astype(np.float64)
     squared = np.square(x).sum(axis=1)[:, None] - 2 * x @ means.T + np.square(means).sum(axis=1)
     distances = np.sqrt(np.maximum(squared, 0))
     distances[:, rows == 0] = np.inf

@@ -1,8 +1,10 @@
 """The last steps of a build: the version's policies are tuned and judged, and it is published.
 
-work/{build key}/costs.json     what the parts of a row take on this machine
-/tuning.json    what the search over policies found
-/metrics.json   every compared policy on the version's own rows
+    work/{build key}/costs.json     what the parts of a row take on this machine
+                    /tuning.json    what the search over policies found
+                    /metrics.json   every compared policy on the version's own rows
+
+The manifest comes last, and makes the version exist.
 """
 
 import json

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help install demo test lint types unit benchmark-quality benchmark-speed clean
+.PHONY: help install demo test lint types unit services benchmark-quality benchmark-speed clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,10 @@ types: install ## mypy
 	@echo "== mypy"
 	@$(BIN)/mypy
 
-unit: install ## pytest
+services: ## what the tests speak to and pip does not install: Ceph's object gateway, the AWS command line
+	@tests/services.sh
+
+unit: install services ## pytest
 	@echo "== pytest"
 	@$(BIN)/python -m pytest
 

@@ -1,10 +1,16 @@
 """What all tests share: no network, one thread, the same examples in every run, shared data."""
 
 import os
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import hypothesis
 import pytest
+
+from storage.store import Folder
+from tests import s3
 
 # Before torch and transformers are imported.  A test never depends on what a hub answers; and
 # threads that wait for each other on busy cores make a tiny model ten times slower than one does.
@@ -25,3 +31,50 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no shared folder at {SHARED}; RAEE_SHARED may name it")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory) -> Iterator[s3.Server]:
+    with s3.moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory) -> Iterator[s3.Server]:
+    missing = s3.why_no_ceph()
+    if missing is not None:
+        pytest.skip(missing)
+    with s3.ceph(tmp_path_factory.mktemp("ceph")) as server:
+        yield server
+
+
+@pytest.fixture
+def store_on(request, tmp_path, monkeypatch) -> Iterator[Callable[[str], str]]:
+    """Makes an empty store: `local`, `memory`, or on an S3 server, `moto` or `ceph`.
+
+    From then on the environment names that server and its credentials, for this process and for
+    those that it starts.  The store goes when the test ends.
+    """
+    made: list[tuple[str, dict[str, str]]] = []
+
+    def make(kind: str) -> str:
+        if kind == "local":
+            return str(tmp_path / "store")
+        environment: dict[str, str] = {}
+        if kind == "memory":
+            uri = f"memory://{uuid.uuid4().hex}"
+        else:
+            environment = dict(request.getfixturevalue(kind).environment)
+            uri = f"s3://{s3.BUCKET}/{uuid.uuid4().hex}"
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            s3.notice_environment()
+        made.append((uri, environment))
+        return uri
+
+    yield make
+    for uri, environment in made:
+        with patch.dict(os.environ, environment):
+            if environment:
+                s3.notice_environment()
+            Folder(uri).remove()

@@ -1,13 +1,13 @@
-import uuid
-
 import pytest
 
-from storage.store import Folder
+
+# Of the module, so that the tests on one server follow each other and share its connections.
+@pytest.fixture(scope="module", params=["local", "memory", "moto", "ceph"])
+def kind(request):
+    return request.param
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request, tmp_path):
-    """An empty store, on the disk and behind fsspec: nothing may work on only one of them."""
-    uri = str(tmp_path / "store") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
-    yield uri
-    Folder(uri).remove()
+@pytest.fixture
+def store(kind, store_on):
+    """An empty store of every kind: nothing may work on only one of them."""
+    return store_on(kind)

@@ -1,0 +1,160 @@
+"""Object storage for the tests, on loopback: moto's server, and the gateway of a Ceph of our own.
+
+Moto answers every request and checks no signature.  Ceph's gateway is the real thing: signatures,
+conditional writes and multipart uploads as servers in use have them.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+BUCKET = "tests"
+
+_START_SECONDS = 120
+
+# Moto looks whether an object is there and then writes it: one request at a time, or two
+# conditional writes of a name would both go through.
+_MOTO = """
+import sys
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app))
+"""
+
+_noticed: dict[str, str] = {}
+"""The environment that fsspec's connections were made in."""
+
+_CEPH_PROGRAMS = ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "monmaptool")
+
+
+@dataclass(frozen=True)
+class Server:
+    """An S3 server, and who may use it."""
+
+    url: str
+    key: str = "test"
+    secret: str = "testsecret"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a process needs in its environment to speak to it, and to no other."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+
+@contextmanager
+def moto(folder: Path) -> Iterator[Server]:
+    """Within, moto's server answers; its log is in the folder."""
+    port = free_ports(1)
+    with (folder / "moto.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _MOTO, str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            _wait(port, folder / "moto.log")
+            yield _with_bucket(Server(f"http://127.0.0.1:{port}"))
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def why_no_ceph() -> str | None:
+    """Why Ceph's gateway cannot be started here; None where it can."""
+    missing = [program for program in _CEPH_PROGRAMS if shutil.which(program) is None]
+    return f"no {', '.join(missing)} here; `make services` installs them" if missing else None
+
+
+@contextmanager
+def ceph(folder: Path) -> Iterator[Server]:
+    """Within, the gateway of a new Ceph answers, all of it in the folder."""
+    port = free_ports(2)
+    script = Path(__file__).with_name("ceph_s3.sh")
+    try:
+        with (folder / "start.log").open("wb") as log:
+            subprocess.run(
+                ["bash", str(script), str(folder), str(port)],
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=_START_SECONDS,
+            )
+        _wait(port, folder / "log/client.rgw.log")
+        yield _with_bucket(Server(f"http://127.0.0.1:{port}"))
+    finally:
+        for file in (folder / "run").glob("*.pid"):
+            _stop(int(file.read_text()))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports(count: int) -> int:
+    """The first of so many loopback ports in a row that nobody listens on."""
+    while True:
+        with contextlib.ExitStack() as held:
+            first = held.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                for following in range(port + 1, port + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", following))
+            except OSError:
+                continue
+            return port
+
+
+def notice_environment() -> None:
+    """Speak to the server, and as the user, that the environment names now.
+
+    fsspec keeps a connection by its arguments alone, and these are not among them.
+    """
+    import s3fs  # not before a test needs it: most tests do not
+
+    now = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    if now != _noticed:
+        s3fs.S3FileSystem.clear_instance_cache()
+        _noticed.clear()
+        _noticed.update(now)
+
+
+def _with_bucket(server: Server) -> Server:
+    import s3fs
+
+    fs = s3fs.S3FileSystem(
+        endpoint_url=server.url, key=server.key, secret=server.secret, skip_instance_cache=True
+    )
+    fs.mkdir(BUCKET)
+    return server
+
+
+def _wait(port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(log.read_text(errors="replace"))
+
+
+def _stop(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        # It holds nothing that is wanted: the folder goes with it.
+        os.kill(process, signal.SIGKILL)

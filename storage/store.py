@@ -1,26 +1,43 @@
 """One small class over fsspec: a folder, local or remote.  Nobody else knows about protocols."""
 
 import errno
+import functools
+import glob
 import hashlib
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from raee.errors import InputError
+from storage import local
+from storage.faults import code, in_words, is_no_bucket
 
 _CHUNK = 1 << 20
 
 _BLOCK = 16 << 20
 """Bytes of a part of a multipart upload and of a read ahead: what a remote file takes in memory."""
+
+_CONFLICT_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds between tries of a write while the server settles another of the same name."""
+
+_single_writers: set[str] = set()
+"""Stores of which somebody has said that only one process at a time writes there."""
+
+
+def declare_single_writer(store: str) -> None:
+    """From now on `write_new` may look first and write then, in this process and store.
+
+    For stores that cannot refuse a taken name; `storage.conditional` finds out which can.
+    """
+    _single_writers.add(Folder(store).uri)
 
 
 @dataclass(frozen=True)
@@ -44,8 +61,29 @@ class Found:
     modified: datetime
 
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _clearly(
+    method: Callable[Concatenate["Folder", _P], _R],
+) -> Callable[Concatenate["Folder", _P], _R]:
+    """A method whose errors are said in words where the store is remote."""
+
+    @functools.wraps(method)
+    def said(folder: "Folder", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with folder._faults():
+            return method(folder, *args, **kwargs)
+
+    return said
+
+
 class Folder:
-    """A folder at a path or URI.  Names given to its methods are relative to it."""
+    """A folder at a path or URI.  Names given to its methods are relative to it.
+
+    Where a remote store refuses the user (no such bucket, no access), its methods raise
+    InputError; where it does not answer, ConnectionError.
+    """
 
     def __init__(self, uri: str) -> None:
         if not uri:
@@ -69,10 +107,12 @@ class Folder:
         """The folder's address; a plain path where it is local."""
         return self._path if self._local else str(self._fs.unstrip_protocol(self._path))
 
+    @_clearly
     def exists(self, name: str) -> bool:
         """Whether a file or folder is there."""
         return bool(self._fs.exists(self._at(name)))
 
+    @_clearly
     def names(self) -> list[str]:
         """Names of the files and folders in it, sorted; none where it does not exist.
 
@@ -80,37 +120,53 @@ class Folder:
         a file is in the way.
         """
         try:
-            found = self._fs.ls(self._path, detail=False, refresh=True)
-        except FileNotFoundError:
+            if self._local:
+                names = os.listdir(self._path)
+            else:
+                found = self._fs.ls(self._path, detail=False, refresh=True)
+                # A file of the folder's own name is listed, too.
+                paths = [path.rstrip("/") for path in found if path.rstrip("/") != self._path]
+                names = [path.rpartition("/")[2] for path in paths]
+        except FileNotFoundError as error:
+            if is_no_bucket(error):
+                raise
             return []
         except NotADirectoryError:
             raise InputError(f"{self}: a file stands where a folder should be") from None
-        names = sorted(path.rstrip("/").rpartition("/")[2] for path in found)
-        return [name for name in names if not name.startswith(".")]
+        return sorted(name for name in names if not name.startswith("."))
 
+    @_clearly
     def files(self) -> list[Found]:
         """All files below it, in the order of their names; none where it does not exist."""
+        if self._local:
+            return [Found(*found) for found in sorted(local.files(self._path))]
         try:
             listed = self._fs.find(self._path, detail=True)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if is_no_bucket(error):
+                raise
             return []
         found = []
         for path, info in sorted(listed.items()):
-            modified = info.get("LastModified") or info.get("mtime") or info["created"]
-            if isinstance(modified, int | float):
+            modified = info.get("LastModified") or info["created"]
+            if isinstance(modified, float):
                 modified = datetime.fromtimestamp(modified, UTC)
-            name = path[len(self._path) :].lstrip("/")
-            found.append(Found(name, int(info["size"]), modified))
+            name = path.removeprefix(self._path).lstrip("/")
+            if name and not name.endswith("/"):  # what some tools write for a folder
+                found.append(Found(name, int(info["size"]), modified))
         return found
 
+    @_clearly
     def size(self, name: str) -> int:
         """Bytes of a file.  Raises FileNotFoundError."""
         return int(self._fs.info(self._at(name))["size"])
 
+    @_clearly
     def read(self, name: str) -> bytes:
         """The whole of a small file.  Raises FileNotFoundError."""
         return bytes(self._fs.cat_file(self._at(name)))
 
+    @_clearly
     def open(self, name: str) -> IO[bytes]:
         """A file for reading, with seek.  Raises FileNotFoundError."""
         if self._local:
@@ -121,26 +177,18 @@ class Folder:
         """Where a file lies on this machine's disk; None where the folder is remote."""
         return Path(self._at(name)) if self._local else None
 
+    @_clearly
     def write_new(self, name: str, data: bytes) -> None:
         """Write a small file whole, or not at all where the name is taken.
 
         Raises FileExistsError where it is.  Where a connection broke and the file is there with
         just this content, an earlier try went through.
         """
-        try:
-            if self._local:
-                self._link_new(name, data)
-            else:
-                self._fs.pipe_file(self._at(name), data, mode="create")
-        except FileExistsError:
-            taken = True
-        except OSError as error:
-            taken = _name_is_taken(error)
-            if not taken:
-                raise
-        else:
-            return
-        if self._local or self.read(name) != data:
+        if self._has_single_writer():
+            self._look_and_write(name, data)
+        elif self._local:
+            local.write_new(self._at(name), data)
+        elif not self._put_new(name, data) and not self._holds(name, data):
             raise FileExistsError(errno.EEXIST, "there is such a file already", f"{self}/{name}")
 
     @contextmanager
@@ -151,48 +199,39 @@ class Folder:
         replaced.  Where the block fails, nothing is left.
         """
         if self._local:
-            partial = self._partial(name)
-            try:
-                with open(partial, "wb") as file:
-                    yield CheckedFile(file, name)
-                os.replace(partial, self._at(name))
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(partial)
+            with local.whole(self._at(name)) as partial, open(partial, "wb") as file:
+                yield CheckedFile(file, name)
             return
-        file = self._fs.open(self._at(name), "wb", block_size=_BLOCK)
+        with self._faults():
+            file = self._fs.open(self._at(name), "wb", block_size=_BLOCK)
         try:
-            yield CheckedFile(file, name)
+            yield CheckedFile(file, name, self._faults)
+            with self._faults():
+                file.close()
         except BaseException:
-            file.discard()
             # fsspec would else write what it has when the object goes.
             file.closed = True
+            with suppress(Exception):  # what was raised first says more
+                file.discard()
             raise
-        file.close()
 
-    def copy(self, names: Sequence[str], target: "Folder") -> None:
-        """Copy files to the same names in another folder of the same store, not through here.
+    @_clearly
+    def copy(
+        self, names: Sequence[str], target: "Folder", new_names: Sequence[str] | None = None
+    ) -> None:
+        """Copy files to another folder of the same store, without passing through here.
 
-        Raises FileNotFoundError.
+        new_names: what they are called there; by default the same.  Raises FileNotFoundError.
         """
+        new_names = names if new_names is None else new_names
         if not self._local:
-            sources, targets = [self._at(n) for n in names], [target._at(n) for n in names]
+            sources, targets = [self._at(n) for n in names], [target._at(n) for n in new_names]
             self._fs.copy(sources, targets, on_error="raise")
             return
-        for name in names:
-            partial = target._partial(name)
-            try:
-                try:
-                    os.link(self._at(name), partial)
-                except OSError as error:
-                    if error.errno == errno.ENOENT:
-                        raise
-                    shutil.copyfile(self._at(name), partial)  # another disk, or one without links
-                os.replace(partial, target._at(name))
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(partial)
+        for name, new_name in zip(names, new_names, strict=True):
+            local.copy(self._at(name), target._at(new_name))
 
+    @_clearly
     def record(self, name: str) -> FileRecord:
         """Size and SHA-256 of a file as it lies there, read once.  Raises FileNotFoundError."""
         digest, size = hashlib.sha256(), 0
@@ -202,48 +241,81 @@ class Folder:
                 size += len(chunk)
         return FileRecord(name, size, digest.hexdigest())
 
+    @_clearly
     def delete(self, name: str) -> None:
         """Delete a file; nothing happens where it is not there."""
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._at(name))
 
+    @_clearly
     def remove(self) -> None:
-        """Delete the folder with all that is in it."""
+        """Delete the folder with all that is in it.  Raises OSError where something stays."""
         with suppress(FileNotFoundError):
-            self._fs.rm(self._path, recursive=True)
+            # A remote path is taken for a pattern.
+            self._fs.rm(self._path if self._local else glob.escape(self._path), recursive=True)
+        # S3 answers for each of a thousand files, and s3fs does not listen.
+        left = [] if self._local else self.files()
+        if left:
+            raise OSError(f"{self}/{left[0].name} could not be deleted; may you delete there?")
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
 
-    def _link_new(self, name: str, data: bytes) -> None:
-        partial = self._partial(name)
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
         try:
-            with open(partial, "wb") as file:
-                file.write(data)
-            os.link(partial, self._at(name))  # fails where the name is taken, whoever took it
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(partial)
+            yield
+        except Exception as error:
+            said = None if self._local else in_words(error, str(self))
+            if said is None:
+                raise
+            raise said from error
 
-    def _partial(self, name: str) -> str:
-        folder, _, base = self._at(name).rpartition("/")
-        os.makedirs(folder, exist_ok=True)
-        return f"{folder}/.{base}.{secrets.token_hex(4)}.partial"
+    def _has_single_writer(self) -> bool:
+        return any(self.uri == s or self.uri.startswith(f"{s}/") for s in _single_writers)
 
+    def _holds(self, name: str, data: bytes) -> bool:
+        with suppress(FileNotFoundError):
+            return self.read(name) == data
+        return False
 
-def _name_is_taken(error: OSError) -> bool:
-    """Whether a conditional write was refused: not every server says which condition failed."""
-    response = getattr(error.__cause__, "response", None) or {}
-    code = response.get("Error", {}).get("Code")
-    # A conflict is another conditional write of the same name under way (S3's 409).
-    return code in ("PreconditionFailed", "412", "ConditionalRequestConflict")
+    def _put_new(self, name: str, data: bytes) -> bool:
+        """Put a remote file where there is none; says whether it did."""
+        for wait in _CONFLICT_WAITS:
+            try:
+                self._fs.pipe_file(self._at(name), data, mode="create")
+                return True
+            except FileExistsError:
+                return False
+            except OSError as error:
+                said = code(error.__cause__)
+                # Not every server says which condition failed.
+                if said in ("PreconditionFailed", "412"):
+                    return False
+                # Another conditional write of the name is under way, and may yet fail (S3's 409).
+                if said != "ConditionalRequestConflict":
+                    raise
+                time.sleep(wait)
+        return False
+
+    def _look_and_write(self, name: str, data: bytes) -> None:
+        if self.exists(name):
+            raise FileExistsError(errno.EEXIST, "there is such a file already", f"{self}/{name}")
+        with self.create(name) as file:
+            file.write(data)
 
 
 class CheckedFile:
     """A file being written, with its size and SHA-256 so far."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        name: str,
+        faults: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._file = file
+        self._faults = faults
         self._name = name
         self._digest = hashlib.sha256()
         self._bytes = 0
@@ -251,7 +323,8 @@ class CheckedFile:
     def write(self, data: Any) -> int:
         """Append bytes, or anything with the buffer protocol."""
         view = memoryview(data).cast("B")
-        self._file.write(view)
+        with self._faults():
+            self._file.write(view)
         self._digest.update(view)
         self._bytes += len(view)
         return len(view)

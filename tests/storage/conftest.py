@@ -11,3 +11,9 @@ def kind(request):
 def store(kind, store_on):
     """An empty store of every kind: nothing may work on only one of them."""
     return store_on(kind)
+
+
+@pytest.fixture(params=["local", "moto", "ceph"])
+def shared_store(request, store_on):
+    """An empty store of every kind that several processes can write to."""
+    return store_on(request.param)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -32,9 +33,9 @@ def test_a_taken_name_stays_as_it_is(store):
     assert folder.names() == ["a.json"]
 
 
-def test_of_racing_threads_one_writes_the_file(tmp_path):
-    folder = Folder(str(tmp_path))
-    for number in range(20):
+def test_of_racing_threads_one_writes_the_file(shared_store):
+    folder = Folder(shared_store)
+    for number in range(5):
         start = threading.Barrier(_THREADS)
 
         def write(i, name=f"{number:08d}.json", start=start):
@@ -49,18 +50,18 @@ def test_of_racing_threads_one_writes_the_file(tmp_path):
             winners = [i for i in pool.map(write, range(_THREADS)) if i is not None]
         assert len(winners) == 1
         assert folder.read(f"{number:08d}.json") == b"%d" % winners[0] * 10_000
-    assert len(os.listdir(tmp_path)) == 20, "a loser left its partial file"
+    assert len(folder.files()) == 5, "a loser left its partial file"
 
 
-def test_of_racing_processes_one_writes_each_file(tmp_path):
+def test_of_racing_processes_one_writes_each_file(shared_store):
     program = """
-import pathlib, sys, time
+import sys, time
 from storage.store import Folder
 me, folder = sys.argv[1], Folder(sys.argv[2])
-pathlib.Path(sys.argv[2], f"ready-{me}").touch()
+folder.write_new(f"ready-{me}", b"")
 while not folder.exists("go"):
     time.sleep(0.001)
-for n in range(200):
+for n in range(25):
     try:
         folder.write_new(f"race/{n:03d}", me.encode() * 5_000)
         print(n)
@@ -69,20 +70,20 @@ for n in range(200):
 """
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", program, str(i), str(tmp_path)], stdout=subprocess.PIPE
+            [sys.executable, "-c", program, str(i), shared_store], stdout=subprocess.PIPE
         )
         for i in range(3)
     ]
-    folder = Folder(str(tmp_path))
+    folder = Folder(shared_store)
     while not all(folder.exists(f"ready-{i}") for i in range(3)):
         assert all(r.poll() is None for r in racers)
-    (tmp_path / "go").touch()
+    folder.write_new("go", b"")
     won = {i: racer.communicate(timeout=60)[0].split() for i, racer in enumerate(racers)}
-    assert sorted(int(n) for numbers in won.values() for n in numbers) == list(range(200))
+    assert sorted(int(n) for numbers in won.values() for n in numbers) == list(range(25))
     for i, numbers in won.items():
         for n in numbers:
             assert folder.read(f"race/{int(n):03d}") == b"%d" % i * 5_000
-    assert len(os.listdir(tmp_path / "race")) == 200
+    assert len((folder / "race").files()) == 25
 
 
 def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path):
@@ -188,6 +189,93 @@ def test_an_open_file_can_be_sought(store):
     with folder.open("a") as file:
         file.seek(4)
         assert file.read(3) == b"456"
+
+
+_ODD_NAMES = [
+    "two words",
+    "grün 😀",
+    "100%",
+    "%20",
+    "a+b",
+    "a#b",
+    "what?",
+    "a&b=c;d,e",
+    'it\'s "quoted"',
+    "[ab]",
+    "*",
+    "back\\slash",
+    "~",
+    "$HOME",
+    "{}",
+]
+
+
+def test_names_mean_themselves_whatever_is_in_them(store):
+    folder, copies = Folder(store) / "from?[here]", Folder(store) / "to #1"
+    for name in _ODD_NAMES:
+        folder.write_new(f"{name}/{name}", name.encode())
+        with folder.create(f"{name}/{name}.created") as file:
+            file.write(name.encode())
+    assert folder.names() == sorted(_ODD_NAMES)
+    paths = [f"{name}/{name}" for name in _ODD_NAMES]
+    assert [found.name for found in folder.files()] == sorted(
+        [*paths, *(f"{path}.created" for path in paths)]
+    )
+    folder.copy(paths, copies)
+    for path, name in zip(paths, _ODD_NAMES, strict=True):
+        assert folder.exists(path)
+        assert copies.read(path) == folder.read(f"{path}.created") == name.encode()
+        assert folder.record(path).bytes == folder.size(path) == len(name.encode())
+        folder.delete(path)
+        assert not folder.exists(path)
+        assert (folder / name).names() == [f"{name}.created"]
+
+
+@pytest.mark.parametrize("name", ["a*", "a?", "[a]b", "a"])
+def test_a_folder_whose_name_looks_like_a_pattern_is_removed_alone(store, name):
+    folder = Folder(store)
+    for other in ("ab", "a*", "a?", "[a]b", "a", "abc"):
+        folder.write_new(f"{other}/x", b"")
+    (folder / name).remove()
+    assert folder.names() == sorted({"ab", "a*", "a?", "[a]b", "a", "abc"} - {name})
+
+
+def test_files_are_found_with_their_sizes_and_times(store):
+    folder = Folder(store)
+    assert folder.files() == []
+    before = datetime.now(UTC) - timedelta(seconds=2)  # servers' clocks tick in seconds
+    for name in ("b/c", "b/a/x", "a", "b.x"):
+        folder.write_new(name, b"x" * len(name))
+    found = folder.files()
+    assert [(f.name, f.bytes) for f in found] == [("a", 1), ("b.x", 3), ("b/a/x", 5), ("b/c", 3)]
+    assert all(before <= f.modified <= datetime.now(UTC) + timedelta(seconds=2) for f in found)
+    assert [f.name for f in (folder / "b").files()] == ["a/x", "c"]
+
+
+def test_a_listing_bears_that_files_come_and_go(tmp_path):
+    """As a build's partial files do, while another process lists its store."""
+    folder = Folder(str(tmp_path))
+    for number in range(50):
+        folder.write_new(f"a/{number}", b"")
+    stop = threading.Event()
+
+    def bustle():
+        while not stop.is_set():
+            with folder.create("a/b") as file:
+                file.write(b"x")
+
+    with ThreadPoolExecutor(1) as pool:
+        bustling = pool.submit(bustle)
+        found = [{f.name for f in folder.files()} for _ in range(200)]
+        stop.set()
+        bustling.result()
+    assert all({f"a/{number}" for number in range(50)} <= names for names in found)
+
+
+def test_copies_of_missing_files_are_reported_as_such(store):
+    folder = Folder(store)
+    with pytest.raises(FileNotFoundError):
+        folder.copy(["a"], folder / "b")
 
 
 def test_a_removed_folder_is_gone_with_all_that_is_in_it(store):

@@ -1,0 +1,89 @@
+"""What went wrong with a remote store, in one line that names it and helps.
+
+Libraries say it in many ways, and often say `None`.  No line has a credential in it.
+"""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from raee.errors import InputError
+
+_CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+
+_OF_THE_USER = {
+    "NoSuchBucket": "there is no such bucket; make it, or correct the address",
+    "InvalidBucketName": "that is no bucket's name; correct the address",
+    "InvalidAccessKeyId": "the server does not know the access key; check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the secret does not belong to the access key; check "
+    "AWS_SECRET_ACCESS_KEY",
+    "ExpiredToken": "the session token has expired; get a new one",
+    "InvalidToken": "the session token is not valid; check AWS_SESSION_TOKEN",
+    "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
+    "AuthorizationHeaderMalformed": "the region is wrong; check AWS_DEFAULT_REGION",
+    "PermanentRedirect": "the bucket is in another region; check AWS_DEFAULT_REGION",
+    "301": "the bucket is in another region; check AWS_DEFAULT_REGION",
+    "AccessDenied": f"access denied; check the credentials ({_CREDENTIALS}) and what they allow",
+    "403": f"access denied; check the credentials ({_CREDENTIALS}) and what they allow",
+    "NoCredentialsError": f"there are no credentials; set {_CREDENTIALS}",
+    "PartialCredentialsError": f"half of the credentials is missing; set {_CREDENTIALS}",
+    "ProfileNotFound": "there is no such profile; check AWS_PROFILE",
+    "ParamValidationError": "that is no bucket's name; correct the address",
+}
+"""By a server's code or a library's class."""
+
+_NO_ANSWER = (
+    "EndpointConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ConnectionClosedError",
+    "HTTPClientError",
+    "SSLError",
+    "ProxyConnectionError",
+)
+
+
+def in_words(error: Exception, where: str) -> Exception | None:
+    """The error to raise instead, in words; None where the error says enough.
+
+    InputError for what the user can mend, ConnectionError where no server answered.
+    """
+    if isinstance(error, InputError):
+        return None
+    for cause in _causes(error):
+        for name in (code(cause), type(cause).__name__):
+            if name in _OF_THE_USER:
+                return InputError(f"{where}: {_OF_THE_USER[name]}")
+            if name in _NO_ANSWER:
+                return ConnectionError(f"{where}: {_server(cause)} does not answer ({name})")
+        if isinstance(cause, ValueError) and str(cause).startswith("Invalid endpoint"):
+            return InputError(f"{where}: the server's address is none; check AWS_ENDPOINT_URL")
+    if isinstance(error, OSError) and str(error) in ("", "None"):
+        name = next(filter(None, map(code, _causes(error))), type(error).__name__)
+        return type(error)(error.errno, f"{where}: {name}")
+    if type(error).__module__.partition(".")[0] == "botocore":
+        return OSError(f"{where}: {error}")
+    return None
+
+
+def is_no_bucket(error: Exception) -> bool:
+    """Whether not the file is missing but all that it could lie in."""
+    return any(code(cause) == "NoSuchBucket" for cause in _causes(error))
+
+
+def code(error: BaseException | None) -> str:
+    """An S3 server's word for what went wrong; empty where it said none."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _server(error: BaseException) -> str:
+    """Host and port that did not answer: an address may have a password before them."""
+    address = getattr(error, "kwargs", {}).get("endpoint_url", "")
+    parts = urlsplit(address)
+    return parts.netloc.rpartition("@")[2] or "the server"

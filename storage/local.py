@@ -1,0 +1,66 @@
+"""Files on a disk: each appears whole or not at all."""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+
+
+@contextmanager
+def whole(path: str) -> Iterator[str]:
+    """The path to write to in the block; then the file gets its own, or goes where the block fails.
+
+    It is hidden until then, as it stays where the process is killed.
+    """
+    folder, _, name = path.rpartition("/")
+    os.makedirs(folder, exist_ok=True)
+    partial = f"{folder}/.{name}.{secrets.token_hex(4)}.partial"
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
+
+
+def write_new(path: str, data: bytes) -> None:
+    """Write a file where there is none.  Raises FileExistsError, whoever took the name."""
+    try:
+        with whole(path) as partial:
+            with open(partial, "wb") as file:
+                file.write(data)
+            os.link(partial, path)
+    except FileExistsError:
+        raise FileExistsError(errno.EEXIST, "there is such a file already", path) from None
+
+
+def copy(path: str, target: str) -> None:
+    """Copy a file, by a link where the disk has them.  Raises FileNotFoundError."""
+    with whole(target) as partial:
+        try:
+            os.link(path, partial)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise
+            shutil.copyfile(path, partial)  # another disk, or one without links
+
+
+def files(path: str) -> Iterator[tuple[str, int, datetime]]:
+    """All files below a folder: name, bytes, time; none where it does not exist.
+
+    Others may write and delete there meanwhile.
+    """
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for folder, _, names in os.walk(path, onerror=failed):
+        for found in (os.path.join(folder, name) for name in names):
+            with suppress(FileNotFoundError):
+                info = os.stat(found)
+                modified = datetime.fromtimestamp(info.st_mtime, UTC)
+                yield os.path.relpath(found, path), info.st_size, modified

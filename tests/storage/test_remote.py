@@ -1,0 +1,276 @@
+"""What can go wrong only where the store is a server."""
+
+import hashlib
+import re
+
+import pytest
+
+import storage.store
+from raee.errors import InputError
+from storage.store import Folder
+from tests import s3
+from tests.raee.errors import refused
+from tests.storage.proxy import LOST, between, error
+
+_PART = 5 << 20
+"""The smallest part that S3 takes."""
+
+
+@pytest.fixture(params=["moto", "ceph"])
+def remote(request, store_on, monkeypatch):
+    """A store on a server, to which files go in parts as small as it takes."""
+    monkeypatch.setattr(storage.store, "_BLOCK", _PART)
+    return store_on(request.param)
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Makes a server the one that the environment names, with what else it should say."""
+
+    def use(server, **others):
+        for name, value in {**server.environment, **others}.items():
+            monkeypatch.setenv(name, value)
+        s3.notice_environment()
+
+    return use
+
+
+def _unfinished(folder):
+    """Keys of multipart uploads that nobody has completed or dropped."""
+    listed = folder._fs.call_s3("list_multipart_uploads", Bucket=s3.BUCKET)
+    return [upload["Key"] for upload in listed.get("Uploads", [])]
+
+
+class TestPartByPart:
+    @pytest.mark.parametrize("size", [0, 1, _PART - 1, _PART, _PART + 1, 2 * _PART + 7])
+    def test_a_file_of_any_size_arrives_as_it_was(self, remote, size):
+        data = hashlib.shake_128(b"data").digest(size)
+        folder = Folder(remote)
+        with folder.create("a.bin") as file:
+            for start in range(0, size, 999_983):
+                file.write(data[start : start + 999_983])
+        assert file.record() == folder.record("a.bin")
+        assert file.record().sha256 == hashlib.sha256(data).hexdigest()
+        assert [(found.name, found.bytes) for found in folder.files()] == [("a.bin", size)]
+        assert _unfinished(folder) == []
+
+    @pytest.mark.parametrize("size", [3, _PART + 3])
+    @pytest.mark.parametrize("there_before", [True, False])
+    def test_a_block_that_fails_leaves_nothing(self, remote, size, there_before):
+        folder = Folder(remote)
+        if there_before:
+            folder.write_new("a.bin", b"old")
+
+        def fail():
+            with folder.create("a.bin") as file:
+                file.write(b"x" * size)
+                assert bool(_unfinished(folder)) == (size > _PART), "what this test is about"
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fail()
+        assert folder.names() == ["a.bin"] * there_before
+        assert not there_before or folder.read("a.bin") == b"old"
+        assert _unfinished(folder) == []
+
+    def test_an_upload_that_the_server_will_not_complete_leaves_nothing(
+        self, moto, store_on, use, monkeypatch
+    ):
+        monkeypatch.setattr(storage.store, "_BLOCK", _PART)
+        store = store_on("moto")
+
+        def no_completion(request):
+            if request.method == "POST" and "uploadId" in request.path:
+                return 403, error("AccessDenied")
+            return None
+
+        with between(moto, no_completion) as spoilt:
+            use(spoilt)
+            folder = Folder(store)
+            with refused("access denied"), folder.create("a.bin") as file:
+                file.write(b"x" * (_PART + 3))
+            assert folder.names() == []
+            assert _unfinished(folder) == []
+
+
+def test_only_what_is_asked_for_is_read(moto, store_on, use, monkeypatch):
+    monkeypatch.setattr(storage.store, "_BLOCK", 1_000)
+    store = store_on("moto")
+    Folder(store).write_new("a.bin", bytes(range(250)) * 400)
+    ranges = []
+
+    def note(request):
+        if request.method == "GET":
+            ranges.append(request.headers.get("Range"))
+
+    with between(moto, note) as watched:
+        use(watched)
+        with Folder(store).open("a.bin") as file:
+            file.seek(50_100)
+            assert file.read(3) == bytes([100, 101, 102])
+            file.seek(-2, 2)
+            assert file.read() == bytes([248, 249])
+    assert len(ranges) == 2
+    for asked in ranges:
+        first, last = map(int, asked.removeprefix("bytes=").split("-"))
+        assert last - first <= 1_003
+
+
+def test_folders_that_other_tools_write_as_files_are_no_files(store_on):
+    folder = Folder(store_on("moto"))
+    folder.write_new("a/b.json", b"{}")
+    for name in ("", "a/", "empty/"):
+        folder._fs.call_s3(
+            "put_object", Bucket=s3.BUCKET, Key=f"{folder._path.partition('/')[2]}/{name}"
+        )
+    assert [found.name for found in folder.files()] == ["a/b.json"]
+    assert folder.names() == ["a", "empty"]
+    folder.remove()
+    assert folder.names() == []
+
+
+def test_a_file_is_no_folder_of_the_same_name(store_on):
+    folder = Folder(store_on("moto"))
+    folder.write_new("a", b"x")
+    assert (folder / "a").names() == []
+    assert (folder / "a").files() == []
+
+
+def test_what_could_not_be_deleted_is_told(moto, store_on, use):
+    store = store_on("moto")
+    Folder(store).write_new("work/a", b"x")
+
+    def keep(request):
+        if request.method == "POST" and request.path.endswith("?delete"):
+            return 200, b"<DeleteResult><Error><Code>AccessDenied</Code></Error></DeleteResult>"
+        return None
+
+    with between(moto, keep) as spoilt:
+        use(spoilt)
+        with pytest.raises(OSError, match="work/a could not be deleted"):
+            (Folder(store) / "work").remove()
+
+
+def _asked(folder):
+    """All that can be asked of a folder, by name."""
+
+    def create():
+        with folder.create("a") as file:
+            file.write(b"x")
+
+    return {
+        "names": folder.names,
+        "files": folder.files,
+        "size": lambda: folder.size("a"),
+        "read": lambda: folder.read("a"),
+        "open": lambda: folder.open("a"),
+        "record": lambda: folder.record("a"),
+        "write_new": lambda: folder.write_new("a", b"x"),
+        "create": create,
+        "copy": lambda: folder.copy(["a"], folder / "b"),
+        "remove": folder.remove,
+    }
+
+
+_ASKED = list(_asked(Folder("memory://nowhere")))
+
+
+class TestRefusals:
+    """Each is one line that names the store, and has no credential in it."""
+
+    @pytest.mark.parametrize("asked", _ASKED)
+    @pytest.mark.parametrize("kind", ["moto", "ceph"])
+    def test_no_such_bucket(self, store_on, kind, asked):
+        store_on(kind)
+        with refused("s3://no-such-bucket/x: there is no such bucket; make it, or correct"):
+            _asked(Folder("s3://no-such-bucket/x"))[asked]()
+
+    @pytest.mark.parametrize("asked", [*_ASKED, "exists"])
+    @pytest.mark.parametrize(
+        ("user", "match"),
+        [
+            ({"key": "nobody"}, "does not know the access key; check AWS_ACCESS_KEY_ID"),
+            (
+                {"secret": "wrongsecret"},
+                "not belong to the access key; check AWS_SECRET_ACCESS_KEY",
+            ),
+        ],
+    )
+    def test_wrong_credentials(self, ceph, use, asked, user, match):
+        use(s3.Server(ceph.url, **user))
+        folder = Folder("s3://tests/x")
+        # The answer to a HEAD request cannot say more than that it is one.
+        with pytest.raises(InputError) as caught:
+            (_asked(folder) | {"exists": lambda: folder.exists("a")})[asked]()
+        said = str(caught.value)
+        assert re.fullmatch(f"s3://tests/x: (.*{match}|access denied; check .*)", said)
+        assert "nobody" not in said
+        assert "wrongsecret" not in said
+
+    def test_no_credentials(self, moto, use, monkeypatch):
+        use(moto)
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        s3.notice_environment()
+        with refused("s3://tests/x: there are no credentials; set AWS_ACCESS_KEY_ID and"):
+            Folder("s3://tests/x").names()
+
+    def test_an_endpoint_that_is_none(self, moto, use):
+        use(moto, AWS_ENDPOINT_URL="nonsense")
+        with refused("s3://tests/x: .* check AWS_ENDPOINT_URL"):
+            Folder("s3://tests/x").names()
+
+    def test_anything_else_has_words_too(self, moto, use):
+        with between(moto, lambda request: (400, error("InvalidWeather"))) as spoilt:
+            use(spoilt)
+            with pytest.raises(OSError, match="InvalidWeather"):
+                Folder("s3://tests/x").names()
+        with between(moto, lambda request: (409, b"")) as spoilt:
+            use(spoilt)
+            with pytest.raises(OSError, match=r"409|Conflict"):
+                Folder("s3://tests/x").names()
+
+
+def test_a_server_that_does_not_answer_is_no_mistake_of_the_user(moto, use):
+    """What may pass is worth another try."""
+    port = s3.free_ports(1)
+    use(s3.Server(f"http://127.0.0.1:{port}"), AWS_MAX_ATTEMPTS="1")
+    with pytest.raises(ConnectionError, match=f"s3://tests/x: 127.0.0.1:{port} does not answer"):
+        Folder("s3://tests/x").names()
+
+
+def test_a_conflict_of_two_writes_is_tried_again(moto, store_on, use):
+    conflicts = []
+
+    def conflict(request):
+        if request.method == "PUT" and len(conflicts) < 2:
+            conflicts.append(request)
+            return 409, error("ConditionalRequestConflict")
+        return None
+
+    store = store_on("moto")
+    with between(moto, conflict) as spoilt:
+        use(spoilt)
+        Folder(store).write_new("a", b"x")
+        assert Folder(store).read("a") == b"x"
+    assert len(conflicts) == 2
+
+
+def test_a_write_whose_answer_was_lost_went_through(moto, store_on, use):
+    """The second try finds the name taken, by its own file."""
+    lost = []
+
+    def lose(request):
+        if request.method == "PUT" and not lost:
+            lost.append(request)
+            return LOST
+        return None
+
+    store = store_on("moto")
+    with between(moto, lose) as spoilt:
+        use(spoilt)
+        Folder(store).write_new("a", b"mine")
+        assert lost
+        with pytest.raises(FileExistsError):
+            Folder(store).write_new("a", b"yours")
+    assert Folder(store).read("a") == b"mine"

@@ -3,11 +3,14 @@
 from prefect import flow
 
 from tasks.artifacts import record_report, record_versions
-from tasks.build import build_index, read_database_centre, sweep_shard, write_part
-from tasks.build_plan import plan_build
+from tasks.build import read_database_centre, sweep_shard
+from tasks.build_plan import PlannedBuild, forget_build, plan_build
+from tasks.collect import collect_readings
 from tasks.fit import fit_database_probes
 from tasks.gate import promote_if_as_good
 from tasks.job import Job
+from tasks.match import match_rows
+from tasks.neighbours import build_index, write_part
 from tasks.progress import stage
 from tasks.publish import evaluate_build, publish_build, tune_build
 from tasks.reporting import write_report
@@ -17,15 +20,31 @@ from tasks.reporting import write_report
 def rebuild_database(job: Job) -> str:
     """Build a new version of a job's database and return its id.
 
-    The version is promoted unless it is worse than the one in production.  A build that died goes
-    on from the shards that are done.  Raises InputError where the job cannot be done; nothing is
-    written to the store then.
+    Rows that its parent has are taken over; where nothing has changed, the newest version's id is
+    returned.  The version is promoted unless it is worse than the one in production.  A build that
+    died goes on from the steps that are done.  Raises InputError where the job cannot be done;
+    nothing is written to the store then.
     """
     build = plan_build(job)
+    if build.unchanged:
+        return build.version
+    if not build.published:
+        run_steps(build)
+    verdict = promote_if_as_good(job, build.version)
+    record_versions(job.store, job.name, verdict)
+    record_report(job.store, job.name, build.version)
+    forget_build(build.work)
+    return build.version
+
+
+def run_steps(build: PlannedBuild) -> None:
+    """All that makes a planned version exist."""
     read_database_centre(build.work)
     with stage("sweep", build.rows, build.done):
         for number in range(build.shards):
             sweep_shard(build.work, number)
+    collect_readings(build.work)
+    match_rows(build.work)
     fit_database_probes(build.work)
     build_index(build.work)
     with stage("vote", build.rows):
@@ -34,8 +53,4 @@ def rebuild_database(job: Job) -> str:
     tune_build(build.work)
     evaluate_build(build.work)
     write_report(build.work)
-    version = publish_build(build.work)
-    verdict = promote_if_as_good(job, version)
-    record_versions(job.store, job.name, verdict)
-    record_report(job.store, job.name, version)
-    return version
+    publish_build(build.work)

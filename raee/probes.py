@@ -2,14 +2,13 @@
 
 A probe reads a row's state x at a depth, a unit vector: `mean` over the row's tokens, or the one
 at its `answer` position.  Its scores are those of linear discriminant analysis
-(`raee.discriminant`) or, where that is better by more than noise, of scikit-learn's multinomial
-logistic regression; its distribution is their softmax after one temperature a depth.
+(`raee.discriminant`) or, where that is better by more than noise, of multinomial logistic
+regression (`raee.regression`); its distribution is their softmax after one temperature a depth.
 
 Every figure of a probe on the database's own rows is without the row: exact for the discriminant,
 cross-fitted for the regression.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,11 +18,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import entr, log_softmax
 from scipy.stats import binomtest
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
 from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
+from raee.regression import regress
 from raee.sums import Array, Sums
 
 StateName = Literal["mean", "answer"]
@@ -34,10 +32,12 @@ States = Callable[[int], NDArray[np.float32]]
 NOISE_LEVEL = 0.05
 """One-sided level of the paired test by which the regression must beat the discriminant."""
 
+_JUDGES = 5_000
+"""Rows by which a shrinkage is chosen: seven times all of them would take most of a rebuild."""
+
 _FOLDS = 5
 _PENALTIES = (1.0, 10.0, 100.0)
 """Inverse strengths (scikit-learn's C) tried for the regression on unit vectors."""
-_ITERATIONS = 300
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Probes:
     means: Array
     """(depths, labels, width) label means, the prototypes of `de3`; 0 for a label without rows."""
     regression: Linear
-    """scikit-learn's logistic regression on the state at full depth: what people do today."""
+    """Logistic regression on the state at full depth: what people do today."""
 
 
 @dataclass(frozen=True)
@@ -228,11 +228,17 @@ def _fit_discriminant(
 ) -> tuple[Linear, Array, float]:
     """The map at a depth, its left-out scores, and the shrinkage.
 
-    That is the one with which most rows are right without themselves; of equals the largest.
+    That is the one with which most rows are right without themselves; of equals the largest.  Of
+    many rows some, evenly spread, are asked.
     """
     scatter = scatter_at(sums, depth)
-    tried = [(left_out_scores(scatter, s, states, label), s) for s in SHRINKAGES]
-    scores, shrinkage = max(tried, key=lambda t: ((t[0].argmax(axis=1) == label).sum(), t[1]))
+    some = np.linspace(0, len(label) - 1, min(_JUDGES, len(label))).astype(int)
+    right = {
+        s: (left_out_scores(scatter, s, states[some], label[some]).argmax(axis=1) == label[some])
+        for s in SHRINKAGES
+    }
+    shrinkage = max(SHRINKAGES, key=lambda s: (right[s].sum(), s))
+    scores = left_out_scores(scatter, shrinkage, states, label)
     temperature = fit_temperature(scores, label)
     return Linear(*linear_map(scatter, shrinkage), temperature), scores, shrinkage
 
@@ -266,7 +272,7 @@ def _tuned_regression(
     train, held = _folds(len(label), seed)[0]
     right = {}
     for penalty in _PENALTIES:
-        found = _regress(states[train], label[train], labels, penalty)
+        found = regress(states[train], label[train], labels, penalty)
         right[penalty] = int((_scores(found, states[held]).argmax(axis=1) == label[held]).sum())
     penalty = max(_PENALTIES, key=lambda p: (right[p], -p))
     return penalty, _cross_fitted(states, label, labels, penalty, seed)
@@ -277,7 +283,7 @@ def _cross_fitted(
 ) -> Array:
     scores = np.zeros((len(label), labels))
     for train, held in _folds(len(label), seed):
-        scores[held] = _scores(_regress(states[train], label[train], labels, penalty), states[held])
+        scores[held] = _scores(regress(states[train], label[train], labels, penalty), states[held])
     return scores
 
 
@@ -288,34 +294,13 @@ def _refit(
     penalty: float,
     crossed: Array,
 ) -> Linear:
-    return Linear(*_regress(states, label, labels, penalty), fit_temperature(crossed, label))
+    return Linear(*regress(states, label, labels, penalty), fit_temperature(crossed, label))
 
 
 def _folds(rows: int, seed: int) -> Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     if rows < 2:  # nothing can be held out
         return [(np.arange(rows), np.arange(rows))]
     return list(KFold(min(_FOLDS, rows), shuffle=True, random_state=seed).split(np.zeros(rows)))
-
-
-def _regress(
-    states: NDArray[np.float32], label: NDArray[np.uint16], labels: int, penalty: float
-) -> tuple[Array, Array]:
-    """Weights (labels, width) and biases (labels,) of scikit-learn's regression."""
-    weights, biases = np.zeros((labels, states.shape[1])), np.full(labels, -np.inf)
-    seen = np.unique(label)
-    if len(seen) == 1:  # which scikit-learn refuses
-        biases[seen] = 0.0
-        return weights, biases
-    model = LogisticRegression(C=penalty, max_iter=_ITERATIONS, tol=1e-3)
-    with warnings.catch_warnings():
-        # A fit is judged by its answers to rows held out, not by how small its gradient became.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(states, label)
-    if len(seen) == 2:  # one map, for the second of them
-        weights[seen[1]], biases[seen] = model.coef_[0], [0.0, model.intercept_[0]]
-    else:
-        weights[seen], biases[seen] = model.coef_, model.intercept_
-    return weights, biases
 
 
 def _scores(found: tuple[Array, Array], states: NDArray[np.float32]) -> Array:

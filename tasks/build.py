@@ -1,20 +1,15 @@
-"""The steps of a build, each done when its result stands in the work folder.
+"""The first steps of a build: the centre is read, and every shard is swept.
 
-    work/{build key}/shard-00000.parquet    a shard's rows, head exits and keys
-                    /states-00000.parquet   the states of its sampled rows
-                    /sums-mean-00000.safetensors   sums of the states of all its rows
-                    /shard-00000.json       written last: the shard is swept
-                    /fitted.parquet         the fitted exits of all sampled rows
-                    /probes.json            written last: the version's probes are written
-                    /index.json             the version's indexes are written
-                    /neighbours-00000.parquet  a part's rows among each other
-                    /part-00000.json        written last: a part's entries are written
+    work/{build key}/{version}/centre-..    a sentence encoder's centre
+                              /shard-00000..  a shard's rows, readings, states and sums
+                              /collected..    the readings that a later rebuild takes over
 
-A version's own files go straight to its folder; it is a version when its manifest stands there.
+A step that is done is not done again (`tasks.markers`); what a shard holds is in `tasks.shards`.
 """
 
 import json
-import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -23,167 +18,208 @@ import safetensors.torch
 from numpy.typing import NDArray
 from prefect import task
 
-from raee.config import PAPER_NEIGHBOURS
-from raee.index import Index, new_index, read_index
-from raee.policies import neighbours_planned_on
-from raee.probes import StateName
-from raee.readers import HeadReader, head_reader, read_centre, vote
+from raee.readers import HeadReader, head_reader, read_centre
 from raee.sweep import Labelled, Sweep, sweep
-from raee.tuning import NEIGHBOURS
-from storage.parquet import list_column, list_values, part_name, read_table, write_table
-from storage.scan import read_shard, sample_number
-from storage.store import Folder
+from storage.parquet import list_column, part_name, write_table
+from storage.scan import Row, read_shard, sample_number, text_hash
+from storage.store import FileRecord, Folder
 from storage.versions import CENTRE
-from tasks.build_plan import CENTRE_TEXTS, plan_of
-from tasks.entries import (
-    Answers,
-    answers_of,
-    entries_table,
-    key_column,
-    rejects_table,
-    spread_over,
-    swept_table,
-)
+from tasks.build_plan import CENTRE_TEXTS, BuildPlan, plan_of
+from tasks.entries import key_column, rejects_table
 from tasks.fitted import write_arrays
-from tasks.markers import done, marker
+from tasks.markers import Attempt, done, marker, output
 from tasks.models import backbone_of, retriever_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
-
-FITTED = "fitted.parquet"
+from tasks.shards import NEW, ROWS, STATES, TAKEN, shard_step, state_column, sums_name
+from tasks.takeover import Hashes, Parent, load_parent
 
 
 @task(**RETRIES)
 def read_database_centre(work: str) -> None:
     """Read a sentence encoder's centre over the rows that the plan chose."""
     folder, plan = Folder(work), plan_of(work)
-    if not plan.has_centre or folder.exists(CENTRE):
+    if not plan.has_centre or folder.exists(CENTRE) or marker(folder, "centre") is not None:
         return
-    begun = time.monotonic()
+    attempt = Attempt(folder, "centre")
     texts = json.loads(folder.read(CENTRE_TEXTS))
     with stage("read centre", len(texts)):
         centre = read_centre(backbone_of(plan.job.backbone), plan.prompt, texts, advance)
-    with folder.create(CENTRE) as file:
+    with attempt.folder.create(CENTRE) as file:
         file.write(safetensors.torch.save({"mean": centre.cpu()}))
-    done(folder, "centre", [], 0, begun)
+    done(attempt, [], 0)
 
 
 @task(**RETRIES)
 def sweep_shard(work: str, number: int) -> int:
     """Sweep a shard; returns its rows."""
     folder, plan = Folder(work), plan_of(work)
-    if (before := marker(folder, f"shard-{number:05d}")) is not None:
+    if (before := marker(folder, shard_step(number))) is not None:
         return int(before["rows"])
-    begun = time.monotonic()
-    job, labels = plan.job, plan.prompt.labels
-    rows, rejects = read_shard(job.corpus, plan.shards[number], True, labels)
-    label = np.array([labels.index(str(row.label)) for row in rows], dtype=np.uint16)
-    sample = np.ones(len(rows), dtype=bool)
-    if plan.sample is not None:
-        limits = plan.sample
-        sample[:] = [sample_number(row.text) <= limits[str(row.label)] for row in rows]
-    swept = sweep(
-        backbone_of(job.backbone),
-        plan.prompt,
-        head_of(work),
-        job.key,
-        retriever_of(job.key, job.backbone.dtype),
-        [row.text for row in rows],
-        Labelled(label, len(labels), sample),
-        advance,
-    )
-    table = swept_table(rows, label, swept, job.keep_text).append_column("sampled", [sample])
-    write_table(folder, f"shard-{number:05d}.parquet", table)
-    _write_states(folder, number, swept)
+    attempt = Attempt(folder, shard_step(number))
+    rows, rejects = read_shard(plan.job.corpus, plan.shards[number], True, plan.prompt.labels)
+    shard = _look_up(plan, rows)
+    readings = _write(attempt.folder, shard, plan, _read(work, shard))
     written = []
     if rejects:
         name = f"rejects/{part_name(number)}"
-        written.append(write_table(plan.folder, name, rejects_table(rejects)))
-    done(folder, f"shard-{number:05d}", written, len(rows), begun)
-    return len(rows)
+        written.append(write_table(attempt.version, name, rejects_table(rejects)))
+    said = done(attempt, written, len(rows), readings=[asdict(r) for r in readings])
+    return int(said["rows"])
 
 
-def state_column(state: StateName, depth: int) -> str:
-    """The column of a shard's states that holds one of them at a depth."""
-    return f"{state}-{depth:02d}"
+@dataclass(frozen=True)
+class _Shard:
+    """A shard's rows, and what the parent knows of them."""
+
+    rows: Sequence[Row]
+    hashes: Hashes
+    label: NDArray[np.uint16]
+    sampled: NDArray[np.bool_]
+    parent: Parent | None
+    places: NDArray[np.int64]
+    """(rows,) of their readings in the parent's; -1 for rows that it has not."""
+    states: NDArray[np.int64]
+    """(rows,) of their states in the parent's; -1 where it has none."""
+
+    @property
+    def new(self) -> NDArray[np.bool_]:
+        """(rows,) True where the parent has not read the row."""
+        return self.places < 0
+
+    @property
+    def reread(self) -> NDArray[np.bool_]:
+        """(rows,) True where it has, but the row has come into the sample since."""
+        return ~self.new & self.sampled & (self.states < 0)
+
+    def texts(self, which: NDArray[np.bool_]) -> list[str]:
+        """The texts of some rows."""
+        return [row.text for row, asked in zip(self.rows, which, strict=True) if asked]
 
 
-def sums_name(state: StateName, number: int) -> str:
-    """The file of a shard's sums of a state."""
-    return f"sums-{state}-{number:05d}.safetensors"
+def _look_up(plan: BuildPlan, rows: Sequence[Row]) -> _Shard:
+    labels = plan.prompt.labels
+    sampled = np.ones(len(rows), dtype=bool)
+    if plan.sample is not None:
+        limits = plan.sample
+        sampled[:] = [sample_number(row.text) <= limits[str(row.label)] for row in rows]
+    hashes = np.array([text_hash(row.text) for row in rows], dtype="S32")
+    nowhere = np.full(len(rows), -1)
+    parent = parent_of(plan)
+    return _Shard(
+        rows=rows,
+        hashes=hashes,
+        label=np.array([labels.index(str(row.label)) for row in rows], dtype=np.uint16),
+        sampled=sampled,
+        parent=parent,
+        places=nowhere if parent is None else parent.find(hashes),
+        states=nowhere if parent is None else parent.states.find(hashes),
+    )
 
 
-def _write_states(folder: Folder, number: int, swept: Sweep) -> None:
-    columns = {
-        state_column(state, depth): list_column(vectors)
-        for state, by_depth in swept.states.items()
-        for depth, vectors in enumerate(by_depth)
+def _read(work: str, shard: _Shard) -> tuple[Sweep, Sweep]:
+    """What is read of the new rows, and of those whose states only are missing."""
+    advance(int((~shard.new & ~shard.reread).sum()))
+    return tuple(
+        sweep_rows(work, shard.texts(which), shard.label[which], shard.sampled[which])
+        for which in (shard.new, shard.reread)
+    )  # type: ignore[return-value]
+
+
+def sweep_rows(
+    work: str, texts: Sequence[str], label: NDArray[np.uint16], keep: NDArray[np.bool_]
+) -> Sweep:
+    """Sweep some rows of a build.  keep: (rows,) whose states are kept."""
+    plan = plan_of(work)
+    return sweep(
+        backbone_of(plan.job.backbone),
+        plan.prompt,
+        head_of(work),
+        plan.job.key,
+        retriever_of(plan.job.key, plan.job.backbone.dtype),
+        texts,
+        Labelled(label, len(plan.prompt.labels), keep),
+        advance,
+    )
+
+
+def _write(
+    folder: Folder, shard: _Shard, plan: BuildPlan, found: tuple[Sweep, Sweep]
+) -> list[FileRecord]:
+    """Write a shard's files; returns those that a later rebuild may take over."""
+    swept, again = found
+    rows = {
+        "id": pa.array([r.id for r in shard.rows], pa.string()),
+        "text_hash": _hash_column(shard.hashes),
+        "text": pa.array([r.text for r in shard.rows], pa.string()),
+        "label": pa.array(shard.label, pa.uint16()),
+        "sampled": pa.array(shard.sampled),
+        "new": pa.array(shard.new),
+        "fresh": pa.array(shard.sampled & (shard.new | shard.reread)),
     }
-    write_table(folder, f"states-{number:05d}.parquet", pa.table(columns))
+    if not plan.job.keep_text:
+        del rows["text"]
+    write_table(folder, ROWS, pa.table(rows))
+    readings: dict[str, NDArray] = {
+        "answers": swept.answers,
+        "confidences": swept.confidences,
+    }
+    readings |= {key_column(i): keys for i, keys in enumerate(swept.keys)}
+    written = _write_readings(folder, NEW, shard.hashes[shard.new], readings)
+    taken = ~shard.new
+    if taken.any():
+        assert shard.parent is not None, "only a parent's rows are taken over"
+        parts, places = shard.parent.swept, shard.places[taken]
+        readings = {column: parts.take(places, column) for column in readings}
+    else:
+        readings = {column: values[:0] for column, values in readings.items()}
+    _write_readings(folder, TAKEN, shard.hashes[taken], readings)
     for state, sums in swept.sums.items():
-        write_arrays(folder, sums_name(state, number), sums.tensors())
+        write_arrays(folder, sums_name(state), sums.tensors())
+    return [written, _write_states(folder, shard, swept, again)]
 
 
-@task(**RETRIES)
-def build_index(work: str) -> None:
-    """Put the keys of all shards, in order, into the version's indexes."""
-    folder, plan = Folder(work), plan_of(work)
-    if marker(folder, "index") is not None:
-        return
-    begun = time.monotonic()
-    records, rows = [], 0
-    for place, path in enumerate(plan.index_paths):
-        index: Index | None = None
-        for number in range(len(plan.shards)):
-            column = key_column(place)
-            table = read_table(folder, f"shard-{number:05d}.parquet", [column])
-            keys = list_values(table[column])
-            index = new_index(keys.shape[1]) if index is None else index
-            index.add(keys)
-        assert index is not None, "a plan has a shard"
-        with plan.folder.create(path) as file:
-            index.write(file.write)
-        rows = len(index)
-        records.append(file.record(rows=rows))
-    done(folder, "index", records, rows, begun)
+def _write_states(folder: Folder, shard: _Shard, swept: Sweep, again: Sweep) -> FileRecord:
+    sampled = shard.sampled
+    new, reread = shard.new[sampled], shard.reread[sampled]
+    taken = ~new & ~reread
+    columns: dict[str, NDArray] = {}
+    for state, by_depth in swept.states.items():
+        for depth, vectors in enumerate(by_depth):
+            column = state_column(state, depth)
+            values = np.zeros((len(new), vectors.shape[1]), np.float32)
+            values[new], values[reread] = vectors, again.states[state][depth]
+            if taken.any():
+                assert shard.parent is not None, "only a parent's rows are taken over"
+                places = shard.states[sampled][taken]
+                values[taken] = shard.parent.states.take(places, column)
+            columns[column] = values
+    return _write_readings(folder, STATES, shard.hashes[sampled], columns)
 
 
-@task(**RETRIES)
-def write_part(work: str, number: int) -> int:
-    """Let the neighbours of a shard's rows vote, without the row, and write its entries."""
-    folder, plan = Folder(work), plan_of(work)
-    if (before := marker(folder, f"part-{number:05d}")) is not None:
-        return int(before["rows"])
-    begun = time.monotonic()
-    swept = read_table(folder, f"shard-{number:05d}.parquet")
-    labels, starts, samples = _rows(work)
-    own = np.arange(starts[number], starts[number] + len(swept))
-    policy = plan.job.policy
-    asked = 0 if policy.name == "tuned" else neighbours_planned_on(policy)
-    found = [
-        index.search(
-            list_values(swept[key_column(place)]),
-            max(NEIGHBOURS, asked) if place == 0 else PAPER_NEIGHBOURS,
-            exclude=own,
-        )
-        for place, index in enumerate(indexes_of(work))
-    ]
-    votes = [vote(f.first(PAPER_NEIGHBOURS), labels, len(plan.prompt.labels)) for f in found]
-    sampled = swept["sampled"].to_numpy()
-    first = int(samples[: own[0]].sum()) if len(own) else 0
-    fitted = read_table(folder, FITTED).slice(first, int(sampled.sum()))
-    probed = Answers(list_values(fitted["answers"]), list_values(fitted["confidences"]))
-    nearest = found[0].distances[:, 0]
-    table = entries_table(swept, [answers_of(votes), spread_over(probed, sampled)], nearest)
-    record = write_table(plan.folder, f"entries/{part_name(number)}", table)
-    neighbours = {
-        "rows": list_column(found[0].rows),
-        "distances": list_column(found[0].distances),
-    }
-    write_table(folder, f"neighbours-{number:05d}.parquet", pa.table(neighbours))
-    done(folder, f"part-{number:05d}", [record], len(swept), begun)
-    advance(len(swept))
-    return len(swept)
+def _write_readings(
+    folder: Folder, name: str, hashes: Hashes, readings: dict[str, NDArray]
+) -> FileRecord:
+    columns: dict[str, pa.Array] = {"text_hash": _hash_column(hashes)}
+    columns |= {column: list_column(values) for column, values in readings.items()}
+    return write_table(folder, name, pa.table(columns))
+
+
+def _hash_column(hashes: Hashes) -> pa.Array:
+    return pa.array(hashes.astype("U32"), pa.string())
+
+
+def parent_of(plan: BuildPlan) -> Parent | None:
+    """The version that a build takes rows over from; None where it takes none."""
+    if not plan.takes_over or plan.parent is None:
+        return None
+    return load_parent(plan.job.store, plan.job.name, plan.parent)
+
+
+def centre_folder(work: str) -> Folder:
+    """Where a build's centre lies: inherited with the plan, or read by the first step."""
+    folder = Folder(work)
+    return folder if folder.exists(CENTRE) else output(folder, "centre")
 
 
 @lru_cache(maxsize=1)
@@ -192,32 +228,5 @@ def head_of(work: str) -> HeadReader:
     plan = plan_of(work)
     centre = None
     if plan.has_centre:
-        centre = safetensors.torch.load(Folder(work).read(CENTRE))["mean"]
+        centre = safetensors.torch.load(centre_folder(work).read(CENTRE))["mean"]
     return head_reader(backbone_of(plan.job.backbone), plan.prompt, centre)
-
-
-@lru_cache(maxsize=1)
-def indexes_of(work: str) -> tuple[Index, ...]:
-    """The indexes of a build, one a key."""
-    plan = plan_of(work)
-    found = []
-    for path in plan.index_paths:
-        with plan.folder.open(path) as file:
-            found.append(read_index(file.read))
-    return tuple(found)
-
-
-@lru_cache(maxsize=1)
-def _rows(work: str) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.bool_]]:
-    """Of all shards' rows: their labels, where each shard begins, and which are in the sample."""
-    folder = Folder(work)
-    tables = [
-        read_table(folder, f"shard-{n:05d}.parquet", ["label", "sampled"])
-        for n in range(len(plan_of(work).shards))
-    ]
-    lengths = np.array([0] + [len(t) for t in tables])
-    return (
-        np.concatenate([t["label"].to_numpy() for t in tables]),
-        np.cumsum(lengths),
-        np.concatenate([t["sampled"].to_numpy() for t in tables]),
-    )

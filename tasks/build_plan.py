@@ -1,9 +1,11 @@
 """The plan of a build: looked over and written down before anything else is done.
 
-    work/{build key}/plan.json            what is built, from which shards, as which version
-                    /centre-texts.json    what a sentence encoder's centre is read over
+    work/{build key}/build.json               written last: the version that is being built
+                    /{version}/plan.json      what is built, from which shards
+                              /centre-texts.json  what a sentence encoder's centre is read over
 
 The build key names what decides the result, so a build that died is found again by the next one.
+Of two that begin at once, one writes `build.json` and both go on with its plan.
 """
 
 import json
@@ -25,6 +27,7 @@ from storage.store import Folder
 from storage.versions import (
     CENTRE,
     FORMAT,
+    MANIFEST,
     Manifest,
     database_folder,
     index_path,
@@ -39,10 +42,13 @@ from tasks.markers import rows_done
 from tasks.models import backbone_of, check_policy, retriever_of, shard_rows_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
+from tasks.takeover import takes_over
 
 logger = logging.getLogger("raee")
 
 CENTRE_TEXTS = "centre-texts.json"
+
+CLAIM = "build.json"
 
 
 class BuildPlan(BaseModel):
@@ -53,6 +59,10 @@ class BuildPlan(BaseModel):
     job: Job
     version: str
     parent: str | None
+    takes_over: bool
+    """Whether rows that the parent has are taken over from it."""
+    recipe: str
+    """Names what decides a version, its centre apart: with the parent's, nothing has changed."""
     prompt: Prompt
     backbone: dict[str, str]
     key: dict[str, str]
@@ -85,6 +95,11 @@ class BuildPlan(BaseModel):
         return [index_path(name) for name in self.job.key.names]
 
     @property
+    def numbers(self) -> range:
+        """The numbers of the shards."""
+        return range(len(self.shards))
+
+    @property
     def has_centre(self) -> bool:
         """Whether the backbone is read against a centre."""
         return self.job.backbone.family == "sentence-encoder"
@@ -100,6 +115,10 @@ class PlannedBuild(BaseModel):
     done: int
     """Rows that an earlier try has swept."""
     shards: int
+    published: bool = False
+    """Whether an earlier try died after it had published the version."""
+    unchanged: bool = False
+    """Whether the newest version is what would be built."""
 
 
 @lru_cache(maxsize=8)
@@ -112,50 +131,55 @@ def plan_of(work: str) -> BuildPlan:
 def plan_build(job: Job) -> PlannedBuild:
     """Look the job over, split its corpus into shards, and write the plan down.
 
-    Where the same build died before, its plan is found and goes on.  Raises InputError, with
-    nothing written, where the job cannot be done.
+    Where the same build died before, its plan is found and goes on; where nothing has changed
+    since the newest version, nothing is written.  Raises InputError, with nothing written, where
+    the job cannot be done.
     """
     backbone, prompt, found = _look_over(job)
     retriever = retriever_of(job.key, job.backbone.dtype)
     key = backbone.fingerprint if retriever is None else retriever.fingerprint
-    parent = _newest(job)
+    parent = newest(job)
     centre = _inherited_centre(job, parent, backbone, prompt)
-    plan = BuildPlan(
-        job=job,
-        version=new_version_id(),
-        parent=None if parent is None else parent.id,
-        prompt=prompt,
-        backbone=backbone.fingerprint,
-        key=key,
-        depth=backbone.depth,
-        rows=found.rows,
-        rejected=dict(found.rejected),
-        corpus={"uri": job.corpus.uri, "rows": found.total, "fingerprint": found.fingerprint},
-        sample=found.sample(job.sample_rows),
-        shards=found.shards(shard_rows_of(job, backbone, found)),
-    )
-    work = database_folder(job.store, job.name) / f"work/{_build_key(plan, found, centre)}"
-    if not work.exists("plan.json"):
-        if centre is not None:
-            with work.create(CENTRE) as file:
-                file.write(centre)
-        elif plan.has_centre:
-            with work.create(CENTRE_TEXTS) as file:
-                file.write(json.dumps(found.centre_texts).encode())
-        try:
-            work.write_new("plan.json", plan.model_dump_json().encode())
-        except FileExistsError:
-            logger.info("another build of the same corpus has just begun: its plan is taken")
-    plan_of.cache_clear()
+    recipe = _recipe(job, prompt, backbone.fingerprint, key, found)
+    builds = database_folder(job.store, job.name) / f"work/{_build_key(job, recipe, found, centre)}"
+    version = _under_way(builds)
+    if version is None and parent is not None and parent.recipe == recipe:
+        logger.info(
+            "nothing has changed since version %s: no new version of database %s is made",
+            parent.id,
+            job.name,
+        )
+        return PlannedBuild(
+            work="", version=parent.id, rows=parent.rows, done=parent.rows, shards=0, unchanged=True
+        )
+    if version is None:
+        plan = BuildPlan(
+            job=job,
+            version=new_version_id(),
+            parent=None if parent is None else parent.id,
+            takes_over=takes_over(job, parent, prompt, backbone.fingerprint, key),
+            recipe=recipe,
+            prompt=prompt,
+            backbone=backbone.fingerprint,
+            key=key,
+            depth=backbone.depth,
+            rows=found.rows,
+            rejected=dict(found.rejected),
+            corpus={"uri": job.corpus.uri, "rows": found.total, "fingerprint": found.fingerprint},
+            sample=found.sample(job.sample_rows),
+            shards=found.shards(shard_rows_of(job, backbone, found)),
+        )
+        version = _begin(builds, plan, centre, found.centre_texts)
+    work = builds / version
     plan = plan_of(work.uri)
-    rejected = sum(plan.rejected.values())
     logger.info(
-        "corpus %s: %d rows in %d shards, %d rejected; version %s",
+        "corpus %s: %d rows in %d shards, %d rejected; version %s%s",
         job.corpus.uri,
         plan.rows,
         len(plan.shards),
-        rejected,
+        sum(plan.rejected.values()),
         plan.version,
+        f"; rows of version {plan.parent} are taken over" if plan.takes_over else "",
     )
     return PlannedBuild(
         work=work.uri,
@@ -163,7 +187,44 @@ def plan_build(job: Job) -> PlannedBuild:
         rows=plan.rows,
         done=rows_done(work, "shard", len(plan.shards)),
         shards=len(plan.shards),
+        published=plan.folder.exists(MANIFEST),
     )
+
+
+def _under_way(builds: Folder) -> str | None:
+    """The version that a build of this key has begun."""
+    try:
+        return json.loads(builds.read(CLAIM))["version"]
+    except FileNotFoundError:
+        return None
+
+
+def _begin(builds: Folder, plan: BuildPlan, centre: bytes | None, centre_texts: list[str]) -> str:
+    """Write a plan down; returns the version that is built, which may be another's."""
+    work = builds / plan.version
+    if centre is not None:
+        work.write_new(CENTRE, centre)
+    elif plan.has_centre:
+        work.write_new(CENTRE_TEXTS, json.dumps(centre_texts).encode())
+    work.write_new("plan.json", plan.model_dump_json().encode())
+    try:
+        builds.write_new(CLAIM, json.dumps({"version": plan.version}).encode())
+    except FileExistsError:
+        logger.info("another build of the same corpus has just begun: its plan is taken")
+        work.remove()
+        return json.loads(builds.read(CLAIM))["version"]
+    return plan.version
+
+
+@task(**RETRIES)
+def forget_build(work: str) -> None:
+    """Remove a build's work folder; first what the next build would find it by."""
+    builds, _, version = work.rpartition("/")
+    if _under_way(Folder(builds)) == version:
+        Folder(builds).delete(CLAIM)
+    Folder(work).remove()
+    if not Folder(builds).names():
+        Folder(builds).remove()
 
 
 def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
@@ -182,9 +243,13 @@ def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
     return backbone, prompt, found
 
 
-def _newest(job: Job) -> Manifest | None:
-    ids = version_ids(job.store, job.name)
-    return read_manifest(job.store, job.name, ids[-1]) if ids else None
+def newest(job: Job) -> Manifest | None:
+    """The newest version of all rows of a corpus: a pruned one is no parent of a rebuild."""
+    for version in reversed(version_ids(job.store, job.name)):
+        manifest = read_manifest(job.store, job.name, version)
+        if manifest.pruned is None:
+            return manifest
+    return None
 
 
 def _inherited_centre(
@@ -203,19 +268,30 @@ def _inherited_centre(
     return folder.read(CENTRE)
 
 
-def _build_key(plan: BuildPlan, found: Scan, centre: bytes | None) -> str:
-    decisive = {
+_CHANGES_NOTHING = {"name", "store", "shard_rows", "max_reject_fraction"}
+"""Of a job: what a version's data do not depend on."""
+
+
+def _recipe(
+    job: Job, prompt: Prompt, backbone: dict[str, str], key: dict[str, str], found: Scan
+) -> str:
+    said = job.model_dump(mode="json", exclude=_CHANGES_NOTHING)
+    del said["corpus"]["uri"]
+    said |= {
         "format": FORMAT,
+        "corpus_fingerprint": found.fingerprint,
+        "prompt": [prompt.template, prompt.labels, prompt.words],
+        "backbone": backbone,
+        "key": [said["key"], key],
+    }
+    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _build_key(job: Job, recipe: str, found: Scan, centre: bytes | None) -> str:
+    decisive = {
+        "recipe": recipe,
         "files": [file.uri for file in found.files],  # where the plan's shards are read
-        "corpus": found.fingerprint,
-        "columns": plan.job.corpus.model_dump(exclude={"uri"}),
-        "prompt": [plan.prompt.template, plan.prompt.labels, plan.prompt.words],
-        "backbone": plan.backbone,
-        "key": [plan.job.key.model_dump(), plan.key],
-        "shard_rows": plan.job.shard_rows,
-        "keep_text": plan.job.keep_text,
-        "policy": plan.job.policy.model_dump(),
-        "sample_rows": plan.job.sample_rows,
+        "shard_rows": job.shard_rows,
         "centre": None if centre is None else sha256(centre).hexdigest(),
     }
     return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,7 +3,8 @@
 {output}/part-00000.parquet ..     predictions, in the input's order
         /rejects/part-00000.parquet .. rows that cannot be used, and why
         /manifest.json             written last
-        /_work/plan.json, part-00000.json ..    while it is under way
+        /_work/plan.json, part-00000/.. ..    while it is under way: steps as in `tasks.markers`,
+                                          put in place when all are done
 """
 
 import json
@@ -37,7 +38,7 @@ from tasks.corpus_shift import drift_account, label_shares, shares_account
 from tasks.database import check_fits, load_database
 from tasks.entries import rejects_table
 from tasks.job import Job
-from tasks.markers import done, marker, rows_done
+from tasks.markers import Attempt, done, marker, put_in_place, rows_done, said
 from tasks.models import check_policy, shard_rows_of
 from tasks.policies import runnable, tuning_of
 from tasks.progress import advance, stage
@@ -47,7 +48,8 @@ logger = logging.getLogger("raee")
 
 WORK = "_work"
 
-BALANCE = "balance.json"
+BALANCE = "balance"
+"""The step that estimates the corpus's label shares."""
 
 BALANCE_ROWS = 2_000
 """Rows on which the corpus's label shares are estimated before it is classified by them."""
@@ -173,8 +175,9 @@ def plan_classification(
 def estimate_balance(output: str) -> None:
     """Where the job says `balance: corpus`, estimate the corpus's label shares on a sample."""
     folder, plan = Folder(output) / WORK, plan_of(output)
-    if plan.job.balance == "database" or folder.exists(BALANCE):
+    if plan.job.balance == "database" or marker(folder, BALANCE) is not None:
         return
+    attempt = Attempt(folder, BALANCE)
     database, texts = plan.database, []
     chooser = np.random.default_rng(0)
     for shard in plan.shards:
@@ -186,41 +189,39 @@ def estimate_balance(output: str) -> None:
         predictions = classify(database, plan.runs, texts, advance)
     counts = np.bincount(predictions.labels, minlength=len(database.entries.labels))
     shares = label_shares(database, plan.runs, counts)
-    said = shares_account(shares, database.entries.labels)
-    with folder.create(BALANCE) as file:
-        ratio = prior_ratio(shares) if said["differ_beyond_noise"] else np.ones(len(counts))
-        file.write(json.dumps({"ratio": ratio.tolist(), **said}).encode())
+    account = shares_account(shares, database.entries.labels)
+    ratio = prior_ratio(shares) if account["differ_beyond_noise"] else np.ones(len(counts))
+    done(attempt, [], len(texts), balance={"ratio": ratio.tolist(), **account})
 
 
 @task(**RETRIES)
 def classify_shard(output: str, number: int) -> int:
     """Classify a shard's rows and write them; returns how many they are."""
     folder, plan = Folder(output), plan_of(output)
-    work, step = folder / WORK, f"part-{number:05d}"
+    work, step = folder / WORK, part_step(number)
     if (before := marker(work, step)) is not None:
         return int(before["rows"])
-    begun = time.monotonic()
+    attempt = Attempt(work, step)
     rows, rejects = read_shard(plan.corpus, plan.shards[number], False, None)
     read = time.monotonic()
     database = plan.database
     ratio = None
     if plan.job.balance == "corpus":
-        ratio = np.array(json.loads(work.read(BALANCE))["ratio"])
+        ratio = np.array(said(work, BALANCE)["balance"]["ratio"])
     texts = [row.text for row in rows]
     predictions = classify(database, plan.runs, texts, advance, plan.job.far, ratio)
     ran = time.monotonic()
-    write_table(folder, part_name(number), _table(rows, database, predictions))
+    name = part_name(number)
+    written = [write_table(attempt.version, name, _table(rows, database, predictions))]
     if rejects:
-        write_table(folder / "rejects", part_name(number), rejects_table(rejects))
-    stages = {"read": read - begun, "classify": ran - read, "write": time.monotonic() - ran}
+        written.append(write_table(attempt.version, f"rejects/{name}", rejects_table(rejects)))
+    stages = {"read": read - attempt.begun, "classify": ran - read, "write": time.monotonic() - ran}
     exits = [None if i == ABSTAINED else database.entries.exits[i] for i in predictions.exits]
     labelled = predictions.labels[predictions.labels >= 0]
     done(
-        work,
-        step,
-        [],
+        attempt,
+        written,
         len(rows),
-        begun,
         stages=stages,
         layers_run=predictions.layers_run,
         layers=int(predictions.layers.sum()),
@@ -238,17 +239,17 @@ def finish_classification(output: str) -> dict[str, Any]:
     """Write the manifest, which says that the output is whole; returns its figures."""
     folder, plan = Folder(output), plan_of(output)
     work = folder / WORK
-    steps = [marker(work, f"part-{n:05d}") for n in range(len(plan.shards))]
-    said = [s for s in steps if s is not None]
-    assert len(said) == len(steps), "every shard is classified before the output is finished"
-    rows = sum(s["rows"] for s in said)
+    steps = [part_step(n) for n in range(len(plan.shards))]
+    parts = [said(work, step) for step in steps]
+    put_in_place(work, steps, folder)
+    rows = sum(p["rows"] for p in parts)
     exits: Counter[str] = Counter()
-    for s in said:
-        exits.update(s["exits"])
-    predicted = np.sum([s["predicted"] for s in said], axis=0)
-    looked_at = sum(s["looked_at"] for s in said)
-    far = sum(s["far"] for s in said)
-    stages = {name: round(sum(s["stages"][name] for s in said), 3) for name in said[0]["stages"]}
+    for part in parts:
+        exits.update(part["exits"])
+    predicted = np.sum([p["predicted"] for p in parts], axis=0)
+    looked_at = sum(p["looked_at"] for p in parts)
+    far = sum(p["far"] for p in parts)
+    stages = {name: round(sum(p["stages"][name] for p in parts), 3) for name in parts[0]["stages"]}
     manifest = {
         "format": FORMAT,
         "key": plan.key,
@@ -263,20 +264,27 @@ def finish_classification(output: str) -> dict[str, Any]:
         "rows_in": plan.total,
         "rows_out": rows,
         "rejected": plan.rejected,
-        "cut": sum(s["cut"] for s in said),
+        "cut": sum(p["cut"] for p in parts),
         "far": _far_account(plan, far, looked_at),
         "drift": drift_account(plan.database, _nearest(folder, len(plan.shards))),
         "balance": _balance_account(work, plan, predicted),
         "exits": dict(sorted(exits.items())),
-        "layers_run": sum(s["layers_run"] for s in said),
-        "mean_layers": sum(s["layers"] for s in said) / rows,
+        "layers_run": sum(p["layers_run"] for p in parts),
+        "mean_layers": sum(p["layers"] for p in parts) / rows,
         "rows_per_second": rows / stages["classify"],
         "seconds": {"plan": round(plan.seconds, 3), **stages},
     }
-    with folder.create(MANIFEST) as file:
-        file.write(json.dumps(manifest, indent=1).encode())
+    try:
+        folder.write_new(MANIFEST, json.dumps(manifest, indent=1).encode())
+    except FileExistsError:
+        logger.info("%s was finished by another run meanwhile", folder)
     work.remove()
     return manifest
+
+
+def part_step(number: int) -> str:
+    """The name of a part's step."""
+    return f"part-{number:05d}"
 
 
 def _far_account(plan: ClassificationPlan, far: int, looked_at: int) -> dict[str, Any] | None:
@@ -297,7 +305,7 @@ def _balance_account(
     work: Folder, plan: ClassificationPlan, predicted: NDArray[np.int64]
 ) -> dict[str, Any]:
     if plan.job.balance == "corpus":
-        return {"corrected": True, **json.loads(work.read(BALANCE))}
+        return {"corrected": True, **said(work, BALANCE)["balance"]}
     shares = label_shares(plan.database, plan.runs, predicted)
     return {"corrected": False, **shares_account(shares, plan.database.entries.labels)}
 

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from raee.exits import Entries, Exit
-from raee.sweep import Sweep
-from storage.parquet import list_column, list_values, read_table
-from storage.scan import Reject, Row, text_hash
+from raee.exits import Entries, Exit, Neighbours
+from raee.replay import Trial
+from storage.parquet import list_column, list_values, part_name, read_table
+from storage.scan import Reject
 from storage.store import Folder
 
 _KEPT = ("id", "text_hash", "text", "label")
@@ -20,26 +20,8 @@ _KEPT = ("id", "text_hash", "text", "label")
 _UNREAD = np.float32(np.nan)
 
 
-def swept_table(
-    rows: Sequence[Row], label: NDArray[np.uint16], swept: Sweep, keep_text: bool
-) -> pa.Table:
-    """A shard's rows with their head exits and keys, on the way to entries."""
-    columns = {
-        "id": pa.array([r.id for r in rows], pa.string()),
-        "text_hash": pa.array([text_hash(r.text) for r in rows], pa.string()),
-        "text": pa.array([r.text for r in rows], pa.string()),
-        "label": pa.array(label, pa.uint16()),
-        "answers": list_column(swept.answers),
-        "confidences": list_column(swept.confidences),
-    }
-    columns |= {key_column(i): list_column(keys) for i, keys in enumerate(swept.keys)}
-    if not keep_text:
-        del columns["text"]
-    return pa.table(columns)
-
-
 def key_column(number: int) -> str:
-    """The column of a swept table that holds a key."""
+    """The column of readings that holds a key."""
     return f"key-{number}"
 
 
@@ -70,22 +52,47 @@ def spread_over(found: Answers, sampled: NDArray[np.bool_]) -> Answers:
 
 
 def entries_table(
-    swept: pa.Table, more: Sequence[Answers], nearest: NDArray[np.float32]
+    rows: pa.Table, answers: Sequence[Answers], nearest: NDArray[np.float32]
 ) -> pa.Table:
-    """A shard's entries: its head exits, and more exits after them.
+    """A shard's entries: its rows, and what all exits say of them.
 
     nearest: (rows,) squared L2 distance to the nearest neighbour.
     """
-    answers = [list_values(swept["answers"]), *(m.answers for m in more)]
-    confidences = [list_values(swept["confidences"]), *(m.confidences for m in more)]
     return pa.table(
-        {name: swept[name] for name in _KEPT if name in swept.column_names}
+        {name: rows[name] for name in _KEPT if name in rows.column_names}
         | {
-            "answers": list_column(np.column_stack(answers)),
-            "confidences": list_column(np.column_stack(confidences)),
+            "answers": list_column(np.column_stack([a.answers for a in answers])),
+            "confidences": list_column(np.column_stack([a.confidences for a in answers])),
             "nearest_distance": pa.array(nearest, pa.float32()),
         }
     )
+
+
+def lists_path(number: int) -> str:
+    """The path in a version of a part's lists of neighbours."""
+    return f"neighbours/{part_name(number)}"
+
+
+def lists_table(found: Sequence[Neighbours]) -> pa.Table:
+    """The neighbours of a shard's rows, by each key: columns rows-0, distances-0, rows-1 .."""
+    columns = {}
+    for place, neighbours in enumerate(found):
+        columns[f"rows-{place}"] = list_column(neighbours.rows)
+        columns[f"distances-{place}"] = list_column(neighbours.distances)
+    return pa.table(columns)
+
+
+def listed_trial(
+    entries: Entries, folder: Folder, paths: Sequence[str], rows: NDArray[np.int64]
+) -> Trial:
+    """Some of a version's rows, each with its neighbours by the first key as they are listed."""
+    tables = [read_table(folder, path, ["rows-0", "distances-0"]) for path in paths]
+    neighbours = Neighbours(
+        np.concatenate([list_values(t["rows-0"]) for t in tables]),
+        np.concatenate([list_values(t["distances-0"]) for t in tables]),
+        np.arange(len(entries)),
+    )
+    return Trial(entries, rows, neighbours[rows])
 
 
 def rejects_table(rejects: Sequence[Reject]) -> pa.Table:

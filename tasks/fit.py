@@ -1,11 +1,9 @@
 """The fit of a build's probes, on the sums of all shards and the states of the sampled rows."""
 
-import time
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import safetensors.numpy
 from numpy.typing import NDArray
 from prefect import task
 
@@ -13,32 +11,39 @@ from raee.discriminant import left_out_scores, scatter_at
 from raee.exits import fitted_exits
 from raee.probes import LeftOut, StateName, edr, fit_probes, left_out_accuracy
 from raee.readers import probe_states
-from raee.sums import Sums, sums_from, sums_of
+from raee.sums import Sums, sums_of
 from storage.parquet import list_column, list_values, read_table, write_table
 from storage.store import Folder
-from tasks.build import FITTED, state_column, sums_name
 from tasks.build_plan import plan_of
 from tasks.entries import Answers, answers_of
 from tasks.fitted import account, write_probes
-from tasks.markers import done, marker
+from tasks.markers import Attempt, done, marker, output
+from tasks.match import sums_before
 from tasks.models import backbone_of
 from tasks.retrying import RETRIES
+from tasks.shards import STATES, all_rows, read_sums_of, shard_folder, state_column
 
 SEED = 0
 """Of the regression's folds, and of the rows that stand for a smaller database."""
 
+_FITTED = "fitted.parquet"
+
 _SMALLEST = 100
 """Rows of the smallest database in the account of accuracy against size."""
+
+
+PROBED = "probes"
+"""The step."""
 
 
 @task(**RETRIES)
 def fit_database_probes(work: str) -> None:
     """Fit the probes and write them; their answers on the sampled rows go to the entries later."""
     folder, plan = Folder(work), plan_of(work)
-    if marker(folder, "probes") is not None:
+    if marker(folder, PROBED) is not None:
         return
-    begun = time.monotonic()
-    label = _sampled_labels(work)
+    attempt = Attempt(folder, PROBED)
+    label = all_rows(work, "label")[all_rows(work, "sampled")]
     states = probe_states(backbone_of(plan.job.backbone))
     sums = {state: _merged_sums(work, state) for state in states}
     state = states[0]
@@ -53,11 +58,17 @@ def fit_database_probes(work: str) -> None:
         "answers": list_column(found.answers),
         "confidences": list_column(found.confidences),
     }
-    write_table(folder, FITTED, pa.table(columns))
-    record = write_probes(plan.folder, fitted, sums[state])
+    write_table(attempt.folder, _FITTED, pa.table(columns))
+    record = write_probes(attempt.version, fitted, sums)
     said = account(fitted, sums[state], len(label), SEED)
     growth = _growth(read(plan.depth), label, len(plan.prompt.labels), fitted.shrinkages[-1])
-    done(folder, "probes", [record], len(label), begun, account=said, growth=growth)
+    done(attempt, [record], len(label), account=said, growth=growth)
+
+
+def fitted_answers(work: str) -> Answers:
+    """The fitted exits of the sampled rows, in their order."""
+    fitted = read_table(output(Folder(work), PROBED), _FITTED)
+    return Answers(list_values(fitted["answers"]), list_values(fitted["confidences"]))
 
 
 def _answers(left_out: LeftOut) -> Answers:
@@ -88,28 +99,16 @@ def _growth(
 
 
 def _states(work: str, state: StateName, depth: int) -> NDArray[np.float32]:
-    folder, column = Folder(work), state_column(state, depth)
-    tables = [
-        read_table(folder, f"states-{n:05d}.parquet", [column])
-        for n in range(len(plan_of(work).shards))
-    ]
+    column = state_column(state, depth)
+    tables = [read_table(shard_folder(work, n), STATES, [column]) for n in plan_of(work).numbers]
     return np.concatenate([list_values(t[column]) for t in tables])
 
 
 def _merged_sums(work: str, state: StateName) -> Sums:
-    """The sums of all shards, added in their order."""
-    folder, total = Folder(work), None
-    for number in range(len(plan_of(work).shards)):
-        found = sums_from(safetensors.numpy.load(folder.read(sums_name(state, number))))
+    """What the parent's rows leave, and the sums of all shards' new rows, in their order."""
+    total = sums_before(work, state)
+    for number in plan_of(work).numbers:
+        found = read_sums_of(shard_folder(work, number), state)
         total = found if total is None else total + found
     assert total is not None, "a plan has a shard"
     return total
-
-
-def _sampled_labels(work: str) -> NDArray[np.uint16]:
-    folder = Folder(work)
-    tables = [
-        read_table(folder, f"shard-{n:05d}.parquet", ["label", "sampled"])
-        for n in range(len(plan_of(work).shards))
-    ]
-    return np.concatenate([t["label"].to_numpy()[t["sampled"].to_numpy()] for t in tables])

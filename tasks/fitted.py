@@ -1,18 +1,22 @@
 """Probes as files: what a version keeps of them, and back into memory."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
-from raee.probes import Fitted, Linear, Probes
+from raee.probes import Fitted, Linear, Probes, StateName
 from raee.sums import Array, Sums, sums_from
 from storage.store import FileRecord, Folder
 from storage.versions import PROBES
 
 
-def write_probes(folder: Folder, fitted: Fitted, sums: Sums) -> FileRecord:
-    """Write a version's probes with the sums that they were fitted on."""
+def write_probes(folder: Folder, fitted: Fitted, sums: Mapping[StateName, Sums]) -> FileRecord:
+    """Write a version's probes, with the sums of each state that they could have been fitted on.
+
+    A later rebuild chooses the state anew.
+    """
     probes = fitted.probes
     tensors = {
         "weights": np.stack([m.weights for m in probes.maps]),
@@ -23,7 +27,11 @@ def write_probes(folder: Folder, fitted: Fitted, sums: Sums) -> FileRecord:
         "regression_weights": probes.regression.weights,
         "regression_biases": probes.regression.biases,
         "regression_temperature": np.array([probes.regression.temperature]),
-        **{f"sums_{name}": value for name, value in sums.tensors().items()},
+        **{
+            f"sums_{state}_{name}": value
+            for state, found in sums.items()
+            for name, value in found.tensors().items()
+        },
     }
     return write_arrays(folder, PROBES, tensors)
 
@@ -55,10 +63,10 @@ def read_probes(folder: Folder, said: dict[str, Any]) -> Probes:
     )
 
 
-def read_sums(folder: Folder) -> Sums:
-    """The sums that a version's probes were fitted on."""
+def read_sums(folder: Folder, state: StateName) -> Sums:
+    """The sums of a state that a version keeps."""
     tensors = safetensors.numpy.load(folder.read(PROBES))
-    prefix = "sums_"
+    prefix = f"sums_{state}_"
     return sums_from(
         {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
     )

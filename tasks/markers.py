@@ -1,40 +1,102 @@
-"""Markers: a step's result is there when its marker is.  Written last, they are the whole state."""
+"""Steps: each try writes into a folder of its own, and the one whose marker stands first counts.
+
+    {work}/{step}/{token}/..    what a try wrote; files of the version below `version/`
+          /{step}.json          the marker: which try counts, its rows, seconds and files
+
+A marker is written only where there is none, so of two processes at the same step one counts and
+the other's files are dropped: nobody ever reads a mixture, whatever either of them computed.
+Markers are the whole state of a build or a classification.
+"""
 
 import json
+import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from storage.store import FileRecord, Folder
 
+VERSION = "version"
+"""Below a try's folder: files that go to the version, or the output, under the same names."""
 
-def marker(folder: Folder, step: str) -> dict[str, Any] | None:
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a step."""
+
+    work: Folder
+    step: str
+    token: str = field(default_factory=lambda: secrets.token_hex(4))
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Folder:
+        """Where it writes what later steps read."""
+        return self.work / f"{self.step}/{self.token}"
+
+    @property
+    def version(self) -> Folder:
+        """Where it writes what goes to the version."""
+        return self.folder / VERSION
+
+
+def marker(work: Folder, step: str) -> dict[str, Any] | None:
     """What a step left when it was done; None where it is not."""
-    name = f"{step}.json"
-    return json.loads(folder.read(name)) if folder.exists(name) else None
+    try:
+        return json.loads(work.read(f"{step}.json"))
+    except FileNotFoundError:
+        return None
 
 
-def done(
-    folder: Folder, step: str, files: Sequence[FileRecord], rows: int, begun: float, **more: Any
-) -> None:
-    """Say that a step is done: the files it wrote, its rows, and the seconds since `begun`.
+def said(work: Folder, step: str) -> dict[str, Any]:
+    """What a step that is done left.  Raises FileNotFoundError where it is not done."""
+    return json.loads(work.read(f"{step}.json"))
 
-    begun: of `time.monotonic`.
+
+def output(work: Folder, step: str) -> Folder:
+    """What a step wrote.  Raises FileNotFoundError where it is not done."""
+    return work / f"{step}/{said(work, step)['attempt']}"
+
+
+def done(attempt: Attempt, files: Sequence[FileRecord], rows: int, **more: Any) -> dict[str, Any]:
+    """Say that a step is done; returns what stands, which may be what another try said before.
+
+    files: those of the version.  rows: of the step.  more: what later steps ask.
     """
-    said = {
+    account = {
+        "attempt": attempt.token,
         "rows": rows,
-        "seconds": time.monotonic() - begun,
+        "seconds": time.monotonic() - attempt.begun,
         "files": [asdict(f) for f in files],
         **more,
     }
-    with folder.create(f"{step}.json") as file:
-        file.write(json.dumps(said).encode())
+    try:
+        attempt.work.write_new(f"{attempt.step}.json", json.dumps(account).encode())
+    except FileExistsError:
+        attempt.folder.remove()
+        return said(attempt.work, attempt.step)
+    return account
 
 
-def rows_done(folder: Folder, step: str, numbers: int) -> int:
+def put_in_place(work: Folder, steps: Sequence[str], target: Folder) -> list[FileRecord]:
+    """Copy the version's files of steps that are done to the version; returns them.
+
+    Doing it twice does no harm.  Raises FileNotFoundError where a step is not done.
+    """
+    records = []
+    for step in steps:
+        account = said(work, step)
+        files = [FileRecord(**record) for record in account["files"]]
+        source = work / f"{step}/{account['attempt']}/{VERSION}"
+        if files:
+            source.copy([f.path for f in files], target)
+        records += files
+    return sorted(records, key=lambda f: f.path)
+
+
+def rows_done(work: Folder, step: str, numbers: int) -> int:
     """Rows of the numbered steps that are done."""
-    there = set(folder.names())
+    there = set(work.names())
     steps = [f"{step}-{n:05d}" for n in range(numbers)]
-    found = [marker(folder, s) for s in steps if f"{s}.json" in there]
-    return sum(int(f["rows"]) for f in found if f is not None)
+    return sum(int(said(work, s)["rows"]) for s in steps if f"{s}.json" in there)

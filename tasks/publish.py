@@ -1,17 +1,17 @@
 """The last steps of a build: the version's policies are tuned and judged, and it is published.
 
-    work/{build key}/costs.json     what the parts of a row take on this machine
-                    /tuning.json    what the search over policies found
-                    /metrics.json   every compared policy on the version's own rows
+    tuned/{token}/costs.json     what the parts of a row take on this machine
+                 /tuning.json    what the search over policies found
+    evaluated.json               every compared policy on the version's own rows
 
-The manifest comes last, and makes the version exist.
+The files of all steps are copied to the version; its manifest comes last, and makes it exist.
 """
 
 import json
 import logging
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import version as installed
 from typing import Any
 
@@ -20,13 +20,12 @@ from prefect import task
 
 from raee.config import PAPER_NEIGHBOURS, TunedPolicy
 from raee.costs import Costs
-from raee.exits import Entries, Neighbours
+from raee.exits import Entries
 from raee.measuring import TEXTS, machine, measure_costs
 from raee.objectives import Tuning
 from raee.reading import Database
 from raee.replay import Trial, figures, replay
 from raee.tuning import tune
-from storage.parquet import list_values, part_name, read_table
 from storage.scan import read_shard
 from storage.store import FileRecord, Folder
 from storage.versions import (
@@ -37,14 +36,18 @@ from storage.versions import (
     publish,
     read_manifest,
 )
-from tasks.build import head_of, indexes_of
+from tasks.build import centre_folder, head_of
 from tasks.build_plan import BuildPlan, plan_of
-from tasks.entries import read_entries
+from tasks.collect import put_readings_in_place
+from tasks.entries import listed_trial, read_entries
+from tasks.fit import PROBED
 from tasks.fitted import read_probes
-from tasks.markers import done, marker
+from tasks.markers import VERSION, Attempt, done, marker, output, put_in_place, said
 from tasks.models import backbone_of, retriever_of
+from tasks.neighbours import INDEXED, entries_so_far, indexes_of, part_step
 from tasks.policies import compared
 from tasks.retrying import RETRIES
+from tasks.shards import shard_step
 
 logger = logging.getLogger("raee")
 
@@ -60,7 +63,7 @@ def tune_build(work: str) -> None:
     folder = Folder(work)
     if marker(folder, "tuned") is not None:
         return
-    begun = time.monotonic()
+    attempt = Attempt(folder, "tuned")
     trial = trial_of_build(work)
     costs = _costs(work, trial.entries)
     found = tune(trial, Costs(**costs["seconds"]), SEED)
@@ -75,53 +78,42 @@ def tune_build(work: str) -> None:
         best.checked.mean_layers,
         found.full_depth.checked.accuracy,
     )
-    with folder.create("costs.json") as file:
-        file.write(json.dumps(costs).encode())
-    with folder.create("tuning.json") as file:
-        file.write(found.model_dump_json().encode())
-    done(folder, "tuned", [], len(trial), begun)
+    attempt.folder.write_new("costs.json", json.dumps(costs).encode())
+    attempt.folder.write_new("tuning.json", found.model_dump_json().encode())
+    done(attempt, [], len(trial))
 
 
 @task(**RETRIES)
 def evaluate_build(work: str) -> None:
     """Replay the compared policies on the version's own rows, each without itself."""
     folder, plan = Folder(work), plan_of(work)
-    if folder.exists("metrics.json"):
+    if marker(folder, "evaluated") is not None:
         return
-    begun = time.monotonic()
+    attempt = Attempt(folder, "evaluated")
     trial = trial_of_build(work)
     tuning, costs = found_tuning(work), Costs(**found_costs(work)["seconds"])
     policies = compared(plan.job.policy, tuning, [str(e) for e in plan.exits], plan.where)
     metrics = {n: figures(replay(p, trial, costs), trial) for n, p in policies.items()}
-    with folder.create("metrics.json") as file:
-        file.write(json.dumps(metrics).encode())
-    done(folder, "evaluated", [], len(trial), begun)
+    done(attempt, [], len(trial), metrics=metrics)
 
 
 def found_tuning(work: str) -> Tuning:
     """What a build's search over policies found."""
-    return Tuning.model_validate_json(Folder(work).read("tuning.json"))
+    return Tuning.model_validate_json(output(Folder(work), "tuned").read("tuning.json"))
 
 
 def found_costs(work: str) -> dict[str, Any]:
     """A build's cost table, and where it was measured."""
-    return json.loads(Folder(work).read("costs.json"))
+    return json.loads(output(Folder(work), "tuned").read("costs.json"))
 
 
+@lru_cache(maxsize=1)
 def trial_of_build(work: str) -> Trial:
     """A build's complete rows, with their neighbours among all rows."""
-    folder, plan = Folder(work), plan_of(work)
-    numbers = range(len(plan.shards))
-    paths = [f"entries/{part_name(n)}" for n in numbers]
-    entries = read_entries(plan.folder, paths, plan.exits, plan.prompt.labels)
-    found = [read_table(folder, f"neighbours-{n:05d}.parquet") for n in numbers]
-    neighbours = Neighbours(
-        np.concatenate([list_values(t["rows"]) for t in found]),
-        np.concatenate([list_values(t["distances"]) for t in found]),
-        np.arange(len(entries)),
-    )
-    rows = entries.complete
-    return Trial(entries, rows, neighbours[rows])
+    plan = plan_of(work)
+    folder, parts, lists = entries_so_far(work)
+    entries = read_entries(folder, parts, plan.exits, plan.prompt.labels)
+    return listed_trial(entries, folder, lists, entries.complete)
 
 
 def _costs(work: str, entries: Entries) -> dict[str, Any]:
@@ -148,8 +140,7 @@ def _costs(work: str, entries: Entries) -> dict[str, Any]:
 
 def _database(work: str, entries: Entries) -> Database:
     """What a build has so far, as a classification will read it."""
-    plan, said = plan_of(work), marker(Folder(work), "probes")
-    assert said is not None, "probes are fitted before anything is tuned"
+    plan = plan_of(work)
     return Database(
         backbone=backbone_of(plan.job.backbone),
         prompt=plan.prompt,
@@ -159,49 +150,57 @@ def _database(work: str, entries: Entries) -> Database:
         indexes=indexes_of(work),
         entries=entries,
         vote_k=PAPER_NEIGHBOURS,
-        probes=read_probes(plan.folder, said["account"]),
+        probes=read_probes(
+            output(Folder(work), PROBED) / VERSION, said(Folder(work), PROBED)["account"]
+        ),
     )
 
 
 @task(**RETRIES)
 def publish_build(work: str) -> str:
-    """Write the manifest, which makes the version exist; returns the version's id."""
+    """Put the version's files in place, and write its manifest, which makes it exist.
+
+    Returns the version's id.
+    """
     folder, plan = Folder(work), plan_of(work)
+    if plan.folder.exists(MANIFEST):
+        return plan.version
+    swept = put_readings_in_place(work)
+    files = put_in_place(
+        folder, [step for steps in _steps(plan).values() for step in steps], plan.folder
+    )
+    if plan.has_centre:
+        centre_folder(work).copy([CENTRE], plan.folder)
+        files.append(plan.folder.record(CENTRE))
     try:
-        if not plan.folder.exists(MANIFEST):
-            publish(plan.folder, _manifest(folder, plan))
+        publish(plan.folder, _manifest(folder, plan, files, swept))
     except FileExistsError:
         logger.info("version %s was published by another build meanwhile", plan.version)
-    folder.remove()
     return plan.version
 
 
-def _manifest(folder: Folder, plan: BuildPlan) -> Manifest:
-    files: list[FileRecord] = []
-    seconds = {}
-    if plan.has_centre:
-        data = folder.read(CENTRE)
-        with plan.folder.create(CENTRE) as file:
-            file.write(data)
-        files.append(file.record())
-    numbers = range(len(plan.shards))
-    stages = {
-        "centre": ["centre"],
-        "sweep": [f"shard-{n:05d}" for n in numbers],
-        "fit": ["probes"],
-        "index": ["index"],
-        "vote": [f"part-{n:05d}" for n in numbers],
+def _steps(plan: BuildPlan) -> dict[str, list[str]]:
+    """The steps of each stage that leave files or take time."""
+    return {
+        "centre": ["centre"] if plan.has_centre and not plan.parent else [],
+        "sweep": [shard_step(n) for n in plan.numbers],
+        "fit": [PROBED],
+        "index": [INDEXED],
+        "vote": [part_step(n) for n in plan.numbers],
         "tune": ["tuned"],
         "evaluate": ["evaluated"],
         "report": ["reported"],
     }
-    for name, steps in stages.items():
-        said = [s for s in (marker(folder, step) for step in steps) if s is not None]
-        seconds[name] = round(sum(s["seconds"] for s in said), 3)
-        files += [FileRecord(**record) for s in said for record in s["files"]]
+
+
+def _manifest(
+    folder: Folder, plan: BuildPlan, files: list[FileRecord], swept: list[FileRecord]
+) -> Manifest:
+    seconds = {}
+    for name, steps in _steps(plan).items():
+        accounts = [marker(folder, step) for step in steps]
+        seconds[name] = round(sum(a["seconds"] for a in accounts if a is not None), 3)
     prompt = plan.prompt
-    fitted = marker(folder, "probes")
-    assert fitted is not None, "probes are fitted before a version is published"
     return Manifest(
         format=FORMAT,
         name=plan.job.name,
@@ -218,12 +217,14 @@ def _manifest(folder: Folder, plan: BuildPlan) -> Manifest:
         rejected=plan.rejected,
         files=sorted(files, key=lambda f: f.path),
         corpus=plan.corpus,
-        metrics=json.loads(folder.read("metrics.json")),
+        metrics=said(folder, "evaluated")["metrics"],
         policy=plan.job.policy.model_dump(),
         seconds=seconds,
-        probes=fitted["account"],
+        probes=said(folder, PROBED)["account"],
         costs=found_costs(folder.uri),
         tuning=found_tuning(folder.uri).model_dump(mode="json"),
+        recipe=plan.recipe,
+        swept=swept,
         code_version=installed("raee"),
         libraries={name: installed(name) for name in _LIBRARIES},
     )

@@ -1,6 +1,5 @@
 """The step of a build that writes its version's report."""
 
-import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,14 +11,13 @@ from raee.index import Index, new_index
 from raee.readers import vote
 from raee.replay import Trial
 from raee.shift import far_distance
-from storage.parquet import part_name
 from storage.store import Folder
 from storage.versions import REPORT, Manifest, read_manifest
-from tasks.build import indexes_of
 from tasks.build_plan import plan_of
 from tasks.entries import read_nearest, read_rows
-from tasks.fit import SEED
-from tasks.markers import done, marker
+from tasks.fit import PROBED, SEED
+from tasks.markers import Attempt, done, marker, said
+from tasks.neighbours import entries_so_far, indexes_of
 from tasks.policies import compared
 from tasks.publish import found_costs, found_tuning, trial_of_build
 from tasks.report.data import Parent, Texts, gather
@@ -36,19 +34,17 @@ def write_report(work: str) -> None:
     folder, plan = Folder(work), plan_of(work)
     if marker(folder, "reported") is not None:
         return
-    begun = time.monotonic()
-    fitted = marker(folder, "probes")
-    assert fitted is not None, "probes are fitted before a version is reported on"
+    attempt = Attempt(folder, "reported")
     trial, tuning = trial_of_build(work), found_tuning(work)
     names = [str(e) for e in plan.exits]
     policies = {
         "tuned": tuning.pick(TunedPolicy()).policy,
         **compared(plan.job.policy, tuning, names, plan.where),
     }
-    parts = [f"entries/{part_name(n)}" for n in range(len(plan.shards))]
-    nearest = read_nearest(plan.folder, parts)
+    entries, parts, _ = entries_so_far(work)
+    nearest = read_nearest(entries, parts)
     assert nearest is not None, "a build writes its rows' distances"
-    grown = [(int(rows), float(accuracy)) for rows, accuracy in fitted["growth"]]
+    grown = [(int(rows), float(accuracy)) for rows, accuracy in said(folder, PROBED)["growth"]]
     page = render(
         gather(
             name=plan.job.name,
@@ -64,15 +60,15 @@ def write_report(work: str) -> None:
                 "probe": grown,
                 "vote": _vote_growth(trial, indexes_of(work)[0], [rows for rows, _ in grown]),
             },
-            texts=texts_of(plan.folder, parts) if plan.job.keep_text else None,
+            texts=texts_of(entries, parts) if plan.job.keep_text else None,
             parent=None
             if plan.parent is None
             else parent_of(read_manifest(plan.job.store, plan.job.name, plan.parent)),
         )
     )
-    with plan.folder.create(REPORT) as file:
+    with attempt.version.create(REPORT) as file:
         file.write(page.encode())
-    done(folder, "reported", [file.record()], len(trial), begun)
+    done(attempt, [file.record()], len(trial))
 
 
 def texts_of(folder: Folder, parts: list[str]) -> Texts:

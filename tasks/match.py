@@ -1,0 +1,111 @@
+"""The step of a rebuild that matches its rows with its parent's, and mends the probes' sums.
+
+    matched/{token}/source.parquet      of each row the parent's row that it is, -1 for none
+                   /sums-mean.safetensors   the parent's sums without the rows that have left or
+                                            changed their label, and with those it has not counted
+
+Of the rows that are subtracted or added here the parent knows the text: their states are the
+parent's, or are read again.  The sums of new rows are their shards'.
+"""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from prefect import task
+
+from raee.probes import StateName
+from raee.readers import probe_states
+from raee.sums import Sums, sums_of
+from storage.parquet import read_table, write_table
+from storage.store import Folder
+from tasks.build import parent_of, sweep_rows
+from tasks.build_plan import plan_of
+from tasks.entries import read_rows
+from tasks.fitted import read_sums, write_arrays
+from tasks.markers import Attempt, done, marker, output
+from tasks.models import backbone_of
+from tasks.retrying import RETRIES
+from tasks.shards import all_rows, read_sums_of, state_column, sums_name
+from tasks.takeover import Parent, same_rows
+
+_STEP, _SOURCE = "matched", "source.parquet"
+
+_ROWS_AT_ONCE = 2_000
+"""Rows whose states are held at once, at all depths."""
+
+
+@task(**RETRIES)
+def match_rows(work: str) -> None:
+    """Match a rebuild's rows with its parent's, and mend the sums; nothing in other builds."""
+    folder, plan = Folder(work), plan_of(work)
+    parent = parent_of(plan)
+    if parent is None or marker(folder, _STEP) is not None:
+        return
+    attempt = Attempt(folder, _STEP)
+    hashes = all_rows(work, "text_hash").astype("S32")
+    label, new = all_rows(work, "label"), all_rows(work, "new")
+    source = same_rows(hashes, parent.hashes)
+    write_table(attempt.folder, _SOURCE, pa.table({"row": pa.array(source, pa.int64())}))
+    matched = source >= 0
+    relabelled = np.zeros(len(label), bool)
+    relabelled[matched] = parent.entries.label[source[matched]] != label[matched]
+    goes = np.ones(len(parent.hashes), bool)
+    goes[source[matched & ~relabelled]] = False
+    comes = ~new & (~matched | relabelled)
+    for state in probe_states(backbone_of(plan.job.backbone)):
+        sums = read_sums(parent.folder, state)
+        for mask, texts, labels, sign in (
+            (goes, parent.hashes, parent.entries.label, -1),
+            (comes, hashes, label, 1),
+        ):
+            places = np.flatnonzero(mask)
+            for start in range(0, len(places), _ROWS_AT_ONCE):
+                some = places[start : start + _ROWS_AT_ONCE]
+                found = sums_of(
+                    _states(work, parent, state, texts[some]), labels[some], len(sums.rows)
+                )
+                sums = sums + found if sign > 0 else sums - found
+        write_arrays(attempt.folder, sums_name(state), sums.tensors())
+    done(attempt, [], len(source), left=int(goes.sum()), came=int(comes.sum()))
+
+
+def source_of(work: str) -> NDArray[np.int64]:
+    """(rows,) the parent's row that each row of a rebuild is; -1 for none."""
+    return read_table(output(Folder(work), _STEP), _SOURCE)["row"].to_numpy()
+
+
+def sums_before(work: str, state: StateName) -> Sums | None:
+    """What a rebuild's shards add their new rows to; None where there is no parent."""
+    if not plan_of(work).takes_over:
+        return None
+    return read_sums_of(output(Folder(work), _STEP), state)
+
+
+def _states(
+    work: str, parent: Parent, state: StateName, hashes: NDArray[np.bytes_]
+) -> NDArray[np.float32]:
+    """(depths, rows, width) the states of texts that the parent has."""
+    depths = plan_of(work).depth + 1
+    places = parent.states.find(hashes)
+    missing = places < 0
+    again = None
+    if missing.any():
+        order = np.argsort(parent.hashes, kind="stable")
+        rows = order[np.searchsorted(parent.hashes, hashes[missing], sorter=order)]
+        texts = read_rows(parent.folder, parent.parts, ["text"], rows.tolist())["text"].to_pylist()
+        nothing = np.zeros(len(texts), np.uint16)
+        again = sweep_rows(work, texts, nothing, np.ones(len(texts), bool)).states[state]
+    found = []
+    for depth in range(depths):
+        column = state_column(state, depth)
+        width = again.shape[2] if again is not None else 0
+        if not missing.all():
+            kept = parent.states.take(places[~missing], column)
+            width = kept.shape[1]
+        values = np.zeros((len(hashes), width), np.float32)
+        if not missing.all():
+            values[~missing] = kept
+        if again is not None:
+            values[missing] = again[depth]
+        found.append(values)
+    return np.stack(found)

@@ -1,0 +1,220 @@
+"""The steps of a build that let its rows vote: the indexes, each row's neighbours, the entries.
+
+    indexed/{token}/version/keys/{key}.faiss
+    part-00000/{token}/version/entries/part-00000.parquet
+                              /neighbours/part-00000.parquet  rows-0, distances-0 ..: by each key
+                                                              every row's nearest others
+
+The lists are longer than anybody asks: in a rebuild some of their rows have left, and what comes
+nearer has only to be found among the rows that are new.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+
+from raee.config import PAPER_NEIGHBOURS
+from raee.exits import Neighbours
+from raee.index import Index, new_index, read_index
+from raee.neighbour_lists import updated
+from raee.policies import neighbours_planned_on
+from raee.readers import vote
+from raee.tuning import NEIGHBOURS
+from storage.parquet import part_name, write_table
+from storage.store import Folder
+from tasks.build import parent_of
+from tasks.build_plan import BuildPlan, plan_of
+from tasks.entries import (
+    Answers,
+    answers_of,
+    entries_table,
+    key_column,
+    lists_path,
+    lists_table,
+    spread_over,
+)
+from tasks.fit import fitted_answers
+from tasks.markers import VERSION, Attempt, done, marker, output, said
+from tasks.match import source_of
+from tasks.progress import advance
+from tasks.retrying import RETRIES
+from tasks.shards import all_rows, shard_table, shard_values, starts
+
+INDEXED = "indexed"
+
+
+@task(**RETRIES)
+def build_index(work: str) -> None:
+    """Put the keys of all shards, in order, into the version's indexes."""
+    folder, plan = Folder(work), plan_of(work)
+    if marker(folder, INDEXED) is not None:
+        return
+    attempt = Attempt(folder, INDEXED)
+    records = []
+    for place, path in enumerate(plan.index_paths):
+        index: Index | None = None
+        for number in plan.numbers:
+            (keys,) = shard_values(work, number, [key_column(place)])
+            index = new_index(keys.shape[1]) if index is None else index
+            index.add(keys)
+        assert index is not None, "a plan has a shard"
+        with attempt.version.create(path) as file:
+            index.write(file.write)
+        records.append(file.record(rows=len(index)))
+    done(attempt, records, plan.rows)
+
+
+@task(**RETRIES)
+def write_part(work: str, number: int) -> int:
+    """Let the neighbours of a shard's rows vote, without the row, and write its entries."""
+    folder, plan = Folder(work), plan_of(work)
+    step = part_step(number)
+    if (before := marker(folder, step)) is not None:
+        return int(before["rows"])
+    attempt = Attempt(folder, step)
+    rows = shard_table(work, number)
+    found = [_lists(work, number, place) for place in range(len(plan.index_paths))]
+    labels = _labels(work)
+    votes = [vote(f.first(PAPER_NEIGHBOURS), labels, len(plan.prompt.labels)) for f in found]
+    sampled = rows["sampled"].to_numpy()
+    heads = Answers(*shard_values(work, number, ["answers", "confidences"]))
+    probed = spread_over(_fitted(work, number), sampled)
+    nearest = found[0].distances[:, 0]
+    table = entries_table(rows, [heads, answers_of(votes), probed], nearest)
+    records = [
+        write_table(attempt.version, f"entries/{part_name(number)}", table),
+        write_table(attempt.version, lists_path(number), lists_table(found)),
+    ]
+    done(attempt, records, len(rows))
+    advance(len(rows))
+    return len(rows)
+
+
+def part_step(number: int) -> str:
+    """The name of a part's step."""
+    return f"part-{number:05d}"
+
+
+def entries_so_far(work: str) -> tuple[Folder, list[str], list[str]]:
+    """Where a build's entries and lists lie before it is published, and their paths there."""
+    folder = Folder(work)
+    entries, lists = [], []
+    for number in plan_of(work).numbers:
+        token = said(folder, part_step(number))["attempt"]
+        written = f"{part_step(number)}/{token}/{VERSION}"
+        entries.append(f"{written}/entries/{part_name(number)}")
+        lists.append(f"{written}/{lists_path(number)}")
+    return folder, entries, lists
+
+
+@lru_cache(maxsize=1)
+def indexes_of(work: str) -> tuple[Index, ...]:
+    """The indexes of a build, one a key."""
+    folder = output(Folder(work), INDEXED) / VERSION
+    found = []
+    for path in plan_of(work).index_paths:
+        with folder.open(path) as file:
+            found.append(read_index(file.read))
+    return tuple(found)
+
+
+def _lists(work: str, number: int, place: int) -> Neighbours:
+    """The nearest others of a shard's rows by a key: as many as anybody asks, and spare ones."""
+    plan, index = plan_of(work), indexes_of(work)[place]
+    need = _needed(plan, place)
+    length = need + need // 2
+    (keys,) = shard_values(work, number, [key_column(place)])
+    first, end = starts(work)[number : number + 2]
+    own = np.arange(first, end)
+    before = _lists_before(work, own, keys, place, length)
+    if before is None:
+        return index.search(keys, length, exclude=own)
+    short = (before.rows >= 0).sum(axis=1) < min(need, len(index) - 1)
+    if short.any():
+        again = index.search(keys[short], length, exclude=own[short])
+        before.rows[short], before.distances[short] = again.rows, again.distances
+    return before
+
+
+def _needed(plan: BuildPlan, place: int) -> int:
+    """Neighbours by a key that votes, policies and their search ask for."""
+    if place:
+        return PAPER_NEIGHBOURS
+    policy = plan.job.policy
+    return max(NEIGHBOURS, 0 if policy.name == "tuned" else neighbours_planned_on(policy))
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """What has become of a parent's rows."""
+
+    source: NDArray[np.int64]
+    """(rows,) the parent's row that each row is; -1 for one that came."""
+    now: NDArray[np.int64]
+    """(parent's rows,) the row that each of them is now; -1 for one that left."""
+    came: NDArray[np.int64]
+    indexes: tuple[Index, ...]
+    """Of the rows that came, one a key."""
+
+
+@lru_cache(maxsize=1)
+def _changes(work: str) -> _Changes | None:
+    plan = plan_of(work)
+    parent = parent_of(plan)
+    if parent is None or not parent.lists or not all(i.exact for i in indexes_of(work)):
+        return None
+    source = source_of(work)
+    now = np.full(len(parent.hashes), -1)
+    now[source[source >= 0]] = np.flatnonzero(source >= 0)
+    came = np.flatnonzero(source < 0)
+    small = []
+    for index in indexes_of(work):
+        found = new_index(index.width)
+        if len(came):
+            found.add(index.keys_of(came))
+        small.append(found)
+    return _Changes(source, now, came, tuple(small))
+
+
+def _lists_before(
+    work: str, own: NDArray[np.int64], keys: NDArray[np.float32], place: int, length: int
+) -> Neighbours | None:
+    """The parent's lists of some rows, without rows that left and with those that came."""
+    changes, parent = _changes(work), parent_of(plan_of(work))
+    if changes is None or parent is None:
+        return None
+    source = changes.source[own]
+    rows, distances = parent.lists_of(np.maximum(source, 0), place)
+    rows[source < 0] = -1
+    # In a parent no larger than its lists, nobody can tell what they leave out: nothing.
+    rows = rows if len(parent.hashes) > rows.shape[1] else np.full_like(rows, -1)
+    itself = np.where(source < 0, np.searchsorted(changes.came, own), -2)  # -2: it is not there
+    came = changes.indexes[place].search(keys, length, exclude=itself)
+    there = came.rows >= 0
+    came.rows[there] = changes.came[came.rows[there]]
+    return updated(Neighbours(rows, distances), changes.now, came, length)
+
+
+def _fitted(work: str, number: int) -> Answers:
+    """The fitted exits of a shard's sampled rows."""
+    begin, end = _samples(work)[number : number + 2]
+    found = fitted_answers(work)
+    return Answers(found.answers[begin:end], found.confidences[begin:end])
+
+
+@lru_cache(maxsize=1)
+def _samples(work: str) -> NDArray[np.int64]:
+    """The sampled rows before each shard, and all of them."""
+    counts = [
+        int(shard_table(work, n, ["sampled"])["sampled"].to_numpy().sum())
+        for n in plan_of(work).numbers
+    ]
+    return np.cumsum([0, *counts])
+
+
+@lru_cache(maxsize=1)
+def _labels(work: str) -> NDArray[np.uint16]:
+    return all_rows(work, "label")

@@ -156,6 +156,11 @@ class Neighbours:
     own: NDArray[np.int64] | None = None
     """(queries,) the database row that each query is, and did not find; None where it is none."""
 
+    @property
+    def shortest(self) -> int:
+        """Neighbours that every query has."""
+        return int((self.rows >= 0).sum(axis=1).min(initial=self.rows.shape[1]))
+
     def first(self, k: int) -> "Neighbours":
         """The k nearest of them."""
         return Neighbours(self.rows[:, :k], self.distances[:, :k], self.own)

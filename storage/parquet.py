@@ -1,13 +1,15 @@
 """Parquet files: one table in, one checked file out, and back."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from raee.errors import InputError
 from storage.store import FileRecord, Folder
 
 
@@ -24,9 +26,29 @@ def write_table(folder: Folder, name: str, table: pa.Table) -> FileRecord:
 
 
 def read_table(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or some of its columns."""
+    """Read a table, or some of its columns.
+
+    Raises InputError where it is no Parquet, or lacks a column.
+    """
     with folder.open(name) as file:
-        return pq.read_table(file, columns=None if columns is None else list(columns))
+        return _read(file, columns, f"{folder}/{name}")
+
+
+def read_local_table(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of a table on the disk, as `read_table` does."""
+    with path.open("rb") as file:
+        return _read(file, columns, str(path))
+
+
+def _read(file: IO[bytes], columns: Sequence[str] | None, where: str) -> pa.Table:
+    try:
+        table = pq.read_table(file, columns=None if columns is None else list(columns))
+    except pa.ArrowException as error:
+        raise InputError(f"{where} is no Parquet: {str(error).splitlines()[0]}") from error
+    missing = [c for c in columns or () if c not in table.column_names]
+    if missing:
+        raise InputError(f"{where} has no column {missing[0]!r}")
+    return table
 
 
 def list_column(values: NDArray[Any]) -> pa.FixedSizeListArray:

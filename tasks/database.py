@@ -1,9 +1,11 @@
 """A published version in memory, with the models it was built with; checked before it is read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import pyarrow as pa
 import safetensors.torch
 from numpy.typing import NDArray
 
@@ -12,14 +14,17 @@ from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec
 from raee.costs import LAYERS, Costs
 from raee.errors import InputError
 from raee.exits import Entries, Neighbours, parse_exits
-from raee.index import Index, read_index
+from raee.index import Index, open_index
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from raee.readers import head_reader
 from raee.reading import Database
 from raee.replay import Trial
+from storage.cache import local_files
+from storage.parquet import read_local_table
 from storage.store import Folder
 from storage.versions import (
     CENTRE,
+    MANIFEST,
     PROBES,
     Manifest,
     index_path,
@@ -27,7 +32,7 @@ from storage.versions import (
     require_whole,
     version_folder,
 )
-from tasks.entries import read_entries, read_nearest
+from tasks.entries import read_entries, read_lists, read_nearest
 from tasks.fitted import read_probes
 from tasks.job import Job
 from tasks.models import backbone_of, retriever_of
@@ -77,6 +82,8 @@ class Readings:
     """One a key, in the order of the key's depths."""
     nearest: NDArray[np.float32] | None
     """(rows,) squared L2 distance to the nearest neighbour by the first key."""
+    lists: Neighbours | None
+    """All rows' neighbours by the first key, as far as they are listed."""
 
     @property
     def where(self) -> str:
@@ -89,9 +96,12 @@ class Readings:
         said = self.manifest.costs
         return LAYERS if said is None else Costs(**said["seconds"])
 
-    def trial(self, asked: int, most: int | None = None) -> Trial:
-        """The complete rows, or `most` of them evenly spread, each with `asked` neighbours."""
-        return trial_of(self.entries, self.indexes[0], asked, most)
+    def trial(self, asked: int) -> Trial:
+        """The complete rows, each with `asked` neighbours or more."""
+        if self.lists is None or self.lists.shortest < min(asked, len(self.entries) - 1):
+            return trial_of(self.entries, self.indexes[0], asked)
+        rows = self.entries.complete
+        return Trial(self.entries, rows, self.lists[rows])
 
 
 @lru_cache(maxsize=2)
@@ -102,21 +112,32 @@ def load_readings(store: str, name: str, version: str) -> Readings:
     """
     manifest = read_manifest(store, name, version)
     folder = version_folder(store, name, version)
-    parts = sorted(f.path for f in manifest.files if f.path.startswith("entries/"))
+    records = {f.path: f for f in manifest.files}
+    parts = sorted(path for path in records if path.startswith("entries/"))
+    lists = sorted(path for path in records if path.startswith("neighbours/"))
     keys = [index_path(key) for key in Job.model_validate(manifest.job).key.names]
-    require_whole(folder, manifest, [*parts, *keys])
-    indexes = []
-    for path in keys:
-        with folder.open(path) as file:
-            indexes.append(read_index(file.read))
-    return Readings(
-        manifest=manifest,
-        folder=folder,
-        parts=parts,
-        entries=read_entries(folder, parts, parse_exits(manifest.exits), manifest.labels),
-        indexes=tuple(indexes),
-        nearest=read_nearest(folder, parts),
-    )
+    missing = [path for path in keys if path not in records]
+    if missing or not parts:
+        raise InputError(
+            f"{folder}/{MANIFEST} is damaged: it names no {(missing or ['entries'])[0]}"
+        )
+    wanted = [*parts, *lists, *keys]
+    with local_files(folder, [records[path] for path in wanted]) as paths:
+        here = dict(zip(wanted, paths, strict=True))
+
+        def read(path: str, columns: Sequence[str]) -> pa.Table:
+            return read_local_table(here[path], columns)
+
+        entries = read_entries(read, parts, parse_exits(manifest.exits), manifest.labels)
+        return Readings(
+            manifest=manifest,
+            folder=folder,
+            parts=parts,
+            entries=entries,
+            indexes=tuple(open_index(here[path]) for path in keys),
+            nearest=read_nearest(read, parts) if manifest.format > 1 else None,
+            lists=read_lists(read, lists, len(entries)) if lists else None,
+        )
 
 
 def trial_of(entries: Entries, index: Index, asked: int, most: int | None = None) -> Trial:

@@ -1,6 +1,6 @@
 """Entries as Parquet: what stands in which column, and back into arrays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from raee.errors import InputError
 from raee.exits import Entries, Exit, Neighbours
-from raee.replay import Trial
 from storage.parquet import list_column, list_values, part_name, read_table
 from storage.scan import Reject
 from storage.store import Folder
@@ -82,19 +82,6 @@ def lists_table(found: Sequence[Neighbours]) -> pa.Table:
     return pa.table(columns)
 
 
-def listed_trial(
-    entries: Entries, folder: Folder, paths: Sequence[str], rows: NDArray[np.int64]
-) -> Trial:
-    """Some of a version's rows, each with its neighbours by the first key as they are listed."""
-    tables = [read_table(folder, path, ["rows-0", "distances-0"]) for path in paths]
-    neighbours = Neighbours(
-        np.concatenate([list_values(t["rows-0"]) for t in tables]),
-        np.concatenate([list_values(t["distances-0"]) for t in tables]),
-        np.arange(len(entries)),
-    )
-    return Trial(entries, rows, neighbours[rows])
-
-
 def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
     """Rows that cannot be used, and why."""
     return pa.table(
@@ -107,21 +94,34 @@ def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
     )
 
 
+ReadColumns = Callable[[str, Sequence[str]], pa.Table]
+"""Reads some columns of a table by its path: `partial(read_table, folder)`, or the like."""
+
+
 def read_entries(
-    folder: Folder, paths: Sequence[str], exits: tuple[Exit, ...], labels: Sequence[str]
+    read: ReadColumns, paths: Sequence[str], exits: tuple[Exit, ...], labels: Sequence[str]
 ) -> Entries:
-    """The parts of a version as one set of arrays; ids and texts stay on disk."""
+    """The parts of a version as one set of arrays; ids and texts stay on disk.
 
-    def column(name: str) -> Iterator[pa.ChunkedArray]:
-        for path in paths:
-            yield read_table(folder, path, [name])[name]
-
+    Raises InputError where a part does not hold what entries hold.
+    """
+    kinds = {
+        "label": pa.uint16(),
+        "answers": pa.list_(pa.uint16(), len(exits)),
+        "confidences": pa.list_(pa.float32(), len(exits)),
+    }
+    tables = [read(path, list(kinds)) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        for column, kind in kinds.items():
+            found = table.schema.field(column).type
+            if found != kind:
+                raise InputError(f"{path}: column {column} is {found}, not {kind}")
     return Entries(
         exits=exits,
         labels=tuple(labels),
-        label=np.concatenate([c.to_numpy() for c in column("label")]),
-        answers=np.concatenate([list_values(c) for c in column("answers")]),
-        confidences=np.concatenate([list_values(c) for c in column("confidences")]),
+        label=np.concatenate([t["label"].to_numpy() for t in tables]),
+        answers=np.concatenate([list_values(t["answers"]) for t in tables]),
+        confidences=np.concatenate([list_values(t["confidences"]) for t in tables]),
     )
 
 
@@ -131,17 +131,20 @@ def columns_of(folder: Folder, path: str) -> list[str]:
         return list(pq.read_schema(file).names)
 
 
-def read_nearest(folder: Folder, paths: Sequence[str]) -> NDArray[np.float32] | None:
-    """(rows,) of each entry the squared L2 distance to its nearest neighbour.
+def read_nearest(read: ReadColumns, paths: Sequence[str]) -> NDArray[np.float32]:
+    """(rows,) of each entry the squared L2 distance to its nearest neighbour."""
+    column = "nearest_distance"
+    return np.concatenate([read(path, [column])[column].to_numpy() for path in paths])
 
-    None in a version that was written without.
-    """
-    found = []
-    for path in paths:
-        if "nearest_distance" not in columns_of(folder, path):
-            return None
-        found.append(read_table(folder, path, ["nearest_distance"])["nearest_distance"].to_numpy())
-    return np.concatenate(found)
+
+def read_lists(read: ReadColumns, paths: Sequence[str], rows: int) -> Neighbours:
+    """The neighbours of all of a version's rows by the first key, as they are listed."""
+    tables = [read(path, ["rows-0", "distances-0"]) for path in paths]
+    return Neighbours(
+        np.concatenate([list_values(t["rows-0"]) for t in tables]),
+        np.concatenate([list_values(t["distances-0"]) for t in tables]),
+        np.arange(rows),
+    )
 
 
 def read_rows(

@@ -18,13 +18,14 @@ from prefect import task
 
 from raee.config import PAPER_NEIGHBOURS
 from raee.exits import Neighbours
-from raee.index import Index, new_index, read_index
+from raee.index import Index, new_index, open_index
 from raee.neighbour_lists import updated
 from raee.policies import neighbours_planned_on
 from raee.readers import vote
 from raee.tuning import NEIGHBOURS
+from storage.cache import local_files
 from storage.parquet import part_name, write_table
-from storage.store import Folder
+from storage.store import FileRecord, Folder
 from tasks.build import parent_of
 from tasks.build_plan import BuildPlan, plan_of
 from tasks.entries import (
@@ -113,12 +114,10 @@ def entries_so_far(work: str) -> tuple[Folder, list[str], list[str]]:
 @lru_cache(maxsize=1)
 def indexes_of(work: str) -> tuple[Index, ...]:
     """The indexes of a build, one a key."""
-    folder = output(Folder(work), INDEXED) / VERSION
-    found = []
-    for path in plan_of(work).index_paths:
-        with folder.open(path) as file:
-            found.append(read_index(file.read))
-    return tuple(found)
+    folder = Folder(work)
+    records = [FileRecord(**record) for record in said(folder, INDEXED)["files"]]
+    with local_files(output(folder, INDEXED) / VERSION, records) as paths:
+        return tuple(open_index(path) for path in paths)
 
 
 def _lists(work: str, number: int, place: int) -> Neighbours:

@@ -11,7 +11,7 @@ import json
 import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version as installed
 from typing import Any
 
@@ -26,6 +26,7 @@ from raee.objectives import Tuning
 from raee.reading import Database
 from raee.replay import Trial, figures, replay
 from raee.tuning import tune
+from storage.parquet import read_table
 from storage.scan import read_shard
 from storage.store import FileRecord, Folder
 from storage.versions import (
@@ -39,7 +40,7 @@ from storage.versions import (
 from tasks.build import centre_folder, head_of
 from tasks.build_plan import BuildPlan, plan_of
 from tasks.collect import put_readings_in_place
-from tasks.entries import listed_trial, read_entries
+from tasks.entries import read_entries, read_lists
 from tasks.fit import PROBED
 from tasks.fitted import read_probes
 from tasks.markers import VERSION, Attempt, done, marker, output, put_in_place, said
@@ -112,8 +113,10 @@ def trial_of_build(work: str) -> Trial:
     """A build's complete rows, with their neighbours among all rows."""
     plan = plan_of(work)
     folder, parts, lists = entries_so_far(work)
-    entries = read_entries(folder, parts, plan.exits, plan.prompt.labels)
-    return listed_trial(entries, folder, lists, entries.complete)
+    read = partial(read_table, folder)
+    entries = read_entries(read, parts, plan.exits, plan.prompt.labels)
+    rows = entries.complete
+    return Trial(entries, rows, read_lists(read, lists, len(entries))[rows])
 
 
 def _costs(work: str, entries: Entries) -> dict[str, Any]:

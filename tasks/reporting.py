@@ -1,6 +1,7 @@
 """The step of a build that writes its version's report."""
 
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 from prefect import task
@@ -11,6 +12,7 @@ from raee.index import Index, new_index
 from raee.readers import vote
 from raee.replay import Trial
 from raee.shift import far_distance
+from storage.parquet import read_table
 from storage.store import Folder
 from storage.versions import REPORT, Manifest, read_manifest
 from tasks.build_plan import plan_of
@@ -42,8 +44,7 @@ def write_report(work: str) -> None:
         **compared(plan.job.policy, tuning, names, plan.where),
     }
     entries, parts, _ = entries_so_far(work)
-    nearest = read_nearest(entries, parts)
-    assert nearest is not None, "a build writes its rows' distances"
+    nearest = read_nearest(partial(read_table, entries), parts)
     grown = [(int(rows), float(accuracy)) for rows, accuracy in said(folder, PROBED)["growth"]]
     page = render(
         gather(

@@ -11,7 +11,7 @@ centre differ is not taken over from.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -176,12 +176,15 @@ def load_parent(store: str, name: str, version: str) -> Parent:
     swept = sorted(f.path for f in manifest.swept)
     lists = sorted(f.path for f in manifest.files if f.path.startswith("neighbours/"))
     require_whole(folder, manifest, [*parts, *lists, PROBES])
-    hashes = [hashes_of(read_table(folder, path, ["text_hash"])) for path in parts]
+    read = partial(read_table, folder)
+    hashes = [hashes_of(read(path, ["text_hash"])) for path in parts]
     return Parent(
         manifest=manifest,
         folder=folder,
         parts=parts,
-        entries=read_entries(folder, parts, parse_exits(manifest.exits), manifest.labels),
+        entries=read_entries(
+            partial(read_table, folder), parts, parse_exits(manifest.exits), manifest.labels
+        ),
         hashes=np.concatenate(hashes),
         lists=lists,
         starts=np.cumsum([0, *(len(found) for found in hashes)]),

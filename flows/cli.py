@@ -59,6 +59,13 @@ JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there, too.")
 ]
 Alias = Annotated[str, typer.Option(help="The alias.")]
+IfCurrent = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERSION",
+        help="Only if the alias points at this id now; an empty one: only if it is not set.",
+    ),
+]
 
 
 @app.command()
@@ -232,20 +239,23 @@ def promote(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="An id, or another alias.")],
     store: Store,
     alias: Alias = DEFAULT_ALIAS,
+    if_current: IfCurrent = None,
 ) -> None:
     """Point an alias at a version."""
     from storage.aliases import promote, resolve_version
 
-    record = promote(store, name, resolve_version(store, name, version), alias)
+    record = promote(store, name, resolve_version(store, name, version), alias, if_current)
     typer.echo(f"{name}: {alias} -> {record.version} (before: {record.previous or 'nothing'})")
 
 
 @app.command()
-def rollback(name: Name, store: Store, alias: Alias = DEFAULT_ALIAS) -> None:
+def rollback(
+    name: Name, store: Store, alias: Alias = DEFAULT_ALIAS, if_current: IfCurrent = None
+) -> None:
     """Point an alias at the version it pointed at before."""
     from storage.aliases import rollback
 
-    record = rollback(store, name, alias)
+    record = rollback(store, name, alias, if_current)
     typer.echo(f"{name}: {alias} -> {record.version} (before: {record.previous})")
 
 

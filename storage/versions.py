@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from raee.errors import InputError
 from storage.store import FileRecord, Folder
@@ -24,8 +24,8 @@ PROBES = "probes.safetensors"
 
 REPORT = "report.html"
 
-NAME_PATTERN = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-"""Names of databases and aliases."""
+NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
+"""The whole of a name: of databases and aliases, and ids of versions."""
 
 
 class Manifest(BaseModel):
@@ -69,11 +69,29 @@ class Manifest(BaseModel):
     code_version: str
     libraries: dict[str, str]
 
+    @field_validator("files")
+    @classmethod
+    def _names_files_of_its_own(cls, files: list[FileRecord]) -> list[FileRecord]:
+        """What is read, copied and deleted by a manifest must not lead out of its folder."""
+        seen = {MANIFEST}
+        for file in files:
+            if file.path in seen or not _is_path_below(file.path):
+                raise ValueError(f"no path of a file of its own: {file.path[:80]!r}")
+            if file.bytes < 0 or (file.rows or 0) < 0:
+                raise ValueError(f"{file.path[:80]!r} has less than nothing in it")
+            if not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+                raise ValueError(f"no SHA-256 of {file.path[:80]!r}")
+            seen.add(file.path)
+        return files
+
 
 def check_name(what: str, name: str) -> None:
     """Raises InputError for a name that would not do as a folder's and an artifact key's."""
     if not re.fullmatch(NAME_PATTERN, name):
-        raise InputError(f"{what} {name!r}: use lowercase letters, digits and dashes")
+        raise InputError(
+            f"{what} {name[:80]!r}: use lowercase letters, digits and dashes, 63 at most, and no "
+            "dash at the start"
+        )
 
 
 def databases(store: str) -> Folder:
@@ -105,9 +123,25 @@ def new_version_id(now: datetime | None = None) -> str:
 
 
 def version_ids(store: str, name: str) -> list[str]:
-    """A database's versions, oldest first; what has no manifest is no version."""
-    folder = database_folder(store, name) / "versions"
-    return [i for i in folder.names() if folder.exists(f"{i}/{MANIFEST}")]
+    """A database's versions, oldest first; what has no manifest, or an empty one, is no version.
+
+    An empty manifest keeps a build that is dead, and of which files may be gone, from ever
+    publishing its version.
+    """
+    listed = (database_folder(store, name) / "versions").files()
+    return sorted(
+        found.name.removesuffix(f"/{MANIFEST}")
+        for found in listed
+        if found.bytes and re.fullmatch(f"{NAME_PATTERN}/{re.escape(MANIFEST)}", found.name)
+    )
+
+
+def has_version(store: str, name: str, version: str) -> bool:
+    """Whether a version is there."""
+    try:
+        return version_folder(store, name, version).size(MANIFEST) > 0
+    except FileNotFoundError:
+        return False
 
 
 def publish(folder: Folder, manifest: Manifest) -> None:
@@ -121,28 +155,36 @@ def publish(folder: Folder, manifest: Manifest) -> None:
 def read_manifest(store: str, name: str, version: str) -> Manifest:
     """A version's manifest.
 
-    Raises InputError where there is no such version, or it is of a newer format.
+    Raises InputError where there is no such version, it is of a newer format, or no manifest of
+    this version.
     """
     folder = version_folder(store, name, version)
     try:
         data = folder.read(MANIFEST)
     except FileNotFoundError:
+        data = b""
+    if not data:
         raise InputError(
             f"database {name} in {store} has no version {version!r}; {_what_there_is(store, name)}"
-        ) from None
+        )
     where = f"{folder}/{MANIFEST}"
     try:
-        manifest = _Format.model_validate_json(data)
-        if manifest.format > FORMAT:
+        manifest_format = _Format.model_validate_json(data).format
+        if manifest_format > FORMAT:
             raise InputError(
-                f"{where} is of format {manifest.format}, newer than format {FORMAT}, the newest "
+                f"{where} is of format {manifest_format}, newer than format {FORMAT}, the newest "
                 "that this program reads; upgrade raee"
             )
-        return Manifest.model_validate_json(data)
+        manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         reason = error.errors()[0]
         place = ".".join(map(str, reason["loc"]))
-        raise InputError(f"{where} is damaged: {place} {reason['msg']}") from error
+        said = " ".join(f"{place} {reason['msg']}".split())
+        raise InputError(f"{where} is damaged: {said[:300]}") from error
+    if (manifest.name, manifest.id) != (name, version):
+        other = f"{manifest.name}@{manifest.id}"
+        raise InputError(f"{where} is damaged: it is the manifest of {other[:150]!r}")
+    return manifest
 
 
 def verify(folder: Folder, manifest: Manifest, paths: Sequence[str] | None = None) -> list[str]:
@@ -170,6 +212,12 @@ def require_whole(folder: Folder, manifest: Manifest, paths: Sequence[str]) -> N
         raise InputError(
             f"{folder} is damaged: {'; '.join(faults)}. Roll back to another version or build anew."
         )
+
+
+def _is_path_below(path: str) -> bool:
+    """Whether a path leads to a file below the folder that it is relative to, on every system."""
+    parts = path.split("/")
+    return path.isprintable() and "\\" not in path and not {"", ".", ".."} & set(parts)
 
 
 class _Format(BaseModel):

@@ -1,5 +1,7 @@
 import pytest
 
+from tests import s3
+
 
 # Of the module, so that the tests on one server follow each other and share its connections.
 @pytest.fixture(scope="module", params=["local", "memory", "moto", "ceph"])
@@ -17,3 +19,15 @@ def store(kind, store_on):
 def shared_store(request, store_on):
     """An empty store of every kind that several processes can write to."""
     return store_on(request.param)
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Makes a server the one that the environment names, with what else it should say."""
+
+    def use(server, **others):
+        for name, value in {**server.environment, **others}.items():
+            monkeypatch.setenv(name, value)
+        s3.notice_environment()
+
+    return use

@@ -1,14 +1,18 @@
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import os
+import socket
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
 
-from raee.errors import InputError
-from storage.aliases import aliases, history, promote, resolve_version, rollback
+from storage.aliases import aliases, current, history, promote, resolve_version, rollback
+from storage.conditional import require_conditional_writes
 from storage.store import Folder
+from storage.versions import MANIFEST, version_folder
 from tests.raee.errors import refused
 from tests.storage.databases import NAME, publish_version
+from tests.storage.racers import ANY
 
 
 @pytest.fixture
@@ -25,10 +29,11 @@ def test_a_promoted_version_is_what_the_alias_means(store, versions):
     record = promote(store, NAME, versions[1])
     assert (record.version, record.previous, record.action) == (versions[1], None, "promote")
     assert before <= record.updated_at <= datetime.now(UTC)
-    assert "@" in record.by
+    assert record.by.endswith(f"@{socket.gethostname()}:{os.getpid()}")
     assert _points_at(store) == versions[1]
     assert promote(store, NAME, versions[2]).previous == versions[1]
-    assert _points_at(store) == versions[2]
+    assert _points_at(store) == current(store, NAME, "production") == versions[2]
+    assert current(store, NAME, "staging") is None
 
 
 def test_aliases_know_nothing_of_each_other(store, versions):
@@ -106,31 +111,141 @@ def test_a_version_that_is_gone_cannot_be_rolled_back_to(store, versions):
     assert _points_at(store) == versions[1]
 
 
-def test_of_racing_promotes_one_wins_each_number(tmp_path):
-    store = str(tmp_path)
-    versions = [publish_version(store) for _ in range(8)]
-    start = threading.Barrier(len(versions))
+def _race(store, action, versions, if_current=ANY):
+    """What one process for each version says of promoting it (or rolling back), all at once."""
+    command = [sys.executable, "-m", "tests.storage.racers", action, store, if_current, *versions]
+    answers = subprocess.check_output(command, text=True, timeout=120).splitlines()
+    assert len(answers) == len(versions)
+    return answers
 
-    def race(version):
-        won, lost = [], []
-        start.wait()
-        for _ in range(10):
-            try:
-                won.append(promote(store, NAME, version))
-            except InputError as error:
-                lost.append(str(error))
-        return won, lost
 
-    with ThreadPoolExecutor(len(versions)) as pool:
-        answers = list(pool.map(race, versions))
-    won = [record for records, _ in answers for record in records]
-    for message in (m for _, messages in answers for m in messages):
-        assert "was changed by somebody else meanwhile" in message
+def _check_history(store):
+    """It is gapless, and each change was made knowing the one before it."""
     changes = history(store, NAME, "production")
-    assert len(changes) == len(won) >= 10
-    assert sorted(r.updated_at for r in won) == sorted(r.updated_at for r in changes)
-    # Each was made knowing the one before it.
+    names = Folder(f"{store}/databases/{NAME}/aliases/production").names()
+    assert names == [f"{i + 1:08d}.json" for i in range(len(changes))]
     assert [r.previous for r in changes] == [None, *(r.version for r in changes[:-1])]
+    return changes
+
+
+class TestRacingProcesses:
+    def test_that_promote_each_get_their_turn(self, shared_store):
+        versions = [publish_version(shared_store) for _ in range(16)]
+        answers = _race(shared_store, "promote", versions)
+        changes = _check_history(shared_store)
+        assert sorted(answers) == sorted(f"won {r.version} {r.by}" for r in changes)
+        assert sorted(r.version for r in changes) == versions
+        assert len({r.by for r in changes}) == 16
+
+    def test_that_promote_from_one_version_one_wins_and_the_others_know(self, shared_store):
+        first, *versions = [publish_version(shared_store) for _ in range(9)]
+        promote(shared_store, NAME, first)
+        answers = _race(shared_store, "promote", versions, if_current=first)
+        (won,) = [answer for answer in answers if answer.startswith("won")]
+        winner = won.split()[1]
+        assert [r.version for r in _check_history(shared_store)] == [first, winner]
+        for lost in (answer for answer in answers if answer != won):
+            assert lost.startswith(f"lost alias 'production' of database demo points at {winner}, ")
+
+    def test_that_set_an_alias_first_one_wins(self, shared_store):
+        versions = [publish_version(shared_store) for _ in range(4)]
+        answers = _race(shared_store, "promote", versions, if_current="")
+        assert len([answer for answer in answers if answer.startswith("won")]) == 1
+        assert len(_check_history(shared_store)) == 1
+
+    def test_that_roll_back_go_back_a_version_each(self, shared_store):
+        versions = [publish_version(shared_store) for _ in range(4)]
+        for version in versions:
+            promote(shared_store, NAME, version)
+        answers = _race(shared_store, "rollback", versions)
+        assert (
+            sorted(answer.split()[1] for answer in answers if answer.startswith("won"))
+            == (versions[:3])
+        )
+        (lost,) = [answer for answer in answers if answer.startswith("lost")]
+        assert "has no version to roll back to" in lost
+        assert len(_check_history(shared_store)) == 7
+
+
+class TestIfCurrent:
+    def test_changes_the_alias_where_it_points_there(self, store, versions):
+        promote(store, NAME, versions[0], if_current="")
+        promote(store, NAME, versions[1], if_current=versions[0])
+        rollback(store, NAME, if_current=versions[1])
+        assert [r.version for r in history(store, NAME, "production")] == [
+            versions[0],
+            versions[1],
+            versions[0],
+        ]
+
+    def test_is_refused_where_it_points_elsewhere(self, store, versions):
+        a, b, c, _ = versions
+        with refused(f"alias 'production' of database demo is not set, not at {a}; somebody else"):
+            promote(store, NAME, b, if_current=a)
+        promote(store, NAME, a)
+        promote(store, NAME, b)
+        with refused(f"'production' of database demo points at {b}, not at {a}; somebody else"):
+            promote(store, NAME, c, if_current=a)
+        with refused(f"'production' of database demo points at {b}, not unset; somebody else"):
+            promote(store, NAME, c, if_current="")
+        with refused(f"points at {b}, not at {c}; somebody else has changed it: look at it and"):
+            rollback(store, NAME, if_current=c)
+        assert [r.version for r in history(store, NAME, "production")] == [a, b]
+
+    def test_must_be_the_id_of_a_version(self, store, versions):
+        for change in (
+            lambda: promote(store, NAME, versions[0], if_current="../x"),
+            lambda: rollback(store, NAME, if_current="../x"),
+        ):
+            with refused("version '../x': use lowercase letters, digits and dashes"):
+                change()
+
+
+def test_a_change_that_never_gets_its_turn_says_so(store, versions, monkeypatch):
+    def taken(*_):
+        raise FileExistsError
+
+    waited = []
+    monkeypatch.setattr("storage.aliases.time.sleep", waited.append)
+    promote(store, NAME, versions[0])
+    monkeypatch.setattr(Folder, "write_new", taken)
+    with refused("was changed by somebody else meanwhile, 20 times in a row; look at it and try"):
+        promote(store, NAME, versions[1])
+    assert len(waited) == 20
+    assert len(set(waited)) == 20, "waits that are alike would meet again"
+
+
+def test_a_version_that_goes_while_it_is_promoted_is_told(store, versions, monkeypatch):
+    """A collector looked at the aliases before, and deletes after."""
+    write_new = Folder.write_new
+
+    def collected(folder, name, data):
+        version_folder(store, NAME, versions[0]).delete(MANIFEST)
+        write_new(folder, name, data)
+
+    require_conditional_writes(store)
+    monkeypatch.setattr(Folder, "write_new", collected)
+    with refused(f"version {versions[0]} of database demo was deleted just now, and alias 'produc"):
+        promote(store, NAME, versions[0])
+
+
+def test_a_writer_without_a_name_is_its_number(store, versions, monkeypatch):
+    def nameless():
+        raise KeyError("getpwuid(): uid not found: 1001")
+
+    monkeypatch.setattr("storage.aliases.getpass.getuser", nameless)
+    by = promote(store, NAME, versions[0]).by
+    assert by == f"{os.getuid()}@{socket.gethostname()}:{os.getpid()}"
+
+
+def test_other_files_in_an_aliases_folder_are_no_records(store, versions):
+    promote(store, NAME, versions[0])
+    folder = Folder(f"{store}/databases/{NAME}/aliases/production")
+    for name in ("notes.txt", "00000002.json~", "2.json", "000000004.json"):
+        folder.write_new(name, b"x")
+    assert _points_at(store) == versions[0]
+    promote(store, NAME, versions[1])
+    assert [r.version for r in history(store, NAME, "production")] == versions[:2]
 
 
 def test_the_highest_number_counts(store, versions):
@@ -183,5 +298,5 @@ def test_a_damaged_record_is_one_line(store, versions, content):
     promote(store, NAME, versions[0])
     with Folder(f"{store}/databases/{NAME}/aliases/production").create("00000001.json") as file:
         file.write(content)
-    with refused("aliases/production is damaged: "):
+    with refused("aliases/production/00000001.json is damaged: "):
         resolve_version(store, NAME, None)

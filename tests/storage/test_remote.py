@@ -23,18 +23,6 @@ def remote(request, store_on, monkeypatch):
     return store_on(request.param)
 
 
-@pytest.fixture
-def use(monkeypatch):
-    """Makes a server the one that the environment names, with what else it should say."""
-
-    def use(server, **others):
-        for name, value in {**server.environment, **others}.items():
-            monkeypatch.setenv(name, value)
-        s3.notice_environment()
-
-    return use
-
-
 def _unfinished(folder):
     """Keys of multipart uploads that nobody has completed or dropped."""
     listed = folder._fs.call_s3("list_multipart_uploads", Bucket=s3.BUCKET)

@@ -1,14 +1,21 @@
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from raee.errors import InputError
-from storage.store import Folder
+from storage.aliases import history, promote, resolve_version, rollback
+from storage.store import FileRecord, Folder
 from storage.versions import (
     FORMAT,
     MANIFEST,
+    NAME_PATTERN,
     check_name,
+    has_version,
     new_version_id,
     publish,
     read_manifest,
@@ -19,6 +26,7 @@ from storage.versions import (
 )
 from tests.raee.errors import refused
 from tests.storage.databases import NAME, manifest, publish_version
+from tests.storage.proxy import between
 
 _FILES = {"entries/part-00000.parquet": b"entries" * 1_000, "keys/layer-00.faiss": b"keys" * 100}
 
@@ -128,19 +136,164 @@ def test_a_newer_format_is_refused_by_name(store):
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"{",
         b"[]",
         b"\xff\xfe\0",
         b'{"format": "one"}',
         b'{"format": 1}',
         b'{"format": 1, "unknown": 2}',
+        b'{"format": 1, "a\\nb": 2}',
+        b"[" * 5_000_000,
+        b'{"format": 1, "job": ' + b'{"a": ' * 100_000 + b"1" + b"}" * 100_001,
+        b'{"format": 1e400}',
+        b'{"format": 1, "name": "\\ud800"}',
+        hashlib.shake_128(b"garbage").digest(10_000_000),
+        '{"format": 1, "name": "ä"}'.encode("latin-1"),
     ],
+    ids=lambda content: content[:12],
 )
 def test_a_damaged_manifest_is_one_line(store, content):
     version = _damage(store, content)
     with refused(f"{version}/{MANIFEST} is damaged: "):
         read_manifest(store, NAME, version)
+
+
+def _publish_said(store, **changed):
+    """Publish a version whose manifest says what no build would write."""
+    version = new_version_id()
+    said = json.loads(manifest(version).model_dump_json()) | changed
+    version_folder(store, NAME, version).write_new(MANIFEST, json.dumps(said).encode())
+    return version
+
+
+_FILE = {"path": "a", "bytes": 1, "sha256": "0" * 64, "rows": None}
+
+
+@pytest.mark.parametrize("field", ["files", "swept"])
+class TestHostileManifest:
+    """A manifest may come from anywhere, and what it names is read, copied and deleted."""
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "..",
+            "../../other/versions/x/manifest.json",
+            "a/../../b",
+            "/etc/passwd",
+            "//server/share",
+            "a//b",
+            "a/",
+            "",
+            ".",
+            "./a",
+            "..\\a",
+            "C:\\a",
+            "s3://other/a",
+            "a\nb",
+            "a\0",
+            "a\u2028b",
+            MANIFEST,
+        ],
+    )
+    def test_leads_nowhere_else(self, store, field, path):
+        version = _publish_said(store, **{field: [_FILE | {"path": path}]})
+        before = Folder(store).files()
+        with refused(f"{version}/{MANIFEST} is damaged: {field} .*no path of a file of its own"):
+            read_manifest(store, NAME, version)
+        assert Folder(store).files() == before
+
+    @pytest.mark.parametrize(
+        ("changed", "match"),
+        [
+            ({"bytes": -1}, "'a' has less than nothing in it"),
+            ({"rows": -1}, "'a' has less than nothing in it"),
+            ({"bytes": 0.5}, "integer"),
+            ({"sha256": ""}, "no SHA-256 of 'a'"),
+            ({"sha256": "0" * 63}, "no SHA-256 of 'a'"),
+            ({"sha256": "G" * 64}, "no SHA-256 of 'a'"),
+            ({"sha256": "0" * 64 + "\n"}, "no SHA-256 of 'a'"),
+            ({"sha256": "x" * 10_000_000}, "no SHA-256 of 'a'"),
+            ({"path": "../" + "x" * 10_000_000}, "no path of a file of its own: '../xxx"),
+            ({"path": 7}, "string"),
+            ({"more": 1}, ""),
+        ],
+    )
+    def test_says_nothing_impossible_of_a_file(self, tmp_path, field, changed, match):
+        version = _publish_said(str(tmp_path), **{field: [_FILE | changed]})
+        with refused(f"{version}/{MANIFEST} is damaged: {field}.* {match}"):
+            read_manifest(str(tmp_path), NAME, version)
+
+    def test_names_a_file_once(self, tmp_path, field):
+        version = _publish_said(str(tmp_path), **{field: [_FILE, _FILE | {"bytes": 2}]})
+        with refused("no path of a file of its own: 'a'"):
+            read_manifest(str(tmp_path), NAME, version)
+
+
+@pytest.mark.parametrize("changed", [{"name": "other"}, {"id": "20260101-000000"}, {"id": "a\nb"}])
+def test_a_manifest_is_of_the_version_where_it_lies(store, changed):
+    version = _publish_said(store, **changed)
+    with refused(f"{version}/{MANIFEST} is damaged: it is the manifest of '"):
+        read_manifest(store, NAME, version)
+
+
+def test_a_build_cannot_publish_what_it_would_refuse_to_read():
+    for path in ("../a", MANIFEST):
+        with pytest.raises(ValidationError):
+            manifest("x", (FileRecord(path, 1, "0" * 64),))
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "entries/part-00000.parquet", "keys/layer-00.faiss", "grün 😀/a b", "...", "a..b"]
+)
+def test_any_path_below_the_version_will_do(path):
+    assert manifest("x", (FileRecord(path, 0, "a1" * 32, 0),)).files[0].path == path
+
+
+class TestDeadBuild:
+    """Its manifest is empty, so that nobody publishes what it left."""
+
+    @pytest.fixture
+    def dead(self, store):
+        version = new_version_id()
+        version_folder(store, NAME, version).write_new(MANIFEST, b"")
+        return version
+
+    def test_is_no_version(self, store, dead):
+        whole = publish_version(store)
+        assert version_ids(store, NAME) == [whole]
+        assert not has_version(store, NAME, dead)
+        for ask in (
+            lambda: read_manifest(store, NAME, dead),
+            lambda: resolve_version(store, NAME, dead),
+            lambda: promote(store, NAME, dead),
+        ):
+            with refused(f"has no version (or alias )?'{dead}'"):
+                ask()
+        assert resolve_version(store, NAME, None) == whole
+
+    def test_never_publishes(self, store, dead):
+        with pytest.raises(FileExistsError):
+            publish(version_folder(store, NAME, dead), manifest(dead))
+        assert version_ids(store, NAME) == []
+
+
+def test_what_lies_elsewhere_is_no_version(store):
+    whole = publish_version(store, _FILES)
+    versions = Folder(f"{store}/databases/{NAME}/versions")
+    for path in (MANIFEST, f"Not-An-Id/{MANIFEST}", f"a/b/{MANIFEST}", f"b/{MANIFEST}.json"):
+        versions.write_new(path, b"{}")
+    assert version_ids(store, NAME) == [whole]
+    assert has_version(store, NAME, whole)
+
+
+def test_versions_are_found_with_one_listing(moto, store_on, use):
+    store = store_on("moto")
+    ids = [publish_version(store, _FILES) for _ in range(3)]
+    asked = []
+    with between(moto, asked.append) as watched:
+        use(watched)
+        assert version_ids(store, NAME) == ids
+    assert [request.method for request in asked] == ["GET"]
 
 
 def test_a_whole_version_has_no_faults(store):
@@ -182,17 +335,44 @@ class TestDamagedFiles:
         assert verify(*damaged, ["a-whole"]) == []
 
 
-@pytest.mark.parametrize("name", ["a", "7", "trec-6", "a--b", "x" * 100])
+@pytest.mark.parametrize("name", ["a", "7", "trec-6", "a--b", "a-", "x" * 63])
 def test_names_are_lowercase_letters_digits_and_dashes(name):
     check_name("database", name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "A", "a b", "-a", "a-", "a/b", "../x", "..", ".", "ä", "a\n", "a_b", "a@b", "٣"]
+    "name",
+    ["", "A", "a b", "-a", "x" * 64, "a/b", "../x", "..", ".", "ä", "a\n", "a_b", "a@b", "٣"],
 )
 def test_other_names_are_refused(name):
     with pytest.raises(InputError, match="use lowercase letters, digits and dashes"):
         check_name("database", name)
+
+
+@given(st.text() | st.text("abz09-/.\n", max_size=70) | st.from_regex(NAME_PATTERN))
+def test_any_name_is_one_or_is_refused_before_anything_is_looked_at(name):
+    """The store is none: whoever asks it anything would hear of that instead."""
+    legal = len(name) <= 63 and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    legal = legal and name[:1] not in ("", "-")
+    match = "nowhere://x: " if legal else "use lowercase letters, digits and dashes"
+    for ask in (
+        lambda: version_ids("nowhere://x", name),
+        lambda: has_version("nowhere://x", NAME, name),
+        lambda: read_manifest("nowhere://x", name, "x"),
+        lambda: read_manifest("nowhere://x", NAME, name),
+        lambda: history("nowhere://x", NAME, name),
+        lambda: promote("nowhere://x", NAME, "x", name),
+        lambda: promote("nowhere://x", NAME, name),
+        lambda: rollback("nowhere://x", NAME, name),
+        lambda: resolve_version("nowhere://x", NAME, name),
+        lambda: resolve_version("nowhere://x", name, None),
+    ):
+        with refused(match):
+            ask()
+
+
+def test_ids_are_names():
+    check_name("version", new_version_id())
 
 
 @pytest.mark.parametrize("escape", ["..", "../other", "a/../../other", "/etc", ""])

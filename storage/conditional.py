@@ -1,0 +1,60 @@
+"""Whether a store refuses to write over a file: what aliases and manifests rest on.
+
+It is tried, not believed: some servers ignore the condition, others do not know it.
+"""
+
+import errno
+import secrets
+
+from raee.errors import InputError
+from storage.store import Folder, declare_single_writer
+
+SINGLE_WRITER = "single-writer"
+"""The file that says in a store that only one process at a time writes there."""
+
+_CANNOT = (errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EINVAL)
+"""What disks without hard links say, and servers that do not know conditional writes."""
+
+_probed: dict[str, str | None] = {}
+"""By store why it cannot refuse; None where it can."""
+
+
+def require_conditional_writes(store: str, single_writer: bool = False) -> None:
+    """Make sure, once per process and store, that of racing writers of a file one wins.
+
+    single_writer: whether the user has promised that only one process at a time writes there.  A
+    store that cannot refuse a taken name is then marked, so that it need not be promised again,
+    and `Folder.write_new` looks before it writes.  Raises InputError where the store cannot, and
+    nobody has promised.
+    """
+    folder = Folder(store)
+    if folder.uri not in _probed:
+        _probed[folder.uri] = _why_not(folder)
+    reason = _probed[folder.uri]
+    if reason is None:
+        return
+    if not single_writer and not folder.exists(SINGLE_WRITER):
+        raise InputError(
+            f"store {folder} {reason}, so of two processes one could undo what the other wrote; "
+            "say `single_writer: true` in the job if only one process at a time writes there"
+        )
+    declare_single_writer(store)
+    if single_writer and not folder.exists(SINGLE_WRITER):
+        folder.write_new(SINGLE_WRITER, b"One process at a time may write here.\n")
+
+
+def _why_not(folder: Folder) -> str | None:
+    """Why a store cannot refuse a taken name; None where it can."""
+    name = f".probe-{secrets.token_hex(8)}"
+    try:
+        folder.write_new(name, b"first")
+        folder.write_new(name, b"second")
+    except FileExistsError:
+        return None
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        return f"cannot write a file only where there is none ({error.strerror or error})"
+    finally:
+        folder.delete(name)
+    return "writes over a file where it was asked to write only where there is none"

@@ -1,0 +1,147 @@
+"""Stores that cannot refuse a taken name, as some servers and disks cannot."""
+
+import errno
+import os
+
+import pytest
+
+import storage.conditional
+import storage.store
+from raee.errors import InputError
+from storage.aliases import history, promote, rollback
+from storage.conditional import SINGLE_WRITER, require_conditional_writes
+from storage.store import Folder
+from tests.raee.errors import refused
+from tests.storage.databases import NAME, publish_version
+from tests.storage.proxy import between, error
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch):
+    """Makes this process one that has probed no store yet; again when called."""
+
+    def forget():
+        monkeypatch.setattr(storage.conditional, "_probed", {})
+        monkeypatch.setattr(storage.store, "_single_writers", set())
+
+    forget()
+    return forget
+
+
+def _ignore(request):
+    request.headers.pop("If-None-Match", None)
+
+
+def _do_not_know(request):
+    known = request.method != "PUT" or "If-None-Match" not in request.headers
+    return None if known else (501, error("NotImplemented"))
+
+
+def _do_not_say(request):
+    answer = _do_not_know(request)
+    return answer and (501, b"")
+
+
+def _refuse_as_invalid(request):
+    answer = _do_not_know(request)
+    return answer and (400, error("InvalidArgument"))
+
+
+def _no_links(*_):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.fixture(params=["no links", _ignore, _do_not_know, _do_not_say, _refuse_as_invalid])
+def unable(request, moto, store_on, use, monkeypatch):
+    """A store that cannot refuse a taken name."""
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", _no_links)
+        yield store_on("local")
+        return
+    store = store_on("moto")
+    with between(moto, request.param) as server:
+        use(server)
+        yield store
+
+
+def test_a_store_that_refuses_a_taken_name_is_as_it_was(store):
+    for single_writer in (False, True):
+        require_conditional_writes(store, single_writer)
+    assert Folder(store).files() == []
+    Folder(store).write_new("a", b"x")
+    with pytest.raises(FileExistsError):
+        Folder(store).write_new("a", b"y")
+
+
+def test_a_store_is_probed_once(moto, store_on, use):
+    store, written = store_on("moto"), []
+    with between(moto, lambda r: written.append(r) if r.method == "PUT" else None) as server:
+        use(server)
+        for address in (store, f"{store}/", store):
+            require_conditional_writes(address)
+    assert len(written) == 2
+
+
+def test_a_store_that_cannot_is_refused(unable):
+    for _ in range(2):
+        with refused(f"^store {unable} .* say `single_writer: true` in the job if only one"):
+            require_conditional_writes(unable)
+    assert Folder(unable).files() == []
+
+
+class TestOneWriter:
+    def test_looks_before_it_writes(self, unable):
+        require_conditional_writes(unable, single_writer=True)
+        folder = Folder(unable) / "deep"
+        folder.write_new("a", b"first")
+        with pytest.raises(FileExistsError):
+            folder.write_new("a", b"second")
+        assert folder.read("a") == b"first"
+        assert folder.names() == ["a"]
+
+    def test_need_not_be_promised_again(self, unable, new_process):
+        require_conditional_writes(unable, single_writer=True)
+        require_conditional_writes(unable, single_writer=True)
+        assert Folder(unable).names() == [SINGLE_WRITER]
+        new_process()
+        require_conditional_writes(unable)
+        Folder(unable).write_new("a", b"x")
+        with pytest.raises(FileExistsError):
+            Folder(unable).write_new("a", b"y")
+
+    def test_is_of_one_store(self, unable):
+        require_conditional_writes(unable, single_writer=True)
+        with pytest.raises(InputError, match="single_writer"):
+            require_conditional_writes(f"{unable}-2")
+        assert storage.store._single_writers == {unable}
+
+    def test_can_publish_promote_and_roll_back(self, unable, new_process):
+        require_conditional_writes(unable, single_writer=True)
+        versions = [publish_version(unable, {"a": b"x"}) for _ in range(2)]
+        new_process()
+        for version in versions:
+            promote(unable, NAME, version)
+        rollback(unable, NAME)
+        found = [record.version for record in history(unable, NAME, "production")]
+        assert found == [*versions, versions[0]]
+
+
+def test_an_alias_does_not_change_where_a_change_could_be_undone(unable):
+    require_conditional_writes(unable, single_writer=True)
+    version = publish_version(unable)
+    Folder(unable).delete(SINGLE_WRITER)
+    storage.store._single_writers.clear()
+    with refused("single_writer: true"):
+        promote(unable, NAME, version)
+    assert history(unable, NAME, "production") == []
+
+
+def test_a_store_that_may_not_be_written_is_not_taken_for_one_that_cannot(moto, store_on, use):
+    store = store_on("moto")
+    with between(moto, lambda r: (403, error("AccessDenied")) if r.method == "PUT" else None) as it:
+        use(it)
+        with refused("access denied"):
+            require_conditional_writes(store, single_writer=True)
+    use(moto)
+    with refused("s3://no-such-bucket/x: there is no such bucket"):
+        require_conditional_writes("s3://no-such-bucket/x")

@@ -262,17 +262,19 @@ def rollback(
 @app.command()
 def verify(name: NameAt, store: Store) -> None:
     """Read every file of a version and compare size and SHA-256; exits with 1 where any differs."""
-    from storage.versions import read_manifest, verify, version_folder
+    from storage.versions import database_folder, read_manifest, verify, version_folder
 
     database, version = _resolved(name, store)
     manifest = read_manifest(store, database, version)
-    faults = verify(version_folder(store, database, version), manifest)
+    faults = verify(version_folder(store, database, version), manifest.files)
+    faults += verify(database_folder(store, database), manifest.swept)
     for fault in faults:
         typer.echo(f"{database}@{version}: {fault}")
     if faults:
-        raise typer.Exit(1)
-    size = sum(f.bytes for f in manifest.files)
-    typer.echo(f"{database}@{version}: {len(manifest.files)} files, {size:,} bytes, all as written")
+        raise typer.Exit(BROKEN)
+    files = [*manifest.files, *manifest.swept]
+    size = sum(f.bytes for f in files)
+    typer.echo(f"{database}@{version}: {len(files)} files, {size:,} bytes, all as written")
 
 
 def main() -> None:

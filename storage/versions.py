@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from raee.errors import InputError
 from storage.store import FileRecord, Folder
 
-FORMAT = 2
+FORMAT = 3
 """Format of what is written here; a reader refuses newer ones by name."""
 
 MANIFEST = "manifest.json"
@@ -64,12 +64,16 @@ class Manifest(BaseModel):
     """Modelled seconds of a row's parts, and the machine that they were measured on."""
     tuning: dict[str, Any] | None = None
     """What the search over policies found."""
+    recipe: str | None = None
+    """Names what decided the version, its centre apart; none before format 3."""
+    swept: list[FileRecord] = []
+    """Readings that a rebuild takes over, below the database's folder; versions share them."""
     pruned: dict[str, Any] | None = None
     """Of a pruned version: the version that it came from, and its figures before and after."""
     code_version: str
     libraries: dict[str, str]
 
-    @field_validator("files")
+    @field_validator("files", "swept")
     @classmethod
     def _names_files_of_its_own(cls, files: list[FileRecord]) -> list[FileRecord]:
         """What is read, copied and deleted by a manifest must not lead out of its folder."""
@@ -187,12 +191,10 @@ def read_manifest(store: str, name: str, version: str) -> Manifest:
     return manifest
 
 
-def verify(folder: Folder, manifest: Manifest, paths: Sequence[str] | None = None) -> list[str]:
-    """Read a version's files, or some of them; says of each that differs in what."""
+def verify(folder: Folder, files: Sequence[FileRecord]) -> list[str]:
+    """Read files, which a manifest names below a folder; says of each that differs in what."""
     faults = []
-    for file in manifest.files:
-        if paths is not None and file.path not in paths:
-            continue
+    for file in files:
         try:
             found = folder.record(file.path)
         except FileNotFoundError:
@@ -207,7 +209,7 @@ def verify(folder: Folder, manifest: Manifest, paths: Sequence[str] | None = Non
 
 def require_whole(folder: Folder, manifest: Manifest, paths: Sequence[str]) -> None:
     """Check files before anything reads them; raises InputError where one is not what it was."""
-    faults = verify(folder, manifest, paths)
+    faults = verify(folder, [file for file in manifest.files if file.path in paths])
     if faults:
         raise InputError(
             f"{folder} is damaged: {'; '.join(faults)}. Roll back to another version or build anew."

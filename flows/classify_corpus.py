@@ -10,6 +10,7 @@ from tasks.classification import (
     finish_classification,
     plan_classification,
 )
+from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.progress import stage
 
@@ -28,6 +29,7 @@ def classify_corpus(
     default the job's.  A classification that died goes on from the parts that are done.  Raises
     InputError where it cannot be done; nothing is written then.
     """
+    use_credentials(job)
     planned = plan_classification(job, input, output, version, policy or job.policy)
     if planned.shards:
         estimate_balance(planned.output)

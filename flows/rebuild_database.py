@@ -6,6 +6,7 @@ from tasks.artifacts import record_report, record_versions
 from tasks.build import read_database_centre, sweep_shard
 from tasks.build_plan import PlannedBuild, forget_build, plan_build
 from tasks.collect import collect_readings
+from tasks.credentials import use_credentials
 from tasks.fit import fit_database_probes
 from tasks.gate import promote_if_as_good
 from tasks.job import Job
@@ -25,6 +26,7 @@ def rebuild_database(job: Job) -> str:
     died goes on from the steps that are done.  Raises InputError where the job cannot be done;
     nothing is written to the store then.
     """
+    use_credentials(job)
     build = plan_build(job)
     if build.unchanged:
         return build.version

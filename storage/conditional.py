@@ -19,13 +19,15 @@ _probed: dict[str, str | None] = {}
 """By store why it cannot refuse; None where it can."""
 
 
-def require_conditional_writes(store: str, single_writer: bool = False) -> None:
+def require_conditional_writes(
+    store: str, single_writer: bool = False, also: str | None = None
+) -> None:
     """Make sure, once per process and store, that of racing writers of a file one wins.
 
     single_writer: whether the user has promised that only one process at a time writes there.  A
     store that cannot refuse a taken name is then marked, so that it need not be promised again,
-    and `Folder.write_new` looks before it writes.  Raises InputError where the store cannot, and
-    nobody has promised.
+    and `Folder.write_new` looks before it writes.  also: a folder around it of which the same
+    holds.  Raises InputError where the store cannot, and nobody has promised.
     """
     folder = Folder(store)
     if folder.uri not in _probed:
@@ -38,7 +40,8 @@ def require_conditional_writes(store: str, single_writer: bool = False) -> None:
             f"store {folder} {reason}, so of two processes one could undo what the other wrote; "
             "say `single_writer: true` in the job if only one process at a time writes there"
         )
-    declare_single_writer(store)
+    for folder_uri in (store, *([] if also is None else [also])):
+        declare_single_writer(folder_uri)
     if single_writer and not folder.exists(SINGLE_WRITER):
         folder.write_new(SINGLE_WRITER, b"One process at a time may write here.\n")
 

@@ -40,6 +40,16 @@ def declare_single_writer(store: str) -> None:
     _single_writers.add(Folder(store).uri)
 
 
+def use_s3_options(options: dict[str, Any]) -> None:
+    """From now on reach S3 with these options of s3fs; with none, as the environment says.
+
+    For all of this process: corpora and outputs lie there, too.
+    """
+    fsspec.config.conf.pop("s3", None)
+    if options:
+        fsspec.config.conf["s3"] = options
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """A written file, as a manifest names it."""

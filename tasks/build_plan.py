@@ -22,6 +22,7 @@ from raee.batches import encode
 from raee.exits import Exit, exits_of
 from raee.keys import check_key
 from raee.prompts import Prompt, declared_labels, resolve_prompt
+from storage.conditional import require_conditional_writes
 from storage.scan import Scan, Shard, scan
 from storage.store import Folder
 from storage.versions import (
@@ -153,6 +154,7 @@ def plan_build(job: Job) -> PlannedBuild:
             work="", version=parent.id, rows=parent.rows, done=parent.rows, shards=0, unchanged=True
         )
     if version is None:
+        require_conditional_writes(job.store, job.single_writer)
         plan = BuildPlan(
             job=job,
             version=new_version_id(),
@@ -268,7 +270,9 @@ def _inherited_centre(
     return folder.read(CENTRE)
 
 
-_CHANGES_NOTHING = {"name", "store", "shard_rows", "max_reject_fraction"}
+_CHANGES_NOTHING = {
+    *("name", "store", "credentials", "single_writer", "shard_rows", "max_reject_fraction"),
+}
 """Of a job: what a version's data do not depend on."""
 
 

@@ -29,6 +29,7 @@ from raee.exits import parse_exits
 from raee.reading import Database
 from raee.shift import far_distance, prior_ratio
 from storage.aliases import resolve_version
+from storage.conditional import require_conditional_writes
 from storage.corpus import CorpusSpec
 from storage.parquet import part_name, read_table, write_table
 from storage.scan import Row, Scan, Shard, read_shard, scan
@@ -136,6 +137,8 @@ def plan_classification(
             raise InputError(_other_output(folder, f"version {started.version}"))
         logger.warning("going on with version %s, as begun", started.version)
     if started is None:
+        # In the work folder, which goes in the end: nothing else may lie in an output.
+        require_conditional_writes((folder / WORK).uri, job.single_writer, folder.uri)
         database = load_database(job.store, job.name, chosen, job.backbone, job.key)
         started = ClassificationPlan(
             key=key,

@@ -17,6 +17,7 @@ from storage.aliases import resolve_version
 from storage.scan import Row, read_shard, scan
 from storage.versions import read_manifest
 from tasks.corpus_shift import label_shares
+from tasks.credentials import use_credentials
 from tasks.database import check_fits, load_database
 from tasks.job import Job
 from tasks.models import check_policy, shard_rows_of
@@ -37,6 +38,7 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
     not on these.  The job's own policy runs as a classification would, with far rows.  Raises
     InputError as a classification does.
     """
+    use_credentials(job)
     chosen = resolve_version(job.store, job.name, version)
     manifest = read_manifest(job.store, job.name, chosen)
     check_fits(job, manifest)

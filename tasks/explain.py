@@ -24,6 +24,7 @@ from raee.reading import BatchReader, Database, Reading
 from raee.walk import walk
 from storage.aliases import resolve_version
 from storage.store import Folder
+from tasks.credentials import use_credentials
 from tasks.database import check_fits, load_database, load_readings
 from tasks.entries import columns_of, read_rows
 from tasks.job import Job
@@ -50,6 +51,7 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     """
     if not text.strip():
         raise InputError("the text is empty")
+    use_credentials(job)
     chosen = resolve_version(job.store, job.name, version)
     readings = load_readings(job.store, job.name, chosen)
     check_fits(job, readings.manifest)

@@ -57,12 +57,28 @@ class Job(Settings):
         ge=1,
         description="Rows whose states are kept for the figures of probes without the row itself.",
     )
-    index: Literal["auto"] = Field(default="auto", description="`auto`: exact search.")
+    index: str = Field(
+        default="auto",
+        min_length=1,
+        description="`auto`: exact search as far as its time allows, then what measured recall "
+        "allows; or one of FAISS's own descriptions, such as IVF4096,Flat.",
+    )
     keep_text: bool = Field(
         default=True, description="Entries carry the text, for reports and explanations."
     )
     max_reject_fraction: float = Field(
         default=0.01, ge=0, le=1, description="More unusable rows than this stop the job."
+    )
+    credentials: str | None = Field(
+        default=None,
+        min_length=1,
+        description="An AWS Credentials block of the orchestrator, for S3; by default they come "
+        "from the environment or the AWS profile.",
+    )
+    single_writer: bool = Field(
+        default=False,
+        description="Only one process at a time writes to the store: allows a store that cannot "
+        "refuse to write over a file.",
     )
     shard_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="Rows of a shard; `auto`: tens of seconds of work."

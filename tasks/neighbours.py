@@ -128,7 +128,7 @@ def _lists(work: str, number: int, place: int) -> Neighbours:
     (keys,) = shard_values(work, number, [key_column(place)])
     first, end = starts(work)[number : number + 2]
     own = np.arange(first, end)
-    before = _lists_before(work, own, keys, place, length)
+    before = _lists_before(work, own, keys, place, length) if len(own) else None
     if before is None:
         return index.search(keys, length, exclude=own)
     short = (before.rows >= 0).sum(axis=1) < min(need, len(index) - 1)
@@ -156,7 +156,7 @@ class _Changes:
     """(parent's rows,) the row that each of them is now; -1 for one that left."""
     came: NDArray[np.int64]
     indexes: tuple[Index, ...]
-    """Of the rows that came, one a key."""
+    """Of the rows that came, one a key; none where none came."""
 
 
 @lru_cache(maxsize=1)
@@ -170,10 +170,9 @@ def _changes(work: str) -> _Changes | None:
     now[source[source >= 0]] = np.flatnonzero(source >= 0)
     came = np.flatnonzero(source < 0)
     small = []
-    for index in indexes_of(work):
+    for index in indexes_of(work) if len(came) else ():
         found = new_index(index.width)
-        if len(came):
-            found.add(index.keys_of(came))
+        found.add(index.keys_of(came))
         small.append(found)
     return _Changes(source, now, came, tuple(small))
 
@@ -190,11 +189,14 @@ def _lists_before(
     rows[source < 0] = -1
     # In a parent no larger than its lists, nobody can tell what they leave out: nothing.
     rows = rows if len(parent.hashes) > rows.shape[1] else np.full_like(rows, -1)
+    before = Neighbours(rows, distances)
+    if not len(changes.came):
+        return updated(before, changes.now, before.first(0), length)
     itself = np.where(source < 0, np.searchsorted(changes.came, own), -2)  # -2: it is not there
     came = changes.indexes[place].search(keys, length, exclude=itself)
     there = came.rows >= 0
     came.rows[there] = changes.came[came.rows[there]]
-    return updated(Neighbours(rows, distances), changes.now, came, length)
+    return updated(before, changes.now, came, length)
 
 
 def _fitted(work: str, number: int) -> Answers:

@@ -20,6 +20,7 @@ from prefect import task
 
 from raee.config import PAPER_NEIGHBOURS, TunedPolicy
 from raee.costs import Costs
+from raee.errors import InputError
 from raee.exits import Entries
 from raee.measuring import TEXTS, machine, measure_costs
 from raee.objectives import Tuning
@@ -32,8 +33,8 @@ from storage.store import FileRecord, Folder
 from storage.versions import (
     CENTRE,
     FORMAT,
-    MANIFEST,
     Manifest,
+    has_version,
     publish,
     read_manifest,
 )
@@ -163,10 +164,10 @@ def _database(work: str, entries: Entries) -> Database:
 def publish_build(work: str) -> str:
     """Put the version's files in place, and write its manifest, which makes it exist.
 
-    Returns the version's id.
+    Returns the version's id.  Raises InputError where the build was taken for dead meanwhile.
     """
     folder, plan = Folder(work), plan_of(work)
-    if plan.folder.exists(MANIFEST):
+    if has_version(plan.job.store, plan.job.name, plan.version):
         return plan.version
     swept = put_readings_in_place(work)
     files = put_in_place(
@@ -178,6 +179,10 @@ def publish_build(work: str) -> str:
     try:
         publish(plan.folder, _manifest(folder, plan, files, swept))
     except FileExistsError:
+        if not has_version(plan.job.store, plan.job.name, plan.version):
+            raise InputError(
+                f"version {plan.version} was collected as a dead build's; build again"
+            ) from None
         logger.info("version %s was published by another build meanwhile", plan.version)
     return plan.version
 

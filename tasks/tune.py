@@ -3,6 +3,7 @@
 from raee.objectives import Tuning
 from raee.tuning import NEIGHBOURS, tune
 from storage.aliases import resolve_version
+from tasks.credentials import use_credentials
 from tasks.database import Readings, check_fits, load_readings
 from tasks.job import Job
 from tasks.progress import stage
@@ -14,6 +15,7 @@ def tune_version(job: Job, version: str | None) -> tuple[Readings, Tuning]:
 
     Raises InputError where there is no such version, or it is another job's.
     """
+    use_credentials(job)
     chosen = resolve_version(job.store, job.name, version)
     readings = load_readings(job.store, job.name, chosen)
     check_fits(job, readings.manifest)

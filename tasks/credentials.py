@@ -1,0 +1,48 @@
+"""Credentials of a store, out of a Prefect block: the key to S3 stands in no job and no manifest.
+
+Without a block they come from where every AWS tool looks: environment, profile, instance.
+"""
+
+from typing import Any
+
+from raee.errors import InputError
+from storage.store import use_s3_options
+from tasks.job import Job
+
+
+def use_credentials(job: Job) -> None:
+    """From now on reach S3 with the block that a job names, or else as the environment says.
+
+    Raises InputError where there is no such block, or it holds no credentials.
+    """
+    use_s3_options({} if job.credentials is None else _options(job.credentials))
+
+
+def _options(name: str) -> dict[str, Any]:
+    """What s3fs is told."""
+    from prefect_aws import AwsCredentials  # takes seconds to import, and few jobs need it
+
+    try:
+        block = AwsCredentials.load(name)
+    except ValueError as error:
+        raise InputError(
+            f"credentials: there is no block aws-credentials/{name}; make it in the "
+            "orchestrator's UI, or leave `credentials` out"
+        ) from error
+    # The block's own session knows what a profile or an assumed role comes to.
+    found = block.get_boto3_session().get_credentials()  # type: ignore[union-attr]
+    if found is None:
+        raise InputError(f"credentials: the block aws-credentials/{name} holds no access key")
+    key = found.get_frozen_credentials()
+    client = block.aws_client_parameters  # type: ignore[union-attr]
+    more = {
+        "region_name": block.region_name,  # type: ignore[union-attr]
+        "verify": client.verify_cert_path or client.verify,
+    }
+    return {
+        "key": key.access_key,
+        "secret": key.secret_key,
+        "token": key.token,
+        "endpoint_url": client.endpoint_url,
+        "client_kwargs": {n: v for n, v in more.items() if v is not None},
+    }

@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field
 
 from raee.errors import InputError
+from storage.faults import in_words, may_pass
 
 _BATCH = 1_000
 """Rows of a Parquet file held as Python objects at a time."""
@@ -83,7 +84,8 @@ def corpus_files(uri: str) -> list[CorpusFile]:
     if not uri:
         raise InputError("corpus: its address is empty")
     try:
-        fs, path = fsspec.core.url_to_fs(uri)
+        # What has been written since must be seen: no listing is remembered.
+        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         if any(c in path for c in "*?[") and not fs.exists(path):
             paths = [p for p in fs.glob(path) if _format_of(p)]
         elif fs.isdir(path):
@@ -94,10 +96,15 @@ def corpus_files(uri: str) -> list[CorpusFile]:
             paths = [path]
         else:
             raise InputError(f"corpus {uri}: not one of {', '.join(_FORMATS)}")
-    except (ValueError, ImportError, OSError) as error:
-        if isinstance(error, InputError):
+    except InputError:
+        raise
+    except Exception as error:
+        said = in_words(error, f"corpus {uri}")
+        if said is None and isinstance(error, ValueError | ImportError | OSError):
+            said = None if may_pass(error) else InputError(f"corpus {uri}: {error}")
+        if said is None:
             raise
-        raise InputError(f"corpus {uri}: {error}") from error
+        raise said from error
     if not paths:
         raise InputError(f"corpus {uri}: no file there ends in {', '.join(_FORMATS)}")
     paths = sorted(paths)
@@ -121,17 +128,29 @@ def read_records(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Recor
     columns = {"id": spec.id, "text": spec.text, "label": spec.label if labelled else None}
     reader = _READERS[_format_of(span.file.uri)]
     try:
-        with fsspec.open(span.file.uri, "rb", compression="infer") as file:
+        with fsspec.open(
+            span.file.uri, "rb", compression="infer", use_listings_cache=False
+        ) as file:
             yield from reader(file, span, columns)
     except InputError:
         raise
     except csv.Error as error:
         raise InputError(f"{span.file.uri}: no CSV: {_bare(error)}") from error
-    except (pa.ArrowException, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk or the network, not the file's content
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{span.file.uri} cannot be read: {reason}") from error
+    except Exception as error:
+        said = in_words(error, span.file.uri)
+        if said is None and _is_of_the_content(error):
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            said = InputError(f"{span.file.uri} cannot be read: {reason}")
+        if said is None:
+            raise
+        raise said from error
+
+
+def _is_of_the_content(error: Exception) -> bool:
+    """Whether it is what stands in a file that cannot be read, not the disk or the network."""
+    if isinstance(error, OSError):
+        return error.errno is None and not may_pass(error)
+    return isinstance(error, pa.ArrowException | EOFError | lzma.LZMAError | zlib.error)
 
 
 def whole(file: CorpusFile) -> Span:

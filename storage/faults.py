@@ -3,6 +3,7 @@
 Libraries say it in many ways, and often say `None`.  No line has a credential in it.
 """
 
+import errno
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -41,6 +42,10 @@ _NO_ANSWER = (
     "ProxyConnectionError",
 )
 
+_REMOTE_IO = getattr(errno, "EREMOTEIO", errno.EIO)  # not every system has it
+
+_SAYS_ENOUGH = (FileNotFoundError, FileExistsError)
+
 
 def in_words(error: Exception, where: str) -> Exception | None:
     """The error to raise instead, in words; None where the error says enough.
@@ -57,12 +62,20 @@ def in_words(error: Exception, where: str) -> Exception | None:
                 return ConnectionError(f"{where}: {_server(cause)} does not answer ({name})")
         if isinstance(cause, ValueError) and str(cause).startswith("Invalid endpoint"):
             return InputError(f"{where}: the server's address is none; check AWS_ENDPOINT_URL")
-    if isinstance(error, OSError) and str(error) in ("", "None"):
-        name = next(filter(None, map(code, _causes(error))), type(error).__name__)
-        return type(error)(error.errno, f"{where}: {name}")
+    word = next(filter(None, map(code, _causes(error))), "")
+    silent = str(error) in ("", "None")
+    if isinstance(error, OSError) and (silent or (word and not isinstance(error, _SAYS_ENOUGH))):
+        said = f"{where}: the server says {word}" if word else f"{where}: {type(error).__name__}"
+        return OSError(error.errno, said) if error.errno is not None else type(error)(said)
     if type(error).__module__.partition(".")[0] == "botocore":
         return OSError(f"{where}: {error}")
     return None
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether it is the disk, the network or the server that failed, not what was asked of it."""
+    failing = isinstance(error, OSError) and error.errno in (errno.EIO, _REMOTE_IO, errno.EBUSY)
+    return failing or isinstance(error, ConnectionError | TimeoutError)
 
 
 def is_no_bucket(error: Exception) -> bool:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from storage.corpus import CorpusSpec
 from storage.scan import Reject, Row, Scan, read_shard, scan
+from storage.store import Folder
 
 FORMATS = ("parquet", "csv", "jsonl", "ndjson", "json")
 COMPRESSED = ("csv.gz", "csv.bz2", "csv.xz", "jsonl.gz", "jsonl.bz2", "jsonl.xz")
@@ -32,6 +33,16 @@ def write_corpus(path: Path, rows: Sequence[dict[str, Any]], row_group: int | No
     data = _csv(rows) if form == "csv" else _json_lines(rows)
     path.write_bytes(_COMPRESS[compression](data) if compression else data)
     return str(path)
+
+
+def uploaded(folder: Path, store: str) -> str:
+    """The address of a copy, in a store, of a folder with all that is below it."""
+    target = Folder(store) / "corpus"
+    for path in folder.glob("**/*"):
+        if path.is_file():
+            with target.create(str(path.relative_to(folder))) as file:
+                file.write(path.read_bytes())
+    return target.uri
 
 
 def split(rows: Sequence[Any], sizes: Sequence[int]) -> Iterator[Sequence[Any]]:

@@ -1,24 +1,27 @@
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from raee.exits import exits_of
-from raee.sweep import Sweep
-from storage.parquet import list_values, part_name, write_table
-from storage.scan import Reject, Row
+from raee.errors import InputError
+from raee.exits import Neighbours, exits_of
+from storage.parquet import list_values, part_name, read_table, write_table
+from storage.scan import Reject
 from storage.store import Folder
 from tasks.entries import (
     Answers,
     answers_of,
     columns_of,
     entries_table,
-    key_column,
+    lists_path,
+    lists_table,
     read_entries,
+    read_lists,
     read_nearest,
     read_rows,
     rejects_table,
     spread_over,
-    swept_table,
 )
 
 _LABELS = ("no", "yes")
@@ -45,19 +48,21 @@ def test_rows_come_in_the_order_in_which_they_are_asked(parts, places):
     assert table["id"].to_pylist() == [f"r{i}" for i in places]
 
 
-def _swept(texts, keep_text=True):
-    """A sweep of some texts, and its table."""
-    rows = [Row(f"r{i}", text, _LABELS[i % 2]) for i, text in enumerate(texts)]
-    n = len(rows)
-    swept = Sweep(
-        np.arange(n * 3, dtype=np.uint16).reshape(n, 3) % 2,
-        np.linspace(0.5, 1, n * 3, dtype=np.float32).reshape(n, 3),
-        (np.ones((n, 4), dtype=np.float32), np.ones((n, 4), dtype=np.float32)),
-    )
-    return swept, swept_table(rows, np.arange(n, dtype=np.uint16) % 2, swept, keep_text)
+def _rows(texts, keep_text=True):
+    """Rows of a shard, as the sweep leaves them."""
+    columns = {
+        "id": pa.array([f"r{i}" for i in range(len(texts))], pa.string()),
+        "text_hash": pa.array([f"hash of {text}" for text in texts], pa.string()),
+        "text": pa.array(texts, pa.string()),
+        "label": pa.array([i % 2 for i in range(len(texts))], pa.uint16()),
+        "sampled": pa.array([True] * len(texts), pa.bool_()),
+    }
+    if not keep_text:
+        del columns["text"]
+    return pa.table(columns)
 
 
-def _more(rows, exits, seed):
+def _said(rows, exits, seed):
     """What some exits say of some rows."""
     dice = np.random.default_rng(seed)
     answers = dice.integers(0, 2, (rows, exits)).astype(np.uint16)
@@ -67,11 +72,11 @@ def _more(rows, exits, seed):
 @pytest.mark.parametrize("keep_text", [True, False])
 def test_entries_come_back_as_they_were_swept_voted_and_fitted(tmp_path, keep_text):
     folder = Folder(str(tmp_path))
-    swept, table = _swept(["a", "b", "c", "d"], keep_text)
+    rows = _rows(["a", "b", "c", "d"], keep_text)
     sampled = np.array([True, False, True, True])
-    votes, fitted = _more(4, 2, 0), _more(3, len(_EXITS) - 5, 1)
+    heads, votes, fitted = _said(4, 3, 0), _said(4, 2, 1), _said(3, len(_EXITS) - 5, 2)
     nearest = np.array([0.5, 0, np.inf, 2], np.float32)
-    entries = entries_table(table, [votes, spread_over(fitted, sampled)], nearest)
+    entries = entries_table(rows, [heads, votes, spread_over(fitted, sampled)], nearest)
     assert entries.schema.names == [
         *("id", "text_hash"),
         *(["text"] if keep_text else []),
@@ -80,10 +85,11 @@ def test_entries_come_back_as_they_were_swept_voted_and_fitted(tmp_path, keep_te
     paths = [part_name(n) for n in range(3)]
     for path, part in zip(paths, (entries[:1], entries[1:1], entries[1:]), strict=True):
         write_table(folder, path, part)
-    back = read_entries(folder, paths, _EXITS, _LABELS)
+    read = partial(read_table, folder)
+    back = read_entries(read, paths, _EXITS, _LABELS)
     assert back.label.tolist() == [0, 1, 0, 1]
-    np.testing.assert_array_equal(back.answers[:, :3], swept.answers)
-    np.testing.assert_array_equal(back.confidences[:, :3], swept.confidences)
+    np.testing.assert_array_equal(back.answers[:, :3], heads.answers)
+    np.testing.assert_array_equal(back.confidences[:, :3], heads.confidences)
     np.testing.assert_array_equal(back.answers[:, 3:5], votes.answers)
     np.testing.assert_array_equal(back.confidences[:, 3:5], votes.confidences)
     np.testing.assert_array_equal(back.answers[sampled, 5:], fitted.answers)
@@ -92,18 +98,47 @@ def test_entries_come_back_as_they_were_swept_voted_and_fitted(tmp_path, keep_te
     assert not back.right[1, 5:].any(), "an exit that was not read is not right"
     assert back.complete.tolist() == [0, 2, 3]
     assert (back.answers.dtype, back.confidences.dtype) == (np.uint16, np.float32)
-    np.testing.assert_array_equal(read_nearest(folder, paths), nearest)
+    np.testing.assert_array_equal(read_nearest(read, paths), nearest)
 
 
 def test_entries_of_the_first_format_know_no_distances(tmp_path):
+    """Who reads them knows it by the manifest's format, and does not ask."""
     folder = Folder(str(tmp_path))
-    _, table = _swept(["a", "b"])
-    entries = entries_table(table, [_more(2, 1, 0)], np.zeros(2, np.float32))
+    entries = entries_table(_rows(["a", "b"]), [_said(2, 1, 0)], np.zeros(2, np.float32))
     write_table(folder, "new.parquet", entries)
     write_table(folder, "old.parquet", entries.drop_columns(["nearest_distance"]))
-    assert read_nearest(folder, ["new.parquet"]).tolist() == [0, 0]
-    assert read_nearest(folder, ["old.parquet"]) is None
+    read = partial(read_table, folder)
+    assert read_nearest(read, ["new.parquet"]).tolist() == [0, 0]
     assert "nearest_distance" not in columns_of(folder, "old.parquet")
+    with pytest.raises(InputError, match="nearest_distance"):
+        read_nearest(read, ["old.parquet"])
+
+
+def test_entries_of_other_exits_are_bad_input(tmp_path):
+    folder = Folder(str(tmp_path))
+    entries = entries_table(_rows(["a", "b"]), [_said(2, 3, 0)], np.zeros(2, np.float32))
+    write_table(folder, "part.parquet", entries)
+    with pytest.raises(InputError, match="column answers is fixed_size"):
+        read_entries(partial(read_table, folder), ["part.parquet"], _EXITS, _LABELS)
+
+
+def test_lists_of_neighbours_come_back_by_the_first_key_as_those_of_all_rows(tmp_path):
+    folder = Folder(str(tmp_path))
+    by_key = [
+        Neighbours(np.array([[1, 2], [0, -1], [0, 1]]), np.array([[1, 2], [1, np.inf], [2, 3]])),
+        Neighbours(np.array([[2], [2], [1]]), np.array([[9], [8], [8]])),
+    ]
+    by_key = [Neighbours(n.rows, n.distances.astype(np.float32)) for n in by_key]
+    paths = [lists_path(n) for n in range(2)]
+    for path, part in zip(paths, (slice(1), slice(1, 3)), strict=True):
+        table = lists_table([n[part] for n in by_key])
+        assert table.schema.names == ["rows-0", "distances-0", "rows-1", "distances-1"]
+        write_table(folder, path, table)
+    found = read_lists(partial(read_table, folder), paths, 3)
+    np.testing.assert_array_equal(found.rows, by_key[0].rows)
+    np.testing.assert_array_equal(found.distances, by_key[0].distances)
+    assert found.own.tolist() == [0, 1, 2]
+    assert found.shortest == 1
 
 
 def test_answers_are_those_of_the_distributions():
@@ -115,15 +150,20 @@ def test_answers_are_those_of_the_distributions():
     assert (found.answers.dtype, found.confidences.dtype) == (np.uint16, np.float32)
 
 
-def test_a_shard_without_rows_is_a_table_of_the_same_columns():
-    _, some = _swept(["a"])
-    _, none = _swept([])
-    assert none.schema == some.schema
-    for key in range(2):
-        assert list_values(none[key_column(key)]).shape == (0, 4)
-    nobody = spread_over(_more(0, 8, 0), np.zeros(0, dtype=bool))
-    entries = entries_table(none, [nobody], np.zeros(0, np.float32))
-    assert list_values(entries["confidences"]).shape == (0, 11)
+def test_a_part_without_rows_is_a_table_of_the_same_columns():
+    nobody, everybody = (
+        entries_table(
+            _rows(texts),
+            [
+                _said(len(texts), 3, 0),
+                spread_over(_said(len(texts), 8, 0), np.ones(len(texts), bool)),
+            ],
+            np.zeros(len(texts), np.float32),
+        )
+        for texts in ([], ["a"])
+    )
+    assert nobody.schema == everybody.schema
+    assert list_values(nobody["confidences"]).shape == (0, 11)
 
 
 def test_rejects_may_have_no_id():

@@ -242,7 +242,8 @@ class TestRefused:
         [
             ("name", {"name": "SST2"}),
             ("name", {"name": "../x"}),
-            ("name", {"name": "x-"}),
+            ("name", {"name": "-x"}),
+            ("name", {"name": "x" * 64}),
             ("name", {"name": 5}),
             ("store", {"store": ""}),
             ("corpus", {"corpus": "train.csv"}),

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +60,16 @@ JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there, too.")
 ]
 Alias = Annotated[str, typer.Option(help="The alias.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Delete nothing; say what would go.")]
+Days = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=36_500,
+        metavar="DAYS",
+        help="How long a dead build's leftovers stay; 0 is safe only while no build runs.",
+    ),
+]
 IfCurrent = Annotated[
     str | None,
     typer.Option(
@@ -275,6 +286,34 @@ def verify(name: NameAt, store: Store) -> None:
     files = [*manifest.files, *manifest.swept]
     size = sum(f.bytes for f in files)
     typer.echo(f"{database}@{version}: {len(files)} files, {size:,} bytes, all as written")
+
+
+@app.command()
+def gc(
+    name: Name,
+    store: Store,
+    keep: Annotated[int, typer.Option(help="Newest versions that stay, aliases or not.")] = 5,
+    older_than: Days = 7,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete old versions that no alias points at, and what dead builds have left."""
+    from storage.gc import collect, leftovers
+
+    found = (leftovers if dry_run else collect)(store, name, keep, timedelta(days=older_than))
+    size = sum(one.bytes for one in found)
+    if as_json:
+        lines = [one.account() for one in found]
+        typer.echo(json.dumps({"dry_run": dry_run, "bytes": size, "collected": lines}, indent=1))
+        return
+    if not found:
+        typer.echo(f"{name}: nothing is to be collected")
+        return
+    shown = table("what", "where", "files", "bytes", "why")
+    for one in found:
+        shown.add_row(one.kind, one.path, f"{len(one.files):,}", f"{one.bytes:,}", one.why)
+    _print(shown)
+    typer.echo(f"{name}: {size:,} bytes {'would go' if dry_run else 'went'}")
 
 
 def main() -> None:

@@ -243,6 +243,27 @@ class TestBuilds:
         assert (mark.path, mark.bytes) == (f"versions/{version}", 0)
         assert folder.files() == []
 
+    @pytest.mark.parametrize("published", [True, False])
+    def test_cannot_publish_before_the_last_file_is_gone(self, store, age, monkeypatch, published):
+        version = _publish(store)
+        folder, delete = version_folder(store, NAME, version), Folder.delete
+        _publish(store)
+        if not published:
+            folder.delete(MANIFEST)
+        age(store)
+        tries = []
+
+        def publish_again(there, name):
+            if name.startswith(f"versions/{version}/") and not name.endswith(MANIFEST):
+                with pytest.raises(FileExistsError):
+                    publish(folder, manifest(version))
+                tries.append(name)
+            delete(there, name)
+
+        monkeypatch.setattr(Folder, "delete", publish_again)
+        collect(store, NAME, keep=1)
+        assert len(tries) == 2
+
     def test_that_died_just_now_can_go_on(self, store, age):
         version = new_version_id()
         version_folder(store, NAME, version).write_new("entries/part-00000.parquet", b"entries")

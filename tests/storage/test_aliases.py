@@ -138,7 +138,7 @@ class TestRacingProcesses:
         assert len({r.by for r in changes}) == 16
 
     def test_that_promote_from_one_version_one_wins_and_the_others_know(self, shared_store):
-        first, *versions = [publish_version(shared_store) for _ in range(9)]
+        first, *versions = [publish_version(shared_store) for _ in range(17)]
         promote(shared_store, NAME, first)
         answers = _race(shared_store, "promote", versions, if_current=first)
         (won,) = [answer for answer in answers if answer.startswith("won")]
@@ -146,12 +146,6 @@ class TestRacingProcesses:
         assert [r.version for r in _check_history(shared_store)] == [first, winner]
         for lost in (answer for answer in answers if answer != won):
             assert lost.startswith(f"lost alias 'production' of database demo points at {winner}, ")
-
-    def test_that_set_an_alias_first_one_wins(self, shared_store):
-        versions = [publish_version(shared_store) for _ in range(4)]
-        answers = _race(shared_store, "promote", versions, if_current="")
-        assert len([answer for answer in answers if answer.startswith("won")]) == 1
-        assert len(_check_history(shared_store)) == 1
 
     def test_that_roll_back_go_back_a_version_each(self, shared_store):
         versions = [publish_version(shared_store) for _ in range(4)]
@@ -169,7 +163,7 @@ class TestRacingProcesses:
 
 class TestIfCurrent:
     def test_changes_the_alias_where_it_points_there(self, store, versions):
-        promote(store, NAME, versions[0], if_current="")
+        promote(store, NAME, versions[0], if_current="")  # where it is not set
         promote(store, NAME, versions[1], if_current=versions[0])
         rollback(store, NAME, if_current=versions[1])
         assert [r.version for r in history(store, NAME, "production")] == [
@@ -281,9 +275,11 @@ class TestResolving:
 
 
 @pytest.mark.parametrize("alias", ["../versions", "..", "a/b", "", "Prod", "a b", "/x"])
-def test_no_alias_leads_out_of_its_folder(store, versions, alias):
+def test_no_alias_leads_out_of_its_folder(tmp_path, alias):
+    store = str(tmp_path)
+    version = publish_version(store)
     for ask in (
-        lambda: promote(store, NAME, versions[0], alias),
+        lambda: promote(store, NAME, version, alias),
         lambda: rollback(store, NAME, alias),
         lambda: history(store, NAME, alias),
         lambda: resolve_version(store, NAME, alias),

@@ -37,21 +37,11 @@ def _do_not_know(request):
     return None if known else (501, error("NotImplemented"))
 
 
-def _do_not_say(request):
-    answer = _do_not_know(request)
-    return answer and (501, b"")
-
-
-def _refuse_as_invalid(request):
-    answer = _do_not_know(request)
-    return answer and (400, error("InvalidArgument"))
-
-
 def _no_links(*_):
     raise OSError(errno.EPERM, "Operation not permitted")
 
 
-@pytest.fixture(params=["no links", _ignore, _do_not_know, _do_not_say, _refuse_as_invalid])
+@pytest.fixture(params=["no links", _ignore, _do_not_know])
 def unable(request, moto, store_on, use, monkeypatch):
     """A store that cannot refuse a taken name."""
     if request.param == "no links":
@@ -87,6 +77,15 @@ def test_a_store_that_cannot_is_refused(unable):
         with refused(f"^store {unable} .* say `single_writer: true` in the job if only one"):
             require_conditional_writes(unable)
     assert Folder(unable).files() == []
+
+
+@pytest.mark.parametrize("answer", [(501, b""), (400, error("InvalidArgument")), (405, b"")])
+def test_servers_say_in_many_ways_that_they_cannot(moto, store_on, use, answer):
+    store = store_on("moto")
+    with between(moto, lambda request: _do_not_know(request) and answer) as server:
+        use(server)
+        with refused("say `single_writer: true` in the job"):
+            require_conditional_writes(store)
 
 
 class TestOneWriter:

@@ -143,6 +143,17 @@ def test_a_newer_format_is_refused_by_name(store):
         b'{"format": 1}',
         b'{"format": 1, "unknown": 2}',
         b'{"format": 1, "a\\nb": 2}',
+    ],
+)
+def test_a_damaged_manifest_is_one_line(store, content):
+    version = _damage(store, content)
+    with refused(f"{version}/{MANIFEST} is damaged: "):
+        read_manifest(store, NAME, version)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
         b"[" * 5_000_000,
         b'{"format": 1, "job": ' + b'{"a": ' * 100_000 + b"1" + b"}" * 100_001,
         b'{"format": 1e400}',
@@ -152,10 +163,10 @@ def test_a_newer_format_is_refused_by_name(store):
     ],
     ids=lambda content: content[:12],
 )
-def test_a_damaged_manifest_is_one_line(store, content):
-    version = _damage(store, content)
+def test_a_manifest_that_means_harm_is_one_line(tmp_path, content):
+    version = _damage(str(tmp_path), content)
     with refused(f"{version}/{MANIFEST} is damaged: "):
-        read_manifest(store, NAME, version)
+        read_manifest(str(tmp_path), NAME, version)
 
 
 def _publish_said(store, **changed):
@@ -195,12 +206,12 @@ class TestHostileManifest:
             MANIFEST,
         ],
     )
-    def test_leads_nowhere_else(self, store, field, path):
-        version = _publish_said(store, **{field: [_FILE | {"path": path}]})
-        before = Folder(store).files()
+    def test_leads_nowhere_else(self, tmp_path, field, path):
+        version = _publish_said(str(tmp_path), **{field: [_FILE | {"path": path}]})
+        before = Folder(str(tmp_path)).files()
         with refused(f"{version}/{MANIFEST} is damaged: {field} .*no path of a file of its own"):
-            read_manifest(store, NAME, version)
-        assert Folder(store).files() == before
+            read_manifest(str(tmp_path), NAME, version)
+        assert Folder(str(tmp_path)).files() == before
 
     @pytest.mark.parametrize(
         ("changed", "match"),

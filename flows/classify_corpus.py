@@ -5,9 +5,11 @@ from prefect import flow
 from raee.config import PolicySpec
 from tasks.artifacts import record_classification
 from tasks.classification import (
+    PlannedClassification,
     classify_shard,
     estimate_balance,
     finish_classification,
+    is_finished,
     plan_classification,
 )
 from tasks.credentials import use_credentials
@@ -32,10 +34,20 @@ def classify_corpus(
     use_credentials(job)
     planned = plan_classification(job, input, output, version, policy or job.policy)
     if planned.shards:
-        estimate_balance(planned.output)
-        with stage("classify", planned.rows, planned.done):
-            for number in range(planned.shards):
-                classify_shard(planned.output, number)
+        try:
+            run_steps(planned)
+        except FileNotFoundError:
+            # Of two such runs at once the faster one has finished, and removed their work.
+            if not is_finished(planned.output):
+                raise
         figures = finish_classification(planned.output)
         record_classification(job.name, figures)
     return planned.output
+
+
+def run_steps(planned: PlannedClassification) -> None:
+    """All that a planned classification's output is made of."""
+    estimate_balance(planned.output)
+    with stage("classify", planned.rows, planned.done):
+        for number in range(planned.shards):
+            classify_shard(planned.output, number)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from prefect import task
 from pydantic import BaseModel, ConfigDict, Field
 
-from raee.classify import ABSTAINED, Predictions, classify
+from raee.classify import ABSTAINED, classify
 from raee.config import PolicySpec, RunnablePolicy
 from raee.errors import InputError
 from raee.exits import parse_exits
@@ -32,16 +32,17 @@ from storage.aliases import resolve_version
 from storage.conditional import require_conditional_writes
 from storage.corpus import CorpusSpec
 from storage.parquet import part_name, read_table, write_table
-from storage.scan import Row, Scan, Shard, read_shard, scan
+from storage.scan import Scan, Shard, read_shard, scan
 from storage.store import Folder
 from storage.versions import FORMAT, MANIFEST, read_manifest
 from tasks.corpus_shift import drift_account, label_shares, shares_account
 from tasks.database import check_fits, load_database
 from tasks.entries import rejects_table
 from tasks.job import Job
-from tasks.markers import Attempt, done, marker, put_in_place, rows_done, said
+from tasks.markers import Attempt, done, forget, marker, put_in_place, rows_done, said
 from tasks.models import check_policy, shard_rows_of
 from tasks.policies import runnable, tuning_of
+from tasks.predictions import predictions_table
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 
@@ -127,19 +128,20 @@ def plan_classification(
         found = scan(corpus, False, None, job.max_reject_fraction, advance)
     seconds = time.monotonic() - begun
     key = _key(job, policy, corpus, found)
-    if folder.exists(MANIFEST):
+    started = _started(folder, key)
+    if is_finished(output):
         _check_same(folder, key, chosen)
         logger.info("%s holds this classification already: nothing to do", folder)
+        forget(folder / WORK)
         return PlannedClassification(output=folder.uri, rows=found.rows, done=found.rows, shards=0)
-    started = _started(folder, key)
     if started is not None and started.version != chosen:
         if version == chosen:
             raise InputError(_other_output(folder, f"version {started.version}"))
         logger.warning("going on with version %s, as begun", started.version)
     if started is None:
+        database = load_database(job.store, job.name, chosen, job.backbone, job.key)
         # In the work folder, which goes in the end: nothing else may lie in an output.
         require_conditional_writes((folder / WORK).uri, job.single_writer, folder.uri)
-        database = load_database(job.store, job.name, chosen, job.backbone, job.key)
         started = ClassificationPlan(
             key=key,
             job=job,
@@ -215,7 +217,7 @@ def classify_shard(output: str, number: int) -> int:
     predictions = classify(database, plan.runs, texts, advance, plan.job.far, ratio)
     ran = time.monotonic()
     name = part_name(number)
-    written = [write_table(attempt.version, name, _table(rows, database, predictions))]
+    written = [write_table(attempt.version, name, predictions_table(rows, database, predictions))]
     if rejects:
         written.append(write_table(attempt.version, f"rejects/{name}", rejects_table(rejects)))
     stages = {"read": read - attempt.begun, "classify": ran - read, "write": time.monotonic() - ran}
@@ -239,9 +241,17 @@ def classify_shard(output: str, number: int) -> int:
 
 @task(**RETRIES)
 def finish_classification(output: str) -> dict[str, Any]:
-    """Write the manifest, which says that the output is whole; returns its figures."""
-    folder, plan = Folder(output), plan_of(output)
+    """Write the manifest, which says that the output is whole; returns its figures.
+
+    Where another run has written it meanwhile, they are that run's.
+    """
+    folder = Folder(output)
     work = folder / WORK
+    if is_finished(output):
+        logger.info("%s was finished by another run meanwhile", folder)
+        forget(work)
+        return json.loads(folder.read(MANIFEST))
+    plan = plan_of(output)
     steps = [part_step(n) for n in range(len(plan.shards))]
     parts = [said(work, step) for step in steps]
     put_in_place(work, steps, folder)
@@ -281,8 +291,13 @@ def finish_classification(output: str) -> dict[str, Any]:
         folder.write_new(MANIFEST, json.dumps(manifest, indent=1).encode())
     except FileExistsError:
         logger.info("%s was finished by another run meanwhile", folder)
-    work.remove()
+    forget(work)
     return manifest
+
+
+def is_finished(output: str) -> bool:
+    """Whether an output is whole."""
+    return Folder(output).exists(MANIFEST)
 
 
 def part_step(number: int) -> str:
@@ -319,33 +334,6 @@ def _nearest(folder: Folder, parts: int) -> NDArray[np.float32]:
     return pa.concat_tables(columns)["nearest_distance"].drop_null().to_numpy()
 
 
-def _table(rows: list[Row], database: Database, found: Predictions) -> pa.Table:
-    exits, names = database.entries.exits, database.entries.labels
-    answered = found.labels >= 0
-    flags = zip(found.cut, found.far, strict=True)
-    return pa.table(
-        {
-            "id": pa.array([row.id for row in rows], pa.string()),
-            "label": pa.array(found.labels, pa.int32(), mask=~answered),
-            "label_name": pa.array(
-                [names[i] if i >= 0 else None for i in found.labels], pa.string()
-            ),
-            "confidence": pa.array(found.confidences, pa.float32(), mask=~answered),
-            "reader": pa.array(
-                [exits[i].reader if i >= 0 else None for i in found.exits], pa.string()
-            ),
-            "depth": pa.array(
-                [exits[i].depth if i >= 0 else None for i in found.exits], pa.int16()
-            ),
-            "nearest_distance": pa.array(found.nearest, pa.float32(), mask=np.isnan(found.nearest)),
-            "flags": pa.array(
-                [["cut"] * bool(cut) + ["far"] * bool(far) for cut, far in flags],
-                pa.list_(pa.string()),
-            ),
-        }
-    )
-
-
 def _key(job: Job, policy: PolicySpec, corpus: CorpusSpec, found: Scan) -> str:
     decisive = {
         "format": FORMAT,
@@ -364,7 +352,10 @@ def _key(job: Job, policy: PolicySpec, corpus: CorpusSpec, found: Scan) -> str:
 
 
 def _started(folder: Folder, key: str) -> ClassificationPlan | None:
-    """The plan of an earlier try; raises InputError where the folder holds anything else."""
+    """The plan of an earlier try; none where the folder holds a whole output.
+
+    Raises InputError where it holds anything else.
+    """
     if (folder / WORK).exists("plan.json"):
         plan_of.cache_clear()
         plan = plan_of(folder.uri)
@@ -372,7 +363,7 @@ def _started(folder: Folder, key: str) -> ClassificationPlan | None:
             raise InputError(_other_output(folder, f"input {plan.corpus.uri}"))
         return plan
     names = [name for name in folder.names() if name != WORK]
-    if names:
+    if names and MANIFEST not in names:
         raise InputError(
             f"output {folder} is not empty (it holds {names[0]}); give a new or empty folder"
         )

@@ -95,6 +95,14 @@ def put_in_place(work: Folder, steps: Sequence[str], target: Folder) -> list[Fil
     return sorted(records, key=lambda f: f.path)
 
 
+def forget(work: Folder) -> None:
+    """Remove all that steps left."""
+    work.remove()
+    # Of two processes that remove the same, each may stop at what the other has removed.
+    while work.names():
+        work.remove()
+
+
 def rows_done(work: Folder, step: str, numbers: int) -> int:
     """Rows of the numbered steps that are done."""
     there = set(work.names())

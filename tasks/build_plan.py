@@ -31,6 +31,7 @@ from storage.versions import (
     MANIFEST,
     Manifest,
     database_folder,
+    has_version,
     index_path,
     new_version_id,
     read_manifest,
@@ -39,7 +40,7 @@ from storage.versions import (
     version_ids,
 )
 from tasks.job import Job
-from tasks.markers import rows_done
+from tasks.markers import forget, rows_done
 from tasks.models import backbone_of, check_policy, retriever_of, shard_rows_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
@@ -139,20 +140,33 @@ def plan_build(job: Job) -> PlannedBuild:
     backbone, prompt, found = _look_over(job)
     retriever = retriever_of(job.key, job.backbone.dtype)
     key = backbone.fingerprint if retriever is None else retriever.fingerprint
-    parent = newest(job)
-    centre = _inherited_centre(job, parent, backbone, prompt)
     recipe = _recipe(job, prompt, backbone.fingerprint, key, found)
-    builds = database_folder(job.store, job.name) / f"work/{_build_key(job, recipe, found, centre)}"
-    version = _under_way(builds)
+    parent, works = newest(job), database_folder(job.store, job.name) / "work"
+    while True:
+        centre = _inherited_centre(job, parent, backbone, prompt)
+        builds = works / _build_key(job, recipe, found, centre)
+        version = _under_way(builds)
+        before, parent = parent, newest(job)
+        # What was under way may have been published and forgotten just now.
+        if version is not None or parent == before:
+            break
     if version is None and parent is not None and parent.recipe == recipe:
-        logger.info(
-            "nothing has changed since version %s: no new version of database %s is made",
-            parent.id,
-            job.name,
-        )
-        return PlannedBuild(
-            work="", version=parent.id, rows=parent.rows, done=parent.rows, shards=0, unchanged=True
-        )
+        ending = _ending(works, parent.id)
+        if ending is None:
+            logger.info(
+                "nothing has changed since version %s: no new version of database %s is made",
+                parent.id,
+                job.name,
+            )
+            return PlannedBuild(
+                work="",
+                version=parent.id,
+                rows=parent.rows,
+                done=parent.rows,
+                shards=0,
+                unchanged=True,
+            )
+        builds, version = ending, parent.id
     if version is None:
         require_conditional_writes(job.store, job.single_writer)
         plan = BuildPlan(
@@ -201,6 +215,14 @@ def _under_way(builds: Folder) -> str | None:
         return None
 
 
+def _ending(works: Folder, version: str) -> Folder | None:
+    """Where a version was built whose build has not come to its end, though it is published.
+
+    By then its own centre is inherited: a first build is not found by its key again.
+    """
+    return next((works / key for key in works.names() if _under_way(works / key) == version), None)
+
+
 def _begin(builds: Folder, plan: BuildPlan, centre: bytes | None, centre_texts: list[str]) -> str:
     """Write a plan down; returns the version that is built, which may be another's."""
     work = builds / plan.version
@@ -224,7 +246,7 @@ def forget_build(work: str) -> None:
     builds, _, version = work.rpartition("/")
     if _under_way(Folder(builds)) == version:
         Folder(builds).delete(CLAIM)
-    Folder(work).remove()
+    forget(Folder(work))
     if not Folder(builds).names():
         Folder(builds).remove()
 
@@ -243,6 +265,11 @@ def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
     check_key(job.key, backbone)
     check_policy(job.policy, exits_of(backbone.depth, job.key.depths))
     return backbone, prompt, found
+
+
+def is_published(build: PlannedBuild, job: Job) -> bool:
+    """Whether the version that was planned is there by now, whoever has published it."""
+    return has_version(job.store, job.name, build.version)
 
 
 def newest(job: Job) -> Manifest | None:

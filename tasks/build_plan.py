@@ -12,6 +12,7 @@ import json
 import logging
 from functools import lru_cache
 from hashlib import sha256
+from secrets import token_hex
 from typing import Any
 
 from prefect import task
@@ -20,15 +21,16 @@ from pydantic import BaseModel, ConfigDict
 from raee.backbones import Backbone, label_tokens
 from raee.batches import encode
 from raee.exits import Exit, exits_of
+from raee.index_training import check_index_spec
 from raee.keys import check_key
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from storage.conditional import require_conditional_writes
+from storage.gc import CLAIM
 from storage.scan import Scan, Shard, scan
 from storage.store import Folder
 from storage.versions import (
     CENTRE,
     FORMAT,
-    MANIFEST,
     Manifest,
     database_folder,
     has_version,
@@ -49,8 +51,6 @@ from tasks.takeover import takes_over
 logger = logging.getLogger("raee")
 
 CENTRE_TEXTS = "centre-texts.json"
-
-CLAIM = "build.json"
 
 
 class BuildPlan(BaseModel):
@@ -186,6 +186,9 @@ def plan_build(job: Job) -> PlannedBuild:
             shards=found.shards(shard_rows_of(job, backbone, found)),
         )
         version = _begin(builds, plan, centre, found.centre_texts)
+    else:
+        # What dead builds have left is collected by its age: this one is not dead.
+        (builds / version).write_new(f"resumed-{token_hex(4)}", b"")
     work = builds / version
     plan = plan_of(work.uri)
     logger.info(
@@ -203,7 +206,7 @@ def plan_build(job: Job) -> PlannedBuild:
         rows=plan.rows,
         done=rows_done(work, "shard", len(plan.shards)),
         shards=len(plan.shards),
-        published=plan.folder.exists(MANIFEST),
+        published=has_version(job.store, job.name, plan.version),
     )
 
 
@@ -263,6 +266,10 @@ def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
         label_tokens(backbone.tokenizer, prompt.words)
     encode(backbone, prompt, [""])  # refuses a template that does not fit the model
     check_key(job.key, backbone)
+    if job.index != "auto":
+        retriever = retriever_of(job.key, job.backbone.dtype)
+        width = (backbone if retriever is None else retriever).hidden_size
+        check_index_spec(job.index, width, found.rows)
     check_policy(job.policy, exits_of(backbone.depth, job.key.depths))
     return backbone, prompt, found
 

@@ -64,6 +64,9 @@ class Manifest(BaseModel):
     """Modelled seconds of a row's parts, and the machine that they were measured on."""
     tuning: dict[str, Any] | None = None
     """What the search over policies found."""
+    indexes: dict[str, Any] | None = None
+    """By path what kind an index is and what share of the nearest rows it finds; none before
+    format 3, when all were exact."""
     recipe: str | None = None
     """Names what decided the version, its centre apart; none before format 3."""
     swept: list[FileRecord] = []

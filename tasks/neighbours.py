@@ -9,6 +9,7 @@ The lists are longer than anybody asks: in a rebuild some of their rows have lef
 nearer has only to be found among the rows that are new.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +20,8 @@ from prefect import task
 from raee.config import PAPER_NEIGHBOURS
 from raee.exits import Neighbours
 from raee.index import Index, new_index, open_index
+from raee.index_choice import IndexAccount, choose_index, recall_rows, training_rows
+from raee.index_training import exact_neighbours, trained_index, tune_index
 from raee.neighbour_lists import updated
 from raee.policies import neighbours_planned_on
 from raee.readers import vote
@@ -54,18 +57,47 @@ def build_index(work: str) -> None:
     if marker(folder, INDEXED) is not None:
         return
     attempt = Attempt(folder, INDEXED)
-    records = []
+    records, accounts = [], {}
     for place, path in enumerate(plan.index_paths):
-        index: Index | None = None
-        for number in plan.numbers:
-            (keys,) = shard_values(work, number, [key_column(place)])
-            index = new_index(keys.shape[1]) if index is None else index
-            index.add(keys)
-        assert index is not None, "a plan has a shard"
+        index, account = _indexed(work, place)
         with attempt.version.create(path) as file:
             index.write(file.write)
         records.append(file.record(rows=len(index)))
-    done(attempt, records, plan.rows)
+        accounts[path] = account.model_dump()
+    done(attempt, records, plan.rows, indexes=accounts)
+
+
+def _indexed(work: str, place: int) -> tuple[Index, IndexAccount]:
+    """The index of a key, and how much of the nearest rows it finds."""
+    plan = plan_of(work)
+    width = _keys_of(work, place, np.zeros(1, np.int64)).shape[1]
+    spec = choose_index(plan.rows, width) if plan.job.index == "auto" else plan.job.index
+    index = trained_index(spec, width, _keys_of(work, place, training_rows(spec, plan.rows, width)))
+    for keys in _keys(work, place):
+        index.add(keys)
+    asked = recall_rows(spec, plan.rows)
+    queries = _keys_of(work, place, asked)
+    exact = exact_neighbours(queries, _keys(work, place), exclude=asked)
+    return index, tune_index(index, spec, queries, exact)
+
+
+def _keys(work: str, place: int) -> Iterator[NDArray[np.float32]]:
+    """A key of all rows, shard by shard."""
+    for number in plan_of(work).numbers:
+        (keys,) = shard_values(work, number, [key_column(place)])
+        yield keys
+
+
+def _keys_of(work: str, place: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(rows, width) a key of some rows, in ascending order."""
+    begins = starts(work)
+    found: list[NDArray[np.float32]] = []
+    for number in plan_of(work).numbers:
+        here = rows[(rows >= begins[number]) & (rows < begins[number + 1])]
+        if len(here) or not found:  # an empty selection has the keys' width, too
+            (keys,) = shard_values(work, number, [key_column(place)])
+            found.append(keys[here - begins[number]])
+    return np.concatenate(found)
 
 
 @task(**RETRIES)

@@ -231,6 +231,7 @@ def _manifest(
         probes=said(folder, PROBED)["account"],
         costs=found_costs(folder.uri),
         tuning=found_tuning(folder.uri).model_dump(mode="json"),
+        indexes=said(folder, INDEXED)["indexes"],
         recipe=plan.recipe,
         swept=swept,
         code_version=installed("raee"),

@@ -1,0 +1,142 @@
+"""Commands that are killed with -9 at a random moment, and what must hold of a store then."""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from storage.aliases import aliases, history
+from storage.store import Folder
+from storage.versions import (
+    database_folder,
+    read_manifest,
+    verify,
+    version_folder,
+    version_ids,
+)
+from tests.storage.corpora import write_corpus
+
+NAME = "demo"
+
+SHARD_ROWS = 8
+
+LABELS = ("bad", "good", "odd")
+
+# Its processes begin with everything imported: a command takes tenths of a second, not ten.  So
+# nothing here may import the tests' own Prefect server, which would be another one there.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(
+    ["tests.flows.kills", "flows.cli", "flows.rebuild_database", "flows.classify_corpus"]
+)
+
+
+@dataclass
+class Site:
+    """A store, corpora and jobs; everything else is looked up in them."""
+
+    root: Path
+    store: str
+    model: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cache: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cache = self.root / "cache"
+
+    def write(self, name: str, rows: Sequence[dict[str, Any]]) -> str:
+        """A corpus; returns its path."""
+        return write_corpus(self.root / name, rows)
+
+    def job(self, corpus: str) -> str:
+        """The job on a corpus; returns its path."""
+        path = self.root / f"{Path(corpus).stem}.yaml"
+        job = {
+            "name": NAME,
+            "store": self.store,
+            "corpus": {"uri": corpus, "id": "id"},
+            "prompt": {"labels": {label: f"a {label} film" for label in LABELS}},
+            "backbone": {"family": "sentence-encoder", "model": self.model},
+            "key": {"layer": 1},
+            "shard_rows": SHARD_ROWS,
+        }
+        path.write_text(yaml.safe_dump(job))
+        return str(path)
+
+    def start(self, *arguments: object) -> Any:
+        """A command in a process of its own."""
+        environment = {**self.environment, "RAEE_CACHE": str(self.cache)}
+        said = str(self.root / "said.txt")
+        process = _processes.Process(
+            target=_run, args=([str(a) for a in arguments], environment, said)
+        )
+        process.start()
+        return process
+
+    def run(self, *arguments: object) -> str:
+        """A command that nobody disturbs; returns what it printed."""
+        process = self.start(*arguments)
+        process.join(timeout=240)
+        said = (self.root / "said.txt").read_text()
+        assert process.exitcode == 0, said
+        return said.partition("\n---\n")[0].strip()
+
+    def killed(self, dice: random.Random, seconds: float, *arguments: object) -> bool:
+        """A command that is killed at a random moment; returns whether it was still running."""
+        process = self.start(*arguments)
+        process.join(timeout=dice.uniform(0, seconds))
+        running = process.is_alive()
+        process.kill()
+        process.join()
+        return running
+
+    def twin(self, store: str) -> "Site":
+        """The same place with a copy of the store as it is now."""
+        here = Folder(self.store)
+        here.copy([f.name for f in here.files()], Folder(store))
+        root = self.root / Path(store).name
+        root.mkdir()
+        return replace(self, root=root, store=store)
+
+    def check(self) -> None:
+        """What holds at any moment: what is listed is whole, what aliases name is listed."""
+        listed = version_ids(self.store, NAME)
+        for version in listed:
+            manifest = read_manifest(self.store, NAME, version)
+            assert verify(version_folder(self.store, NAME, version), manifest.files) == []
+            assert verify(database_folder(self.store, NAME), manifest.swept) == []
+        for alias in aliases(self.store, NAME):
+            names = (database_folder(self.store, NAME) / f"aliases/{alias}").names()
+            assert names == [f"{n:08d}.json" for n in range(1, len(names) + 1)]
+            for change in history(self.store, NAME, alias)[-1:]:
+                assert change.version in listed
+
+
+def _run(arguments: list[str], environment: dict[str, str], said: str) -> None:
+    os.environ.update(environment)
+    from flows.cli import app, run
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(app, arguments)
+    Path(said).write_text(f"{out.getvalue()}\n---\n{err.getvalue()}")
+    # Not by way of Python's end: Prefect would wait for the last of its logs.
+    os._exit(code)
+
+
+def data_of(store: str, version: str) -> dict[str, str]:
+    """The checksums of a version's files that every build of the same rows repeats."""
+    files = read_manifest(store, NAME, version).files
+    return {f.path: f.sha256 for f in files if f.path != "report.html"}
+
+
+def predictions_of(output: str) -> dict[str, str]:
+    """The checksums of a classification's parts."""
+    folder = Folder(output)
+    return {n: folder.record(n).sha256 for n in folder.names() if n.endswith(".parquet")}

@@ -252,7 +252,8 @@ def _widths(index: Any) -> set[int]:
     """What the parts of an index say of the width of its keys: FAISS trusts that they agree."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        chain = [index.chain.at(i) for i in range(index.chain.size())]
+        steps: Any = index.chain
+        chain = [steps.at(i) for i in range(steps.size())]
         given = [index.d, *[step.d_out for step in chain]]
         taken = [*[step.d_in for step in chain], *_widths(index.index)]
         return {int(index.d)} if given == taken else {int(index.d), 0}

@@ -68,7 +68,7 @@ def trained_index(spec: str, width: int, sample: NDArray[np.float32]) -> Index:
     check_index_spec(spec, width, len(sample))
     index = _empty(spec, width)
     coder = _coder(index)
-    if isinstance(coder, _PRODUCT):
+    if hasattr(coder, "do_polysemous_training"):
         # The factory would have codes ordered for a search by Hamming distance, which nobody runs:
         # nearly all of the time that training takes.
         coder.do_polysemous_training = False

@@ -17,9 +17,10 @@ FLAT = "Flat"
 EXACT_ROWS = 200_000
 """Rows up to which search is exact.
 
-Measured on one core of a 2-core x86 machine, width 384, batches of 512 queries: 0.3 ms a query at
-30,000 rows, 1.0 at 100,000, 2.9 at 300,000, 9.6 at 1,000,000.  2 ms is about what a small encoder's
-own pass over a short text takes; beyond that the search would cost more than the layers it saves.
+Time of one core (x86, AVX2) a query, width 384, batches of 512: 0.3 ms at 30,000 rows, 1.0 at
+100,000, 2.9 at 300,000, 9.6 at 1,000,000.  Here it is 2 ms, what a few layers of a small encoder
+take on a short text.  Of overlapping clusters (benchmarks/index.py) an IVF finds 0.95 at 250,000
+rows in 1.2 ms against 2.5: below, giving up exactness would save little.
 """
 
 MEMORY = 8_000_000_000
@@ -71,8 +72,8 @@ def choose_index(rows: int, width: int, memory: int = MEMORY) -> str:
 
     `Flat` up to EXACT_ROWS; then an IVF whose lists hold the keys themselves, bytes for their
     numbers (SQ8) or product codes (PQ): the first that can be built in `memory` bytes.  There are
-    about 4 sqrt(rows) lists.  Their centroids are compared one by one: in batches that costs less
-    than a graph over them (0.07 against 1.5 ms a query at 2,048), and misses none of them.
+    about 4 sqrt(rows) lists.  Their centroids are compared one by one: a graph over 2,048 of them
+    took longer than multiplying matrices, and what it filed wrongly was not found by any width.
     Raises InputError where none can.
     """
     if rows <= EXACT_ROWS and 4 * rows * width <= memory:

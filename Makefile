@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help install demo test lint types unit services benchmark-quality benchmark-speed clean
+.PHONY: help install demo test lint types unit services kills clean \
+	benchmark-quality benchmark-rebuild benchmark-index benchmark-speed
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,15 @@ unit: install services ## pytest
 
 benchmark-quality: install ## accuracy and layers on the data sets in RAEE_DATA
 	@$(BIN)/python benchmarks/quality.py
+
+benchmark-rebuild: install ## a nightly rebuild against a build from nothing, on sentences of the reviews in RAEE_DATA
+	@$(BIN)/python benchmarks/rebuild.py
+
+benchmark-index: install ## which index so many keys get, its recall, time and memory
+	@$(BIN)/python benchmarks/index.py
+
+kills: install services ## kill -9 at 100 random moments of whatever writes, on a folder and on S3
+	@RAEE_KILLS=100 $(BIN)/python -m pytest -s tests/flows/test_kills.py
 
 benchmark-speed: install ## rows/s against a plain loop, and memory, on the reviews in RAEE_DATA
 	@$(BIN)/python benchmarks/speed.py

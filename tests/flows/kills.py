@@ -100,7 +100,7 @@ class Site:
         """The same place with a copy of the store as it is now."""
         here = Folder(self.store)
         here.copy([f.name for f in here.files()], Folder(store))
-        root = self.root / Path(store).name
+        root = self.root / f"at-{Path(store).name}"
         root.mkdir()
         return replace(self, root=root, store=store)
 

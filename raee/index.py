@@ -188,11 +188,6 @@ def new_index(width: int) -> Index:
     return Index(faiss.IndexFlatL2(width))
 
 
-def read_index(read: Callable[[int], bytes]) -> Index:
-    """An index from FAISS's own format, read piece by piece (`read(n)` gives at most n bytes)."""
-    return Index(faiss.read_index(faiss.PyCallbackIOReader(read)))  # type: ignore[attr-defined]
-
-
 def open_index(path: Path) -> Index:
     """An index from a local file, for searching; its keys stay in the file, mapped.
 

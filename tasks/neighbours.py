@@ -73,18 +73,17 @@ def _indexed(work: str, place: int) -> tuple[Index, IndexAccount]:
     width = _keys_of(work, place, np.zeros(1, np.int64)).shape[1]
     spec = choose_index(plan.rows, width) if plan.job.index == "auto" else plan.job.index
     index = trained_index(spec, width, _keys_of(work, place, training_rows(spec, plan.rows, width)))
-    for keys in _keys(work, place):
-        index.add(keys)
     asked = recall_rows(spec, plan.rows)
     queries = _keys_of(work, place, asked)
-    exact = exact_neighbours(queries, _keys(work, place), exclude=asked)
+    exact = exact_neighbours(queries, _added(work, place, index), exclude=asked)
     return index, tune_index(index, spec, queries, exact)
 
 
-def _keys(work: str, place: int) -> Iterator[NDArray[np.float32]]:
-    """A key of all rows, shard by shard."""
+def _added(work: str, place: int, index: Index) -> Iterator[NDArray[np.float32]]:
+    """A key of all rows, shard by shard, as they are added to an index."""
     for number in plan_of(work).numbers:
         (keys,) = shard_values(work, number, [key_column(place)])
+        index.add(keys)
         yield keys
 
 

@@ -1,14 +1,12 @@
 """The index finds the exact nearest rows, in any batch, and survives writing."""
 
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from raee.index import new_index, read_index
+from raee.index import new_index
 from tests.raee.errors import refused
 
 
@@ -114,16 +112,6 @@ def test_keys_come_back_in_the_order_in_which_they_were_added():
     index.add(keys[7:])
     assert len(index) == 20
     np.testing.assert_array_equal(index.keys(3, 12), keys[3:12])
-
-
-def test_writing_and_reading_keeps_every_byte():
-    index = _index(_unit_vectors(50, 8))
-    first, second = io.BytesIO(), io.BytesIO()
-    index.write(first.write)
-    again = read_index(io.BytesIO(first.getvalue()).read)
-    again.write(second.write)
-    assert second.getvalue() == first.getvalue()
-    np.testing.assert_array_equal(again.keys(0, 50), index.keys(0, 50))
 
 
 def test_queries_of_another_width_are_refused():

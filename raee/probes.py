@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import entr, log_softmax
-from scipy.stats import binomtest
 from sklearn.model_selection import KFold
 
 from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
+from raee.paired import better_beyond_noise
 from raee.regression import regress
 from raee.sums import Array, Sums
 
@@ -28,9 +28,6 @@ StateName = Literal["mean", "answer"]
 Fit = Literal["lda", "logistic"]
 States = Callable[[int], NDArray[np.float32]]
 """`states(depth) -> (rows, width)` unit vectors."""
-
-NOISE_LEVEL = 0.05
-"""One-sided level of the paired test by which the regression must beat the discriminant."""
 
 _JUDGES = 5_000
 """Rows by which a shrinkage is chosen: seven times all of them would take most of a rebuild."""
@@ -208,19 +205,6 @@ def edr(distributions: NDArray[np.floating], distances: NDArray[np.floating]) ->
     # Rounding may take the entropy of equal shares a little above the largest.
     entropy = np.minimum(entropy, 1.0)
     return 2 * ratio * entropy / np.maximum(ratio + entropy, 1e-12)
-
-
-def better_beyond_noise(
-    ours: NDArray[np.bool_], theirs: NDArray[np.bool_], level: float = NOISE_LEVEL
-) -> bool:
-    """Whether right answers `ours` (rows,) beat `theirs` on the same rows by more than chance.
-
-    McNemar's exact one-sided test: of the rows on which just one is right, how many are ours.
-    """
-    wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    if wins + losses == 0:
-        return False
-    return bool(binomtest(wins, wins + losses, alternative="greater").pvalue < level)
 
 
 def _fit_discriminant(

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import bootstrap
 
 from raee.classify import ABSTAINED, Predictions, classify
 from raee.exits import parse_exits
+from raee.paired import paired
 from raee.reading import Database
 from raee.replay import scores
 from raee.shift import differs, prior_ratio
@@ -130,6 +131,5 @@ def _interval(hits: NDArray[np.bool_]) -> tuple[float, float]:
 
 def _against(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dict[str, float]:
     """Rows on which only one is right, and McNemar's exact two-sided p-value."""
-    wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    p_value = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
-    return {"wins": wins, "losses": losses, "p_value": float(p_value)}
+    found = paired(ours, theirs)
+    return {"wins": found.wins, "losses": found.losses, "p_value": found.p_value()}

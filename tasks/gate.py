@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from prefect import task
-from scipy.stats import binomtest, fisher_exact
+from scipy.stats import fisher_exact
 
 from raee.errors import InputError
+from raee.paired import paired
 from raee.policies import neighbours_planned_on
 from raee.replay import replay
 from storage.aliases import DEFAULT_ALIAS, aliases, promote
@@ -81,11 +82,11 @@ def compare(new: Readings, old: Readings) -> dict[str, Any]:
         }
     right = np.array([ours[row][0] == ours[row][1] for row in common])
     before = np.array([theirs[row][0] == ours[row][1] for row in common])
-    wins, losses = int((right & ~before).sum()), int((before & ~right).sum())
-    p_value = binomtest(wins, wins + losses, alternative="less").pvalue if wins + losses else 1.0
+    found = paired(right, before)
     return {
-        "p_value": float(p_value),
-        "how": f"on {len(common)} rows in common {wins} answers got right and {losses} got wrong "
+        "p_value": found.p_value("less"),
+        "how": f"on {len(common)} rows in common {found.wins} answers got right and "
+        f"{found.losses} got wrong "
         f"(accuracy {right.mean():.4f}, before {before.mean():.4f})",
     }
 

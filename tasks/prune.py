@@ -20,7 +20,7 @@ from raee.errors import InputError
 from raee.exits import Entries, Neighbours
 from raee.index import Index, new_index
 from raee.objectives import half_standard_error
-from raee.probes import better_beyond_noise
+from raee.paired import better_beyond_noise
 from raee.pruning import NEIGHBOURS, keep_rows, values
 from raee.readers import vote
 from raee.replay import Trial, figures, replay

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from raee.config import FixedPolicy, FullPolicy, ReaderName, RetrievalPolicy, RunnablePolicy
 from raee.costs import LAYERS, Costs
 from raee.objectives import Figures, Tuning
-from raee.probes import better_beyond_noise
+from raee.paired import better_beyond_noise, paired
 from raee.replay import Replayed, Trial, figures, replay
 from raee.tuning import halves
 from tasks.report.words import in_words, shorten
@@ -307,7 +307,8 @@ def _duel(other: str, ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Due
         verdict = "better"
     elif better_beyond_noise(theirs, ours, _LEVEL / 2):
         verdict = "worse"
-    return Duel(other, int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), verdict)
+    found = paired(ours, theirs)
+    return Duel(other, found.wins, found.losses, verdict)
 
 
 def _curves(trial: Trial) -> dict[str, tuple[tuple[int, float], ...]]:

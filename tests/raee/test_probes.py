@@ -7,15 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
-from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 from raee.discriminant import linear_map, scatter_at
 from raee.probes import (
-    NOISE_LEVEL,
     Linear,
     averages,
-    better_beyond_noise,
     edr,
     fit_probes,
     fit_temperature,
@@ -316,30 +313,3 @@ class TestExitIndicator:
         assert own_is_far == pytest.approx(2 * entropy / (1 + entropy))
         further = edr(even, np.array([[1.0, 2.0, np.inf]]))
         assert further == pytest.approx(2 * 0.25 * entropy / (0.25 + entropy))
-
-
-class TestBeyondNoise:
-    @settings(max_examples=60)
-    @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 5))
-    def test_is_the_exact_paired_test(self, wins, losses, both):
-        ours = np.repeat([True, False, True], [wins, losses, both])
-        theirs = np.repeat([False, True, True], [wins, losses, both])
-        expected = False
-        if wins + losses:
-            test = binomtest(wins, wins + losses, alternative="greater")
-            expected = bool(test.pvalue < NOISE_LEVEL)
-        assert better_beyond_noise(ours, theirs) is expected
-
-    def test_rarely_prefers_one_of_two_equals(self):
-        generator = np.random.default_rng(0)
-        draws, rows = 1_000, 300
-        # Both are right on 70 % of the rows, mostly on the same ones.
-        same = generator.random((draws, rows)) < 0.8
-        right = generator.random((3, draws, rows)) < 0.7
-        ours, theirs = np.where(same, right[0], right[1]), np.where(same, right[0], right[2])
-        rate = np.mean([better_beyond_noise(a, b) for a, b in zip(ours, theirs, strict=True)])
-        assert rate <= NOISE_LEVEL + 3 * np.sqrt(NOISE_LEVEL * (1 - NOISE_LEVEL) / draws)
-        better = theirs | (generator.random((draws, rows)) < 0.2)
-        assert (
-            np.mean([better_beyond_noise(a, b) for a, b in zip(better, theirs, strict=True)]) > 0.99
-        )

@@ -184,6 +184,11 @@ def entries_of(version: Path) -> pa.Table:
     return _parts(version / "entries")
 
 
+def neighbours_of(version: Path) -> pa.Table:
+    """A version's lists of neighbours, read without our code."""
+    return _parts(version / "neighbours")
+
+
 def predictions_of(output: Path) -> pa.Table:
     """A classification's predictions, read without our code."""
     return _parts(output)

@@ -121,8 +121,8 @@ class TestBuildRefuses:
 
     def test_a_parent_of_a_newer_format(self, published):
         manifest = next(published.store.rglob("manifest.json"))
-        manifest.write_text('{"format": 3}')
-        _refused(published, "is of format 3, newer than format 2", "build", published.job())
+        manifest.write_text('{"format": 4}')
+        _refused(published, "is of format 4, newer than format 3", "build", published.job())
 
 
 def test_a_refused_build_is_a_failed_run_that_is_not_retried(place):
@@ -238,11 +238,15 @@ class TestClassifyRefuses:
         _refused(ready, "was built with another prompt", *_arguments(ready, prompt=prompt))
 
     @pytest.mark.parametrize(
-        "file", ["part-00001.parquet", "layer-01.faiss", "centre.safetensors", "probes.safetensors"]
+        "file",
+        [
+            *("entries/part-00001.parquet", "neighbours/part-00001.parquet"),
+            *("keys/layer-01.faiss", "centre.safetensors", "probes.safetensors"),
+        ],
     )
     @pytest.mark.parametrize("harm", ["altered", "truncated", "missing", "empty"])
     def test_a_damaged_artifact_before_anything_reads_it(self, ready, file, harm):
-        path = next(ready.store.rglob(file))
+        path = ready.only_version() / file
         data = path.read_bytes()
         harmed = {
             "altered": data[:-20] + bytes([data[-20] ^ 1]) + data[-19:],
@@ -269,7 +273,7 @@ class TestClassifyRefuses:
 
     def test_an_output_that_is_a_file(self, ready):
         (ready.root / "out").write_text("mine")
-        _refused(ready, "give a new or empty folder", *_arguments(ready))
+        _refused(ready, "a file stands where a folder should be", *_arguments(ready))
 
     def test_an_output_below_a_file(self, ready):
         match = "a file stands where a folder should be"
@@ -291,7 +295,7 @@ class TestClassifyRefuses:
         if difference == "policy":
             more = ("--policy", "full")
         if difference == "version":
-            ready.build()
+            ready.build(keep_text=False)
         _refused(ready, "holds another job's output", *_arguments(ready, *more))
 
 

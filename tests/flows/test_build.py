@@ -7,6 +7,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
@@ -20,6 +21,7 @@ from tests.flows.jobs import (
     exits_of_entry,
     flow_states,
     manifest_of,
+    neighbours_of,
     raee,
     rejects_of,
     repeated_data_of,
@@ -82,13 +84,16 @@ class TestPublishedVersion:
             "entries/part-00001.parquet": 50,
             "entries/part-00002.parquet": 20,
             "keys/layer-02.faiss": 120,
+            "neighbours/part-00000.parquet": 50,
+            "neighbours/part-00001.parquet": 50,
+            "neighbours/part-00002.parquet": 20,
             "probes.safetensors": None,
             "report.html": None,
         }
 
     def test_has_a_manifest_that_says_what_it_is(self, trained, model_of):
         manifest = manifest_of(trained)
-        assert (manifest["format"], manifest["name"], manifest["id"]) == (2, "minilm", trained.name)
+        assert (manifest["format"], manifest["name"], manifest["id"]) == (3, "minilm", trained.name)
         assert manifest["parent"] is None
         assert datetime.fromisoformat(manifest["created_at"]).tzinfo is not None
         assert manifest["exits"] == exits_of_entry(6, 2)
@@ -161,6 +166,19 @@ class TestPublishedVersion:
             entries["nearest_distance"].to_numpy(), distances.min(axis=1), atol=1e-5
         )
 
+    def test_lists_each_rows_nearest_others_by_the_key(self, trained):
+        index = faiss.read_index(str(trained / "keys/layer-02.faiss"))
+        keys = index.reconstruct_n(0, index.ntotal).astype(np.float64)
+        distances = np.square(keys[:, None] - keys[None]).sum(axis=2)
+        np.fill_diagonal(distances, np.inf)
+        listed = neighbours_of(trained)
+        assert listed.schema.names == ["rows-0", "distances-0"]
+        rows, found = _lists(listed, "rows-0"), _lists(listed, "distances-0")
+        assert rows.shape[1] == 48, "what is asked of them, and half as much again"
+        np.testing.assert_allclose(found, np.sort(distances, axis=1)[:, :48], atol=1e-6)
+        np.testing.assert_allclose(found, np.take_along_axis(distances, rows, axis=1), atol=1e-6)
+        assert not (rows == np.arange(120)[:, None]).any()
+
     def test_has_metrics_that_follow_from_its_entries(self, trained):
         manifest, entries = manifest_of(trained), entries_of(trained)
         right = _lists(entries, "answers") == entries["label"].to_numpy()[:, None]
@@ -186,6 +204,21 @@ class TestPublishedVersion:
             recall = np.mean([f["recall"] for f in by_label.values()])
             assert recall == pytest.approx(figures["accuracy"]), "labels are balanced"
 
+    def test_names_the_readings_that_a_rebuild_takes_over(self, trained):
+        swept, database = manifest_of(trained)["swept"], trained.parents[1]
+        assert {f["path"]: f["rows"] for f in swept} == {
+            f"swept/{trained.name}-0000{n}{ending}": rows
+            for n, rows in ((0, 50), (1, 50), (2, 20))
+            for ending in (".parquet", "-states.parquet")
+        }
+        for file in swept:
+            data = (database / file["path"]).read_bytes()
+            assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        readings = [pq.read_table(database / f["path"]) for f in swept if "states" not in f["path"]]
+        assert pa.concat_tables(readings).schema.names == [
+            *("text_hash", "answers", "confidences", "key-0")
+        ]
+
     def test_leaves_no_work_behind(self, trained):
         assert list((trained.parents[1] / "work").iterdir()) == []
 
@@ -197,7 +230,7 @@ def test_the_same_build_gives_the_same_bytes(place):
         version = place.build()
         versions.append(repeated_data_of(place.version(version)))
     assert set(versions[0]) == {
-        *(f"entries/part-0000{n}.parquet" for n in range(2)),
+        *(f"{folder}/part-0000{n}.parquet" for folder in ("entries", "neighbours") for n in (0, 1)),
         "keys/layer-01.faiss",
         "centre.safetensors",
         "probes.safetensors",

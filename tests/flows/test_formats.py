@@ -1,7 +1,12 @@
-"""Versions of the first format, which knew neither probes nor tuning, are still read."""
+"""Versions of older formats are still read.
+
+The first knew neither probes nor tuning; the second no lists of neighbours, and nothing that a
+rebuild takes over.
+"""
 
 import hashlib
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +17,21 @@ from tests.flows.jobs import Workplace, manifest_of, predictions_of, raee, sente
 _EXITS = [*(f"head@{depth}" for depth in range(5)), "vote@1"]
 
 
+def _as_the_second_format(version):
+    """Make of a version what builds published before they took rows over."""
+    manifest = manifest_of(version)
+    shutil.rmtree(version / "neighbours")
+    shutil.rmtree(version.parents[1] / "swept")
+    for later in ("recipe", "swept", "indexes"):
+        manifest.pop(later, None)
+    for later in ("credentials", "single_writer"):
+        del manifest["job"][later]
+    _write(version, manifest | {"format": 2})
+
+
 def _as_the_first_format(version):
     """Make of a version what the first release would have published."""
+    _as_the_second_format(version)
     manifest = manifest_of(version)
     assert manifest["exits"][: len(_EXITS)] == _EXITS
     for name in ("probes.safetensors", "report.html"):
@@ -39,9 +57,13 @@ def _as_the_first_format(version):
     manifest["seconds"] = {
         s: manifest["seconds"][s] for s in ("centre", "sweep", "index", "vote", "evaluate")
     }
-    manifest |= {"format": 1, "exits": _EXITS}
-    manifest["files"] = [_as_it_lies(version, file) for file in manifest["files"]]
-    manifest["files"] = [file for file in manifest["files"] if file is not None]
+    _write(version, manifest | {"format": 1, "exits": _EXITS})
+
+
+def _write(version, manifest):
+    """Write a manifest, with the files as they lie there."""
+    files = [_as_it_lies(version, file) for file in manifest["files"]]
+    manifest |= {"files": [file for file in files if file is not None]}
     (version / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -162,8 +184,44 @@ def test_the_next_build_is_its_child_and_of_this_format(old):
     assert answer.code == 0, answer.err
     child = old.version(answer.out.strip())
     manifest = manifest_of(child)
-    assert (manifest["format"], manifest["parent"]) == (2, parent.name)
+    assert (manifest["format"], manifest["parent"]) == (3, parent.name)
     assert (child / "centre.safetensors").read_bytes() == (
         parent / "centre.safetensors"
     ).read_bytes()
     assert f"production now points at {child.name}: on 40 rows in common" in answer.err
+
+
+class TestOfTheSecond:
+    @pytest.fixture
+    def second(self, published) -> Workplace:
+        _as_the_second_format(published.only_version())
+        return published
+
+    def test_it_classifies_and_is_tuned_as_it_was_with_lists(
+        self, published_once, second, tmp_path
+    ):
+        input = second.write("new.csv", sentences(33, seed=7))
+        found = []
+        for place in (published_once, second):
+            output = second.root / place.root.name
+            place_job = Workplace(second.root, second.model_of).job(store=str(place.store))
+            answer = raee("classify", place_job, "--input", input, "--output", output)
+            assert answer.code == 0, answer.err
+            file = tmp_path / f"{place.root.name}.json"
+            answer = raee("tune", place_job, "--json", file)
+            assert answer.code == 0, answer.err
+            found.append((predictions_of(output), json.loads(file.read_text())))
+        assert found[0] == found[1]
+
+    def test_the_next_build_takes_nothing_over_but_its_centre(self, second):
+        parent = second.only_version()
+        answer = raee("build", second.job())
+        assert answer.code == 0, answer.err
+        assert "sweep: 40 rows" in answer.err
+        assert "are taken over" not in answer.err
+        child = second.version(answer.out.strip())
+        manifest = manifest_of(child)
+        assert (manifest["format"], manifest["parent"]) == (3, parent.name)
+        centres = [(version / "centre.safetensors").read_bytes() for version in (parent, child)]
+        assert centres[0] == centres[1]
+        assert raee("verify", "demo", "--store", second.store).code == 0

@@ -57,7 +57,7 @@ def test_a_build_goes_on_and_ends_with_the_same_bytes(place, undisturbed, how):
     work = place.store / "databases/demo/work"
     for _ in range(3):
         command = start_raee("build", job)
-        out, err, done = _stop(command, how, lambda: work.glob("*/shard-*.json"))
+        out, err, done = _stop(command, how, lambda: work.glob("*/*/shard-*.json"))
         if command.returncode != 0:
             break
         # Python drops an interrupt that strikes within a destructor: once more.
@@ -71,7 +71,7 @@ def test_a_build_goes_on_and_ends_with_the_same_bytes(place, undisturbed, how):
         )
         assert "Traceback" not in err
     assert raee("versions", "demo", "--store", place.store).code == 2, "half a version is listed"
-    (plan,) = work.glob("*/plan.json")
+    (plan,) = work.glob("*/*/plan.json")
     begun = json.loads(plan.read_text())["version"]
 
     answer = raee("build", job)
@@ -115,16 +115,16 @@ class TestOfABuildThatDied:
     def died(self, place, monkeypatch):
         import tasks.build
 
-        real, stop = tasks.build.sweep, []
+        real, stop = tasks.build.read_shard, []
 
-        def sweep(*args):
+        def read_shard(*args):
             if stop:
                 raise KeyboardInterrupt
             stop.append(True)
             return real(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(tasks.build, "sweep", sweep)
+            patch.setattr(tasks.build, "read_shard", read_shard)
             assert raee("build", place.job()).code == 130
         return place
 
@@ -135,7 +135,8 @@ class TestOfABuildThatDied:
         died.write("train.csv", sentences(40, seed=1))
         answer = raee("build", died.job())
         assert _rows_told(answer.err, "sweep") == 40
-        assert len(self._work(died)) == 1, "the build that died can still go on"
+        (left,) = self._work(died)
+        assert list(left.glob("*/shard-00000.json")), "the build that died can still go on"
 
     @pytest.mark.parametrize(
         "changed",
@@ -189,3 +190,25 @@ def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step
     assert _rows_told(answer.err, "sweep") == 0
     assert done == ["fit_probes", "tune"], "each was done once in both builds together"
     assert raee("verify", "demo", "--store", place.store).code == 0
+
+
+def test_a_build_that_dies_between_publishing_and_promoting_is_promoted_by_the_next(
+    place, monkeypatch
+):
+    import flows.rebuild_database
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.rebuild_database, "promote_if_as_good", interrupt)
+        assert raee("build", place.job()).code == 130
+    version = place.only_version().name
+    lines = raee("versions", "demo", "--store", place.store, "--json").out
+    assert [(v["id"], v["aliases"]) for v in json.loads(lines)] == [(version, [])]
+    answer = raee("build", place.job())
+    assert (answer.code, answer.out.strip()) == (0, version)
+    assert f"production now points at {version}" in answer.err
+    assert "sweep: " not in answer.err
+    assert place.only_version().name == version
+    assert list((place.store / "databases/demo/work").iterdir()) == []

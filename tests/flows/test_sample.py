@@ -76,7 +76,7 @@ def test_the_probes_are_fitted_on_all_rows(place):
     manifest, entries, _ = _read(place)
     assert manifest["probes"]["fit"] == "lda"
     counts = Counter(entries["label"].to_pylist())
-    assert sums["sums_rows"].tolist() == [counts[i] for i in range(3)]
+    assert sums["sums_mean_rows"].tolist() == [counts[i] for i in range(3)]
 
 
 def test_metrics_are_those_of_the_sample(place):

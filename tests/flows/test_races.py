@@ -1,0 +1,107 @@
+"""The same command run twice at once ends once: one result, which both processes name."""
+
+import pytest
+from prefect import Task
+
+import flows.classify_corpus
+import flows.rebuild_database
+import tasks.build
+import tasks.classification
+import tasks.fit
+import tasks.publish
+from tests.flows.jobs import manifest_of, predictions_of, raee, sentences, start_raee
+
+
+@pytest.fixture(autouse=True)
+def no_pause_between_tries(monkeypatch):
+    for module in (flows.rebuild_database, flows.classify_corpus):
+        for step in (value for value in vars(module).values() if isinstance(value, Task)):
+            monkeypatch.setattr(step, "retry_delay_seconds", 0)
+
+
+def _together(*arguments):
+    """Run a command in two processes at once; returns what both said on stdout."""
+    commands = [start_raee(*arguments) for _ in range(2)]
+    try:
+        said = [command.communicate(timeout=200) for command in commands]
+    finally:
+        for command in commands:
+            command.kill()
+    assert [command.returncode for command in commands] == [0, 0], said
+    return [out.strip() for out, _ in said]
+
+
+def _overtaken(monkeypatch, module, name, arguments):
+    """Before a function is called first, another process runs this command to its end."""
+    real, other = getattr(module, name), []
+
+    def overtaken(*args, **more):
+        if not other:
+            command = start_raee(*arguments)
+            other.append(command.communicate(timeout=200))
+            assert command.returncode == 0, other[0][1]
+        return real(*args, **more)
+
+    monkeypatch.setattr(module, name, overtaken)
+    answer = raee(*arguments)
+    assert answer.code == 0, answer.err
+    assert other
+    return [answer.out.strip(), other[0][0].strip()]
+
+
+class TestTwoBuilds:
+    def _is_one(self, place, said):
+        """Both named the only version; it is whole and promoted, and nothing else is left."""
+        version = place.only_version()
+        assert said == [version.name] * 2
+        assert raee("verify", "demo", "--store", place.store).code == 0
+        assert raee("verify", "demo@production", "--store", place.store).code == 0
+        named = {f["path"] for f in manifest_of(version)["files"]} | {"manifest.json"}
+        assert {str(p.relative_to(version)) for p in version.rglob("*") if p.is_file()} == named
+        work = place.store / "databases/demo/work"
+        assert list(work.rglob("*")) == []
+
+    @pytest.mark.parametrize("turn", range(2))
+    def test_that_start_together(self, place, turn):
+        self._is_one(place, _together("build", place.job()))
+
+    @pytest.mark.parametrize(
+        ("module", "name"),
+        [
+            (tasks.build, "read_shard"),
+            (tasks.fit, "fit_probes"),
+            (tasks.publish, "tune"),
+            (tasks.publish, "publish"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_of_which_one_overtakes_the_other(self, place, monkeypatch, module, name):
+        said = _overtaken(monkeypatch, module, name, ["build", place.job()])
+        self._is_one(place, said)
+
+
+class TestTwoClassifications:
+    @pytest.fixture
+    def arguments(self, published):
+        input = published.write("new.csv", sentences(60, seed=9))
+        output = published.root / "out"
+        return ["classify", published.job(), "--input", input, "--output", output]
+
+    def _is_one(self, arguments, said):
+        """Both named the output; it is whole, and nothing else is left."""
+        output = arguments[-1]
+        assert said == [str(output)] * 2
+        assert manifest_of(output)["rows_out"] == 60
+        assert predictions_of(output)["id"].to_pylist() == [f"row-{i:03d}" for i in range(60)]
+        assert sorted(p.name for p in output.rglob("*")) == [
+            "manifest.json",
+            *(f"part-0000{n}.parquet" for n in range(3)),
+        ]
+
+    def test_that_start_together(self, arguments):
+        self._is_one(arguments, _together(*arguments))
+
+    @pytest.mark.parametrize("name", ["_started", "classify", "put_in_place"])
+    def test_of_which_one_overtakes_the_other(self, arguments, monkeypatch, name):
+        said = _overtaken(monkeypatch, tasks.classification, name, arguments)
+        self._is_one(arguments, said)

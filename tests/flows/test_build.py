@@ -279,15 +279,6 @@ def test_a_row_reads_the_same_in_a_child(published):
     )
 
 
-def test_a_parent_read_with_another_template_does_not_give_its_centre(published):
-    prompt = {"template": "it was {text}", "labels": {label: label for label in LABELS}}
-    child = published.version(published.build(prompt=prompt))
-    (parent,) = (path for path in child.parent.iterdir() if path != child)
-    assert manifest_of(child)["parent"] == parent.name
-    centres = [(version / "centre.safetensors").read_bytes() for version in (parent, child)]
-    assert centres[0] != centres[1]
-
-
 def test_a_masked_lm_with_a_retriever_builds_and_classifies(place):
     settings = {
         "prompt": {

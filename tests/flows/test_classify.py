@@ -239,7 +239,7 @@ class TestTheSameCommandAgain:
         output = published.root / "out"
         arguments = (published.job(shard_rows=10), "--input", input, "--output", output)
         interrupted_after_a_shard(monkeypatch, arguments)
-        newest = published.build(shard_rows=10)
+        newest = published.build(shard_rows=10, keep_text=False)
         answer = raee("classify", *arguments, "--version", newest)
         assert answer.code == 2
         assert f"holds another job's output (version {before})" in answer.error
@@ -247,7 +247,7 @@ class TestTheSameCommandAgain:
 
 def test_versions_are_chosen_by_id_alias_production_or_age(published, input):
     first = _version(published).name
-    second = published.build()
+    second = published.build(keep_text=False)
 
     def version(output, *more):
         return manifest_of(published.classify(input, output, *more))["version"]

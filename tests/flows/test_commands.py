@@ -76,7 +76,7 @@ class TestBuild:
 
     def test_tells_of_its_stages_once_each(self, place):
         raee("build", place.job())
-        lines = raee("build", place.job()).err.splitlines()
+        lines = raee("build", place.job(policy="full")).err.splitlines()
         assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
         told = (
             *("read corpus: 40 rows", "corpus ", "sweep: 40 rows in", "vote: 40 rows in"),
@@ -156,7 +156,7 @@ class TestShow:
 class TestAliases:
     def test_are_promoted_and_rolled_back(self, published):
         first = _version(published).name
-        second = published.build()
+        second = published.build(policy="full")
         alias = ("--store", published.store, "--alias", "staging")
         said = [
             raee("promote", "demo", first, *alias),
@@ -187,7 +187,8 @@ class TestAliases:
 class TestVerify:
     def test_reads_every_file(self, published):
         version = _version(published)
-        files = manifest_of(version)["files"]
+        manifest = manifest_of(version)
+        files = [*manifest["files"], *manifest["swept"]]
         answer = raee("verify", "demo", "--store", published.store)
         assert answer.code == 0
         size = sum(f["bytes"] for f in files)
@@ -202,10 +203,14 @@ class TestVerify:
         data = bytearray(index.read_bytes())
         data[-1] ^= 1
         index.write_bytes(data)
+        swept = published.store / "databases/demo" / manifest_of(version)["swept"][-1]["path"]
+        size = swept.stat().st_size
+        swept.write_bytes(b"")
         answer = raee("verify", f"demo@{version.name}", "--store", published.store)
         assert answer.code == 1
         where = f"demo@{version.name}"
         assert answer.out.splitlines() == [
             f"{where}: entries/part-00000.parquet is missing",
             f"{where}: keys/layer-01.faiss has another SHA-256 than its manifest says",
+            f"{where}: swept/{swept.name} has 0 bytes, its manifest says {size}",
         ]

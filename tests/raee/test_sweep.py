@@ -107,6 +107,13 @@ def test_no_texts_give_empty_arrays_of_the_right_widths(swept):
     assert [keys.shape for keys in result.keys] == [(0, WIDTH)] * 2
 
 
+def test_no_texts_have_a_retrievers_keys_of_the_right_width(swept, backbone_of):
+    retriever = backbone_of("mpnet-encoder")
+    (keys,) = swept("bert", texts=(), key=KeySpec(model="mpnet"), retriever=retriever).keys
+    assert keys.shape == (0, WIDTH)
+    assert keys.dtype == np.float32
+
+
 def test_a_key_deeper_than_the_backbone_is_refused(swept):
     with refused(r"key\.layer 5 is deeper than the backbone \(4 layers\)"):
         swept("bert", key=KeySpec(layer=LAYERS + 1))

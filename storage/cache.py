@@ -22,7 +22,6 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -34,8 +33,6 @@ from storage.store import CheckedFile, FileRecord, Folder
 
 DEFAULT_BYTES = 20_000_000_000
 """Bytes that the cache may hold where `RAEE_CACHE_BYTES` does not say."""
-
-_CHUNK = 1 << 20
 
 _NAME = re.compile(r"[0-9a-f]{64}(?P<unfinished>\.lock|\.[0-9a-f]{8}\.partial)?")
 """Names of the cache's own files: the folder may hold others, which are left alone."""
@@ -153,9 +150,10 @@ def _download(folder: Folder, record: FileRecord, path: Path) -> int:
     held = _lock(partial, os.O_RDWR | os.O_CREAT, fcntl.LOCK_SH)
     try:
         try:
-            with folder.open(record.path) as source, open(held, "wb", closefd=False) as target:
+            with open(held, "wb", closefd=False) as target:
                 checked = CheckedFile(target, record.path)
-                shutil.copyfileobj(source, checked, _CHUNK)
+                for chunk in folder.chunks(record.path):
+                    checked.write(chunk)
         except FileNotFoundError:
             raise _damaged(folder, f"{record.path} is missing") from None
         _require_same(folder, record, checked.record())

@@ -72,6 +72,20 @@ def in_words(error: Exception, where: str) -> Exception | None:
     return None
 
 
+def placed(error: Exception, where: str) -> Exception | None:
+    """The same error with the place in it; None where it names one, or needs none.
+
+    A full disk and a broken connection do not say what they are about.
+    """
+    if not isinstance(error, OSError) or isinstance(error, _SAYS_ENOUGH):
+        return None
+    if error.filename is not None or where in str(error):
+        return None
+    if error.errno is None:
+        return type(error)(f"{where}: {error}")
+    return OSError(error.errno, f"{where}: {error.strerror}")
+
+
 def may_pass(error: Exception) -> bool:
     """Whether it is the disk, the network or the server that failed, not what was asked of it."""
     failing = isinstance(error, OSError) and error.errno in (errno.EIO, _REMOTE_IO, errno.EBUSY)

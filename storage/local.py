@@ -21,6 +21,10 @@ def whole(path: str) -> Iterator[str]:
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = path  # a full disk does not say what it is about
+        raise
     finally:
         with suppress(FileNotFoundError):
             os.unlink(partial)

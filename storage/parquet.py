@@ -30,7 +30,7 @@ def read_table(folder: Folder, name: str, columns: Sequence[str] | None = None) 
 
     Raises InputError where it is no Parquet, or lacks a column.
     """
-    with folder.open(name) as file:
+    with folder.open(name) as file, folder.faults(name):
         return _read(file, columns, f"{folder}/{name}")
 
 

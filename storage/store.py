@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from raee.errors import InputError
 from storage import local
-from storage.faults import code, in_words, is_no_bucket
+from storage.faults import code, in_words, is_no_bucket, placed
 
 _CHUNK = 1 << 20
 
@@ -82,7 +82,7 @@ def _clearly(
 
     @functools.wraps(method)
     def said(folder: "Folder", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with folder._faults():
+        with folder.faults():
             return method(folder, *args, **kwargs)
 
     return said
@@ -120,7 +120,12 @@ class Folder:
     @_clearly
     def exists(self, name: str) -> bool:
         """Whether a file or folder is there."""
-        return bool(self._fs.exists(self._at(name)))
+        try:
+            # Many a filesystem's own `exists` says no where it could not find out.
+            self._fs.info(self._at(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     @_clearly
     def names(self) -> list[str]:
@@ -174,7 +179,7 @@ class Folder:
     @_clearly
     def read(self, name: str) -> bytes:
         """The whole of a small file.  Raises FileNotFoundError."""
-        return bytes(self._fs.cat_file(self._at(name)))
+        return b"".join(self.chunks(name))
 
     @_clearly
     def open(self, name: str) -> IO[bytes]:
@@ -182,6 +187,19 @@ class Folder:
         if self._local:
             return open(self._at(name), "rb")
         return self._fs.open(self._at(name), "rb", block_size=_BLOCK)
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """A file's bytes, in order.  Raises FileNotFoundError, and OSError where not all come."""
+        with self.open(name) as file:
+            size = getattr(file, "size", None)
+            while True:
+                with self.faults(name):
+                    chunk = file.read(_CHUNK)
+                    if not chunk and size is not None and file.tell() < size:
+                        raise OSError(errno.EIO, f"cut short in reading, after {file.tell()} bytes")
+                if not chunk:
+                    return
+                yield chunk
 
     def local_path(self, name: str) -> Path | None:
         """Where a file lies on this machine's disk; None where the folder is remote."""
@@ -212,11 +230,11 @@ class Folder:
             with local.whole(self._at(name)) as partial, open(partial, "wb") as file:
                 yield CheckedFile(file, name)
             return
-        with self._faults():
+        with self.faults():
             file = self._fs.open(self._at(name), "wb", block_size=_BLOCK)
         try:
-            yield CheckedFile(file, name, self._faults)
-            with self._faults():
+            yield CheckedFile(file, name, self.faults)
+            with self.faults():
                 file.close()
         except BaseException:
             # fsspec would else write what it has when the object goes.
@@ -245,10 +263,9 @@ class Folder:
     def record(self, name: str) -> FileRecord:
         """Size and SHA-256 of a file as it lies there, read once.  Raises FileNotFoundError."""
         digest, size = hashlib.sha256(), 0
-        with self.open(name) as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
+        for chunk in self.chunks(name):
+            digest.update(chunk)
+            size += len(chunk)
         return FileRecord(name, size, digest.hexdigest())
 
     @_clearly
@@ -272,11 +289,14 @@ class Folder:
         return f"{self._path}/{name}"
 
     @contextmanager
-    def _faults(self) -> Iterator[None]:
+    def faults(self, name: str = "") -> Iterator[None]:
+        """Within, errors are said in words that name the folder, or a file of it."""
         try:
             yield
         except Exception as error:
-            said = None if self._local else in_words(error, str(self))
+            where = f"{self}/{name}" if name else str(self)
+            said = None if self._local else in_words(error, where)
+            said = said or placed(error, where)
             if said is None:
                 raise
             raise said from error

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from raee.config import FixedPolicy, FullPolicy, ReaderName, RetrievalPolicy, RunnablePolicy
 from raee.costs import LAYERS, Costs
 from raee.objectives import Figures, Tuning
-from raee.paired import better_beyond_noise, paired
+from raee.paired import paired
 from raee.replay import Replayed, Trial, figures, replay
 from raee.tuning import halves
 from tasks.report.words import in_words, shorten
@@ -82,6 +82,9 @@ class PolicyLine:
     """Modelled."""
 
 
+Verdict = Literal["better", "worse", "not distinguishable"]
+
+
 @dataclass(frozen=True)
 class Duel:
     """The tuned policy against another one on the same checked rows, by McNemar's exact test."""
@@ -91,7 +94,7 @@ class Duel:
     """Rows on which only the tuned policy is right."""
     theirs: int
     """Rows on which only the other one is."""
-    verdict: Literal["better", "worse", "not distinguishable"]
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -302,12 +305,9 @@ def _hits(right: NDArray[np.bool_]) -> Hits:
 
 
 def _duel(other: str, ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Duel:
-    verdict: Literal["better", "worse", "not distinguishable"] = "not distinguishable"
-    if better_beyond_noise(ours, theirs, _LEVEL / 2):
-        verdict = "better"
-    elif better_beyond_noise(theirs, ours, _LEVEL / 2):
-        verdict = "worse"
     found = paired(ours, theirs)
+    better, worse = (found.p_value(way) < _LEVEL / 2 for way in ("greater", "less"))
+    verdict: Verdict = "better" if better else "worse" if worse else "not distinguishable"
     return Duel(other, found.wins, found.losses, verdict)
 
 

@@ -82,9 +82,6 @@ class PolicyLine:
     """Modelled."""
 
 
-Verdict = Literal["better", "worse", "not distinguishable"]
-
-
 @dataclass(frozen=True)
 class Duel:
     """The tuned policy against another one on the same checked rows, by McNemar's exact test."""
@@ -94,7 +91,7 @@ class Duel:
     """Rows on which only the tuned policy is right."""
     theirs: int
     """Rows on which only the other one is."""
-    verdict: Verdict
+    verdict: Literal["better", "worse", "not distinguishable"]
 
 
 @dataclass(frozen=True)
@@ -307,8 +304,8 @@ def _hits(right: NDArray[np.bool_]) -> Hits:
 def _duel(other: str, ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Duel:
     found = paired(ours, theirs)
     better, worse = (found.p_value(way) < _LEVEL / 2 for way in ("greater", "less"))
-    verdict: Verdict = "better" if better else "worse" if worse else "not distinguishable"
-    return Duel(other, found.wins, found.losses, verdict)
+    told = "better" if better else "worse" if worse else "not distinguishable"
+    return Duel(other, found.wins, found.losses, told)
 
 
 def _curves(trial: Trial) -> dict[str, tuple[tuple[int, float], ...]]:

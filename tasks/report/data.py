@@ -304,8 +304,9 @@ def _hits(right: NDArray[np.bool_]) -> Hits:
 def _duel(other: str, ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Duel:
     found = paired(ours, theirs)
     better, worse = (found.p_value(way) < _LEVEL / 2 for way in ("greater", "less"))
-    told = "better" if better else "worse" if worse else "not distinguishable"
-    return Duel(other, found.wins, found.losses, told)
+    verdict: Literal["better", "worse", "not distinguishable"]
+    verdict = "better" if better else "worse" if worse else "not distinguishable"
+    return Duel(other, found.wins, found.losses, verdict)
 
 
 def _curves(trial: Trial) -> dict[str, tuple[tuple[int, float], ...]]:

@@ -152,9 +152,15 @@ class Folder:
 
     @_clearly
     def files(self) -> list[Found]:
-        """All files below it, in the order of their names; none where it does not exist."""
+        """All files below it, in the order of their names; none where it does not exist.
+
+        Raises InputError where a file is in the way.
+        """
         if self._local:
-            return [Found(*found) for found in sorted(local.files(self._path))]
+            try:
+                return [Found(*found) for found in sorted(local.files(self._path))]
+            except NotADirectoryError:
+                raise InputError(f"{self}: a file stands where a folder should be") from None
         try:
             listed = self._fs.find(self._path, detail=True)
         except FileNotFoundError as error:

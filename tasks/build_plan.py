@@ -186,11 +186,10 @@ def plan_build(job: Job) -> PlannedBuild:
             shards=found.shards(shard_rows_of(job, backbone, found)),
         )
         version = _begin(builds, plan, centre, found.centre_texts)
-    else:
-        # What dead builds have left is collected by its age: this one is not dead.
-        (builds / version).write_new(f"resumed-{token_hex(4)}", b"")
     work = builds / version
     plan = plan_of(work.uri)
+    # What dead builds have left is collected by its age: this one is not dead.
+    work.write_new(f"going-on-{token_hex(4)}", b"")
     logger.info(
         "corpus %s: %d rows in %d shards, %d rejected; version %s%s",
         job.corpus.uri,

@@ -14,7 +14,7 @@ from tests.flows.jobs import (
 
 _COMMANDS = (
     *("build", "classify", "evaluate", "tune", "explain", "prune"),
-    *("versions", "show", "promote", "rollback", "verify"),
+    *("versions", "show", "promote", "rollback", "verify", "gc"),
 )
 
 

@@ -78,9 +78,9 @@ def test_of_those_that_promote_and_collect_at_once_one_sees_the_other(store_on, 
 
     for _ in range(60):
         version, _ = publish_sharing(store), publish_sharing(store)
-        start = threading.Barrier(3)
+        start = threading.Barrier(2)
         at_once = [threading.Thread(target=change, args=[version])]
-        at_once += [threading.Thread(target=collect_all) for _ in range(2)]
+        at_once.append(threading.Thread(target=collect_all))
         for thread in at_once:
             thread.start()
         for thread in at_once:

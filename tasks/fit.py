@@ -1,6 +1,6 @@
 """The fit of a build's probes, on the sums of all shards and the states of the sampled rows."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +65,7 @@ def fit_database_probes(work: str) -> None:
     done(attempt, [record], len(label), account=said, growth=growth)
 
 
+@lru_cache(maxsize=1)
 def fitted_answers(work: str) -> Answers:
     """The fitted exits of the sampled rows, in their order."""
     fitted = read_table(output(Folder(work), PROBED), _FITTED)

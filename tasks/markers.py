@@ -44,7 +44,7 @@ class Attempt:
 def marker(work: Folder, step: str) -> dict[str, Any] | None:
     """What a step left when it was done; None where it is not."""
     try:
-        return json.loads(work.read(f"{step}.json"))
+        return said(work, step)
     except FileNotFoundError:
         return None
 

@@ -11,7 +11,7 @@ centre differ is not taken over from.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -158,13 +158,16 @@ class Parent:
             take(self.folder, self.lists, self.starts, rows, distances_of),
         )
 
+    @cached_property
+    def _live(self) -> NDArray[np.bool_]:
+        """(places in `swept`,) False where the text is no entry's any more."""
+        return np.isin(self.swept.hashes, self.hashes)
+
     def find(self, hashes: Hashes) -> NDArray[np.int64]:
         """(rows,) where in `swept` the readings of its rows stand; -1 for texts it has not."""
         place = self.swept.find(hashes)
-        ordered = np.sort(self.hashes)
-        at = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
         # A file may hold rows that have left since: the version's sums are without them.
-        return np.where(ordered[at] == hashes, place, -1)
+        return np.where((place >= 0) & self._live[place], place, -1)
 
 
 @lru_cache(maxsize=1)
@@ -177,7 +180,7 @@ def load_parent(store: str, name: str, version: str) -> Parent:
     lists = sorted(f.path for f in manifest.files if f.path.startswith("neighbours/"))
     require_whole(folder, manifest, [*parts, *lists, PROBES])
     read = partial(read_table, folder)
-    hashes = [hashes_of(read(path, ["text_hash"])) for path in parts]
+    found = [hashes_of(read(path, ["text_hash"])) for path in parts]
     return Parent(
         manifest=manifest,
         folder=folder,
@@ -185,9 +188,9 @@ def load_parent(store: str, name: str, version: str) -> Parent:
         entries=read_entries(
             partial(read_table, folder), parts, parse_exits(manifest.exits), manifest.labels
         ),
-        hashes=np.concatenate(hashes),
+        hashes=np.concatenate(found),
         lists=lists,
-        starts=np.cumsum([0, *(len(found) for found in hashes)]),
+        starts=np.cumsum([0, *(len(f) for f in found)]),
         swept=Parts(database, [p for p in swept if not p.endswith(STATES)]),
         states=Parts(database, [p for p in swept if p.endswith(STATES)]),
     )

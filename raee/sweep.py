@@ -69,13 +69,8 @@ def sweep(
     if retriever is None:
         keys = tuple(np.zeros((rows, width), dtype=np.float32) for _ in key.depths)
     else:
-        keys = (
-            retriever_keys(retriever, texts)
-            if texts
-            else np.zeros((0, retriever.hidden_size), np.float32),
-        )
-    batches = token_batches(backbone, encode(backbone, prompt, texts)) if texts else ()
-    for batch in batches:
+        keys = (retriever_keys(retriever, texts),)
+    for batch in token_batches(backbone, encode(backbone, prompt, texts)):
         attention, positions = batch.inputs["attention_mask"], batch.mask_positions
         read = torch.zeros(2, depths, len(batch.rows), device=backbone.device)
 

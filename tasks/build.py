@@ -27,11 +27,11 @@ from storage.versions import CENTRE
 from tasks.build_plan import CENTRE_TEXTS, BuildPlan, plan_of
 from tasks.entries import key_column, rejects_table
 from tasks.fitted import write_arrays
-from tasks.markers import Attempt, done, marker, output
+from tasks.markers import Attempt, done, marker, numbered, output
 from tasks.models import backbone_of, retriever_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
-from tasks.shards import NEW, ROWS, STATES, TAKEN, shard_step, state_column, sums_name
+from tasks.shards import NEW, ROWS, STATES, TAKEN, state_column, sums_name
 from tasks.takeover import Hashes, Parent, load_parent
 
 
@@ -54,9 +54,9 @@ def read_database_centre(work: str) -> None:
 def sweep_shard(work: str, number: int) -> int:
     """Sweep a shard; returns its rows."""
     folder, plan = Folder(work), plan_of(work)
-    if (before := marker(folder, shard_step(number))) is not None:
+    if (before := marker(folder, numbered("shard", number))) is not None:
         return int(before["rows"])
-    attempt = Attempt(folder, shard_step(number))
+    attempt = Attempt(folder, numbered("shard", number))
     rows, rejects = read_shard(plan.job.corpus, plan.shards[number], True, plan.prompt.labels)
     shard = _look_up(plan, rows)
     readings = _write(attempt.folder, shard, plan, _read(work, shard))

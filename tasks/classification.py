@@ -39,7 +39,7 @@ from tasks.corpus_shift import drift_account, label_shares, shares_account
 from tasks.database import check_fits, load_database
 from tasks.entries import rejects_table
 from tasks.job import Job
-from tasks.markers import Attempt, done, forget, marker, put_in_place, rows_done, said
+from tasks.markers import Attempt, done, forget, marker, numbered, put_in_place, rows_done, said
 from tasks.models import check_policy, shard_rows_of
 from tasks.policies import runnable, tuning_of
 from tasks.predictions import predictions_table
@@ -203,7 +203,7 @@ def estimate_balance(output: str) -> None:
 def classify_shard(output: str, number: int) -> int:
     """Classify a shard's rows and write them; returns how many they are."""
     folder, plan = Folder(output), plan_of(output)
-    work, step = folder / WORK, part_step(number)
+    work, step = folder / WORK, numbered("part", number)
     if (before := marker(work, step)) is not None:
         return int(before["rows"])
     attempt = Attempt(work, step)
@@ -252,7 +252,7 @@ def finish_classification(output: str) -> dict[str, Any]:
         forget(work)
         return json.loads(folder.read(MANIFEST))
     plan = plan_of(output)
-    steps = [part_step(n) for n in range(len(plan.shards))]
+    steps = [numbered("part", n) for n in range(len(plan.shards))]
     parts = [said(work, step) for step in steps]
     put_in_place(work, steps, folder)
     rows = sum(p["rows"] for p in parts)
@@ -298,11 +298,6 @@ def finish_classification(output: str) -> dict[str, Any]:
 def is_finished(output: str) -> bool:
     """Whether an output is whole."""
     return Folder(output).exists(MANIFEST)
-
-
-def part_step(number: int) -> str:
-    """The name of a part's step."""
-    return f"part-{number:05d}"
 
 
 def _far_account(plan: ClassificationPlan, far: int, looked_at: int) -> dict[str, Any] | None:

@@ -16,9 +16,9 @@ from storage.store import FileRecord, Folder
 from storage.versions import database_folder
 from tasks.build import parent_of
 from tasks.build_plan import BuildPlan, plan_of
-from tasks.markers import Attempt, done, marker, output, said
+from tasks.markers import Attempt, done, marker, numbered, output, said
 from tasks.retrying import RETRIES
-from tasks.shards import NEW, shard_folder, shard_step, shard_table
+from tasks.shards import NEW, shard_folder, shard_table
 from tasks.shards import STATES as SHARD_STATES
 from tasks.takeover import STATES, SWEPT, Parent, Parts, hashes_of
 
@@ -53,7 +53,7 @@ def put_readings_in_place(work: str) -> list[FileRecord]:
         for number in plan.numbers:
             names = {NEW: _name(plan, number), SHARD_STATES: _name(plan, number, STATES)}
             shard_folder(work, number).copy(list(names), database, list(names.values()))
-            for record in said(folder, shard_step(number))["readings"]:
+            for record in said(folder, numbered("shard", number))["readings"]:
                 new.append(FileRecord(**record | {"path": names[record["path"]]}))
     return sorted([*kept, *new], key=lambda f: f.path)
 

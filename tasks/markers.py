@@ -103,8 +103,13 @@ def forget(work: Folder) -> None:
         work.remove()
 
 
+def numbered(step: str, number: int) -> str:
+    """The name of one of several steps of a kind."""
+    return f"{step}-{number:05d}"
+
+
 def rows_done(work: Folder, step: str, numbers: int) -> int:
     """Rows of the numbered steps that are done."""
     there = set(work.names())
-    steps = [f"{step}-{n:05d}" for n in range(numbers)]
+    steps = [numbered(step, n) for n in range(numbers)]
     return sum(int(said(work, s)["rows"]) for s in steps if f"{s}.json" in there)

@@ -41,7 +41,7 @@ from tasks.entries import (
     spread_over,
 )
 from tasks.fit import fitted_answers
-from tasks.markers import VERSION, Attempt, done, marker, output, said
+from tasks.markers import VERSION, Attempt, done, marker, numbered, output, said
 from tasks.match import source_of
 from tasks.progress import advance
 from tasks.retrying import RETRIES
@@ -103,7 +103,7 @@ def _keys_of(work: str, place: int, rows: NDArray[np.int64]) -> NDArray[np.float
 def write_part(work: str, number: int) -> int:
     """Let the neighbours of a shard's rows vote, without the row, and write its entries."""
     folder, plan = Folder(work), plan_of(work)
-    step = part_step(number)
+    step = numbered("part", number)
     if (before := marker(folder, step)) is not None:
         return int(before["rows"])
     attempt = Attempt(folder, step)
@@ -125,18 +125,13 @@ def write_part(work: str, number: int) -> int:
     return len(rows)
 
 
-def part_step(number: int) -> str:
-    """The name of a part's step."""
-    return f"part-{number:05d}"
-
-
 def entries_so_far(work: str) -> tuple[Folder, list[str], list[str]]:
     """Where a build's entries and lists lie before it is published, and their paths there."""
     folder = Folder(work)
     entries, lists = [], []
     for number in plan_of(work).numbers:
-        token = said(folder, part_step(number))["attempt"]
-        written = f"{part_step(number)}/{token}/{VERSION}"
+        step = numbered("part", number)
+        written = f"{step}/{said(folder, step)['attempt']}/{VERSION}"
         entries.append(f"{written}/entries/{part_name(number)}")
         lists.append(f"{written}/{lists_path(number)}")
     return folder, entries, lists

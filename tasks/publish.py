@@ -44,12 +44,11 @@ from tasks.collect import put_readings_in_place
 from tasks.entries import read_entries, read_lists
 from tasks.fit import PROBED
 from tasks.fitted import read_probes
-from tasks.markers import VERSION, Attempt, done, marker, output, put_in_place, said
+from tasks.markers import VERSION, Attempt, done, marker, numbered, output, put_in_place, said
 from tasks.models import backbone_of, retriever_of
-from tasks.neighbours import INDEXED, entries_so_far, indexes_of, part_step
+from tasks.neighbours import INDEXED, entries_so_far, indexes_of
 from tasks.policies import compared
 from tasks.retrying import RETRIES
-from tasks.shards import shard_step
 
 logger = logging.getLogger("raee")
 
@@ -191,10 +190,10 @@ def _steps(plan: BuildPlan) -> dict[str, list[str]]:
     """The steps of each stage that leave files or take time."""
     return {
         "centre": ["centre"] if plan.has_centre and not plan.parent else [],
-        "sweep": [shard_step(n) for n in plan.numbers],
+        "sweep": [numbered("shard", n) for n in plan.numbers],
         "fit": [PROBED],
         "index": [INDEXED],
-        "vote": [part_step(n) for n in plan.numbers],
+        "vote": [numbered("part", n) for n in plan.numbers],
         "tune": ["tuned"],
         "evaluate": ["evaluated"],
         "report": ["reported"],

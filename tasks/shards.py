@@ -21,19 +21,14 @@ from raee.sums import Sums, sums_from
 from storage.parquet import list_values, read_table
 from storage.store import Folder
 from tasks.build_plan import plan_of
-from tasks.markers import output
+from tasks.markers import numbered, output
 
 ROWS, NEW, TAKEN, STATES = "rows.parquet", "swept.parquet", "taken.parquet", "states.parquet"
 
 
-def shard_step(number: int) -> str:
-    """The name of a shard's step."""
-    return f"shard-{number:05d}"
-
-
 def shard_folder(work: str, number: int) -> Folder:
     """What a shard's sweep wrote."""
-    return output(Folder(work), shard_step(number))
+    return output(Folder(work), numbered("shard", number))
 
 
 def state_column(state: StateName, depth: int) -> str:

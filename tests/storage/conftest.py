@@ -1,6 +1,7 @@
 import pytest
 
 from tests import s3
+from tests.storage.leftovers import aging
 
 
 # Of the module, so that the tests on one server follow each other and share its connections.
@@ -31,3 +32,9 @@ def use(monkeypatch):
         s3.notice_environment()
 
     return use
+
+
+@pytest.fixture
+def age(monkeypatch):
+    """Makes what stands in a store look older, for `collect`."""
+    return aging(monkeypatch)

@@ -15,18 +15,12 @@ from storage.versions import database_folder, new_version_id, version_folder, ve
 from tests.raee.errors import refused
 from tests.storage.databases import NAME, publish_version
 from tests.storage.leftovers import (
-    aging,
     begin_build,
     check_whole,
     names,
     publish_sharing,
     put_readings,
 )
-
-
-@pytest.fixture
-def age(monkeypatch):
-    return aging(monkeypatch)
 
 
 class TestVersions:

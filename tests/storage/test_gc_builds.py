@@ -8,18 +8,12 @@ from storage.store import Folder
 from storage.versions import MANIFEST, new_version_id, publish, version_folder, version_ids
 from tests.storage.databases import NAME, manifest
 from tests.storage.leftovers import (
-    aging,
     begin_build,
     check_whole,
     names,
     publish_sharing,
     put_readings,
 )
-
-
-@pytest.fixture
-def age(monkeypatch):
-    return aging(monkeypatch)
 
 
 class TestBuilds:

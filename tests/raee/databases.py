@@ -38,6 +38,18 @@ TEXTS = (
 )
 """Short and long ones, in no order: one batch of them is padded to many lengths."""
 
+UNSEEN = (
+    "the story was warm and the plot was okay and the actor made me laugh again and again , again",
+    "bad film",
+    "",
+    "never boring , bravo !",
+    "a terrible , terrible scene",
+    "it made me cry and laugh",
+    "qwerty 12345",
+    "the film was good and great and warm .",
+)
+"""Texts that are not in the database."""
+
 LABELS = ("bad", "good", "so so")
 MASKED = Prompt(LABELS, ("terrible", "great", "okay"), "{text} It was {mask}.")
 DESCRIBED = Prompt(LABELS, ("a terrible , bad film", "a great story", "it was okay"))

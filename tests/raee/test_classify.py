@@ -22,6 +22,7 @@ from raee.policies import exits_used
 from tests.raee.databases import (
     LABELS,
     TEXTS,
+    UNSEEN,
     build,
     plain_distributions,
     plain_states,
@@ -32,14 +33,7 @@ from tests.raee.models import LAYERS, MASKED_LMS, SENTENCE_ENCODERS, layer_modul
 from tests.raee.test_walk import rows_by_layer, rows_seen
 
 CORPUS = (
-    "the story was warm and the plot was okay and the actor made me laugh again and again , again",
-    "bad film",
-    "",
-    "never boring , bravo !",
-    "a terrible , terrible scene",
-    "it made me cry and laugh",
-    "qwerty 12345",
-    "the film was good and great and warm .",
+    *UNSEEN,
     "dull",
 )
 """Texts that are not in the database, and one that is."""

@@ -20,20 +20,13 @@ from raee.config import (
 )
 from raee.policies import POLICIES, Planned
 from raee.reading import Database
-from tests.raee.databases import LABELS, TEXTS, build, plain_states, prompt_of
+from tests.raee.databases import LABELS, TEXTS, UNSEEN, build, plain_states, prompt_of
 from tests.raee.entries import saying
 from tests.raee.models import LAYERS
 from tests.raee.test_walk import rows_by_layer, rows_seen
 
 CORPUS = (
-    "the story was warm and the plot was okay and the actor made me laugh again and again , again",
-    "bad film",
-    "",
-    "never boring , bravo !",
-    "a terrible , terrible scene",
-    "it made me cry and laugh",
-    "qwerty 12345",
-    "the film was good and great and warm .",
+    *UNSEEN,
     "the actor was bad and the plot was bad and the story never made me laugh or cry",
 )
 

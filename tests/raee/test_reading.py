@@ -17,6 +17,7 @@ from raee.walk import walk
 from tests.raee.databases import (
     LABELS,
     TEXTS,
+    UNSEEN,
     build,
     plain_distributions,
     plain_states,
@@ -25,16 +26,7 @@ from tests.raee.databases import (
 )
 from tests.raee.models import LAYERS, MASKED_LMS, WIDTH
 
-CORPUS = (
-    "the story was warm and the plot was okay and the actor made me laugh again and again , again",
-    "bad film",
-    "",
-    "never boring , bravo !",
-    "a terrible , terrible scene",
-    "it made me cry and laugh",
-    "qwerty 12345",
-    "the film was good and great and warm .",
-)
+CORPUS = UNSEEN
 LEAVE_AT = torch.tensor([3, 0, 4, 1, 1, 3, 4, 2])
 """By place in the batch: neither sorted nor reversed."""
 

@@ -85,27 +85,16 @@ def _states(
     work: str, parent: Parent, state: StateName, hashes: NDArray[np.bytes_]
 ) -> NDArray[np.float32]:
     """(depths, rows, width) the states of texts that the parent has."""
-    depths = plan_of(work).depth + 1
     places = parent.states.find(hashes)
     missing = places < 0
-    again = None
+    # Whatever stands in the first place is replaced where the parent has no state of the row.
+    columns = [state_column(state, depth) for depth in range(plan_of(work).depth + 1)]
+    found = np.stack([parent.states.take(np.maximum(places, 0), column) for column in columns])
     if missing.any():
         order = np.argsort(parent.hashes, kind="stable")
         rows = order[np.searchsorted(parent.hashes, hashes[missing], sorter=order)]
         texts = read_rows(parent.folder, parent.parts, ["text"], rows.tolist())["text"].to_pylist()
         nothing = np.zeros(len(texts), np.uint16)
-        again = sweep_rows(work, texts, nothing, np.ones(len(texts), bool)).states[state]
-    found = []
-    for depth in range(depths):
-        column = state_column(state, depth)
-        width = again.shape[2] if again is not None else 0
-        if not missing.all():
-            kept = parent.states.take(places[~missing], column)
-            width = kept.shape[1]
-        values = np.zeros((len(hashes), width), np.float32)
-        if not missing.all():
-            values[~missing] = kept
-        if again is not None:
-            values[missing] = again[depth]
-        found.append(values)
-    return np.stack(found)
+        again = sweep_rows(work, texts, nothing, np.ones(len(texts), bool))
+        found[:, missing] = again.states[state]
+    return found

@@ -17,6 +17,9 @@ _QUERIES_AT_ONCE = 1_000
 """Queries searched in one step: bounds what the vectors of their neighbours take."""
 
 _SPARE = 8
+
+_ROUNDING = 1e-3
+"""Far more than FAISS's own distances are off by, as a share of what they are made of."""
 """Rows asked of FAISS beyond those wanted: one may be the query itself, and FAISS's order is
 inexact where distances nearly agree."""
 
@@ -118,13 +121,15 @@ class Index:
         queries: NDArray[np.float32],
         k: int,
         exclude: NDArray[np.int64] | None = None,
+        within: NDArray[np.float32] | None = None,
     ) -> Neighbours:
         """The k nearest rows of each query, nearest first; equal distances by row.
 
         queries: (n, width) float32.  exclude: (n,) a row that the query must not find: itself, for
         leave-one-out.  Of many more than k rows at one distance, FAISS chooses which are found.
         Distances are to the keys as the index holds them (`keys_of`).  An index that is not exact
-        misses some rows, and finds fewer than k where it comes by no more.
+        misses some rows, and finds fewer than k where it comes by no more.  within: (n,) squared
+        distances beyond which nothing is asked of a query; what lies there may be left out.
         Raises InputError where the queries have another width than the keys.
         """
         if queries.shape[1] != self.width:
@@ -136,16 +141,26 @@ class Index:
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
             but = None if exclude is None else exclude[some]
-            found, squared = self._nearest(np.asarray(queries[some], dtype=np.float32), k, but)
+            up_to = None if within is None else within[some]
+            found, squared = self._nearest(
+                np.asarray(queries[some], dtype=np.float32), k, but, up_to
+            )
             rows[some, : found.shape[1]] = found
             distances[some, : found.shape[1]] = squared
         return Neighbours(rows, distances, exclude)
 
     def _nearest(
-        self, queries: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        exclude: NDArray[np.int64] | None,
+        within: NDArray[np.float32] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Rows and squared distances of some queries' neighbours, (n, at most k)."""
-        _, rows = self._index.search(np.ascontiguousarray(queries), min(k + _SPARE, len(self)))
+        nearly, rows = self._index.search(np.ascontiguousarray(queries), min(k + _SPARE, len(self)))
+        if within is not None:
+            slack = _ROUNDING * (within + np.square(queries).sum(axis=1))
+            rows[nearly > (within + slack)[:, None]] = -1
         # FAISS expands |q - x|^2 for batches, which loses the digits of small distances and makes
         # them depend on the batch: the distances of what was found are worked out directly.
         distances = squared_distances(queries, self, rows)
@@ -174,12 +189,12 @@ def squared_distances(
     queries: NDArray[np.float32], index: Index, rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Squared L2 distances from queries (n, width) to some rows (n, k) of each; inf to row -1."""
-    vectors = index.keys_of(np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)
+    distances = np.full(rows.shape, np.inf)
     precise = queries.astype(np.float64)
-    distances = np.stack(
-        [np.square(precise - vectors[:, i]).sum(axis=1) for i in range(rows.shape[1])], axis=1
-    )
-    distances[rows < 0] = np.inf
+    for i in range(rows.shape[1]):
+        asked = np.flatnonzero(rows[:, i] >= 0)
+        vectors = index.keys_of(rows[asked, i])
+        distances[asked, i] = np.square(precise[asked] - vectors).sum(axis=1)
     return distances
 
 

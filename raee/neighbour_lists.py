@@ -6,6 +6,12 @@ from numpy.typing import NDArray
 from raee.exits import Neighbours
 
 
+def reach(before: Neighbours) -> NDArray[np.float32]:
+    """(queries,) how far each list reaches: its farthest row's distance, -inf where it has none."""
+    known = np.where(before.rows >= 0, before.distances, np.float32(-np.inf))
+    return known.max(axis=1, initial=-np.inf)
+
+
 def updated(
     before: Neighbours, now: NDArray[np.int64], came: Neighbours, length: int
 ) -> Neighbours:
@@ -16,10 +22,8 @@ def updated(
     result, (queries, length), is right as far as it goes: beyond the farthest row of `before`
     nobody knows what else there is, so a list may be short, and its rest is -1.
     """
-    known = before.rows >= 0
-    stayed = np.where(known, now[before.rows], -1)
-    reach = np.where(known, before.distances, -np.inf).max(axis=1, initial=-np.inf)
-    within = (came.rows >= 0) & (came.distances <= reach[:, None])
+    stayed = np.where(before.rows >= 0, now[before.rows], -1)
+    within = (came.rows >= 0) & (came.distances <= reach(before)[:, None])
     rows = np.column_stack([stayed, np.where(within, came.rows, -1)])
     distances = np.column_stack([before.distances, came.distances])
     distances = np.where(rows >= 0, distances, np.inf).astype(np.float32)

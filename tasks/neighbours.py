@@ -22,7 +22,7 @@ from raee.exits import Neighbours
 from raee.index import Index, new_index, open_index
 from raee.index_choice import IndexAccount, choose_index, recall_rows, training_rows
 from raee.index_training import exact_neighbours, trained_index, tune_index
-from raee.neighbour_lists import updated
+from raee.neighbour_lists import reach, updated
 from raee.policies import neighbours_planned_on
 from raee.readers import vote
 from raee.tuning import NEIGHBOURS
@@ -219,7 +219,7 @@ def _lists_before(
     if not len(changes.came):
         return updated(before, changes.now, before.first(0), length)
     itself = np.where(source < 0, np.searchsorted(changes.came, own), -2)  # -2: it is not there
-    came = changes.indexes[place].search(keys, length, exclude=itself)
+    came = changes.indexes[place].search(keys, length, exclude=itself, within=reach(before))
     there = came.rows >= 0
     came.rows[there] = changes.came[came.rows[there]]
     return updated(before, changes.now, came, length)

@@ -117,3 +117,22 @@ def test_keys_come_back_in_the_order_in_which_they_were_added():
 def test_queries_of_another_width_are_refused():
     with refused("width 7 asked of an index of width 8"):
         _index(_unit_vectors(5, 8)).search(np.zeros((1, 7), np.float32), 1)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 1e3])
+def test_within_a_distance_nothing_is_missing_whatever_the_keys_length(scale):
+    chooser = np.random.default_rng(3)
+    keys = (scale * (5 + chooser.normal(size=(200, 16)))).astype(np.float32)
+    index = new_index(16)
+    index.add(keys)
+    queries = keys[:50] + np.float32(scale * 1e-3)
+    whole = index.search(queries, 12)
+    limit = whole.distances[np.arange(50), np.arange(50) % 12]
+
+    found = index.search(queries, 12, within=limit)
+
+    for i in range(50):
+        near = whole.distances[i] <= limit[i]
+        assert set(whole.rows[i, near]) <= set(found.rows[i])
+        there = found.rows[i] >= 0
+        assert np.isin(found.rows[i, there], whole.rows[i]).all()

@@ -58,3 +58,22 @@ def test_parts_sort_by_their_numbers():
     names = [part_name(n) for n in (0, 9, 10, 99, 12_345)]
     assert names == sorted(names)
     assert names[1] == "part-00009.parquet"
+
+
+def test_vectors_are_written_plain_and_all_else_compressed(tmp_path):
+    table = pa.table(
+        {
+            "id": pa.array(["a", "b"]),
+            "key": list_column(np.ones((2, 3), np.float32)),
+            "answers": list_column(np.ones((2, 3), np.uint16)),
+        }
+    )
+    write_table(Folder(str(tmp_path)), "t.parquet", table)
+    group = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    found = {c.path_in_schema: c.compression for c in columns}
+    assert found == {
+        "id": "ZSTD",
+        "key.list.element": "UNCOMPRESSED",
+        "answers.list.element": "ZSTD",
+    }

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help install demo test lint types unit services kills clean \
+.PHONY: help install demo test lint types unit services kills chunks clean \
 	benchmark-quality benchmark-rebuild benchmark-index benchmark-speed
 
 help: ## what can be made
@@ -38,7 +38,7 @@ types: install ## mypy
 	@echo "== mypy"
 	@$(BIN)/mypy
 
-services: ## what the tests speak to and pip does not install: Ceph's object gateway, the AWS command line
+services: ## what the tests speak to and pip does not install: Ceph's gateway, PostgreSQL, Chromium ..
 	@tests/services.sh
 
 unit: install services ## pytest
@@ -56,6 +56,9 @@ benchmark-index: install ## which index so many keys get, its recall, time and m
 
 kills: install services ## kill -9 at 100 random moments of whatever writes, on a folder and on S3
 	@RAEE_KILLS=100 $(BIN)/python -m pytest -s tests/flows/test_kills.py
+
+chunks: install services ## 200 chunks over 4 workers: no row lost, none doubled
+	@RAEE_CHUNKS=200 $(BIN)/python -m pytest -s tests/orchestration/test_fan_out.py -k chunks
 
 benchmark-speed: install ## rows/s against a plain loop, and memory, on the reviews in RAEE_DATA
 	@$(BIN)/python benchmarks/speed.py

@@ -1,12 +1,20 @@
 """The flow that classifies a corpus with a version of a database."""
 
-from prefect import flow
+import logging
 
+from prefect import flow, runtime
+
+from flows.classify_shards import classify_shards
+from flows.crashes import check_run_count
+from flows.fan_out import Shards, Workers, spread
 from raee.config import PolicySpec
+from storage.store import Folder
+from tasks.about import about
 from tasks.artifacts import record_classification
 from tasks.classification import (
+    PART,
+    WORK,
     PlannedClassification,
-    classify_shard,
     estimate_balance,
     finish_classification,
     is_finished,
@@ -16,6 +24,11 @@ from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.progress import stage
 
+logger = logging.getLogger("raee")
+
+DATE = "{date}"
+"""In an output's address: the day on which the flow run was due, such as 2026-11-25."""
+
 
 @flow(name="classify-corpus")
 def classify_corpus(
@@ -24,30 +37,60 @@ def classify_corpus(
     output: str,
     version: str | None = None,
     policy: PolicySpec | None = None,
+    workers: Workers | None = None,
 ) -> str:
-    """Classify the texts at `input` into the folder `output` and return its address.
+    """Classify texts with a version of a database and return the output's address.
 
-    version: an id or an alias; by default what `production` points at, or the newest.  policy: by
-    default the job's.  A classification that died goes on from the parts that are done.  Raises
-    InputError where it cannot be done; nothing is written then.
+    A classification that died goes on from the parts that are done.  Raises InputError where it
+    cannot be done; nothing is written then.
+
+    Args:
+        job: The job that the database is built with.
+        input: The texts: file, folder or glob.
+        output: A new or empty folder; `{date}` in it becomes the day on which the run was due.
+        version: An id or an alias; by default what `production` points at, or the newest.
+        policy: By default the job's.
+        workers: How the shards are spread over the workers of the pool of `classify-shards`;
+            without it, this process classifies.
     """
-    use_credentials(job)
-    planned = plan_classification(job, input, output, version, policy or job.policy)
+    check_run_count()
+    use_credentials(job.credentials)
+    output = output.replace(DATE, f"{runtime.flow_run.scheduled_start_time:%Y-%m-%d}")
+    with about(job.name):
+        planned = plan_classification(job, input, output, version, policy or job.policy)
     if planned.shards:
-        try:
-            run_steps(planned)
-        except FileNotFoundError:
-            # Of two such runs at once the faster one has finished, and removed their work.
-            if not is_finished(planned.output):
-                raise
-        figures = finish_classification(planned.output)
-        record_classification(job.name, figures)
+        with about(job.name, planned.version):
+            try:
+                run_steps(planned, job, workers)
+            except FileNotFoundError:
+                # Of two such runs at once the faster one has finished, and removed their work.
+                if not is_finished(planned.output):
+                    raise
+            figures = finish_classification(planned.output)
+            record_classification(job.name, figures)
+            logger.info(
+                "%d rows classified, %d rejected, %.2f layers a row on average, %.0f rows/s; %s",
+                figures["rows_out"],
+                sum(figures["rejected"].values()),
+                figures["mean_layers"],
+                figures["rows_per_second"],
+                planned.output,
+            )
     return planned.output
 
 
-def run_steps(planned: PlannedClassification) -> None:
+def run_steps(planned: PlannedClassification, job: Job, workers: Workers | None) -> None:
     """All that a planned classification's output is made of."""
     estimate_balance(planned.output)
+    shards = Shards(
+        flow=classify_shards,
+        address=planned.output,
+        folder=Folder(planned.output) / WORK,
+        step=PART,
+        total=planned.shards,
+        credentials=job.credentials,
+        database=job.name,
+        about=planned.output,
+    )
     with stage("classify", planned.rows, planned.done):
-        for number in range(planned.shards):
-            classify_shard(planned.output, number)
+        spread(shards, workers)

@@ -1,10 +1,18 @@
 """The flow that builds a database: sweep, fit, tune, evaluate, publish and promote a version."""
 
+import logging
+import time
+
 from prefect import flow
 
+from flows.crashes import check_run_count
+from flows.fan_out import Shards, Workers, spread
+from flows.sweep_shards import sweep_shards
 from raee.errors import InputError
+from storage.store import Folder
+from tasks.about import about
 from tasks.artifacts import record_report, record_versions
-from tasks.build import read_database_centre, sweep_shard
+from tasks.build import read_database_centre, rows_swept
 from tasks.build_plan import PlannedBuild, forget_build, is_published, plan_build
 from tasks.collect import collect_readings
 from tasks.credentials import use_credentials
@@ -17,40 +25,63 @@ from tasks.progress import stage
 from tasks.publish import evaluate_build, publish_build, tune_build
 from tasks.reporting import write_report
 
+logger = logging.getLogger("raee")
+
 
 @flow(name="rebuild-database")
-def rebuild_database(job: Job) -> str:
+def rebuild_database(job: Job, workers: Workers | None = None) -> str:
     """Build a new version of a job's database and return its id.
 
     Rows that its parent has are taken over; where nothing has changed, the newest version's id is
     returned.  The version is promoted unless it is worse than the one in production.  A build that
     died goes on from the steps that are done.  Raises InputError where the job cannot be done;
     nothing is written to the store then.
+
+    Args:
+        job: What to build, as in a job file.
+        workers: How the sweep is spread over the workers of the pool of `sweep-shards`; without
+            it, this process sweeps.
     """
-    use_credentials(job)
-    build = plan_build(job)
-    if build.unchanged:
-        return build.version
-    if not build.published:
-        try:
-            run_steps(build)
-        except (FileNotFoundError, InputError):
-            # Of two such builds at once the faster one has published, and removed their work.
-            if not is_published(build, job):
-                raise
-    verdict = promote_if_as_good(job, build.version)
-    record_versions(job.store, job.name, verdict)
-    record_report(job.store, job.name, build.version)
-    forget_build(build.work)
+    check_run_count()
+    begun = time.monotonic()
+    use_credentials(job.credentials)
+    with about(job.name):
+        build = plan_build(job)
+    with about(job.name, build.version):
+        if build.unchanged:
+            return build.version
+        if not build.published:
+            try:
+                run_steps(build, job, workers)
+            except (FileNotFoundError, InputError):
+                # Of two such builds at once the faster one has published, and removed their work.
+                if not is_published(build, job):
+                    raise
+        verdict = promote_if_as_good(job, build.version)
+        record_versions(job.store, job.name, verdict)
+        record_report(job.store, job.name, build.version)
+        forget_build(build.work)
+        logger.info("rebuilt: %d rows in %.1f s", build.rows, time.monotonic() - begun)
     return build.version
 
 
-def run_steps(build: PlannedBuild) -> None:
+def run_steps(build: PlannedBuild, job: Job, workers: Workers | None) -> None:
     """All that makes a planned version exist."""
     read_database_centre(build.work)
+    shards = Shards(
+        flow=sweep_shards,
+        address=build.work,
+        folder=Folder(build.work),
+        step="shard",
+        total=build.shards,
+        credentials=job.credentials,
+        database=job.name,
+        about=f"{job.name}@{build.version}",
+    )
     with stage("sweep", build.rows, build.done):
-        for number in range(build.shards):
-            sweep_shard(build.work, number)
+        spread(shards, workers)
+    swept = rows_swept(build.work)
+    logger.info("%d rows swept, %d taken over", swept, build.rows - swept)
     collect_readings(build.work)
     match_rows(build.work)
     fit_database_probes(build.work)

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from raee.errors import InputError
@@ -17,7 +17,21 @@ from raee.errors import InputError
 _START_SECONDS = 120.0
 _DELIVERY_SECONDS = 10.0
 _POLL_SECONDS = 0.05
+_STOP_SECONDS = 30.0
 _HOST = "127.0.0.1"
+
+Process = subprocess.Popen[bytes]
+
+SERVER_SETTINGS = {
+    # On SQLite every writer waits up to 60 s for the one that writes; with the few connections of
+    # the default, the one that writes finds none to go on with, and the server stands still.
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "100",
+    # How soon what a cancelled flow has started is cancelled, too.
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
+    # How soon a schedule that was just made fires.
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "15",
+}
+"""Of a server that this program starts for others."""
 
 # Prefect reads these when it is first imported: its console lines are for operators of flows, not
 # for users of a command; what this program logs reaches the server as logs of the run.
@@ -43,12 +57,11 @@ def orchestrator() -> Iterator[Callable[[], None]]:
     )
 
     if get_current_settings().api.url is not None:
-        yield _ask_configured
+        yield require_server
         return
     port = _free_port()
-    url = f"http://{_HOST}:{port}/api"
-    server = _start(port)
-    try:
+    with _running(port, ["--no-ui", "--log-level", "CRITICAL"], {}) as server:
+        url = _url(port)
         # Without heartbeats: the server ends with the command anyway, and each run would wait up
         # to a second for the last one.
         with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
@@ -56,18 +69,70 @@ def orchestrator() -> Iterator[Callable[[], None]]:
                 yield lambda: _wait(server, url)
             finally:
                 _deliver()
-    finally:
-        server.terminate()
+
+
+@contextmanager
+def local_server(port: int) -> Iterator[str]:
+    """Within, a server with its UI answers on a loopback port; yields the API's address.
+
+    Raises InputError where it does not start.
+    """
+    url = _url(port)
+    # The UI asks the API at the address that it is told here, wherever a browser opens it.
+    more = {"PREFECT_SERVER_UI_API_URL": url, **SERVER_SETTINGS}
+    with _running(port, ["--log-level", "WARNING"], more) as server:
+        _wait(server, url)
+        yield url
+
+
+def require_free(port: int) -> None:
+    """Raises InputError where something listens on a loopback port already."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            server.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            listener.bind((_HOST, port))
+        except OSError as error:
+            raise InputError(f"--port {port}: {error.strerror}; name another") from error
 
 
-def _ask_configured() -> None:
+@contextmanager
+def _running(port: int, options: Sequence[str], more: dict[str, str]) -> Iterator[Process]:
+    """Within, a server runs in a process of its own."""
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    server = subprocess.Popen(
+        [*command, "--host", _HOST, "--port", str(port), *options],
+        env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ, **more},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the command, which then stops the server
+        preexec_fn=die_with_parent,
+    )
+    try:
+        yield server
+    finally:
+        stop(server)
+
+
+def stop(process: Process) -> None:
+    """Have a process end, and wait until it has."""
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def require_server() -> None:
+    """Raises InputError where no server is configured, or the one that is does not answer."""
     from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
 
+    if get_current_settings().api.url is None:
+        raise InputError(
+            "no Prefect server is configured: set PREFECT_API_URL, or let `raee up` start one"
+        )
     with get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
     if problem is not None:
@@ -86,26 +151,18 @@ def _deliver() -> None:
     APILogWorker.drain_all(timeout=_DELIVERY_SECONDS)
 
 
-def _start(port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
-    return subprocess.Popen(
-        [*command, "--host", _HOST, "--port", str(port), "--log-level", "CRITICAL"],
-        env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the command, which then stops the server
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-    )
-
-
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask the kernel to stop this process when its parent dies, however it dies."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def _wait(server: subprocess.Popen[bytes], url: str) -> None:
+def _url(port: int) -> str:
+    return f"http://{_HOST}:{port}/api"
+
+
+def _wait(server: Process, url: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:

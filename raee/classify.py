@@ -51,6 +51,8 @@ class Predictions:
     """(rows,) True where the text lost its end."""
     layers_run: int
     """Layers run over all rows, as the walk counted them."""
+    tokens: int
+    """Of all rows, special ones included."""
 
 
 def classify(
@@ -93,6 +95,7 @@ def classify(
         far=run.far,
         cut=encoded.cut,
         layers_run=layers_run,
+        tokens=int(encoded.lengths.sum()),
     )
 
 

@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +24,9 @@ PROBES = "probes.safetensors"
 """Probes: maps, temperatures, label means and the sums that they were fitted on."""
 
 REPORT = "report.html"
+
+VERDICT = "verdict.json"
+"""Beside the version's files, written after its manifest."""
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 """The whole of a name: of databases and aliases, and ids of versions."""
@@ -92,6 +96,15 @@ class Manifest(BaseModel):
         return files
 
 
+class Verdict(BaseModel):
+    """What the promotion gate said of a version when it was new: for people to read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    promoted: bool
+    why: str
+
+
 def check_name(what: str, name: str) -> None:
     """Raises InputError for a name that would not do as a folder's and an artifact key's."""
     if not re.fullmatch(NAME_PATTERN, name):
@@ -157,6 +170,24 @@ def publish(folder: Folder, manifest: Manifest) -> None:
     Raises FileExistsError where it exists already.
     """
     folder.write_new(MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+
+def write_verdict(store: str, name: str, version: str, verdict: Verdict) -> None:
+    """Keep what was said of a version; what was said before stands."""
+    with suppress(FileExistsError):
+        data = verdict.model_dump_json().encode()
+        version_folder(store, name, version).write_new(VERDICT, data)
+
+
+def read_verdict(store: str, name: str, version: str) -> Verdict | None:
+    """What was said of a version; None where nothing was, as of one that was pruned."""
+    try:
+        return Verdict.model_validate_json(version_folder(store, name, version).read(VERDICT))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        where = f"{version_folder(store, name, version)}/{VERDICT}"
+        raise InputError(f"{where} is damaged; delete it: it is only for people") from error
 
 
 def read_manifest(store: str, name: str, version: str) -> Manifest:

@@ -1,5 +1,6 @@
 """What people see in the orchestrator's UI: versions and classifications as artifacts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 
 from storage.versions import REPORT, version_folder
 from tasks.listing import list_versions
+from tasks.maintenance import Kept
 from tasks.retrying import RETRIES
 
 
@@ -17,15 +19,27 @@ def record_versions(store: str, name: str, verdict: str) -> None:
 
     verdict: what the promotion gate said of the newest.
     """
+    lines = list_versions(store, name)
+    accuracy = {line["id"]: line["accuracy"] for line in lines}
     table = [
-        line | {"aliases": ", ".join(line["aliases"]), "parent": line["parent"] or ""}
-        for line in list_versions(store, name)
+        {
+            **line,
+            "parent": line["parent"] or "",
+            "change": f"{line['accuracy'] - accuracy[line['parent']]:+.4f}"
+            if line["parent"] in accuracy
+            else "",
+            "aliases": ", ".join(line["aliases"]),
+            "promoted": {True: "yes", False: "no", None: ""}[line["promoted"]],
+            "why": line["why"] or "",
+        }
+        for line in lines
     ]
     create_table_artifact(
         key=f"raee-{name}-versions",
         table=table,
         description=f"Versions of the database `{name}` in `{store}`, newest first. Accuracy and "
-        "mean layers are those of the version's policy on its own rows, each without itself. "
+        "mean layers are those of the version's policy on its own rows, each without itself; "
+        "`change` is that of the accuracy against the parent. "
         f"{verdict[0].upper()}{verdict[1:]}.",
     )
 
@@ -46,7 +60,10 @@ def record_report(store: str, name: str, version: str) -> None:
 @task(**RETRIES)
 def record_classification(name: str, manifest: dict[str, Any]) -> None:
     """What a classification read, did and wrote."""
-    shown = ("version", "policy", "input", "output", "rows_in", "rows_out", "rejected")
+    shown = (
+        *("database", "version", "store", "policy", "input", "input_fingerprint", "output"),
+        *("rows_in", "rows_out", "rejected", "tokens", "layers_run", "seconds"),
+    )
     table = [{"what": what, "value": str(manifest[what])} for what in shown]
     table += [
         {"what": "mean layers", "value": f"{manifest['mean_layers']:.2f}"},
@@ -56,4 +73,23 @@ def record_classification(name: str, manifest: dict[str, Any]) -> None:
         key=f"raee-{name}-classification",
         table=table,
         description=f"A classification with the database `{name}`.",
+    )
+
+
+@task(**RETRIES)
+def record_maintenance(store: str, found: Sequence[Kept]) -> None:
+    """What was collected and verified of each database."""
+    table = [
+        {
+            "database": kept.database,
+            "versions": kept.versions,
+            "collected bytes": kept.collected_bytes,
+            "faults": "; ".join(kept.faults) or "none",
+        }
+        for kept in found
+    ]
+    create_table_artifact(
+        key="raee-maintenance",
+        table=table,
+        description=f"Databases in `{store}`: what was collected, and files that differ.",
     )

@@ -27,7 +27,7 @@ from storage.versions import CENTRE
 from tasks.build_plan import CENTRE_TEXTS, BuildPlan, plan_of
 from tasks.entries import key_column, rejects_table
 from tasks.fitted import write_arrays
-from tasks.markers import Attempt, done, marker, numbered, output
+from tasks.markers import Attempt, done, marker, numbered, output, said
 from tasks.models import backbone_of, retriever_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
@@ -64,8 +64,15 @@ def sweep_shard(work: str, number: int) -> int:
     if rejects:
         name = f"rejects/{part_name(number)}"
         written.append(write_table(attempt.version, name, rejects_table(rejects)))
-    said = done(attempt, written, len(rows), readings=[asdict(r) for r in readings])
-    return int(said["rows"])
+    new = int(shard.new.sum())
+    account = done(attempt, written, len(rows), new=new, readings=[asdict(r) for r in readings])
+    return int(account["rows"])
+
+
+def rows_swept(work: str) -> int:
+    """Of a build's rows those that were read here: all that were not taken over."""
+    folder = Folder(work)
+    return sum(said(folder, numbered("shard", n))["new"] for n in plan_of(work).numbers)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ logger = logging.getLogger("raee")
 
 WORK = "_work"
 
+PART = "part"
+"""The steps that classify a shard."""
+
 BALANCE = "balance"
 """The step that estimates the corpus's label shares."""
 
@@ -94,6 +97,7 @@ class PlannedClassification(BaseModel):
     """What the other steps of a classification are told."""
 
     output: str
+    version: str
     rows: int
     done: int
     """Rows that an earlier try has classified."""
@@ -133,7 +137,9 @@ def plan_classification(
         _check_same(folder, key, chosen)
         logger.info("%s holds this classification already: nothing to do", folder)
         forget(folder / WORK)
-        return PlannedClassification(output=folder.uri, rows=found.rows, done=found.rows, shards=0)
+        return PlannedClassification(
+            output=folder.uri, version=chosen, rows=found.rows, done=found.rows, shards=0
+        )
     if started is not None and started.version != chosen:
         if version == chosen:
             raise InputError(_other_output(folder, f"version {started.version}"))
@@ -170,8 +176,9 @@ def plan_classification(
     )
     return PlannedClassification(
         output=folder.uri,
+        version=started.version,
         rows=started.rows,
-        done=rows_done(folder / WORK, "part", len(started.shards)),
+        done=rows_done(folder / WORK, PART, len(started.shards)),
         shards=len(started.shards),
     )
 
@@ -203,7 +210,7 @@ def estimate_balance(output: str) -> None:
 def classify_shard(output: str, number: int) -> int:
     """Classify a shard's rows and write them; returns how many they are."""
     folder, plan = Folder(output), plan_of(output)
-    work, step = folder / WORK, numbered("part", number)
+    work, step = folder / WORK, numbered(PART, number)
     if (before := marker(work, step)) is not None:
         return int(before["rows"])
     attempt = Attempt(work, step)
@@ -229,6 +236,7 @@ def classify_shard(output: str, number: int) -> int:
         len(rows),
         stages=stages,
         layers_run=predictions.layers_run,
+        tokens=predictions.tokens,
         layers=int(predictions.layers.sum()),
         exits=dict(Counter(ABSTAIN if e is None else str(e) for e in exits)),
         predicted=np.bincount(labelled, minlength=len(database.entries.labels)).tolist(),
@@ -252,7 +260,7 @@ def finish_classification(output: str) -> dict[str, Any]:
         forget(work)
         return json.loads(folder.read(MANIFEST))
     plan = plan_of(output)
-    steps = [numbered("part", n) for n in range(len(plan.shards))]
+    steps = [numbered(PART, n) for n in range(len(plan.shards))]
     parts = [said(work, step) for step in steps]
     put_in_place(work, steps, folder)
     rows = sum(p["rows"] for p in parts)
@@ -277,6 +285,7 @@ def finish_classification(output: str) -> dict[str, Any]:
         "rows_in": plan.total,
         "rows_out": rows,
         "rejected": plan.rejected,
+        "tokens": sum(p["tokens"] for p in parts),
         "cut": sum(p["cut"] for p in parts),
         "far": _far_account(plan, far, looked_at),
         "drift": drift_account(plan.database, _nearest(folder, len(plan.shards))),

@@ -7,15 +7,14 @@ from typing import Any
 
 from raee.errors import InputError
 from storage.store import use_s3_options
-from tasks.job import Job
 
 
-def use_credentials(job: Job) -> None:
-    """From now on reach S3 with the block that a job names, or else as the environment says.
+def use_credentials(block: str | None) -> None:
+    """From now on reach S3 with that block, or without one as the environment says.
 
     Raises InputError where there is no such block, or it holds no credentials.
     """
-    use_s3_options({} if job.credentials is None else _options(job.credentials))
+    use_s3_options({} if block is None else _options(block))
 
 
 def _options(name: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
     not on these.  The job's own policy runs as a classification would, with far rows.  Raises
     InputError as a classification does.
     """
-    use_credentials(job)
+    use_credentials(job.credentials)
     chosen = resolve_version(job.store, job.name, version)
     manifest = read_manifest(job.store, job.name, chosen)
     check_fits(job, manifest)

@@ -51,7 +51,7 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     """
     if not text.strip():
         raise InputError("the text is empty")
-    use_credentials(job)
+    use_credentials(job.credentials)
     chosen = resolve_version(job.store, job.name, version)
     readings = load_readings(job.store, job.name, chosen)
     check_fits(job, readings.manifest)

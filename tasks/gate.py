@@ -13,6 +13,7 @@ from raee.policies import neighbours_planned_on
 from raee.replay import replay
 from storage.aliases import DEFAULT_ALIAS, aliases, promote
 from storage.parquet import read_table
+from storage.versions import Verdict, write_verdict
 from tasks.database import Readings, load_readings
 from tasks.job import Job
 from tasks.policies import runnable, tuning_of
@@ -29,18 +30,28 @@ def promote_if_as_good(job: Job, version: str) -> str:
     """Point `production` at a version, unless it is worse than the current one beyond noise.
 
     Both are replayed on their own rows, each without itself, with their own policies; rows that
-    both have are compared pair by pair (McNemar's exact test).  Says what came out and why.
+    both have are compared pair by pair (McNemar's exact test).  Says what came out and why; that
+    stays with the version.
     """
+    verdict = _judge_and_promote(job, version)
+    if verdict.promoted:
+        logger.info("%s", verdict.why)
+    else:
+        logger.warning("%s", verdict.why)
+    write_verdict(job.store, job.name, version, verdict)
+    return verdict.why
+
+
+def _judge_and_promote(job: Job, version: str) -> Verdict:
     current = aliases(job.store, job.name).get(DEFAULT_ALIAS)
     if current == version:
-        return f"{DEFAULT_ALIAS} points at {version} already"
+        return Verdict(promoted=True, why=f"{DEFAULT_ALIAS} points at {version} already")
     new = load_readings(job.store, job.name, version)
     try:
         runnable(job.policy, tuning_of(new.manifest), new.where)
     except InputError as error:
         said = f"{version} stays unpromoted: its own policy cannot be met: {error}"
-        logger.warning("%s", said)
-        return said
+        return Verdict(promoted=False, why=said)
     how = "there was none before"
     if current is not None:
         try:
@@ -54,13 +65,10 @@ def promote_if_as_good(job: Job, version: str) -> str:
                     f"{version} stays unpromoted: it is worse than {DEFAULT_ALIAS} ({current}) "
                     f"beyond noise: {how}, below {LEVEL}"
                 )
-                logger.warning("%s", said)
-                return said
+                return Verdict(promoted=False, why=said)
             how += f", not below {LEVEL}"
     promote(job.store, job.name, version, DEFAULT_ALIAS)
-    said = f"{DEFAULT_ALIAS} now points at {version}: {how}"
-    logger.info("%s", said)
-    return said
+    return Verdict(promoted=True, why=f"{DEFAULT_ALIAS} now points at {version}: {how}")
 
 
 def compare(new: Readings, old: Readings) -> dict[str, Any]:

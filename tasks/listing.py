@@ -3,7 +3,7 @@
 from typing import Any
 
 from storage.aliases import aliases
-from storage.versions import read_manifest, version_ids
+from storage.versions import read_manifest, read_verdict, version_ids
 
 
 def list_versions(store: str, name: str) -> list[dict[str, Any]]:
@@ -11,12 +11,13 @@ def list_versions(store: str, name: str) -> list[dict[str, Any]]:
     pointing: dict[str, list[str]] = {}
     for alias, version in aliases(store, name).items():
         pointing.setdefault(version, []).append(alias)
-    lines = []
+    lines: list[dict[str, Any]] = []
     for version in reversed(version_ids(store, name)):
         manifest = read_manifest(store, name, version)
         policy = manifest.policy["name"]
         # Where a tuned policy's objective cannot be met, the version has no figures of it.
         met = manifest.metrics.get(policy, manifest.metrics["full"])
+        verdict = read_verdict(store, name, version)
         lines.append(
             {
                 "id": version,
@@ -28,6 +29,8 @@ def list_versions(store: str, name: str) -> list[dict[str, Any]]:
                 "full_accuracy": round(manifest.metrics["full"]["accuracy"], 4),
                 "seconds": round(sum(manifest.seconds.values()), 1),
                 "parent": manifest.parent,
+                "promoted": None if verdict is None else verdict.promoted,
+                "why": None if verdict is None else verdict.why,
                 "aliases": pointing.get(version, []),
             }
         )

@@ -108,8 +108,13 @@ def numbered(step: str, number: int) -> str:
     return f"{step}-{number:05d}"
 
 
+def numbers_done(work: Folder, step: str, numbers: int) -> list[int]:
+    """Which of the numbered steps are done."""
+    there = set(work.names())
+    return [n for n in range(numbers) if f"{numbered(step, n)}.json" in there]
+
+
 def rows_done(work: Folder, step: str, numbers: int) -> int:
     """Rows of the numbered steps that are done."""
-    there = set(work.names())
-    steps = [numbered(step, n) for n in range(numbers)]
-    return sum(int(said(work, s)["rows"]) for s in steps if f"{s}.json" in there)
+    done = numbers_done(work, step, numbers)
+    return sum(int(said(work, numbered(step, n))["rows"]) for n in done)

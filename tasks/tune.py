@@ -15,7 +15,7 @@ def tune_version(job: Job, version: str | None) -> tuple[Readings, Tuning]:
 
     Raises InputError where there is no such version, or it is another job's.
     """
-    use_credentials(job)
+    use_credentials(job.credentials)
     chosen = resolve_version(job.store, job.name, version)
     readings = load_readings(job.store, job.name, chosen)
     check_fits(job, readings.manifest)

@@ -25,6 +25,10 @@ SHARED = Path(
 ).resolve()
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--screenshot", help="Where the orchestrator's page of versions is drawn.")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of data, prompts and models beside the repository."""

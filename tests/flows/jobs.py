@@ -204,11 +204,11 @@ def _parts(folder: Path) -> pa.Table:
 
 
 def data_of(version: Path) -> dict[str, bytes]:
-    """The bytes of a version's files, its manifest left out."""
+    """The bytes of a version's files, without its manifest and what was said of it."""
     return {
         str(path.relative_to(version)): path.read_bytes()
         for path in version.rglob("*")
-        if path.is_file() and path.name != "manifest.json"
+        if path.is_file() and path.name not in ("manifest.json", "verdict.json")
     }
 
 

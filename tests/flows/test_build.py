@@ -390,5 +390,7 @@ def test_each_build_is_a_line_in_the_history_of_the_databases_artifact(place):
     assert [line["id"] for line in lines] == versions[::-1]
     assert [line["aliases"] for line in lines] == ["production", "", "old"]
     assert [line["policy"] for line in lines] == ["retrieval", "full", "raee"]
+    assert [line["promoted"] for line in lines] == ["yes", "yes", "yes"]
+    assert [line["change"] == "" for line in lines] == [False, False, True]
     assert f"Production now points at {versions[2]}: on 40 rows in common" in newest["description"]
     assert flow_states("rebuild-database", "history") == ["COMPLETED"] * 3

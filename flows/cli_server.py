@@ -1,0 +1,84 @@
+"""Commands on the orchestrator: register the deployments, or try it all out on one machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raee.errors import InputError
+from tasks.job import Job, load_job
+
+Jobs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[JOB.yaml ..]", help="Databases that get a rebuild of their own."),
+]
+Cron = Annotated[
+    str | None, typer.Option(metavar="CRON", help='When to rebuild, such as "0 2 * * *".')
+]
+Timezone = Annotated[
+    str, typer.Option(metavar="ZONE", help="The schedule's time zone, such as Europe/Berlin.")
+]
+
+
+def deploy(
+    jobs: Jobs = None,
+    pool_type: Annotated[
+        str, typer.Option(metavar="process|docker|kubernetes", help="What the pools are.")
+    ] = "process",
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="For docker and kubernetes: has raee in it.")
+    ] = None,
+    cron: Cron = None,
+    timezone: Timezone = "Etc/UTC",
+) -> None:
+    """Register pools, deployments and automations on the configured Prefect server."""
+    from flows.server import require_server
+
+    loaded = _loaded(jobs, cron)
+    if pool_type not in ("process", "docker", "kubernetes"):
+        raise InputError(f"--pool-type {pool_type}: it is process, docker or kubernetes")
+    if (pool_type == "process") != (image is None):
+        raise InputError(
+            "--image is what docker and kubernetes pools need, and process pools do not"
+        )
+    require_server()
+    from flows.deployments import deploy, schedule_of
+
+    schedule = None if cron is None else schedule_of(cron, timezone)
+    for name in deploy(pool_type, image, loaded, schedule):  # type: ignore[arg-type]
+        typer.echo(name)
+
+
+def up(
+    jobs: Jobs = None,
+    port: Annotated[int, typer.Option(help="Where the server listens, on loopback.")] = 4200,
+    cron: Cron = None,
+    timezone: Timezone = "Etc/UTC",
+) -> None:
+    """Start a local server, both pools and a worker for each, until Ctrl-C, for trying it out."""
+    loaded = _loaded(jobs, cron)
+    from flows.deployments import schedule_of
+    from flows.up import run
+
+    run(port, loaded, None if cron is None else schedule_of(cron, timezone))
+
+
+def _loaded(jobs: list[str] | None, cron: str | None) -> list[Job]:
+    """The jobs, with addresses that hold wherever a worker runs."""
+    if cron is not None and not jobs:
+        raise InputError("--cron: name the job files whose databases are to be rebuilt then")
+    return [_absolute(load_job(job)) for job in jobs or []]
+
+
+def _absolute(job: Job) -> Job:
+    def absolute(address: str) -> str:
+        return address if "://" in address else str(Path(address).absolute())
+
+    corpus = job.corpus.model_copy(update={"uri": absolute(job.corpus.uri)})
+    changed = {"store": absolute(job.store), "corpus": corpus}
+    if Path(job.backbone.model).is_dir():
+        model = absolute(job.backbone.model)
+        changed["backbone"] = job.backbone.model_copy(update={"model": model})
+    if Path(job.key.model).is_dir():
+        changed["key"] = job.key.model_copy(update={"model": absolute(job.key.model)})
+    return job.model_copy(update=changed)

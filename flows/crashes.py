@@ -1,0 +1,145 @@
+"""Runs whose process or machine died: the server notices, and has them run again.
+
+Prefect's engine sends a heartbeat every 30 s.  A run that sends one and then nothing at all has
+crashed; its slot in the pool is free again.  What else has crashed or just been found so is
+scheduled anew where it is tagged for that, and goes on from what stands in the store.  Chunks are
+not: the flow that gave them their shards gives these to another run.
+"""
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import cast
+
+from prefect import runtime
+from prefect.automations import Automation, EventTrigger, Posture
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import CancelFlowRun, ChangeFlowRunState
+
+HEARTBEAT_SECONDS = 30
+"""Prefect sends none more often."""
+
+SILENT = timedelta(seconds=50)
+"""After a heartbeat; with the server's own delay a dead run is found within a minute."""
+
+STUCK = timedelta(minutes=15)
+"""After a worker has taken a run that then does not begin: time enough to pull an image."""
+
+OVERDUE = timedelta(hours=24)
+"""After this a run is cancelled: its next one goes on from what stands in the store."""
+
+MOST_RUNS = 5
+"""Times that a flow run which crashes is run."""
+
+TAG = "raee"
+AGAIN = "raee-again"
+
+_OF_A_RUN = {"prefect.resource.id": "prefect.flow-run.*"}
+_WAITS = {f"prefect.flow-run.{state}" for state in ("AwaitingConcurrencySlot", "Scheduled")}
+_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")}
+
+
+def check_run_count() -> None:
+    """Raises RuntimeError where a flow run has crashed too often to be worth another try."""
+    count = runtime.flow_run.run_count or 0
+    if count > MOST_RUNS:
+        raise RuntimeError(
+            f"this run has crashed {MOST_RUNS} times and is not run again; its log and its "
+            "worker's say why, and a new run goes on from what stands in the store"
+        )
+
+
+def automations(silent: timedelta = SILENT, overdue: timedelta = OVERDUE) -> list[Automation]:
+    """What the server does about runs that crash or never end."""
+    return [
+        Automation(
+            name="raee: silent runs have crashed",
+            description=f"A run that sends no event within {silent.seconds} s of a heartbeat.",
+            trigger=EventTrigger(
+                match=_OF_A_RUN,
+                match_related=_tagged(TAG),
+                for_each={"prefect.resource.id"},
+                after={"prefect.flow-run.heartbeat"},
+                expect={"prefect.flow-run.heartbeat", *_ENDS},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=silent,
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED,
+                    name="Crashed",
+                    message=f"No heartbeat for {silent.seconds} s: its process or machine died.",
+                )
+            ],
+        ),
+        Automation(
+            name="raee: runs that never begin have crashed",
+            description=f"A run that a worker has taken and that has not begun within {STUCK}.",
+            trigger=EventTrigger(
+                match=_OF_A_RUN,
+                match_related=_tagged(TAG),
+                for_each={"prefect.resource.id"},
+                after={"prefect.flow-run.Pending"},
+                expect={"prefect.flow-run.Running", *_WAITS, *_ENDS},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=STUCK,
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED,
+                    name="Crashed",
+                    message=f"It did not begin within {STUCK}: its worker died or cannot.",
+                )
+            ],
+        ),
+        Automation(
+            name="raee: crashed runs run again",
+            description=f"What has crashed goes on, up to {MOST_RUNS} times.",
+            trigger=EventTrigger(
+                match=_OF_A_RUN,
+                match_related=_tagged(AGAIN),
+                for_each={"prefect.resource.id"},
+                expect={"prefect.flow-run.Crashed"},
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.SCHEDULED,
+                    name="AwaitingRetry",
+                    message="It crashed, and goes on from what stands in the store.",
+                    force=True,
+                )
+            ],
+        ),
+        Automation(
+            name="raee: overdue runs are cancelled",
+            description=f"A run that has not ended {overdue} after it began.",
+            trigger=EventTrigger(
+                match=_OF_A_RUN,
+                match_related=_tagged(TAG),
+                for_each={"prefect.resource.id"},
+                after={"prefect.flow-run.Running"},
+                expect=_ENDS,
+                posture=Posture.Proactive,
+                threshold=1,
+                within=overdue,
+            ),
+            actions=[CancelFlowRun()],
+        ),
+    ]
+
+
+def register(silent: timedelta = SILENT) -> list[str]:
+    """Put the automations on the server, in place of those of the same names; returns these."""
+    wanted = automations(silent)
+    for automation in wanted:
+        with suppress(ValueError):  # what Prefect raises where there is none of that name
+            cast(Automation, Automation.read(name=automation.name)).delete()
+        automation.create()
+    return [automation.name for automation in wanted]
+
+
+def _tagged(tag: str) -> dict[str, str]:
+    return {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}

@@ -1,0 +1,185 @@
+"""The deployments of prefect.yaml, registered on a server: pools, schedules, automations.
+
+prefect.yaml is the only place that says what there is.  What is added here is what that file cannot
+say: pools of the wanted type, a deployment for each job file, and that a schedule which someone has
+paused stays paused when everything is registered anew.
+"""
+
+import asyncio
+import copy
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import WorkPool
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
+
+from flows.crashes import HEARTBEAT_SECONDS, TAG, register
+from raee.errors import InputError
+from tasks.job import Job
+
+PoolType = Literal["process", "docker", "kubernetes"]
+
+CPU, GPU = "cpu", "gpu"
+"""The pools: one for flows that plan and publish, one for those that run the model."""
+
+RESIDENT = "python -m flows.resident"
+"""What a worker of a process pool starts for a flow run; see `flows.resident`."""
+
+_FILE = "prefect.yaml"
+_PAGE = 100
+_ENVIRONMENT = {
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "raee",
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a database is rebuilt."""
+
+    cron: str
+    timezone: str
+
+
+def schedule_of(cron: str, timezone: str) -> Schedule:
+    """A schedule.  Raises InputError where it is none, or there is no such time zone."""
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValueError as error:
+        raise InputError(
+            f"--cron {cron!r} --timezone {timezone!r}: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    return Schedule(cron, timezone)
+
+
+def deploy(
+    pool_type: PoolType, image: str | None, jobs: Sequence[Job], schedule: Schedule | None
+) -> list[str]:
+    """Make pools, deployments and automations on the configured server; returns their names.
+
+    image: for docker and kubernetes pools, one that has raee installed.  jobs: databases that get
+    a `rebuild-database` of their own.  Raises InputError where there is a pool of another type, or
+    the server refuses something.
+    """
+    with get_client(sync_client=True) as client:
+        for name in (CPU, GPU):
+            _make_pool(client, name, pool_type, image)
+        before = _schedules(client)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / _FILE
+            path.write_text(yaml.safe_dump(definition(jobs, schedule), sort_keys=False), "utf-8")
+            _prefect_deploy(path)
+        _leave_as_they_were(client, before)
+        names = sorted(deployment.name for deployment in _deployments(client))
+    return [*names, *register()]
+
+
+def definition(jobs: Sequence[Job], schedule: Schedule | None) -> dict[str, Any]:
+    """prefect.yaml, with a deployment for each job after its template."""
+    found: dict[str, Any] = yaml.safe_load(_definition_file().read_text("utf-8"))
+    template = next(d for d in found["deployments"] if d["name"] == "rebuild-database")
+    for job in jobs:
+        own = copy.deepcopy(template)
+        own["name"] = job.name
+        own["description"] = f"Build a new version of the database {job.name}."
+        own["parameters"]["job"] = job.model_dump(mode="json", exclude_unset=True)
+        del own["schedules"]
+        if schedule is not None:
+            cron = {"cron": schedule.cron, "timezone": schedule.timezone}
+            own["schedules"] = [{"slug": "nightly", "active": True, **cron}]
+        found["deployments"].append(own)
+    return found
+
+
+def _definition_file() -> Path:
+    """prefect.yaml of this checkout, or where the installed package has put it."""
+    places = [Path(__file__).parent.parent, Path(sysconfig.get_path("data")) / "share" / "raee"]
+    return next(place / _FILE for place in places if (place / _FILE).is_file())
+
+
+def _make_pool(
+    client: SyncPrefectClient, name: str, pool_type: PoolType, image: str | None
+) -> None:
+    try:
+        pool: WorkPool | None = client.read_work_pool(name)
+    except ObjectNotFound:
+        pool = None
+    if pool is not None and pool.type != pool_type:
+        raise InputError(
+            f"the server has a work pool {name} of type {pool.type}; delete it "
+            f"(`prefect work-pool delete {name}`) or say --pool-type {pool.type}"
+        )
+    template = asyncio.run(get_default_base_job_template_for_infrastructure_type(pool_type))
+    if template is None:
+        raise InputError(f"Prefect knows no work pools of type {pool_type} here")
+    properties = template["variables"]["properties"]
+    properties["env"]["default"] = dict(_ENVIRONMENT)
+    if image is not None:
+        properties["image"]["default"] = image
+    if pool_type == "process":
+        properties["command"]["default"] = RESIDENT
+    if name == GPU and pool_type == "docker":
+        properties["env"]["default"]["NVIDIA_VISIBLE_DEVICES"] = "all"
+    if name == GPU and pool_type == "kubernetes":
+        containers = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+        containers["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = 1
+    if pool is None:
+        wanted = WorkPoolCreate(name=name, type=pool_type, base_job_template=template)
+        client.create_work_pool(wanted)
+
+
+def _prefect_deploy(path: Path) -> None:
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    ran = subprocess.run(
+        [*command, "--prefect-file", str(path)],
+        cwd=path.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if ran.returncode:
+        raise InputError(f"`prefect deploy` failed: {ran.stdout.strip()[-1000:]}")
+
+
+def _schedules(client: SyncPrefectClient) -> dict[tuple[str, str], tuple[UUID, Any]]:
+    """By deployment and slug the deployment's id and the schedule, as the server has them."""
+    return {
+        (deployment.name, schedule.slug): (deployment.id, schedule)
+        for deployment in _deployments(client)
+        for schedule in deployment.schedules
+        if schedule.slug is not None
+    }
+
+
+def _leave_as_they_were(
+    client: SyncPrefectClient, before: dict[tuple[str, str], tuple[UUID, Any]]
+) -> None:
+    """What someone has paused or resumed stays so: a deploy sets what its file says."""
+    for key, (deployment, schedule) in _schedules(client).items():
+        if key in before and before[key][1].active != schedule.active:
+            client.update_deployment_schedule(deployment, schedule.id, before[key][1].active)
+
+
+def _deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
+    """Those of this program."""
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    found: list[DeploymentResponse] = []
+    while page := client.read_deployments(deployment_filter=tagged, limit=_PAGE, offset=len(found)):
+        found += page
+    return found

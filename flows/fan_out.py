@@ -1,0 +1,353 @@
+"""Shards spread over processes: chunks of them are flow runs on a pool, or calls in this process.
+
+A chunk is minutes of work.  What is done stands in the store as steps' markers: a chunk that runs
+twice does no harm, and a dead one loses only the shards whose markers are missing.  So whoever
+spreads the shards keeps no more than a list of who was given what; the store knows the rest.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from statistics import median
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from prefect import Flow
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
+from prefect.deployments import run_deployment
+from prefect.states import Cancelling
+from pydantic import Field
+
+from raee.config import Settings
+from storage.store import Folder
+from tasks.markers import numbered, numbers_done, said
+from tasks.models import SHARD_SECONDS
+from tasks.progress import advance
+
+logger = logging.getLogger("raee")
+
+_POLL_SECONDS = 2.0
+_PAGE = 100
+"""Runs that are asked for at once."""
+
+_LONELY_SECONDS = 60.0
+"""How long runs may wait for a worker before that is said."""
+
+_FAREWELL_SECONDS = 30.0
+"""How long runs whose shards are done may take to end."""
+
+_PROGRESS_SECONDS = 10.0
+
+_FIRST_RUNS = 8
+"""Runs under way until it is known how long a shard takes."""
+
+
+class Workers(Settings):
+    """How shards are spread over the workers of a pool."""
+
+    chunk_seconds: float = Field(
+        default=180, gt=0, description="Seconds of work that one run is given, by measured speed."
+    )
+    at_once: int = Field(
+        default=64,
+        ge=1,
+        description="Runs that wait or run at one time; the pool's own limit holds, too.",
+    )
+    silent_seconds: float = Field(
+        default=900,
+        gt=0,
+        description="A run that a worker has taken and that finishes no shard for so long is "
+        "cancelled, and its shards are given to another.",
+    )
+    tries: int = Field(
+        default=3, ge=1, description="Runs that a shard is given to before the flow fails."
+    )
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards of a build or a classification, and what works on them."""
+
+    flow: Flow[..., Any]
+    """Takes `address`, `first`, `count` and `credentials`; its deployment has the same name."""
+    address: str
+    folder: Folder
+    """Where the markers stand."""
+    step: str
+    total: int
+    credentials: str | None
+    database: str
+    about: str
+    """What they belong to, for people."""
+
+    def parameters(self, chunk: "Chunk") -> dict[str, Any]:
+        """What a run of the flow is told: an address and numbers, never data."""
+        return {
+            "address": self.address,
+            "first": chunk.first,
+            "count": chunk.count,
+            "credentials": self.credentials,
+        }
+
+    def done(self) -> set[int]:
+        """The shards whose markers stand."""
+        return set(numbers_done(self.folder, self.step, self.total))
+
+
+@dataclass
+class Chunk:
+    """Consecutive shards that a run is given."""
+
+    first: int
+    count: int
+    state: StateType = StateType.SCHEDULED
+    """Of its run, when it was last seen."""
+    sign: float = field(default_factory=time.monotonic)
+    """When something was last seen of it: its state changed, or a shard was done."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether a worker has it."""
+        return self.state in (StateType.PENDING, StateType.RUNNING)
+
+    @property
+    def numbers(self) -> range:
+        """Its shards."""
+        return range(self.first, self.first + self.count)
+
+
+def spread(shards: Shards, workers: Workers | None) -> None:
+    """Have all shards done that are not done yet.
+
+    workers: None: in this process.  Raises what the flow raises; with workers RuntimeError, with
+    what the last run said, where a shard was given to `workers.tries` runs in vain.
+    """
+    progress = _Progress(shards)
+    if workers is None:
+        left = set(range(shards.total)) - shards.done()
+        while left:
+            chunk = next_chunk(left, max(1, int(Workers().chunk_seconds / SHARD_SECONDS)))
+            shards.flow(**shards.parameters(chunk))
+            left -= set(chunk.numbers)
+            progress.show(shards.total - len(left))
+    else:
+        _Dispatcher(shards, workers, progress).run()
+    progress.show(shards.total)
+
+
+def next_chunk(left: set[int], size: int) -> Chunk:
+    """The first shards that are left, as many as follow each other, up to `size`."""
+    first = min(left)
+    count = 1
+    while count < size and first + count in left:
+        count += 1
+    return Chunk(first, count)
+
+
+class _Progress:
+    """How much is done, as an artifact of the flow run that is shown while it grows."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+        self._artifact: UUID | None = None
+        self._shown = time.monotonic()
+
+    def show(self, done: int) -> None:
+        """Say how many shards are done; what takes only seconds is not shown."""
+        if time.monotonic() - self._shown < _PROGRESS_SECONDS:
+            return
+        self._shown = time.monotonic()
+        share = 100 * done / self._shards.total
+        with _server_may_be_away():
+            if self._artifact is None:
+                made = create_progress_artifact(
+                    share,
+                    key=f"raee-{self._shards.database}-progress",
+                    description=f"{self._shards.about}: shards that are done",
+                )
+                self._artifact = cast(UUID, made)
+            else:
+                update_progress_artifact(self._artifact, share)
+
+
+class _Dispatcher:
+    """Gives chunks to runs, watches the runs, and gives what a dead one left to another."""
+
+    def __init__(self, shards: Shards, workers: Workers, progress: _Progress) -> None:
+        self._shards, self._workers, self._progress = shards, workers, progress
+        self._deployment = f"{shards.flow.name}/{shards.flow.name}"
+        self._tag = f"raee-work-{sha256(shards.address.encode()).hexdigest()[:12]}"
+        self._done: set[int] = shards.done()
+        self._left = set(range(shards.total)) - self._done
+        self._tries: Counter[int] = Counter()
+        self._runs: dict[UUID, Chunk] = {}
+        self._seconds: list[float] = []
+        self._taken = self._said = time.monotonic()
+
+    def run(self) -> None:
+        """Until every shard is done and its run has ended."""
+        with get_client(sync_client=True) as client:
+            try:
+                self._adopt(client)
+                while self._left or self._runs:
+                    with _server_may_be_away():
+                        self._give(client)
+                    time.sleep(_POLL_SECONDS)
+                    self._notice_done()
+                    with _server_may_be_away():
+                        self._look_after(client)
+                    self._progress.show(len(self._done))
+            except BaseException:
+                # Also where this flow is cancelled: nobody waits for what they do.
+                with _server_may_be_away():
+                    for run in self._runs:
+                        _cancel(client, run, "The flow that gave it its shards has ended.")
+                raise
+
+    def _adopt(self, client: SyncPrefectClient) -> None:
+        """Take on the runs that an earlier try of this flow gave shards to, and that live."""
+        living = FlowRunFilter(
+            tags=FlowRunFilterTags(all_=[self._tag]),
+            state=FlowRunFilterState(
+                type=FlowRunFilterStateType(
+                    any_=[t for t in StateType if t not in {*TERMINAL_STATES, StateType.CANCELLING}]
+                )
+            ),
+        )
+        for run in client.read_flow_runs(flow_run_filter=living, limit=_PAGE):
+            chunk = Chunk(run.parameters["first"], run.parameters["count"])
+            self._runs[run.id] = chunk
+            self._left -= set(chunk.numbers)
+        if self._runs:
+            logger.info("%d runs of an earlier try go on", len(self._runs))
+
+    def _give(self, client: SyncPrefectClient) -> None:
+        """Start as many runs as may be under way."""
+        # Of the first ones it is learned how long a shard takes.
+        most = self._workers.at_once if self._seconds else min(_FIRST_RUNS, self._workers.at_once)
+        while self._left and len(self._runs) < most:
+            chunk = next_chunk(self._left, self._chunk_size())
+            run = run_deployment(
+                self._deployment,
+                parameters=self._shards.parameters(chunk),
+                flow_run_name=f"{self._shards.about} {chunk.first}..{chunk.numbers[-1]}",
+                timeout=0,
+                tags=[self._tag],
+            )
+            assert isinstance(run, FlowRun)
+            self._runs[run.id] = chunk
+            self._left -= set(chunk.numbers)
+            self._tries.update(chunk.numbers)
+
+    def _chunk_size(self) -> int:
+        seconds = median(self._seconds) if self._seconds else SHARD_SECONDS
+        return max(1, int(self._workers.chunk_seconds / max(seconds, 1e-3)))
+
+    def _notice_done(self) -> None:
+        """See in the store which shards are done since the last look."""
+        done = self._shards.done()
+        for number in done - self._done:
+            account = said(self._shards.folder, numbered(self._shards.step, number))
+            self._seconds.append(account["seconds"])
+            advance(account["rows"])
+            for chunk in self._runs.values():
+                if number in chunk.numbers:
+                    chunk.sign = time.monotonic()
+        self._done, self._left = done, self._left - done
+
+    def _look_after(self, client: SyncPrefectClient) -> None:
+        """See which runs have begun, have ended, or say nothing any more."""
+        states: dict[UUID, FlowRun] = {}
+        for page in _pages(list(self._runs)):
+            asked = FlowRunFilter(id=FlowRunFilterId(any_=page))
+            states |= {run.id: run for run in client.read_flow_runs(flow_run_filter=asked)}
+        if any(id not in states or _is_over(states[id]) for id in self._runs):
+            self._notice_done()  # a shard may have been done between the two looks
+        for id, chunk in list(self._runs.items()):
+            run, now = states.get(id), time.monotonic()
+            missing = set(chunk.numbers) - self._done
+            if run is None or _is_over(run):
+                del self._runs[id]
+                self._take_back(missing, run)
+            elif not missing:
+                if now - chunk.sign > _FAREWELL_SECONDS:
+                    _cancel(client, id, "Its shards were done by another run.")
+                    del self._runs[id]
+            elif run.state is not None and run.state.type != chunk.state:
+                chunk.state, chunk.sign = run.state.type, now
+            elif chunk.taken and now - chunk.sign > self._workers.silent_seconds:
+                _cancel(client, id, "It has finished no shard for too long.")
+                del self._runs[id]
+                self._take_back(missing, run)
+        self._say_if_lonely()
+
+    def _take_back(self, missing: set[int], run: FlowRun | None) -> None:
+        """Shards of a run that ended without doing them are given to another."""
+        if not missing:
+            return
+        ended = "was deleted" if run is None else f"{run.name}: {_last_words(run)}"
+        what = f"shards {sorted(missing)} of {self._shards.about}"
+        if max(self._tries[number] for number in missing) >= self._workers.tries:
+            raise RuntimeError(
+                f"{what} were given to {self._workers.tries} runs in vain; the last one {ended}"
+            )
+        logger.warning("%s are given to another run; the last one %s", what, ended)
+        self._left |= missing
+
+    def _say_if_lonely(self) -> None:
+        now = time.monotonic()
+        if any(chunk.taken for chunk in self._runs.values()) or not self._runs:
+            self._taken = now
+        elif now - max(self._taken, self._said) > _LONELY_SECONDS:
+            self._said = now
+            logger.warning(
+                "%d runs of %s have waited for a worker for %.0f s: does one poll its pool?",
+                len(self._runs),
+                self._deployment,
+                now - self._taken,
+            )
+
+
+def _is_over(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_final()
+
+
+def _last_words(run: FlowRun) -> str:
+    state = run.state
+    return "no state" if state is None else f"{state.name}: {state.message or 'without a message'}"
+
+
+def _cancel(client: SyncPrefectClient, run: UUID, why: str) -> None:
+    client.set_flow_run_state(run, Cancelling(message=why))
+
+
+def _pages(ids: Sequence[UUID]) -> Iterator[list[UUID]]:
+    for start in range(0, len(ids), _PAGE):
+        yield list(ids[start : start + _PAGE])
+
+
+@contextmanager
+def _server_may_be_away() -> Iterator[None]:
+    """Whatever is asked of the server here is asked again in the next round."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        logger.warning("the orchestrator does not answer (%s); trying again", error)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code < 500:
+            raise
+        logger.warning("the orchestrator answers %d; trying again", error.response.status_code)

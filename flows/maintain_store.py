@@ -1,0 +1,56 @@
+"""The flow that keeps a store in order: it collects what is not needed, and verifies the rest."""
+
+import logging
+from datetime import timedelta
+
+from prefect import flow
+
+from flows.crashes import check_run_count
+from storage.versions import databases
+from tasks.about import about
+from tasks.artifacts import record_maintenance
+from tasks.credentials import use_credentials
+from tasks.maintenance import Kept, collect_leftovers, verify_versions
+
+logger = logging.getLogger("raee")
+
+
+@flow(name="maintain-store")
+def maintain_store(
+    store: str,
+    keep: int = 5,
+    older_than_days: int = 7,
+    names: list[str] | None = None,
+    credentials: str | None = None,
+) -> list[Kept]:
+    """Collect what databases no longer need, and read every file of what they keep.
+
+    Returns what was found of each database; ends as failed, with the list, where a file is not
+    what its manifest says.
+
+    Args:
+        store: Where databases lie: a folder or a URI.
+        keep: Newest versions of each database that stay, aliases or not.
+        older_than_days: How long a dead build's leftovers stay.
+        names: Databases; by default all.
+        credentials: An AWS Credentials block that reaches the store.
+    """
+    check_run_count()
+    use_credentials(credentials)
+    found = []
+    for name in names or databases(store).names():
+        with about(name):
+            collected = collect_leftovers(store, name, keep, timedelta(days=older_than_days))
+            kept = verify_versions(store, name, collected)
+            logger.info(
+                "%d versions verified, %d bytes collected, %d faults",
+                kept.versions,
+                kept.collected_bytes,
+                len(kept.faults),
+            )
+            found.append(kept)
+    record_maintenance(store, found)
+    faults = [f"{kept.database}: {fault}" for kept in found for fault in kept.faults]
+    if faults:
+        raise RuntimeError(f"{store} is damaged: {'; '.join(faults)}")
+    return found

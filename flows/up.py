@@ -1,0 +1,73 @@
+"""A local server, both pools and a worker for each: all that a night needs, on one machine."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from rich.console import Console
+
+from flows.deployments import CPU, GPU, Schedule, deploy
+from flows.server import Process, die_with_parent, local_server, require_free, stop
+from raee.errors import InputError
+from tasks.job import Job
+
+_CPU_RUNS = 4
+"""Flows at once that plan, publish and watch others."""
+
+_WATCH_SECONDS = 1.0
+
+
+def run(port: int, jobs: Sequence[Job], schedule: Schedule | None) -> None:
+    """Until Ctrl-C.  Raises InputError where the port is taken, or a process ends by itself."""
+    require_free(port)
+    console = Console(stderr=True, highlight=False)
+    with ExitStack() as stack:
+        console.print("starting a Prefect server, two pools and a worker for each ..")
+        url = stack.enter_context(local_server(port))
+        with temporary_settings({PREFECT_API_URL: url}):
+            names = deploy("process", None, jobs, schedule)
+        workers = {
+            f"worker of the pool {pool}": _start_worker(stack, url, pool, runs)
+            for pool, runs in ((CPU, _CPU_RUNS), (GPU, max(1, _gpus())))
+        }
+        console.print(
+            f"\nUI          {url.removesuffix('/api')}"
+            f"\nregistered  {', '.join(names)}"
+            f"\nelsewhere   export PREFECT_API_URL={url}"
+            "\nstop        Ctrl-C: server and workers end; what was under way goes on next time\n"
+        )
+        _watch(workers)
+
+
+def _start_worker(stack: ExitStack, url: str, pool: str, runs: int) -> Process:
+    command = [sys.executable, "-m", "prefect", "worker", "start"]
+    # What a worker starts is called `python`: it must be this one.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    worker = subprocess.Popen(
+        [*command, "--pool", pool, "--limit", str(runs), "--name", f"{pool}-{os.getpid()}"],
+        env={**os.environ, "PREFECT_API_URL": url, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for this command, which then stops the worker
+        preexec_fn=die_with_parent,
+    )
+    stack.callback(stop, worker)
+    return worker
+
+
+def _watch(processes: dict[str, Process]) -> None:
+    while True:
+        for name, process in processes.items():
+            if process.poll() is not None:
+                raise InputError(f"the {name} has ended with code {process.returncode}")
+        time.sleep(_WATCH_SECONDS)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,98 @@
+"""prefect.yaml, and what the commands that register it refuse."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.crashes import MOST_RUNS, automations, check_run_count
+from flows.deployments import Schedule, definition
+from tasks.job import load_job
+from tests.flows.jobs import raee
+
+
+def test_each_job_gets_a_rebuild_of_its_own_and_nothing_else_changes(place):
+    job = load_job(place.job())
+    plain = definition([], None)
+    found = definition([job], Schedule("0 2 * * *", "Europe/Berlin"))
+    assert found["deployments"][: len(plain["deployments"])] == plain["deployments"]
+    (own,) = found["deployments"][len(plain["deployments"]) :]
+    assert own["name"] == "demo"
+    assert own["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert own["parameters"]["job"] == yaml.safe_load(Path(place.job()).read_text())
+    (schedule,) = own["schedules"]
+    assert (schedule["cron"], schedule["timezone"], schedule["active"]) == (
+        "0 2 * * *",
+        "Europe/Berlin",
+        True,
+    )
+
+
+def test_a_job_without_a_schedule_is_registered_and_fires_never(place):
+    own = definition([load_job(place.job())], None)["deployments"][-1]
+    assert "schedules" not in own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--pool-type", "slurm"], "--pool-type slurm: it is process, docker or kubernetes"),
+        (["--pool-type", "docker"], "--image is what docker and kubernetes pools need"),
+        (["--image", "raee:1"], "--image is what docker and kubernetes pools need"),
+        (["--cron", "0 2 * * *"], "--cron: name the job files"),
+        (["nowhere.yaml"], "nowhere.yaml: there is no such job file"),
+    ],
+)
+def test_what_cannot_be_registered_is_refused_in_a_line(arguments, why):
+    answer = raee("deploy", *arguments)
+    assert answer.code == 2
+    assert answer.error.startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--cron", "nightly"], "--cron 'nightly' --timezone 'Etc/UTC': "),
+        (
+            ["--cron", "0 2 * * *", "--timezone", "Berlin"],
+            "--cron '0 2 * * *' --timezone 'Berlin': ",
+        ),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(place, more, why):
+    answer = raee("deploy", place.job(), *more)
+    assert answer.code == 2
+    assert answer.error.startswith(why)
+
+
+def test_without_a_server_it_says_how_to_have_one(monkeypatch):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        answer = raee("deploy")
+    assert answer.code == 2
+    assert answer.error.startswith("no Prefect server is configured: set PREFECT_API_URL, or")
+
+
+def test_a_port_that_is_taken_is_refused():
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        answer = raee("up", "--port", listener.getsockname()[1])
+    assert answer.code == 2
+    assert answer.error.endswith("name another")
+
+
+def test_a_dead_run_is_found_within_a_minute():
+    silent = automations()[0].trigger
+    assert silent.within.total_seconds() + 10 <= 60
+
+
+def test_a_run_that_crashes_again_and_again_is_given_up(monkeypatch):
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(MOST_RUNS))
+    check_run_count()
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(MOST_RUNS + 1))
+    with pytest.raises(RuntimeError, match="has crashed 5 times and is not run again"):
+        check_run_count()

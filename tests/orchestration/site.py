@@ -1,0 +1,225 @@
+"""A server, pools and workers of a test's own, as an operator has them; and what they are asked."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flows.server import SERVER_SETTINGS
+from tests.s3 import free_ports
+
+_START_SECONDS = 120
+TERMINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+Found = TypeVar("Found")
+
+_POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+@dataclass
+class Site:
+    """One machine room: nothing in it is shared with another test's."""
+
+    root: Path
+    environment: dict[str, str]
+    """Of every process: the object storage, and how the server is reached."""
+    port: int = field(default_factory=lambda: free_ports(1))
+    server: subprocess.Popen[bytes] | None = None
+    database: Path = Path()
+    """Where the server's database keeps its files."""
+    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start_server(self) -> None:
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+        more = {
+            "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
+            **SERVER_SETTINGS,
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+        }
+        self.server = self._start("server", [*command, "--port", str(self.port)], more)
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self.server.poll() is None:
+            with contextlib.suppress(urllib.error.URLError, OSError):
+                self.ask("GET", "health")
+                return
+            time.sleep(0.1)
+        raise RuntimeError((self.root / "server.log").read_text(errors="replace")[-3000:])
+
+    def stop_server(self) -> None:
+        assert self.server is not None
+        self.server.terminate()
+        self.server.wait(timeout=60)
+
+    def start_worker(self, pool: str, name: str, runs: int = 1) -> None:
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
+        # What a worker starts is called `python`: it must be this one.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        more = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PATH": path}
+        self.workers[name] = self._start(
+            name, [*command, "--limit", str(runs), "--name", name], more
+        )
+
+    def kill_worker(self, name: str) -> None:
+        """A machine that loses its power: the worker and all that it has started."""
+        worker = self.workers.pop(name)
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+
+    def close(self) -> None:
+        for name in list(self.workers):
+            self.kill_worker(name)
+        if self.server is not None and self.server.poll() is None:
+            self.server.kill()
+            self.server.wait()
+
+    def _start(
+        self, name: str, command: list[str], more: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        with (self.root / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                env={**os.environ, **self.environment, **more},
+                cwd=self.root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def raee(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """A command, as an operator gives it."""
+        return subprocess.run(
+            [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)],
+            env={**os.environ, **self.environment},
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """What the server's API answers."""
+        request = urllib.request.Request(
+            f"{self.url}/api/{path}",
+            None if body is None else json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+            method=method,
+        )
+        for _ in range(20):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    said = answer.read()
+                return json.loads(said) if said else None
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # its database was busy, and it says: come again
+                    raise
+            time.sleep(0.5)
+        raise RuntimeError(f"the server stays busy: {path}")
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        """By the name of its flow and its own."""
+        return self.ask("GET", f"deployments/name/{name}")
+
+    def run(self, deployment: str, parameters: dict[str, Any]) -> str:
+        """Start a flow run, as the UI does; returns its id."""
+        id = self.deployment(deployment)["id"]
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        return self.ask("POST", f"deployments/{id}/create_flow_run", body)["id"]
+
+    def state(self, run: str) -> dict[str, Any]:
+        return self.ask("GET", f"flow_runs/{run}")["state"]
+
+    def runs(self, **filters: Any) -> list[dict[str, Any]]:
+        """Flow runs, oldest first."""
+        found: list[dict[str, Any]] = []
+        while True:
+            body = {"flow_runs": filters, "sort": "EXPECTED_START_TIME_ASC"}
+            page = self.ask(
+                "POST", "flow_runs/filter", {**body, "limit": 200, "offset": len(found)}
+            )
+            found += page
+            if len(page) < 200:
+                return found
+
+    def ended(self, run: str, seconds: float = 180) -> dict[str, Any]:
+        """The state in which a run ends."""
+        return until(seconds, f"run {run} ends", lambda: _ended(self.state(run)))
+
+    def completed(self, run: str, seconds: float = 180) -> None:
+        state = self.ended(run, seconds)
+        assert state["type"] == "COMPLETED", (state, self.logs(run))
+
+    def logs(self, run: str) -> list[str]:
+        """What a run has logged, oldest first."""
+        body = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200}
+        return [line["message"] for line in self.ask("POST", "logs/filter", body)]
+
+    def artifacts(self, key: str) -> list[dict[str, Any]]:
+        """The history under a key, oldest first."""
+        body = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
+        return self.ask("POST", "artifacts/filter", body)[::-1]
+
+
+def _ended(state: dict[str, Any]) -> dict[str, Any] | None:
+    return state if state["type"] in TERMINAL else None
+
+
+def until(seconds: float, what: str, look: Callable[[], Found | None]) -> Found:
+    """What `look` finds, once it finds something that is true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            if found := look():
+                return found
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.3)
+
+
+def why_no_postgres() -> str | None:
+    """Why PostgreSQL cannot be started here; None where it can."""
+    if not _POSTGRES:
+        return "no PostgreSQL here; `make services` installs it"
+    if os.getuid() == 0 and shutil.which("runuser") is None:
+        return "PostgreSQL does not run as root, and there is no runuser"
+    return None
+
+
+@contextmanager
+def postgres() -> Iterator[tuple[str, Path]]:
+    """Within, a PostgreSQL of our own answers; yields its address for Prefect, and its folder."""
+    port = free_ports(1)
+    # Not below pytest's folders, which are for one user alone: it refuses root.
+    data = Path(tempfile.mkdtemp(prefix="raee-tests-postgres-"))
+    user: list[str] = []
+    if os.getuid() == 0:
+        shutil.chown(data, "postgres")
+        user = ["runuser", "-u", "postgres", "--"]
+    programs = _POSTGRES[-1]
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -k {data}"
+    control = [*user, str(programs / "pg_ctl"), "-D", str(data), "-w"]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "cwd": data}
+    initdb = [*user, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "raee"]
+    subprocess.run(initdb, check=True, **quiet)
+    log = str(data / "server.log")
+    subprocess.run([*control, "-o", options, "-l", log, "start"], check=True, **quiet)
+    try:
+        yield f"postgresql+asyncpg://raee@127.0.0.1:{port}/postgres", data / "base"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)
+        shutil.rmtree(data)

@@ -1,0 +1,111 @@
+"""What is killed, stopped or cancelled in the middle: nothing is lost, nothing runs for ever."""
+
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from tests.orchestration.jobs import rows
+from tests.orchestration.site import until
+
+_WORKERS = {"chunk_seconds": 60, "silent_seconds": 30}
+
+REBUILD = "rebuild-database/rebuild-database"
+
+
+def _sweeping(site, place):
+    """Once some shards of a sweep are done and others are not."""
+
+    def look():
+        names = [f.name for f in (place.folder / "store").files()]
+        done = [n for n in names if "/shard-" in n and n.endswith(".json")]
+        return len(done) >= 2 or None
+
+    until(120, "shards are swept", look)
+    assert place.versions == []
+
+
+@pytest.mark.timeout(600)
+def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(site, place, tmp_path):
+    place.grow("day-1", rows(1_000, seed=5))
+    run = site.run(REBUILD, {"job": place.job(shard_rows=50), "workers": _WORKERS})
+    _sweeping(site, place)
+    running = {"state": {"type": {"any_": ["RUNNING"]}}}
+    until(60, "a chunk runs beside the flow", lambda: len(site.runs(**running)) > 1 or None)
+    killed = datetime.now(UTC)
+    for name in list(site.workers):
+        site.kill_worker(name)
+    zombies = [r["id"] for r in site.runs(**running)]
+    assert run in zombies
+    site.start_worker("cpu", "cpu-3", 2)
+    site.start_worker("gpu", "gpu-3")
+    site.start_worker("gpu", "gpu-4")
+
+    done = "what crashed is run again and finishes"
+    until(170, done, lambda: site.state(run)["type"] == "COMPLETED")
+
+    for zombie in zombies:
+        states = site.ask("GET", f"flow_run_states/?flow_run_id={zombie}")
+        crashed = [s for s in states if s["type"] == "CRASHED"]
+        assert crashed, (zombie, [s["name"] for s in states])
+        found = datetime.fromisoformat(crashed[0]["timestamp"].replace("Z", "+00:00"))
+        assert (found - killed).total_seconds() < 65
+    (version,) = place.versions
+    assert place.whole(version)
+    twin = place.elsewhere("twin")
+    answer = site.raee("build", twin.write_job(tmp_path / "twin.yaml", shard_rows=50))
+    assert answer.returncode == 0, answer.stderr
+    undisturbed = answer.stdout.strip()
+    assert place.answers(version).equals(twin.answers(undisturbed))
+    gap = np.abs(place.confidences(version) - twin.confidences(undisturbed)).max()
+    assert gap < 1e-6, gap
+
+
+@pytest.mark.timeout(600)
+def test_a_server_that_goes_away_and_comes_back_disturbs_no_sweep(site, place):
+    place.grow("day-1", rows(1_000, seed=6))
+    job = place.job(shard_rows=50)
+    run = site.run(REBUILD, {"job": job, "workers": _WORKERS})
+    _sweeping(site, place)
+    site.stop_server()
+    time.sleep(5)
+    site.start_server()
+
+    state = site.ended(run)
+
+    if state["type"] != "COMPLETED":
+        assert state["message"], "it says what happened"
+        site.completed(site.run(REBUILD, {"job": job, "workers": _WORKERS}))
+    (version,) = place.versions
+    assert place.whole(version)
+
+
+@pytest.mark.timeout(600)
+def test_cancelling_stops_the_chunks_leaves_no_version_and_the_next_run_goes_on(site, place):
+    place.grow("day-1", rows(1_000, seed=7))
+    parameters = {"job": place.job(shard_rows=50), "workers": _WORKERS}
+    run = site.run(REBUILD, parameters)
+    _sweeping(site, place)
+    body = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    site.ask("POST", f"flow_runs/{run}/set_state", body)
+
+    children = {"parent_flow_run_id": {"any_": [run]}}
+    assert site.ended(run, 30)["type"] == "CANCELLED"
+    until(
+        30,
+        "the chunks have ended",
+        lambda: all(
+            r["state"]["type"] not in ("RUNNING", "PENDING", "SCHEDULED", "CANCELLING")
+            for r in site.runs(**children)
+        ),
+    )
+    assert place.versions == []
+    before = [f.name for f in (place.folder / "store").files() if "/shard-" in f.name]
+    assert before, "what was swept is there"
+
+    site.completed(site.run(REBUILD, parameters))
+
+    (version,) = place.versions
+    assert place.whole(version)
+    assert all(f"/{version}/" in name for name in before), "it went on with what was there"

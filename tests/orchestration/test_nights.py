@@ -1,0 +1,117 @@
+"""Schedules, and what the orchestrator's UI then shows."""
+
+import json
+
+import pytest
+
+from storage.aliases import current
+from tests.orchestration.jobs import rows
+from tests.orchestration.site import TERMINAL, until
+
+ROWS = 200
+
+_EVERY = {"interval": 8}
+"""Seconds between the firings of the tests' schedules."""
+
+
+def _fires(site, deployment: str, **more) -> str:
+    """A schedule that fires once, and is paused then; returns the flow run's id."""
+    id = site.deployment(deployment)["id"]
+    before = {run["id"] for run in site.runs(deployment_id={"any_": [id]})}
+    body = [{"active": True, "schedule": _EVERY, **more}]
+    schedule = site.ask("POST", f"deployments/{id}/schedules", body)[0]["id"]
+    begun = {"deployment_id": {"any_": [id]}, "state": {"type": {"any_": ["RUNNING", *TERMINAL]}}}
+    run = until(
+        90, "the schedule fires", lambda: {run["id"] for run in site.runs(**begun)} - before
+    ).pop()
+    _set_active(site, deployment, schedule, False)
+    ahead = {"deployment_id": {"any_": [id]}, "state": {"name": {"any_": ["Scheduled", "Late"]}}}
+    until(30, "a paused schedule has nothing ahead", lambda: not site.runs(**ahead) or None)
+    return run
+
+
+def _set_active(site, deployment: str, schedule: str, active: bool) -> None:
+    id = site.deployment(deployment)["id"]
+    site.ask("PATCH", f"deployments/{id}/schedules/{schedule}", {"active": active})
+
+
+def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(site, place, tmp_path):
+    place.grow("day-1", rows(ROWS, seed=1))
+    job = place.write_job(tmp_path / "job.yaml")
+    answer = site.raee("deploy", job, "--cron", "0 2 * * *", "--timezone", "Europe/Berlin")
+    assert answer.returncode == 0, answer.stderr
+    assert place.name in answer.stdout.split()
+    rebuild = f"rebuild-database/{place.name}"
+    (nightly,) = site.deployment(rebuild)["schedules"]
+    assert (nightly["schedule"]["cron"], nightly["schedule"]["timezone"]) == (
+        "0 2 * * *",
+        "Europe/Berlin",
+    )
+    assert nightly["active"]
+    _set_active(site, rebuild, nightly["id"], False)
+
+    site.completed(_fires(site, rebuild))
+    (first,) = place.versions
+    assert current(place.store, place.name, "production") == first
+
+    again = site.raee("deploy", job, "--cron", "0 3 * * *")
+    assert again.returncode == 0, again.stderr
+    (nightly,) = site.deployment(rebuild)["schedules"]
+    assert nightly["schedule"]["cron"] == "0 3 * * *"
+    assert nightly["active"] is False, "what someone has paused stays paused"
+
+    place.grow("day-2", rows(ROWS // 100, seed=2, name="new"))
+    run = _fires(site, rebuild)
+    site.completed(run)
+    _, second = place.versions
+    manifest = place.manifest(second)
+    assert (manifest.parent, manifest.rows) == (first, ROWS + ROWS // 100)
+    said = f"{ROWS // 100} rows swept, {ROWS} taken over"
+    until(10, "its log says so", lambda: any(said in line for line in site.logs(run)))
+
+    history = site.artifacts(f"raee-{place.name}-versions")
+    assert len(history) == 2
+    newest, before = json.loads(history[-1]["data"])
+    assert (newest["id"], newest["parent"]) == (second, first)
+    assert newest["change"][0] in "+-"
+    promoted = current(place.store, place.name, "production")
+    assert newest["promoted"] == ("yes" if promoted == second else "no")
+    assert f"points at {second}: on " in newest["why"] or "worse than production" in newest["why"]
+    assert (before["id"], before["parent"], before["promoted"]) == (first, "", "yes")
+    assert site.artifacts(f"raee-{place.name}-report")
+
+    output = f"{place.folder.uri}/out/{{date}}"
+    parameters = {"job": place.job(), "input": place.write_input(rows(60, 3)), "output": output}
+    run = _fires(site, "classify-corpus/classify-corpus", parameters=parameters)
+    site.completed(run)
+    (shown,) = site.artifacts(f"raee-{place.name}-classification")
+    said = {line["what"]: line["value"] for line in json.loads(shown["data"])}
+    assert (said["database"], said["version"]) == (place.name, promoted)
+    assert said["input"] == parameters["input"]
+    day = site.ask("GET", f"flow_runs/{run}")["expected_start_time"][:10]
+    assert said["output"] == f"{place.folder.uri}/out/{day}"
+
+
+def test_the_jobs_form_has_descriptions(site):
+    schema = site.deployment("rebuild-database/rebuild-database")["parameter_openapi_schema"]
+    job = schema["definitions"]["Job"]["properties"]
+    assert job["store"]["description"] == "Where databases lie: a folder or a URI."
+    assert "How the sweep is spread" in schema["properties"]["workers"]["description"]
+
+
+@pytest.mark.timeout(600)
+def test_a_browser_shows_the_versions(site, place, request):
+    from tests.orchestration import browser
+
+    missing = browser.why_none()
+    if missing is not None:
+        pytest.skip(missing)
+    place.grow("day-1", rows(ROWS, seed=4))
+    for day in (2, 3):
+        site.completed(site.run("rebuild-database/rebuild-database", {"job": place.job()}))
+        place.grow(f"day-{day}", rows(20, seed=day, name=f"new-{day}"))
+    newest = site.artifacts(f"raee-{place.name}-versions")[-1]
+    page = f"{site.url}/artifacts/artifact/{newest['id']}"
+    shown = browser.read(page, place.versions, request.config.getoption("--screenshot"))
+    for version in place.versions:
+        assert version in shown

@@ -97,13 +97,22 @@ def definition(jobs: Sequence[Job], schedule: Schedule | None) -> dict[str, Any]
         own = copy.deepcopy(template)
         own["name"] = job.name
         own["description"] = f"Build a new version of the database {job.name}."
-        own["parameters"]["job"] = job.model_dump(mode="json", exclude_unset=True)
+        own["parameters"]["job"] = _as_parameters(job)
         del own["schedules"]
         if schedule is not None:
             cron = {"cron": schedule.cron, "timezone": schedule.timezone}
             own["schedules"] = [{"slug": "nightly", "active": True, **cron}]
         found["deployments"].append(own)
     return found
+
+
+def _as_parameters(job: Job) -> dict[str, Any]:
+    """A job as a server may keep it: PostgreSQL sorts the keys of what it stores."""
+    said = job.model_dump(mode="json", exclude_unset=True)
+    prompt = said.get("prompt")
+    if isinstance(prompt, dict):
+        prompt["labels"] = [{name: word} for name, word in prompt["labels"].items()]
+    return said
 
 
 def _definition_file() -> Path:

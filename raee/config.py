@@ -3,7 +3,7 @@
 Light on purpose: importing it loads neither torch nor faiss.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -24,6 +24,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _in_order(value: Any) -> Any:
+    """Labels that are a list of single ones, as a mapping; anything else as it is."""
+    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+        return value
+    pairs = [pair for each in value for pair in each.items()]
+    names = [name for name, _ in pairs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"label {min(twice, key=str)!r} stands twice")
+    return dict(pairs)
+
+
 class PromptSpec(Settings):
     """A prompt of the user's own: what is asked of the model."""
 
@@ -31,9 +42,14 @@ class PromptSpec(Settings):
         default=None,
         description="The text's frame: `{text}` once; for masked LMs also `{mask}` once.",
     )
-    labels: dict[str, str] = Field(
+    labels: Annotated[
+        dict[str, str],
+        BeforeValidator(_in_order, json_schema_input_type=dict[str, str] | list[dict[str, str]]),
+    ] = Field(
         min_length=1,
-        description="Label name to label word (masked LM) or description (sentence encoder).",
+        description="Label name to label word (masked LM) or description (sentence encoder), in "
+        "the order of the label integers. As flow parameters, give a list of single ones: "
+        "PostgreSQL behind the orchestrator keeps no order of keys.",
     )
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from flows.crashes import MOST_RUNS, automations, check_run_count
 from flows.deployments import Schedule, definition
-from tasks.job import load_job
+from tasks.job import Job, load_job
 from tests.flows.jobs import raee
 
 
@@ -19,7 +19,11 @@ def test_each_job_gets_a_rebuild_of_its_own_and_nothing_else_changes(place):
     (own,) = found["deployments"][len(plain["deployments"]) :]
     assert own["name"] == "demo"
     assert own["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
-    assert own["parameters"]["job"] == yaml.safe_load(Path(place.job()).read_text())
+    said = yaml.safe_load(Path(place.job()).read_text())
+    labels = said["prompt"]["labels"]
+    assert own["parameters"]["job"]["prompt"]["labels"] == [{k: v} for k, v in labels.items()]
+    assert Job.model_validate(own["parameters"]["job"]) == job
+    assert list(Job.model_validate(own["parameters"]["job"]).prompt.labels) == list(labels)
     (schedule,) = own["schedules"]
     assert (schedule["cron"], schedule["timezone"], schedule["active"]) == (
         "0 2 * * *",

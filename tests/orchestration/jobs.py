@@ -5,13 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from numpy.typing import NDArray
 
-from storage.parquet import list_values, read_table
 from storage.store import Folder
 from storage.versions import Manifest, read_manifest, verify, version_folder, version_ids
 from tests.flows.jobs import LABELS, sentences
@@ -39,7 +36,8 @@ class Place:
             "name": self.name,
             "store": self.store,
             "corpus": {"uri": f"{(self.folder / 'corpus').uri}/*.parquet", "id": "id"},
-            "prompt": {"labels": {label: f"a {label} film" for label in LABELS}},
+            # A list: the server's PostgreSQL would sort the keys of a mapping.
+            "prompt": {"labels": [{label: f"a {label} film"} for label in LABELS]},
             "backbone": {"family": "sentence-encoder", "model": self.model},
             "key": {"layer": 1},
             "shard_rows": shard_rows,
@@ -72,18 +70,10 @@ class Place:
         folder = version_folder(self.store, self.name, version)
         return verify(folder, self.manifest(version).files) == []
 
-    def answers(self, version: str) -> pa.Table:
-        """What every exit says of every row."""
-        return self._entries(version, ["id", "text", "label", "answers"])
-
-    def confidences(self, version: str) -> NDArray[np.float32]:
-        """(rows, exits) how sure they are."""
-        return list_values(self._entries(version, ["confidences"])["confidences"])
-
-    def _entries(self, version: str, columns: list[str]) -> pa.Table:
-        folder = version_folder(self.store, self.name, version)
-        files = [f.path for f in self.manifest(version).files if f.path.startswith("entries/")]
-        return pa.concat_tables([read_table(folder, path, columns) for path in sorted(files)])
+    def data(self, version: str) -> dict[str, str]:
+        """Checksums of the files that every build of the same rows repeats."""
+        files = self.manifest(version).files
+        return {f.path: f.sha256 for f in files if f.path != "report.html"}
 
 
 def rows(count: int, seed: int, name: str = "row") -> list[dict[str, str]]:

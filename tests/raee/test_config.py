@@ -154,3 +154,10 @@ def test_a_key_that_means_nothing_is_refused(values, says):
 def test_an_unknown_key_or_value_is_an_error(settings, values):
     with pytest.raises(ValidationError):
         settings(**values)
+
+
+def test_labels_in_a_list_keep_their_order_wherever_keys_do_not():
+    spec = PromptSpec.model_validate({"labels": [{"good": "great"}, {"bad": "terrible"}]})
+    assert list(spec.labels.items()) == [("good", "great"), ("bad", "terrible")]
+    with pytest.raises(ValidationError, match="label 'good' stands twice"):
+        PromptSpec.model_validate({"labels": [{"good": "great"}, {"good": "fine"}]})

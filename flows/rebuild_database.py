@@ -81,7 +81,7 @@ def run_steps(build: PlannedBuild, job: Job, workers: Workers | None) -> None:
     with stage("sweep", build.rows, build.done):
         spread(shards, workers)
     swept = rows_swept(build.work)
-    logger.info("%d rows swept, %d taken over", swept, build.rows - swept)
+    logger.info("%d rows are new, %d known", swept, build.rows - swept)
     collect_readings(build.work)
     match_rows(build.work)
     fit_database_probes(build.work)

@@ -66,7 +66,7 @@ def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(site, p
     _, second = place.versions
     manifest = place.manifest(second)
     assert (manifest.parent, manifest.rows) == (first, ROWS + ROWS // 100)
-    said = f"{ROWS // 100} rows swept, {ROWS} taken over"
+    said = f"{ROWS // 100} rows are new, {ROWS} known"
     until(10, "its log says so", lambda: any(said in line for line in site.logs(run)))
 
     history = site.artifacts(f"raee-{place.name}-versions")

@@ -62,7 +62,7 @@ def classify_corpus(
         with about(job.name, planned.version):
             try:
                 run_steps(planned, job, workers)
-            except FileNotFoundError:
+            except (FileNotFoundError, RuntimeError):
                 # Of two such runs at once the faster one has finished, and removed their work.
                 if not is_finished(planned.output):
                     raise

@@ -34,7 +34,7 @@ from pydantic import Field
 
 from raee.config import Settings
 from storage.store import Folder
-from tasks.markers import numbered, numbers_done, said
+from tasks.markers import look_what_is_done, numbered, numbers_done, said
 from tasks.models import SHARD_SECONDS
 from tasks.progress import advance
 
@@ -138,7 +138,8 @@ def spread(shards: Shards, workers: Workers | None) -> None:
     """
     progress = _Progress(shards)
     if workers is None:
-        left = set(range(shards.total)) - shards.done()
+        done = look_what_is_done(shards.folder.uri, shards.step, shards.total)
+        left = set(range(shards.total)) - set(done)
         while left:
             chunk = next_chunk(left, max(1, int(Workers().chunk_seconds / SHARD_SECONDS)))
             shards.flow(**shards.parameters(chunk))
@@ -172,7 +173,7 @@ class _Progress:
             return
         self._shown = time.monotonic()
         share = 100 * done / self._shards.total
-        with _server_may_be_away():
+        with _may_be_away():
             if self._artifact is None:
                 made = create_progress_artifact(
                     share,
@@ -191,7 +192,7 @@ class _Dispatcher:
         self._shards, self._workers, self._progress = shards, workers, progress
         self._deployment = f"{shards.flow.name}/{shards.flow.name}"
         self._tag = f"raee-work-{sha256(shards.address.encode()).hexdigest()[:12]}"
-        self._done: set[int] = shards.done()
+        self._done = set(look_what_is_done(shards.folder.uri, shards.step, shards.total))
         self._left = set(range(shards.total)) - self._done
         self._tries: Counter[int] = Counter()
         self._runs: dict[UUID, Chunk] = {}
@@ -204,16 +205,16 @@ class _Dispatcher:
             try:
                 self._adopt(client)
                 while self._left or self._runs:
-                    with _server_may_be_away():
+                    with _may_be_away():
                         self._give(client)
                     time.sleep(_POLL_SECONDS)
-                    self._notice_done()
-                    with _server_may_be_away():
+                    with _may_be_away():
+                        self._notice_done()
                         self._look_after(client)
                     self._progress.show(len(self._done))
             except BaseException:
                 # Also where this flow is cancelled: nobody waits for what they do.
-                with _server_may_be_away():
+                with _may_be_away():
                     for run in self._runs:
                         _cancel(client, run, "The flow that gave it its shards has ended.")
                 raise
@@ -341,12 +342,14 @@ def _pages(ids: Sequence[UUID]) -> Iterator[list[UUID]]:
 
 
 @contextmanager
-def _server_may_be_away() -> Iterator[None]:
-    """Whatever is asked of the server here is asked again in the next round."""
+def _may_be_away() -> Iterator[None]:
+    """Whatever is asked of server and store here is asked again in the next round."""
     try:
         yield
-    except httpx.TransportError as error:
-        logger.warning("the orchestrator does not answer (%s); trying again", error)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (httpx.TransportError, OSError) as error:
+        logger.warning("orchestrator or store do not answer (%s); trying again", error)
     except httpx.HTTPStatusError as error:
         if error.response.status_code < 500:
             raise

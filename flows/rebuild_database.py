@@ -12,7 +12,7 @@ from raee.errors import InputError
 from storage.store import Folder
 from tasks.about import about
 from tasks.artifacts import record_report, record_versions
-from tasks.build import read_database_centre, rows_swept
+from tasks.build import count_swept, read_database_centre
 from tasks.build_plan import PlannedBuild, forget_build, is_published, plan_build
 from tasks.collect import collect_readings
 from tasks.credentials import use_credentials
@@ -53,7 +53,7 @@ def rebuild_database(job: Job, workers: Workers | None = None) -> str:
         if not build.published:
             try:
                 run_steps(build, job, workers)
-            except (FileNotFoundError, InputError):
+            except (FileNotFoundError, InputError, RuntimeError):
                 # Of two such builds at once the faster one has published, and removed their work.
                 if not is_published(build, job):
                     raise
@@ -80,7 +80,7 @@ def run_steps(build: PlannedBuild, job: Job, workers: Workers | None) -> None:
     )
     with stage("sweep", build.rows, build.done):
         spread(shards, workers)
-    swept = rows_swept(build.work)
+    swept = count_swept(build.work)
     logger.info("%d rows are new, %d known", swept, build.rows - swept)
     collect_readings(build.work)
     match_rows(build.work)

@@ -69,7 +69,8 @@ def sweep_shard(work: str, number: int) -> int:
     return int(account["rows"])
 
 
-def rows_swept(work: str) -> int:
+@task(**RETRIES)
+def count_swept(work: str) -> int:
     """Of a build's rows those that were read here: all that were not taken over."""
     folder = Folder(work)
     return sum(said(folder, numbered("shard", n))["new"] for n in plan_of(work).numbers)

@@ -15,7 +15,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from prefect import task
+
 from storage.store import FileRecord, Folder
+from tasks.retrying import RETRIES
 
 VERSION = "version"
 """Below a try's folder: files that go to the version, or the output, under the same names."""
@@ -112,6 +115,12 @@ def numbers_done(work: Folder, step: str, numbers: int) -> list[int]:
     """Which of the numbered steps are done."""
     there = set(work.names())
     return [n for n in range(numbers) if f"{numbered(step, n)}.json" in there]
+
+
+@task(**RETRIES)
+def look_what_is_done(work: str, step: str, numbers: int) -> list[int]:
+    """Which of the numbered steps in a work folder are done, for a flow."""
+    return numbers_done(Folder(work), step, numbers)
 
 
 def rows_done(work: Folder, step: str, numbers: int) -> int:

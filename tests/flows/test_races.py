@@ -57,7 +57,10 @@ class TestTwoBuilds:
         assert said == [version.name] * 2
         assert raee("verify", "demo", "--store", place.store).code == 0
         assert raee("verify", "demo@production", "--store", place.store).code == 0
-        named = {f["path"] for f in manifest_of(version)["files"]} | {"manifest.json"}
+        named = {f["path"] for f in manifest_of(version)["files"]} | {
+            "manifest.json",
+            "verdict.json",
+        }
         assert {str(p.relative_to(version)) for p in version.rglob("*") if p.is_file()} == named
         work = place.store / "databases/demo/work"
         assert list(work.rglob("*")) == []

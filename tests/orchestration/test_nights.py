@@ -1,6 +1,7 @@
 """Schedules, and what the orchestrator's UI then shows."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,24 +11,31 @@ from tests.orchestration.site import TERMINAL, until
 
 ROWS = 200
 
-_EVERY = {"interval": 8}
-"""Seconds between the firings of the tests' schedules."""
+_AHEAD_SECONDS = 8
+"""How long before a schedule's moment it is made: the scheduler looks every 5 s."""
 
 
 def _fires(site, deployment: str, **more) -> str:
-    """A schedule that fires once, and is paused then; returns the flow run's id."""
+    """A schedule that fires once, in a moment; returns the flow run's id."""
     id = site.deployment(deployment)["id"]
-    before = {run["id"] for run in site.runs(deployment_id={"any_": [id]})}
-    body = [{"active": True, "schedule": _EVERY, **more}]
+    # The next of its moments is a day later: what is waited for is this one and no other.
+    moment = datetime.now(UTC) + timedelta(seconds=_AHEAD_SECONDS)
+    when = {"interval": 24 * 3600, "anchor_date": moment.isoformat()}
+    body = [{"active": True, "schedule": when, **more}]
     schedule = site.ask("POST", f"deployments/{id}/schedules", body)[0]["id"]
-    begun = {"deployment_id": {"any_": [id]}, "state": {"type": {"any_": ["RUNNING", *TERMINAL]}}}
-    run = until(
-        90, "the schedule fires", lambda: {run["id"] for run in site.runs(**begun)} - before
-    ).pop()
+    begun = {
+        "deployment_id": {"any_": [id]},
+        "expected_start_time": {
+            "after_": (moment - timedelta(seconds=1)).isoformat(),
+            "before_": (moment + timedelta(seconds=1)).isoformat(),
+        },
+        "state": {"type": {"any_": ["RUNNING", *TERMINAL]}},
+    }
+    (run,) = until(90, "the schedule fires", lambda: site.runs(**begun))
     _set_active(site, deployment, schedule, False)
     ahead = {"deployment_id": {"any_": [id]}, "state": {"name": {"any_": ["Scheduled", "Late"]}}}
     until(30, "a paused schedule has nothing ahead", lambda: not site.runs(**ahead) or None)
-    return run
+    return run["id"]
 
 
 def _set_active(site, deployment: str, schedule: str, active: bool) -> None:

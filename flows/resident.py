@@ -21,9 +21,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from uuid import UUID
 
 IDLE_SECONDS = 600.0
@@ -54,19 +55,6 @@ def main() -> int:
                 return code
 
 
-class _Place:
-    """The lock on one resident; where it listens, and the GPU that it has."""
-
-    def __init__(self, number: int, lock: IO[str]) -> None:
-        self.number, self._lock = number, lock
-
-    def __enter__(self) -> "_Place":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.close()
-
-
 def _folder(worker: int) -> Path:
     """Where a worker's residents listen."""
     folder = Path(tempfile.gettempdir()) / f"raee-{os.getuid()}-{worker}"
@@ -76,18 +64,22 @@ def _folder(worker: int) -> Path:
     return folder
 
 
-def _free_place(folder: Path) -> _Place:
-    """The first place that no other run has; waits where there is one a GPU and all are taken."""
+@contextmanager
+def _free_place(folder: Path) -> Iterator[int]:
+    """The number of the first resident that no other run has, locked within.
+
+    With GPUs it is that of one of them, and waited for; else as many as the worker starts runs.
+    """
     gpus = _gpus()
     while True:
-        for number in range(len(gpus) or os.cpu_count() or 1):
-            lock = (folder / f"{number}.lock").open("w")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
-            else:
-                return _Place(number, lock)
+        for number in range(len(gpus)) if gpus else count():
+            with (folder / f"{number}.lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield number
+                return
         time.sleep(_LOOK_SECONDS)
 
 
@@ -95,16 +87,16 @@ def _gpus() -> list[str]:
     return [gpu for gpu in os.environ.get(_GPUS, "").split(",") if gpu.strip()]
 
 
-def _environment(place: _Place) -> dict[str, str]:
+def _environment(place: int) -> dict[str, str]:
     environment = dict(os.environ)
     if gpus := _gpus():
-        environment[_GPUS] = gpus[place.number]
+        environment[_GPUS] = gpus[place]
     return environment
 
 
-def _connected(folder: Path, place: _Place, environment: dict[str, str]) -> socket.socket:
+def _connected(folder: Path, place: int, environment: dict[str, str]) -> socket.socket:
     """A connection to the place's resident, which is started where there is none."""
-    address = folder / f"{place.number}.socket"
+    address = folder / f"{place}.socket"
     deadline = time.monotonic() + _START_SECONDS
     started: subprocess.Popen[bytes] | None = None
     while time.monotonic() < deadline:

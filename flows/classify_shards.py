@@ -1,14 +1,12 @@
-"""The flow that classifies some shards of a corpus: what a GPU worker does."""
+"""The flow that classifies some shards of a corpus."""
 
-import logging
+from functools import partial
 
 from prefect import flow
 
-from tasks.about import about
+from flows.chunk import do_chunk
 from tasks.classification import classify_shard, plan_of
 from tasks.credentials import use_credentials
-
-logger = logging.getLogger("raee")
 
 
 @flow(name="classify-shards")
@@ -20,10 +18,5 @@ def classify_shards(address: str, first: int, count: int, credentials: str | Non
     use_credentials(credentials)
     plan_of.cache_clear()  # the output may have been emptied and begun anew
     plan = plan_of(address)
-    rows = 0
-    with about(plan.job.name, plan.version):
-        for number in range(first, first + count):
-            with about(plan.job.name, plan.version, number):
-                rows += classify_shard(address, number)
-        logger.info("shards %d to %d are classified: %d rows", first, first + count - 1, rows)
-    return rows
+    shard = partial(classify_shard, address)
+    return do_chunk(plan.job.name, plan.version, first, count, shard, "classified")

@@ -51,47 +51,21 @@ def check_run_count() -> None:
 def automations(silent: timedelta = SILENT, overdue: timedelta = OVERDUE) -> list[Automation]:
     """What the server does about runs that crash or never end."""
     return [
-        Automation(
-            name="raee: silent runs have crashed",
-            description=f"A run that sends no event within {silent.seconds} s of a heartbeat.",
-            trigger=EventTrigger(
-                match=_OF_A_RUN,
-                match_related=_tagged(TAG),
-                for_each={"prefect.resource.id"},
-                after={"prefect.flow-run.heartbeat"},
-                expect={"prefect.flow-run.heartbeat", *_ENDS},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=silent,
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED,
-                    name="Crashed",
-                    message=f"No heartbeat for {silent.seconds} s: its process or machine died.",
-                )
-            ],
+        _unless(
+            "raee: silent runs have crashed",
+            f"A run that sends no event within {silent.seconds} s of a heartbeat.",
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *_ENDS},
+            within=silent,
+            action=_crashed(f"No heartbeat for {silent.seconds} s: its process or machine died."),
         ),
-        Automation(
-            name="raee: runs that never begin have crashed",
-            description=f"A run that a worker has taken and that has not begun within {STUCK}.",
-            trigger=EventTrigger(
-                match=_OF_A_RUN,
-                match_related=_tagged(TAG),
-                for_each={"prefect.resource.id"},
-                after={"prefect.flow-run.Pending"},
-                expect={"prefect.flow-run.Running", *_WAITS, *_ENDS},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=STUCK,
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED,
-                    name="Crashed",
-                    message=f"It did not begin within {STUCK}: its worker died or cannot.",
-                )
-            ],
+        _unless(
+            "raee: runs that never begin have crashed",
+            f"A run that a worker has taken and that has not begun within {STUCK}.",
+            after={"prefect.flow-run.Pending"},
+            expect={"prefect.flow-run.Running", *_WAITS, *_ENDS},
+            within=STUCK,
+            action=_crashed(f"It did not begin within {STUCK}: its worker died or cannot."),
         ),
         Automation(
             name="raee: crashed runs run again",
@@ -113,22 +87,45 @@ def automations(silent: timedelta = SILENT, overdue: timedelta = OVERDUE) -> lis
                 )
             ],
         ),
-        Automation(
-            name="raee: overdue runs are cancelled",
-            description=f"A run that has not ended {overdue} after it began.",
-            trigger=EventTrigger(
-                match=_OF_A_RUN,
-                match_related=_tagged(TAG),
-                for_each={"prefect.resource.id"},
-                after={"prefect.flow-run.Running"},
-                expect=_ENDS,
-                posture=Posture.Proactive,
-                threshold=1,
-                within=overdue,
-            ),
-            actions=[CancelFlowRun()],
+        _unless(
+            "raee: overdue runs are cancelled",
+            f"A run that has not ended {overdue} after it began.",
+            after={"prefect.flow-run.Running"},
+            expect=_ENDS,
+            within=overdue,
+            action=CancelFlowRun(),
         ),
     ]
+
+
+def _unless(
+    name: str,
+    description: str,
+    after: set[str],
+    expect: set[str],
+    within: timedelta,
+    action: ChangeFlowRunState | CancelFlowRun,
+) -> Automation:
+    """An action on each of our runs of which, after an event, no expected one comes in time."""
+    return Automation(
+        name=name,
+        description=description,
+        trigger=EventTrigger(
+            match=_OF_A_RUN,
+            match_related=_tagged(TAG),
+            for_each={"prefect.resource.id"},
+            after=after,
+            expect=expect,
+            posture=Posture.Proactive,
+            threshold=1,
+            within=within,
+        ),
+        actions=[action],
+    )
+
+
+def _crashed(message: str) -> ChangeFlowRunState:
+    return ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message)
 
 
 def register(silent: timedelta = SILENT) -> list[str]:

@@ -1,15 +1,13 @@
-"""The flow that sweeps some shards of a build: what a GPU worker does."""
+"""The flow that sweeps some shards of a build."""
 
-import logging
+from functools import partial
 
 from prefect import flow
 
-from tasks.about import about
+from flows.chunk import do_chunk
 from tasks.build import sweep_shard
 from tasks.build_plan import plan_of
 from tasks.credentials import use_credentials
-
-logger = logging.getLogger("raee")
 
 
 @flow(name="sweep-shards")
@@ -20,10 +18,5 @@ def sweep_shards(address: str, first: int, count: int, credentials: str | None =
     """
     use_credentials(credentials)
     plan = plan_of(address)
-    rows = 0
-    with about(plan.job.name, plan.version):
-        for number in range(first, first + count):
-            with about(plan.job.name, plan.version, number):
-                rows += sweep_shard(address, number)
-        logger.info("shards %d to %d are swept: %d rows", first, first + count - 1, rows)
-    return rows
+    shard = partial(sweep_shard, address)
+    return do_chunk(plan.job.name, plan.version, first, count, shard, "swept")

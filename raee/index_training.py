@@ -1,7 +1,7 @@
 """Indexes that are not exact: whether one can be built, training it, and how much it finds."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import faiss
@@ -12,7 +12,7 @@ from raee.config import PAPER_NEIGHBOURS
 from raee.errors import InputError
 from raee.exits import Neighbours
 from raee.index import Index, core_of, new_index, on_one_thread, squared_distances
-from raee.index_choice import FLAT, IndexAccount, lists_of
+from raee.index_choice import FLAT, IndexAccount, lists_of, recall_rows, training_rows
 
 RECALL = 0.95
 """Share of the nearest rows that a search should find."""
@@ -54,6 +54,32 @@ def check_index_spec(spec: str, width: int, rows: int) -> None:
             f"index {spec!r} is trained on at least {needed:,} rows, the database has {rows:,}; "
             f"use one with fewer lists, or {FLAT!r}"
         )
+
+
+def built_index(
+    spec: str,
+    rows: int,
+    width: int,
+    keys_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    chunks: Iterable[NDArray[np.float32]],
+) -> tuple[Index, IndexAccount]:
+    """An index by its FAISS factory string with all keys, tuned; and what a manifest says of it.
+
+    keys_of: the keys of some rows, ascending, (n, width).  chunks: all keys in the order of their
+    rows, (m, width) each: no more than one is in memory besides the index and its sample.
+    Raises InputError where `check_index_spec` does.
+    """
+    index = trained_index(spec, width, keys_of(training_rows(spec, rows, width)))
+
+    def added() -> Iterator[NDArray[np.float32]]:
+        for keys in chunks:
+            index.add(keys)
+            yield keys
+
+    asked = recall_rows(spec, rows)
+    queries = keys_of(asked)
+    exact = exact_neighbours(queries, added(), exclude=asked)
+    return index, tune_index(index, spec, queries, exact)
 
 
 def trained_index(spec: str, width: int, sample: NDArray[np.float32]) -> Index:

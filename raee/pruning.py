@@ -27,10 +27,11 @@ def values(
 ) -> Array:
     """What each row of a database is worth to some of the others, (rows,).
 
-    neighbours: (queries, m) of each query among the other rows; label: (rows,); queries: places of
-    the rows that ask.  A row's value is the mean over the queries of what it is worth to each; it
-    is negative where a row misleads.  With all others as neighbours (m = rows - 1) the values sum
-    to the share of right votes among the k nearest, the mean over queries.
+    neighbours: (queries, m) of each query among the other rows, as far as they were found; label:
+    (rows,); queries: places of the rows that ask.  A row's value is the mean over the queries of
+    what it is worth to each; it is negative where a row misleads.  With all others as
+    neighbours (m = rows - 1) the values sum to the share of right votes among the k nearest, the
+    mean over queries.
 
     Copies of one key and label share what one of them would be worth to other rows, but each is
     the other's nearest neighbour, and right: that holds them up, however little the vote would
@@ -42,30 +43,33 @@ def values(
     total = np.zeros(rows)
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         some = nearest[start : start + _QUERIES_AT_ONCE]
-        right = label[some] == label[queries[start : start + len(some)], None]
-        worth = knn_shapley(right, rows - 1, k)
-        total += np.bincount(some.ravel(), worth.ravel(), minlength=rows)
+        there = some >= 0
+        right = there & (label[some] == label[queries[start : start + len(some)], None])
+        worth = knn_shapley(right, there, rows - 1, k)
+        total += np.bincount(some[there], worth[there], minlength=rows)
     return total / max(len(queries), 1)
 
 
-def knn_shapley(right: NDArray[np.bool_], others: int, k: int) -> Array:
+def knn_shapley(right: NDArray[np.bool_], there: NDArray[np.bool_], others: int, k: int) -> Array:
     """What each neighbour is worth to its query, (queries, m) (arXiv 1908.08619, theorem 1).
 
     right: (queries, m) whether the m nearest of `others` rows have the query's label, nearest
-    first.  The game: some rows are there, and their worth together is how many of the k nearest of
+    first.  there: (queries, m) False, and right, too, where a search that is not exact found no
+    more.  The game: some rows are there, and their worth together is how many of the k nearest of
     them are right, divided by k.  From the farthest inwards, with r_i = 1 where the i-th is right,
 
         s_n = r_n / max(n, k)
         s_i = s_(i+1) + (r_i - r_(i+1)) min(k, i) / (k i)
 
-    Where neighbours are missing (m < others), s_m counts as 0 (theorem 2).  |s_i| is at most
-    1 / max(i, k), so all m are off by the same number, and it is small.
+    Where neighbours are missing, the last one's s counts as 0 (theorem 2).  |s_i| is at most
+    1 / max(i, k), so all are off by the same number, and it is small.
     """
     hits = right.astype(np.float64)
     known = hits.shape[1]
     rank = np.arange(1, known)
     steps = (hits[:, :-1] - hits[:, 1:]) * (np.minimum(k, rank) / (k * rank))
     worth = np.zeros_like(hits)
+    steps[~there[:, 1:]] = 0
     worth[:, :-1] = np.cumsum(steps[:, ::-1], axis=1)[:, ::-1]
     if known == others:
         worth += hits[:, -1:] / max(others, k)

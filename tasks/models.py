@@ -9,6 +9,7 @@ import torch
 from raee.backbones import Backbone, load_backbone
 from raee.config import BackboneSpec, KeySpec, PolicySpec, TunedPolicy
 from raee.exits import Entries, Exit
+from raee.index_choice import choose_index
 from raee.policies import exits_used
 from storage.scan import Scan
 from tasks.job import Job
@@ -53,6 +54,11 @@ def check_policy(spec: PolicySpec, exits: tuple[Exit, ...]) -> None:
         exits, (), np.zeros(0, np.uint16), lists.astype(np.uint16), lists.astype(np.float32)
     )
     exits_used(spec, no_rows)
+
+
+def index_spec_of(job: Job, rows: int, width: int) -> str:
+    """The FAISS factory string of an index: what the job says, or what `auto` is for its size."""
+    return choose_index(rows, width) if job.index == "auto" else job.index
 
 
 def shard_rows_of(job: Job, backbone: Backbone, found: Scan) -> int:

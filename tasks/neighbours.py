@@ -9,9 +9,8 @@ The lists are longer than anybody asks: in a rebuild some of their rows have lef
 nearer has only to be found among the rows that are new.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,8 @@ from prefect import task
 from raee.config import PAPER_NEIGHBOURS
 from raee.exits import Neighbours
 from raee.index import Index, new_index, open_index
-from raee.index_choice import IndexAccount, choose_index, recall_rows, training_rows
-from raee.index_training import exact_neighbours, trained_index, tune_index
+from raee.index_choice import IndexAccount
+from raee.index_training import built_index
 from raee.neighbour_lists import reach, updated
 from raee.policies import neighbours_planned_on
 from raee.readers import vote
@@ -43,6 +42,7 @@ from tasks.entries import (
 from tasks.fit import fitted_answers
 from tasks.markers import VERSION, Attempt, done, marker, numbered, output, said
 from tasks.match import source_of
+from tasks.models import index_spec_of
 from tasks.progress import advance
 from tasks.retrying import RETRIES
 from tasks.shards import all_rows, shard_table, shard_values, starts
@@ -71,20 +71,14 @@ def _indexed(work: str, place: int) -> tuple[Index, IndexAccount]:
     """The index of a key, and how much of the nearest rows it finds."""
     plan = plan_of(work)
     width = _keys_of(work, place, np.zeros(1, np.int64)).shape[1]
-    spec = choose_index(plan.rows, width) if plan.job.index == "auto" else plan.job.index
-    index = trained_index(spec, width, _keys_of(work, place, training_rows(spec, plan.rows, width)))
-    asked = recall_rows(spec, plan.rows)
-    queries = _keys_of(work, place, asked)
-    exact = exact_neighbours(queries, _added(work, place, index), exclude=asked)
-    return index, tune_index(index, spec, queries, exact)
-
-
-def _added(work: str, place: int, index: Index) -> Iterator[NDArray[np.float32]]:
-    """A key of all rows, shard by shard, as they are added to an index."""
-    for number in plan_of(work).numbers:
-        (keys,) = shard_values(work, number, [key_column(place)])
-        index.add(keys)
-        yield keys
+    shards = (shard_values(work, n, [key_column(place)])[0] for n in plan.numbers)
+    return built_index(
+        index_spec_of(plan.job, plan.rows, width),
+        plan.rows,
+        width,
+        partial(_keys_of, work, place),
+        shards,
+    )
 
 
 def _keys_of(work: str, place: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:

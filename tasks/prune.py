@@ -18,7 +18,9 @@ from raee.config import (
 )
 from raee.errors import InputError
 from raee.exits import Entries, Neighbours
-from raee.index import Index, new_index
+from raee.index import Index
+from raee.index_choice import IndexAccount
+from raee.index_training import built_index, check_index_spec
 from raee.objectives import half_standard_error
 from raee.paired import better_beyond_noise
 from raee.pruning import NEIGHBOURS, keep_rows, values
@@ -43,6 +45,7 @@ from storage.versions import (
 )
 from tasks.database import Readings, load_readings
 from tasks.job import Job
+from tasks.models import index_spec_of
 from tasks.policies import compared, runnable, tuning_of
 from tasks.progress import advance, stage
 from tasks.report.data import gather
@@ -54,6 +57,9 @@ logger = logging.getLogger("raee")
 SEED = 0
 """Of the halves that rows are valued and judged on."""
 
+_AT_ONCE = 50_000
+"""Rows whose keys are in memory at once, besides the indexes."""
+
 SHARES = tuple(round(0.1 * i, 1) for i in range(9, 0, -1))
 """Shares of the rows that may go, the largest first."""
 
@@ -64,6 +70,8 @@ class _Pruned:
 
     kept: NDArray[np.int64]
     indexes: tuple[Index, ...]
+    accounts: tuple[IndexAccount, ...]
+    """Of the indexes, for the manifest."""
     entries: Entries
     """All rows', with the votes that the kept ones cast."""
     neighbours: Neighbours
@@ -89,8 +97,7 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
         raise InputError(f"{parent.where} is pruned already; prune {parent.manifest.parent} anew")
     policies = _policies(parent)
     entries, first = parent.entries, parent.indexes[0]
-    rows = np.arange(len(entries))
-    found = first.search(first.keys_of(rows), max(NEIGHBOURS, PLANNED_ON), exclude=rows)
+    found = _search(first, first, np.arange(len(entries)), max(NEIGHBOURS, PLANNED_ON))
     # What a row is worth is worked out on one half of the rows and judged on the other.
     valued, judged = halves(len(entries), SEED)
     worth = values(found.first(NEIGHBOURS)[valued], entries.label, valued)
@@ -102,6 +109,8 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
             kept = keep_rows(worth, entries.label, share)
             if len(kept) == len(entries):  # no label has so many rows that one is this share
                 break
+            if any(_too_few(parent, index, len(kept)) for index in parent.indexes):
+                continue
             pruned = _without(parent, kept)
             trial = pruned.trial(complete)
             after = {n: replay(p, trial, parent.costs) for n, p in policies.items()}
@@ -139,31 +148,67 @@ def _policies(readings: Readings) -> dict[str, RunnablePolicy]:
     return {"retrieval": RetrievalPolicy(), job.policy.name: own}
 
 
+def _spec(parent: Readings, index: Index, rows: int) -> str:
+    """The FAISS factory string of an index of a child with so many rows."""
+    return index_spec_of(Job.model_validate(parent.manifest.job), rows, index.width)
+
+
+def _too_few(parent: Readings, index: Index, rows: int) -> bool:
+    """Whether the index that the job asks for cannot be trained on so few rows."""
+    try:
+        check_index_spec(_spec(parent, index, rows), index.width, rows)
+    except InputError:
+        return True
+    return False
+
+
 def _without(parent: Readings, kept: NDArray[np.int64]) -> _Pruned:
     entries = parent.entries
     answers, confidences = entries.answers.copy(), entries.confidences.copy()
-    indexes, first = [], None
+    indexes, accounts, first = [], [], None
+    # A place that no row has: a row that is gone cannot find itself.
+    own = np.full(len(entries), -2)
+    own[kept] = np.arange(len(kept))
     for index, place in zip(parent.indexes, entries.places("vote"), strict=True):
-        smaller = new_index(index.keys(0, 1).shape[1])
-        smaller.add(index.keys_of(kept))
-        found = _search(index, smaller, kept, len(entries))
+        smaller, account = _smaller(parent, index, kept)
+        found = _search(index, smaller, own, PLANNED_ON)
+        found.rows[:] = np.where(found.rows < 0, -1, kept[found.rows])
         said = vote(found.first(PAPER_NEIGHBOURS), entries.label, len(entries.labels))
         answers[:, place], confidences[:, place] = said.argmax(axis=1), said.max(axis=1)
         indexes.append(smaller)
+        accounts.append(account)
         first = found if first is None else first
     assert first is not None, "a version has a key"
     changed = replace(entries, answers=answers, confidences=confidences)
-    return _Pruned(kept, tuple(indexes), changed, first)
+    return _Pruned(kept, tuple(indexes), tuple(accounts), changed, first)
 
 
-def _search(index: Index, smaller: Index, kept: NDArray[np.int64], rows: int) -> Neighbours:
-    """The neighbours of all rows among the kept ones, each without itself, by their old places."""
-    # A place that no row has: a row that is gone cannot find itself.
-    own = np.full(rows, -2)
-    own[kept] = np.arange(len(kept))
-    found = smaller.search(index.keys(0, rows), PLANNED_ON, exclude=own)
-    places = np.where(found.rows < 0, -1, kept[found.rows])
-    return Neighbours(places, found.distances, np.arange(rows))
+def _smaller(parent: Readings, index: Index, kept: NDArray[np.int64]) -> tuple[Index, IndexAccount]:
+    """An index of some of another's rows; where that holds codes, of what they stand for."""
+    return built_index(
+        _spec(parent, index, len(kept)),
+        len(kept),
+        index.width,
+        lambda rows: index.keys_of(kept[rows]),
+        (index.keys_of(kept[start : start + _AT_ONCE]) for start in range(0, len(kept), _AT_ONCE)),
+    )
+
+
+def _search(index: Index, among: Index, own: NDArray[np.int64], k: int) -> Neighbours:
+    """The k nearest of each of an index's rows among another's.
+
+    own: (rows,) the row of the other that it must not find: itself.
+    """
+    found = [
+        among.search(index.keys(start, start + len(some)), k, exclude=some)
+        for start in range(0, len(own), _AT_ONCE)
+        for some in [own[start : start + _AT_ONCE]]
+    ]
+    return Neighbours(
+        np.concatenate([part.rows for part in found]),
+        np.concatenate([part.distances for part in found]),
+        np.arange(len(own)),
+    )
 
 
 def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, Any]) -> str:
@@ -179,14 +224,12 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
         with folder.create(record.path) as file:
             file.write(parent.folder.read(record.path))
         files.append(file.record(rows=record.rows))
-    names = Job.model_validate(manifest.job).key.names
-    for index, name in zip(pruned.indexes, names, strict=True):
-        with folder.create(index_path(name)) as file:
+    paths = [index_path(name) for name in Job.model_validate(manifest.job).key.names]
+    for index, path in zip(pruned.indexes, paths, strict=True):
+        with folder.create(path) as file:
             index.write(file.write)
         files.append(file.record(rows=len(index)))
-    nearest = pruned.indexes[0].search(
-        parent.indexes[0].keys_of(pruned.kept), 1, exclude=np.arange(len(pruned.kept))
-    )
+    nearest = pruned.neighbours[pruned.kept]
     begun = 0
     for number, path in enumerate(parent.parts):
         table = read_table(parent.folder, path)
@@ -207,6 +250,10 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
             "rows": len(pruned.kept),
             "files": sorted(files, key=lambda f: f.path),
             "metrics": manifest.metrics | account["after"],
+            "indexes": {
+                path: account.model_dump()
+                for path, account in zip(paths, pruned.accounts, strict=True)
+            },
             "pruned": account,
         }
     )

@@ -158,3 +158,22 @@ def test_where_nothing_can_go_nothing_is_published(place):
     assert place.only_version().name == version
     said = json.loads(_prune(place, "demo", "--json").out)
     assert said == {"version": None, "of": version, "rows_before": 3}
+
+
+def test_the_child_has_an_index_of_the_kind_that_the_job_asks_for(place):
+    place.write("train.csv", plain_words(150))
+    place.build(index="IVF100,Flat")
+    said = json.loads(_prune(place, "demo", "--json").out)
+    child = place.version(said["version"])
+    index = faiss.read_index(str(child / "keys/layer-01.faiss"))
+    assert index.nlist == 100
+    assert 100 <= said["rows_after"] == index.ntotal, "on fewer rows it cannot be trained"
+    assert manifest_of(child)["indexes"] == {
+        "keys/layer-01.faiss": {
+            "spec": "IVF100,Flat",
+            "rows": index.ntotal,
+            "exact": False,
+            "recall": pytest.approx(1, abs=0.05),
+            "searched": index.nprobe,
+        }
+    }

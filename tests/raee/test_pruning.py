@@ -92,12 +92,26 @@ def test_values_sum_to_the_share_of_right_votes(database, k):
 def test_missing_neighbours_move_a_querys_values_alike_and_little(right, m, k):
     others = right.shape[1]
     m = min(m, others - 1)
-    exact, cut = knn_shapley(right, others, k), knn_shapley(right[:, :m], others, k)
+    there = np.ones_like(right)
+    exact = knn_shapley(right, there, others, k)
+    cut = knn_shapley(right[:, :m], there[:, :m], others, k)
     off = exact[:, :m] - cut
     assert np.ptp(off, axis=1) == pytest.approx(0)
     assert np.abs(off).max() <= 1 / max(m, k) + 1e-12
     assert np.abs(exact[:, m:]).max() <= 1 / max(m + 1, k) + 1e-12
     assert (cut[:, -1] == 0).all()
+
+
+@given(database=_databases(most=9), data=st.data(), k=st.integers(1, 7))
+def test_a_query_that_found_fewer_neighbours_is_as_if_asked_for_so_many(database, data, k):
+    orders, label = database
+    found = data.draw(arrays(np.int64, len(label), elements=st.integers(1, orders.shape[1])))
+    short = np.where(np.arange(orders.shape[1]) < found[:, None], orders, -1)
+    alone = [
+        values(_neighbours(orders[[query], :m]), label, np.array([query]), k)
+        for query, m in enumerate(found)
+    ]
+    assert _values(_neighbours(short), label, k) == pytest.approx(np.mean(alone, axis=0))
 
 
 @given(database=_databases(most=9), data=st.data())

@@ -11,12 +11,11 @@ from raee.config import PolicySpec
 from storage.store import Folder
 from tasks.about import about
 from tasks.artifacts import record_classification
-from tasks.classification import (
+from tasks.classification import estimate_balance, finish_classification
+from tasks.classification_plan import (
     PART,
     WORK,
     PlannedClassification,
-    estimate_balance,
-    finish_classification,
     is_finished,
     plan_classification,
 )

@@ -5,7 +5,8 @@ from functools import partial
 from prefect import flow
 
 from flows.chunk import do_chunk
-from tasks.classification import classify_shard, plan_of
+from tasks.classification import classify_shard
+from tasks.classification_plan import plan_of
 from tasks.credentials import use_credentials
 
 

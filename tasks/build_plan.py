@@ -42,7 +42,7 @@ from storage.versions import (
     version_ids,
 )
 from tasks.job import Job
-from tasks.markers import forget, rows_done
+from tasks.markers import STEPS, forget, rows_done
 from tasks.models import backbone_of, check_policy, retriever_of, shard_rows_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
@@ -326,6 +326,7 @@ def _recipe(
 
 def _build_key(job: Job, recipe: str, found: Scan, centre: bytes | None) -> str:
     decisive = {
+        "steps": STEPS,
         "recipe": recipe,
         "files": [file.uri for file in found.files],  # where the plan's shards are read
         "shard_rows": job.shard_rows,

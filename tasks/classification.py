@@ -12,46 +12,28 @@ import logging
 import math
 import time
 from collections import Counter
-from functools import lru_cache
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from prefect import task
-from pydantic import BaseModel, ConfigDict, Field
 
 from raee.classify import ABSTAINED, classify
-from raee.config import PolicySpec, RunnablePolicy
-from raee.errors import InputError
-from raee.exits import parse_exits
-from raee.reading import Database
 from raee.shift import far_distance, prior_ratio
-from storage.aliases import resolve_version
-from storage.conditional import require_conditional_writes
-from storage.corpus import CorpusSpec
 from storage.parquet import part_name, read_table, write_table
-from storage.scan import Scan, Shard, read_shard, scan
+from storage.scan import read_shard
 from storage.store import Folder
-from storage.versions import FORMAT, MANIFEST, read_manifest
+from storage.versions import FORMAT, MANIFEST
+from tasks.classification_plan import PART, WORK, ClassificationPlan, is_finished, plan_of
 from tasks.corpus_shift import drift_account, label_shares, shares_account
-from tasks.database import check_fits, load_database
 from tasks.entries import rejects_table
-from tasks.job import Job
-from tasks.markers import Attempt, done, forget, marker, numbered, put_in_place, rows_done, said
-from tasks.models import check_policy, shard_rows_of
-from tasks.policies import runnable, tuning_of
+from tasks.markers import Attempt, done, forget, marker, numbered, put_in_place, said
 from tasks.predictions import predictions_table
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 
 logger = logging.getLogger("raee")
-
-WORK = "_work"
-
-PART = "part"
-"""The steps that classify a shard."""
 
 BALANCE = "balance"
 """The step that estimates the corpus's label shares."""
@@ -61,126 +43,6 @@ BALANCE_ROWS = 2_000
 
 ABSTAIN = "abstain"
 """In place of an exit, in a manifest's counts: far rows that were left unlabelled."""
-
-
-class ClassificationPlan(BaseModel):
-    """What a classification does; immutable once it stands in the output."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    key: str
-    """Names what decides the result, the version apart."""
-    job: Job
-    version: str
-    policy: PolicySpec
-    """As it was asked for."""
-    runs: RunnablePolicy = Field(discriminator="name")
-    """What answers: the policy, or what the version's tuning found for it."""
-    corpus: CorpusSpec
-    output: str
-    fingerprint: str
-    rows: int
-    total: int
-    rejected: dict[str, int]
-    shards: list[Shard]
-    seconds: float
-    """For looking over the input."""
-
-    @property
-    def database(self) -> Database:
-        """The version that it reads, in memory."""
-        job = self.job
-        return load_database(job.store, job.name, self.version, job.backbone, job.key)
-
-
-class PlannedClassification(BaseModel):
-    """What the other steps of a classification are told."""
-
-    output: str
-    version: str
-    rows: int
-    done: int
-    """Rows that an earlier try has classified."""
-    shards: int
-    """0 where the output is there already."""
-
-
-@lru_cache(maxsize=8)
-def plan_of(output: str) -> ClassificationPlan:
-    """The plan in an output folder."""
-    return ClassificationPlan.model_validate_json((Folder(output) / WORK).read("plan.json"))
-
-
-@task(**RETRIES)
-def plan_classification(
-    job: Job, uri: str, output: str, version: str | None, policy: PolicySpec
-) -> PlannedClassification:
-    """Look the input over, split it into shards, and write the plan down in the output.
-
-    version: an id or an alias.  Where the same classification died before, it goes on with the
-    version that it began with.  Raises InputError, with nothing written, where it cannot be done.
-    """
-    folder = Folder(output)
-    chosen = resolve_version(job.store, job.name, version)
-    manifest = read_manifest(job.store, job.name, chosen)
-    check_fits(job, manifest)
-    check_policy(policy, parse_exits(manifest.exits))
-    runs = runnable(policy, tuning_of(manifest), f"database {job.name}@{chosen}")
-    corpus = CorpusSpec(uri=uri, id=job.corpus.id, text=job.corpus.text)
-    begun = time.monotonic()
-    with stage("read input", None):
-        found = scan(corpus, False, None, job.max_reject_fraction, advance)
-    seconds = time.monotonic() - begun
-    key = _key(job, policy, corpus, found)
-    started = _started(folder, key)
-    if is_finished(output):
-        _check_same(folder, key, chosen)
-        logger.info("%s holds this classification already: nothing to do", folder)
-        forget(folder / WORK)
-        return PlannedClassification(
-            output=folder.uri, version=chosen, rows=found.rows, done=found.rows, shards=0
-        )
-    if started is not None and started.version != chosen:
-        if version == chosen:
-            raise InputError(_other_output(folder, f"version {started.version}"))
-        logger.warning("going on with version %s, as begun", started.version)
-    if started is None:
-        database = load_database(job.store, job.name, chosen, job.backbone, job.key)
-        # In the work folder, which goes in the end: nothing else may lie in an output.
-        require_conditional_writes((folder / WORK).uri, job.single_writer, folder.uri)
-        started = ClassificationPlan(
-            key=key,
-            job=job,
-            version=chosen,
-            policy=policy,
-            runs=runs,
-            corpus=corpus,
-            output=folder.uri,
-            fingerprint=found.fingerprint,
-            rows=found.rows,
-            total=found.total,
-            rejected=dict(found.rejected),
-            shards=found.shards(shard_rows_of(job, database.backbone, found)),
-            seconds=seconds,
-        )
-        (folder / WORK).write_new("plan.json", started.model_dump_json().encode())
-        plan_of.cache_clear()
-    logger.info(
-        "input %s: %d rows in %d shards, %d rejected; database %s@%s",
-        uri,
-        started.rows,
-        len(started.shards),
-        sum(started.rejected.values()),
-        job.name,
-        started.version,
-    )
-    return PlannedClassification(
-        output=folder.uri,
-        version=started.version,
-        rows=started.rows,
-        done=rows_done(folder / WORK, PART, len(started.shards)),
-        shards=len(started.shards),
-    )
 
 
 @task(**RETRIES)
@@ -304,11 +166,6 @@ def finish_classification(output: str) -> dict[str, Any]:
     return manifest
 
 
-def is_finished(output: str) -> bool:
-    """Whether an output is whole."""
-    return Folder(output).exists(MANIFEST)
-
-
 def _far_account(plan: ClassificationPlan, far: int, looked_at: int) -> dict[str, Any] | None:
     spec, nearest = plan.job.far, plan.database.nearest
     if spec is None or nearest is None:
@@ -336,55 +193,3 @@ def _nearest(folder: Folder, parts: int) -> NDArray[np.float32]:
     """The known distances of all rows to their nearest entries."""
     columns = [read_table(folder, part_name(n), ["nearest_distance"]) for n in range(parts)]
     return pa.concat_tables(columns)["nearest_distance"].drop_null().to_numpy()
-
-
-def _key(job: Job, policy: PolicySpec, corpus: CorpusSpec, found: Scan) -> str:
-    decisive = {
-        "format": FORMAT,
-        "name": job.name,
-        "store": job.store,
-        "policy": policy.model_dump(),
-        "far": None if job.far is None else job.far.model_dump(),
-        "balance": job.balance,
-        "columns": corpus.model_dump(exclude={"uri"}),
-        "files": [file.uri for file in found.files],
-        "input": found.fingerprint,
-        "shard_rows": job.shard_rows,
-        "dtype": job.backbone.dtype,
-    }
-    return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _started(folder: Folder, key: str) -> ClassificationPlan | None:
-    """The plan of an earlier try; none where the folder holds a whole output.
-
-    Raises InputError where it holds anything else.
-    """
-    if (folder / WORK).exists("plan.json"):
-        plan_of.cache_clear()
-        plan = plan_of(folder.uri)
-        if plan.key != key:
-            raise InputError(_other_output(folder, f"input {plan.corpus.uri}"))
-        return plan
-    names = [name for name in folder.names() if name != WORK]
-    if names and MANIFEST not in names:
-        raise InputError(
-            f"output {folder} is not empty (it holds {names[0]}); give a new or empty folder"
-        )
-    return None
-
-
-def _check_same(folder: Folder, key: str, version: str) -> None:
-    """Raises InputError where a finished output is another job's."""
-    try:
-        manifest = json.loads(folder.read(MANIFEST))
-        theirs = manifest["key"], manifest["version"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(_other_output(folder, "a manifest that is not raee's")) from None
-    if theirs != (key, version):
-        what = f"input {manifest['input']}, version {manifest['version']}"
-        raise InputError(_other_output(folder, what))
-
-
-def _other_output(folder: Folder, what: str) -> str:
-    return f"output {folder} holds another job's output ({what}); give a new or empty folder"

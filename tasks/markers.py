@@ -20,6 +20,9 @@ from prefect import task
 from storage.store import FileRecord, Folder
 from tasks.retrying import RETRIES
 
+STEPS = 1
+"""The format of what steps leave and later ones read: what was begun in another is begun anew."""
+
 VERSION = "version"
 """Below a try's folder: files that go to the version, or the output, under the same names."""
 

@@ -9,7 +9,9 @@ import pytest
 
 import tests.orchestrator as orchestrator  # before anything imports Prefect
 from flows.server import _deliver
+from tests import s3
 from tests.flows.jobs import Workplace
+from tests.flows.kills import Site
 from tests.flows.opinions import opinions, plain_words
 from tests.raee.models import save_model
 
@@ -84,3 +86,14 @@ def layered_once(tmp_path_factory, model_of) -> Workplace:
     place.write("train.csv", [*plain_words(150), {"id": "empty", "text": "", "label": "odd"}])
     place.build(name="layered", key={"layers": [0, 2]}, shard_rows=60)
     return place
+
+
+@pytest.fixture(params=["local", "moto", "ceph"])
+def site(request, tmp_path, model_of, store_on) -> Site:
+    """A place of each kind, for commands in processes that begin with everything imported."""
+    environment = {}
+    store = store_on(request.param)
+    if request.param != "local":
+        environment = dict(request.getfixturevalue(request.param).environment)
+        s3.notice_environment()
+    return Site(tmp_path, store, model_of("bert-encoder"), environment)

@@ -69,10 +69,10 @@ class Site:
         path.write_text(yaml.safe_dump(job))
         return str(path)
 
-    def start(self, *arguments: object) -> Any:
-        """A command in a process of its own."""
+    def start(self, *arguments: object, log: str = "said.txt") -> Any:
+        """A command in a process of its own; what it says goes to a file of this name."""
         environment = {**self.environment, "RAEE_CACHE": str(self.cache)}
-        said = str(self.root / "said.txt")
+        said = str(self.root / log)
         process = _processes.Process(
             target=_run, args=([str(a) for a in arguments], environment, said)
         )
@@ -81,9 +81,12 @@ class Site:
 
     def run(self, *arguments: object) -> str:
         """A command that nobody disturbs; returns what it printed."""
-        process = self.start(*arguments)
+        return self.end(self.start(*arguments))
+
+    def end(self, process: Any, log: str = "said.txt") -> str:
+        """What a command printed that was started, when it has ended well."""
         process.join(timeout=240)
-        said = (self.root / "said.txt").read_text()
+        said = (self.root / log).read_text()
         assert process.exitcode == 0, said
         return said.partition("\n---\n")[0].strip()
 
@@ -120,8 +123,14 @@ class Site:
 
 def _run(arguments: list[str], environment: dict[str, str], said: str) -> None:
     os.environ.update(environment)
+    import faiss
+    import torch
+
     from flows.cli import app, run
 
+    # Tiny models: more threads than one only wait for each other where several commands run.
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run(app, arguments)

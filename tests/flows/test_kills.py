@@ -13,27 +13,16 @@ import pytest
 
 from storage.store import Folder
 from storage.versions import version_ids
-from tests import s3
 from tests.flows.jobs import sentences
-from tests.flows.kills import NAME, Site, data_of, predictions_of
+from tests.flows.kills import NAME, data_of, predictions_of
 
-KILLS = int(os.environ.get("RAEE_KILLS", "6"))
+KILLS = int(os.environ.get("RAEE_KILLS", "5"))
 SEED = int(os.environ.get("RAEE_KILLS_SEED", "0"))
 
 _ROWS = 24
 
 _FIRST = {"build": 4.0, "classify": 2.0, "promote": 0.3, "gc": 0.5, "download": 2.0}
 """Seconds within which a command is struck before it is known how long it takes."""
-
-
-@pytest.fixture(params=["local", "moto"])
-def site(request, tmp_path, model_of, store_on):
-    environment = {}
-    store = store_on(request.param)
-    if request.param != "local":
-        environment = dict(request.getfixturevalue(request.param).environment)
-        s3.notice_environment()
-    return Site(tmp_path, store, model_of("bert-encoder"), environment)
 
 
 def _corpus(day: int) -> list[dict[str, str]]:

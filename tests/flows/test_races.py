@@ -7,9 +7,12 @@ import flows.classify_corpus
 import flows.rebuild_database
 import tasks.build
 import tasks.classification
+import tasks.classification_plan
 import tasks.fit
 import tasks.publish
+from storage.versions import database_folder, read_manifest, version_ids
 from tests.flows.jobs import manifest_of, predictions_of, raee, sentences, start_raee
+from tests.flows.kills import NAME
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +87,23 @@ class TestTwoBuilds:
         self._is_one(place, said)
 
 
+def test_eight_builds_of_one_database_at_once_leave_whole_versions(site):
+    rows = sentences(24)
+    jobs = [
+        site.job(site.write(f"{name}.csv", some))
+        for name, some in (("all", rows), ("some", rows[3:]))
+    ]
+    logs = [f"said-{number}.txt" for number in range(8)]
+    builds = [site.start("build", jobs[number % 2], log=log) for number, log in enumerate(logs)]
+    said = {site.end(build, log) for build, log in zip(builds, logs, strict=True)}
+    site.check()
+    assert said == set(version_ids(site.store, NAME))
+    assert {read_manifest(site.store, NAME, version).rows for version in said} == {24, 21}
+    for command in ("verify", "gc"):
+        site.run(command, NAME, "--store", site.store)
+    assert (database_folder(site.store, NAME) / "work").names() == []
+
+
 class TestTwoClassifications:
     @pytest.fixture
     def arguments(self, published):
@@ -106,8 +126,14 @@ class TestTwoClassifications:
         self._is_one(arguments, _together(*arguments))
 
     @pytest.mark.parametrize(
-        ("name", "call"), [("_started", 1), ("classify", 2), ("put_in_place", 1)], ids=str
+        ("module", "name", "call"),
+        [
+            (tasks.classification_plan, "_started", 1),
+            (tasks.classification, "classify", 2),
+            (tasks.classification, "put_in_place", 1),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_of_which_one_overtakes_the_other(self, arguments, monkeypatch, name, call):
-        said = _overtaken(monkeypatch, tasks.classification, name, call, arguments)
+    def test_of_which_one_overtakes_the_other(self, arguments, monkeypatch, module, name, call):
+        said = _overtaken(monkeypatch, module, name, call, arguments)
         self._is_one(arguments, said)

@@ -108,6 +108,20 @@ def test_a_classification_goes_on_and_ends_with_the_same_bytes(published):
     assert predictions_of(output).num_rows == _ROWS
 
 
+def test_a_classification_that_another_version_of_the_program_began_is_refused(published):
+    input, output = published.write("new.csv", sentences(9, seed=9)), published.root / "out"
+    plan = output / "_work/plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text('{"key": "what only that version knows"}')
+    answer = raee("classify", published.job(), "--input", input, "--output", output)
+    assert answer.code == 2
+    assert answer.error == (
+        f"output {output} was begun by another version of raee; go on with that, or give a new or "
+        "empty folder"
+    )
+    assert [p for p in output.rglob("*") if p.is_file()] == [plan]
+
+
 class TestOfABuildThatDied:
     """Stopped in this process, after its first shard."""
 
@@ -144,6 +158,11 @@ class TestOfABuildThatDied:
     )
     def test_a_job_that_decides_otherwise_is_another_build(self, died, changed):
         answer = raee("build", died.job(**changed))
+        assert _rows_told(answer.err, "sweep") == 40
+
+    def test_what_another_version_of_the_program_began_is_another_build(self, died, monkeypatch):
+        monkeypatch.setattr("tasks.build_plan.STEPS", 0)
+        answer = raee("build", died.job())
         assert _rows_told(answer.err, "sweep") == 40
 
     def test_a_corpus_that_has_moved_is_another_build(self, died):

@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help install demo test lint types unit services kills chunks clean \
-	benchmark-quality benchmark-rebuild benchmark-index benchmark-speed
+	benchmark-quality benchmark-rebuild benchmark-index benchmark-speed benchmark-orchestration
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## the environment in .venv
 
@@ -53,6 +53,9 @@ benchmark-rebuild: install ## a nightly rebuild against a build from nothing, on
 
 benchmark-index: install ## which index so many keys get, its recall, time and memory
 	@$(BIN)/python benchmarks/index.py
+
+benchmark-orchestration: install ## what server and workers cost, from 10 to 1,000 chunks
+	@$(BIN)/python benchmarks/orchestration.py
 
 kills: install services ## kill -9 at 100 random moments of whatever writes, on a folder and on S3
 	@RAEE_KILLS=100 $(BIN)/python -m pytest -s tests/flows/test_kills.py

@@ -9,8 +9,9 @@ from flows.crashes import check_run_count
 from flows.fan_out import Shards, Workers, spread
 from raee.config import PolicySpec
 from storage.store import Folder
+from storage.versions import database_folder
 from tasks.about import about
-from tasks.artifacts import record_classification
+from tasks.artifacts import record_asset, record_classification
 from tasks.classification import estimate_balance, finish_classification
 from tasks.classification_plan import (
     PART,
@@ -67,6 +68,8 @@ def classify_corpus(
                     raise
             figures = finish_classification(planned.output)
             record_classification(job.name, figures)
+            database = database_folder(job.store, job.name).uri
+            record_asset(planned.output, [input, database], version=planned.version)
             logger.info(
                 "%d rows classified, %d rejected, %.2f layers a row on average, %.0f rows/s; %s",
                 figures["rows_out"],

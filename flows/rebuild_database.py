@@ -10,8 +10,9 @@ from flows.fan_out import Shards, Workers, spread
 from flows.sweep_shards import sweep_shards
 from raee.errors import InputError
 from storage.store import Folder
+from storage.versions import database_folder
 from tasks.about import about
-from tasks.artifacts import record_report, record_versions
+from tasks.artifacts import record_asset, record_report, record_versions
 from tasks.build import count_swept, read_database_centre
 from tasks.build_plan import PlannedBuild, forget_build, is_published, plan_build
 from tasks.collect import collect_readings
@@ -60,6 +61,9 @@ def rebuild_database(job: Job, workers: Workers | None = None) -> str:
         verdict = promote_if_as_good(job, build.version)
         record_versions(job.store, job.name, verdict)
         record_report(job.store, job.name, build.version)
+        record_asset(
+            database_folder(job.store, job.name).uri, [job.corpus.uri], version=build.version
+        )
         forget_build(build.work)
         logger.info("rebuilt: %d rows in %.1f s", build.rows, time.monotonic() - begun)
     return build.version

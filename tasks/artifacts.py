@@ -1,4 +1,8 @@
-"""What people see in the orchestrator's UI: versions and classifications as artifacts."""
+"""What people see in the orchestrator's UI: versions and classifications as artifacts.
+
+Each is an asset, too, with what it was made from.  The open-source UI does not list assets; the
+server keeps them as events, and automations may act on these.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +10,8 @@ from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.assets import Asset, materialize
+from prefect.types.names import MAX_ASSET_KEY_LENGTH, RESTRICTED_ASSET_CHARACTERS
 
 from storage.versions import REPORT, version_folder
 from tasks.listing import list_versions
@@ -48,10 +54,9 @@ def record_versions(store: str, name: str, verdict: str) -> None:
 def record_report(store: str, name: str, version: str) -> None:
     """A link to a version's report."""
     folder = version_folder(store, name, version)
-    link = f"{folder.uri}/{REPORT}"
     create_link_artifact(
         key=f"raee-{name}-report",
-        link=link if "://" in link else Path(link).absolute().as_uri(),
+        link=_with_scheme(f"{folder.uri}/{REPORT}"),
         link_text=f"{name}@{version}",
         description=f"Report of the database `{name}`, version `{version}`.",
     )
@@ -93,3 +98,27 @@ def record_maintenance(store: str, found: Sequence[Kept]) -> None:
         table=table,
         description=f"Databases in `{store}`: what was collected, and files that differ.",
     )
+
+
+def record_asset(made: str, sources: Sequence[str], **figures: Any) -> None:
+    """That something was made, and what it was made from; all by their addresses.
+
+    figures: what is said of it this time.
+    """
+    asset = _asset(made)
+
+    @materialize(asset, asset_deps=[_asset(uri) for uri in sources], by="raee", **RETRIES)
+    def record_asset() -> None:
+        asset.add_metadata(figures)
+
+    record_asset()
+
+
+def _asset(uri: str) -> Asset:
+    """Prefect takes fewer characters than a file's name may have."""
+    table = str.maketrans(dict.fromkeys(RESTRICTED_ASSET_CHARACTERS, "_"))
+    return Asset(key=_with_scheme(uri).translate(table)[:MAX_ASSET_KEY_LENGTH])
+
+
+def _with_scheme(uri: str) -> str:
+    return uri if "://" in uri else Path(uri).absolute().as_uri()

@@ -98,6 +98,28 @@ def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(site, p
     assert said["input"] == parameters["input"]
     day = site.ask("GET", f"flow_runs/{run}")["expected_start_time"][:10]
     assert said["output"] == f"{place.folder.uri}/out/{day}"
+    database = f"{place.store}/databases/{place.name}"
+    until(20, "it is an asset", lambda: said["output"] in _assets(site) or None)
+    assets = _assets(site)
+    assert assets[said["output"]] == [({"version": promoted}, {database, said["input"]})]
+    built = [figures for figures, _ in assets[database]]
+    assert built == [{"version": first}, {"version": second}]
+
+
+def _assets(site) -> dict[str, list[tuple[dict[str, str], set[str]]]]:
+    """What was said of each asset whenever it was made, and what it was made from."""
+    name = {"event": {"name": ["prefect.asset.materialization.succeeded"]}, "order": "ASC"}
+    found: dict[str, list[tuple[dict[str, str], set[str]]]] = {}
+    for event in site.ask("POST", "events/filter", {"filter": name, "limit": 50})["events"]:
+        sources = {
+            related["prefect.resource.id"]
+            for related in event["related"]
+            if related["prefect.resource.role"] == "asset"
+        }
+        found.setdefault(event["resource"]["prefect.resource.id"], []).append(
+            (event["payload"], sources)
+        )
+    return found
 
 
 def test_the_jobs_form_has_descriptions(site):

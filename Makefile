@@ -48,7 +48,7 @@ unit: install services ## pytest
 benchmark-quality: install ## accuracy and layers on the data sets in RAEE_DATA
 	@$(BIN)/python benchmarks/quality.py
 
-benchmark-rebuild: install ## a nightly rebuild against a build from nothing, on sentences of the reviews in RAEE_DATA
+benchmark-rebuild: install ## a nightly rebuild against a build from nothing, on passages of the reviews in RAEE_DATA
 	@$(BIN)/python benchmarks/rebuild.py
 
 benchmark-index: install ## which index so many keys get, its recall, time and memory

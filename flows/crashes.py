@@ -48,8 +48,10 @@ def check_run_count() -> None:
         )
 
 
-def automations(silent: timedelta = SILENT, overdue: timedelta = OVERDUE) -> list[Automation]:
-    """What the server does about runs that crash or never end."""
+def automations(
+    silent: timedelta = SILENT, stuck: timedelta = STUCK, overdue: timedelta = OVERDUE
+) -> list[Automation]:
+    """What the server does about runs that crash, never begin or never end."""
     return [
         _unless(
             "raee: silent runs have crashed",
@@ -61,11 +63,11 @@ def automations(silent: timedelta = SILENT, overdue: timedelta = OVERDUE) -> lis
         ),
         _unless(
             "raee: runs that never begin have crashed",
-            f"A run that a worker has taken and that has not begun within {STUCK}.",
+            f"A run that a worker has taken and that has not begun within {stuck}.",
             after={"prefect.flow-run.Pending"},
             expect={"prefect.flow-run.Running", *_WAITS, *_ENDS},
-            within=STUCK,
-            action=_crashed(f"It did not begin within {STUCK}: its worker died or cannot."),
+            within=stuck,
+            action=_crashed(f"It did not begin within {stuck}: its worker died or cannot."),
         ),
         Automation(
             name="raee: crashed runs run again",
@@ -128,9 +130,11 @@ def _crashed(message: str) -> ChangeFlowRunState:
     return ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message)
 
 
-def register(silent: timedelta = SILENT) -> list[str]:
+def register(
+    silent: timedelta = SILENT, stuck: timedelta = STUCK, overdue: timedelta = OVERDUE
+) -> list[str]:
     """Put the automations on the server, in place of those of the same names; returns these."""
-    wanted = automations(silent)
+    wanted = automations(silent, stuck, overdue)
     for automation in wanted:
         with suppress(ValueError):  # what Prefect raises where there is none of that name
             cast(Automation, Automation.read(name=automation.name)).delete()

@@ -1,12 +1,14 @@
 """prefect.yaml, and what the commands that register it refuse."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
 from flows.crashes import MOST_RUNS, automations, check_run_count
-from flows.deployments import Schedule, definition
+from flows.deployments import GPU, Schedule, _make_pool, definition
+from raee.errors import InputError
 from tasks.job import Job, load_job
 from tests.flows.jobs import raee
 
@@ -100,3 +102,37 @@ def test_a_run_that_crashes_again_and_again_is_given_up(monkeypatch):
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(MOST_RUNS + 1))
     with pytest.raises(RuntimeError, match="has crashed 5 times and is not run again"):
         check_run_count()
+
+
+@pytest.fixture
+def client():
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        yield client
+        with suppress(ObjectNotFound):
+            client.delete_work_pool(GPU)
+
+
+@pytest.mark.parametrize("pool_type", ["docker", "kubernetes"])
+def test_a_pool_of_containers_runs_the_image_with_a_gpu(client, pool_type):
+    _make_pool(client, GPU, pool_type, "raee:1")
+    template = client.read_work_pool(GPU).base_job_template
+    properties = template["variables"]["properties"]
+    assert properties["image"]["default"] == "raee:1"
+    environment = properties["env"]["default"]
+    assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+    if pool_type == "docker":
+        assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
+    else:
+        pod = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+        assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_a_pool_of_another_type_is_left_as_it_is(client):
+    _make_pool(client, GPU, "kubernetes", "raee:1")
+    before = client.read_work_pool(GPU)
+    with pytest.raises(InputError, match="has a work pool gpu of type kubernetes; delete it"):
+        _make_pool(client, GPU, "process", None)
+    assert client.read_work_pool(GPU) == before

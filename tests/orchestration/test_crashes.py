@@ -1,10 +1,12 @@
 """What is killed, stopped or cancelled in the middle: nothing is lost, nothing runs for ever."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.crashes import TAG, register
 from tests.orchestration.jobs import rows
 from tests.orchestration.site import until
 
@@ -106,3 +108,27 @@ def test_cancelling_stops_the_chunks_leaves_no_version_and_the_next_run_goes_on(
     (version,) = place.versions
     assert place.whole(version)
     assert all(f"/{version}/" in name for name in before), "it went on with what was there"
+
+
+def test_runs_that_never_begin_or_never_end_are_found(site):
+    """Runs that only the server knows, and no process."""
+    with temporary_settings({PREFECT_API_URL: f"{site.url}/api"}):
+        register(stuck=timedelta(seconds=4), overdue=timedelta(seconds=4))
+        try:
+            flow = site.ask("POST", "flows/", {"name": "nobody"})["id"]
+            stuck, overdue, other = (
+                site.ask("POST", "flow_runs/", {"flow_id": flow, "tags": tags})["id"]
+                for tags in ([TAG], [TAG], ["others"])
+            )
+            for run, state in ((stuck, "PENDING"), (overdue, "RUNNING"), (other, "RUNNING")):
+                body = {"state": {"type": state}, "force": True}
+                site.ask("POST", f"flow_runs/{run}/set_state", body)
+            until(60, "it has crashed", lambda: site.state(stuck)["type"] == "CRASHED")
+            gone = ("CANCELLING", "CANCELLED")
+            until(60, "it is cancelled", lambda: site.state(overdue)["type"] in gone)
+            assert "did not begin within 0:00:04" in site.state(stuck)["message"]
+            assert site.state(other)["type"] == "RUNNING", "it is not ours"
+        finally:
+            register()
+            for run in (overdue, other):
+                site.ask("DELETE", f"flow_runs/{run}")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -41,7 +41,9 @@ def run(port: int, jobs: Sequence[Job], schedule: Schedule | None) -> None:
             f"\nelsewhere   export PREFECT_API_URL={url}"
             "\nstop        Ctrl-C: server and workers end; what was under way goes on next time\n"
         )
-        _watch(workers)
+        with suppress(KeyboardInterrupt):
+            _watch(workers)
+        console.print("stopping ..")
 
 
 def _start_worker(stack: ExitStack, url: str, pool: str, runs: int) -> Process:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from flows.maintain_store import maintain_store
 from storage.store import Folder
 from tests import s3
 from tests.flows.jobs import Workplace, raee
@@ -77,3 +78,5 @@ def test_every_command_works_on_it(anywhere):
     said("gc", "demo", *store, "--keep", "1")
     assert first not in said("versions", "demo", *store)
     said("verify", f"demo@{second}", *store)
+    (kept,) = maintain_store(f"{uri}/store", keep=1)
+    assert (kept.database, kept.faults) == ("demo", [])

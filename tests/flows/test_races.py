@@ -68,10 +68,6 @@ class TestTwoBuilds:
         work = place.store / "databases/demo/work"
         assert list(work.rglob("*")) == []
 
-    @pytest.mark.parametrize("turn", range(2))
-    def test_that_start_together(self, place, turn):
-        self._is_one(place, _together("build", place.job()))
-
     @pytest.mark.parametrize(
         ("module", "name", "call"),
         [

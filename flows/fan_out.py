@@ -140,9 +140,13 @@ def spread(shards: Shards, workers: Workers | None) -> None:
     if workers is None:
         done = look_what_is_done(shards.folder.uri, shards.step, shards.total)
         left = set(range(shards.total)) - set(done)
+        seconds = SHARD_SECONDS
         while left:
-            chunk = next_chunk(left, max(1, int(Workers().chunk_seconds / SHARD_SECONDS)))
+            chunk = next_chunk(left, _chunk_size(Workers(), seconds))
+            begun = time.monotonic()
             shards.flow(**shards.parameters(chunk))
+            # A run costs about a second: shards that are taken over take a fraction of one.
+            seconds = (time.monotonic() - begun) / chunk.count
             left -= set(chunk.numbers)
             progress.show(shards.total - len(left))
     else:
@@ -157,6 +161,11 @@ def next_chunk(left: set[int], size: int) -> Chunk:
     while count < size and first + count in left:
         count += 1
     return Chunk(first, count)
+
+
+def _chunk_size(workers: Workers, seconds: float) -> int:
+    """Shards of a chunk, by the seconds that one takes."""
+    return max(1, int(workers.chunk_seconds / max(seconds, 1e-3)))
 
 
 class _Progress:
@@ -241,7 +250,8 @@ class _Dispatcher:
         # Of the first ones it is learned how long a shard takes.
         most = self._workers.at_once if self._seconds else min(_FIRST_RUNS, self._workers.at_once)
         while self._left and len(self._runs) < most:
-            chunk = next_chunk(self._left, self._chunk_size())
+            seconds = median(self._seconds) if self._seconds else SHARD_SECONDS
+            chunk = next_chunk(self._left, _chunk_size(self._workers, seconds))
             run = run_deployment(
                 self._deployment,
                 parameters=self._shards.parameters(chunk),
@@ -253,10 +263,6 @@ class _Dispatcher:
             self._runs[run.id] = chunk
             self._left -= set(chunk.numbers)
             self._tries.update(chunk.numbers)
-
-    def _chunk_size(self) -> int:
-        seconds = median(self._seconds) if self._seconds else SHARD_SECONDS
-        return max(1, int(self._workers.chunk_seconds / max(seconds, 1e-3)))
 
     def _notice_done(self) -> None:
         """See in the store which shards are done since the last look."""

@@ -202,6 +202,8 @@ def _parquet(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Record]
             for i in range(max(0, span.start - row), min(len(batch), end - row)):
                 yield Record(row + i + 1, values["id"][i], values["text"][i], values["label"][i], 0)
         row += len(batch)
+        if row >= end:
+            return  # a row group may go on for long
 
 
 def _values(column: pa.Array) -> list[Any]:

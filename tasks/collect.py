@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from prefect import task
 
@@ -92,13 +93,14 @@ def _kept(
     places = np.unique(parts.find(hashes))
     used = np.bincount(parts.part_of(places[places >= 0]), minlength=len(parts.paths))
     stays, left = [], []
+    wanted = pa.array(hashes.astype("U32"), pa.string())
     for number, path in enumerate(parts.paths):
         whole = parts.starts[number + 1] - parts.starts[number]
         if path in keep if keep is not None else used[number] > max(whole, PART_ROWS) // 2:
             stays.append(path)
             continue
         table = read_table(parts.folder, path)
-        left.append(table.filter(pa.array(np.isin(hashes_of(table), hashes))))
+        left.append(table.filter(pc.is_in(table["text_hash"], wanted)))
     return stays, left
 
 

@@ -8,6 +8,8 @@ Of the rows that are subtracted or added here the parent knows the text: their s
 parent's, or are read again.  The sums of new rows are their shards'.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -34,6 +36,20 @@ _ROWS_AT_ONCE = 2_000
 """Rows whose states are held at once, at all depths."""
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that are subtracted or added."""
+
+    hashes: NDArray[np.bytes_]
+    label: NDArray[np.uint16]
+
+    def sums(self, texts: NDArray[np.bytes_], states: NDArray[np.float32], labels: int) -> Sums:
+        """Those of the rows with some texts.  texts: hashes, ascending; states: theirs."""
+        rows = np.flatnonzero(np.isin(self.hashes, texts))
+        places = np.searchsorted(texts, self.hashes[rows])
+        return sums_of(states[:, places], self.label[rows], labels)
+
+
 @task(**RETRIES)
 def match_rows(work: str) -> None:
     """Match a rebuild's rows with its parent's, and mend the sums; nothing in other builds."""
@@ -54,17 +70,15 @@ def match_rows(work: str) -> None:
     comes = ~new & (~matched | relabelled)
     for state in probe_states(backbone_of(plan.job.backbone)):
         sums = read_sums(parent.folder, state)
-        for mask, texts, labels, sign in (
-            (goes, parent.hashes, parent.entries.label, -1),
-            (comes, hashes, label, 1),
-        ):
-            places = np.flatnonzero(mask)
-            for start in range(0, len(places), _ROWS_AT_ONCE):
-                some = places[start : start + _ROWS_AT_ONCE]
-                found = sums_of(
-                    _states(work, parent, state, texts[some]), labels[some], len(sums.rows)
-                )
-                sums = sums + found if sign > 0 else sums - found
+        left = _Rows(parent.hashes[goes], parent.entries.label[goes])
+        came = _Rows(hashes[comes], label[comes])
+        # A row that has changed its label goes and comes: its text is read once.
+        texts = np.unique(np.concatenate([left.hashes, came.hashes]))
+        for start in range(0, len(texts), _ROWS_AT_ONCE):
+            some = texts[start : start + _ROWS_AT_ONCE]
+            states = _states(work, parent, state, some)
+            sums = sums - left.sums(some, states, len(sums.rows))
+            sums = sums + came.sums(some, states, len(sums.rows))
         write_arrays(attempt.folder, sums_name(state), sums.tensors())
     done(attempt, [], len(source), left=int(goes.sum()), came=int(comes.sum()))
 

@@ -76,11 +76,17 @@ def ask_server(path: str, body: dict[str, Any]) -> Any:
         return json.load(answer)
 
 
+def flow_runs(flow: str, name: str) -> list[dict[str, Any]]:
+    """The runs of a flow for a database, oldest first, among the last 200."""
+    # The server gives no more at once, and all tests together run more.
+    body = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
+    runs = ask_server("flow_runs/filter", body)
+    return [run for run in reversed(runs) if run["parameters"]["job"]["name"] == name]
+
+
 def flow_states(flow: str, name: str) -> list[str]:
     """How the runs of a flow for a database ended, oldest first."""
-    body = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    runs = ask_server("flow_runs/filter", body)
-    return [r["state_type"] for r in runs if r["parameters"]["job"]["name"] == name]
+    return [run["state_type"] for run in flow_runs(flow, name)]
 
 
 def sentences(rows: int, seed: int = 0) -> list[dict[str, str]]:

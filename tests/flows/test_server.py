@@ -3,7 +3,7 @@ import signal
 import time
 
 import tests.orchestrator as orchestrator
-from tests.flows.jobs import ask_server, flow_states, raee, start_raee
+from tests.flows.jobs import ask_server, flow_runs, flow_states, raee, start_raee
 
 
 def _no_server():
@@ -25,11 +25,7 @@ def test_without_a_server_a_command_brings_its_own_and_leaves_a_record(place):
     lines = err.splitlines()
     assert [line for line in lines if line[2:3] + line[5:6] != "::"] == [], "the server's noise"
     assert flow_states("rebuild-database", "alone") == ["COMPLETED"]
-    (run,) = (
-        r
-        for r in ask_server("flow_runs/filter", {"flows": {"name": {"any_": ["rebuild-database"]}}})
-        if r["parameters"]["job"]["name"] == "alone"
-    )
+    (run,) = flow_runs("rebuild-database", "alone")
     logs = ask_server("logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
     assert any("sweep: 40 rows in" in log["message"] for log in logs)
     key = {"artifacts": {"key": {"any_": ["raee-alone-versions"]}}}

@@ -1,7 +1,6 @@
 """Corpora: rows out of Parquet, CSV and JSON lines; a file, a folder or a glob, local or remote."""
 
 import csv
-import errno
 import json
 import lzma
 import sys
@@ -17,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field
 
 from raee.errors import InputError
-from storage.faults import in_words, may_pass
+from storage.faults import check_read_whole, in_words, may_pass, placed
 
 _BATCH = 1_000
 """Rows of a Parquet file held as Python objects at a time."""
@@ -142,6 +141,7 @@ def read_records(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Recor
         if said is None and _is_of_the_content(error):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             said = InputError(f"{span.file.uri} cannot be read: {reason}")
+        said = said or placed(error, span.file.uri)
         if said is None:
             raise
         raise said from error
@@ -230,10 +230,7 @@ def _lines(file: IO[bytes], span: Span) -> tuple[Iterator[str], Callable[[], int
             start = 3 if offset == 0 and line.startswith(b"\xef\xbb\xbf") else 0
             offset += len(line)
             yield line[start:].decode("utf-8", "surrogateescape")
-        size = getattr(file, "size", None)  # a compressed file knows no size, but its own end
-        if size is not None and offset < size:
-            said = f"{span.file.uri}: cut short in reading, after {offset} of {size} bytes"
-            raise OSError(errno.EIO, said)
+        check_read_whole(file, offset)
 
     return lines(), lambda: offset
 

@@ -5,6 +5,7 @@ Libraries say it in many ways, and often say `None`.  No line has a credential i
 
 import errno
 from collections.abc import Iterator
+from typing import IO
 from urllib.parse import urlsplit
 
 from raee.errors import InputError
@@ -84,6 +85,16 @@ def placed(error: Exception, where: str) -> Exception | None:
     if error.errno is None:
         return type(error)(f"{where}: {error}")
     return OSError(error.errno, f"{where}: {error.strerror}")
+
+
+def check_read_whole(file: IO[bytes], read: int) -> None:
+    """Raise OSError where a file that is read to its end has ended before its size.
+
+    read: bytes so far.  What knows no size, such as a compressed file, knows its own end.
+    """
+    size = getattr(file, "size", None)
+    if size is not None and read < size:
+        raise OSError(errno.EIO, f"cut short in reading, after {read} of {size} bytes")
 
 
 def may_pass(error: Exception) -> bool:

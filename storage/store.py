@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from raee.errors import InputError
 from storage import local
-from storage.faults import code, in_words, is_no_bucket, placed
+from storage.faults import check_read_whole, code, in_words, is_no_bucket, placed
 
 _CHUNK = 1 << 20
 
@@ -197,12 +197,11 @@ class Folder:
     def chunks(self, name: str) -> Iterator[bytes]:
         """A file's bytes, in order.  Raises FileNotFoundError, and OSError where not all come."""
         with self.open(name) as file:
-            size = getattr(file, "size", None)
             while True:
                 with self.faults(name):
                     chunk = file.read(_CHUNK)
-                    if not chunk and size is not None and file.tell() < size:
-                        raise OSError(errno.EIO, f"cut short in reading, after {file.tell()} bytes")
+                    if not chunk:
+                        check_read_whole(file, file.tell())
                 if not chunk:
                     return
                 yield chunk

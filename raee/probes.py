@@ -21,13 +21,15 @@ from sklearn.model_selection import KFold
 
 from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
 from raee.paired import better_beyond_noise
-from raee.regression import regress
+from raee.regression import Map, Turned, regress, turned
 from raee.sums import Array, Sums
 
 StateName = Literal["mean", "answer"]
 Fit = Literal["lda", "logistic"]
 States = Callable[[int], NDArray[np.float32]]
 """`states(depth) -> (rows, width)` unit vectors."""
+Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Rows that are fitted on, and rows that are held out."""
 
 _JUDGES = 5_000
 """Rows by which a shrinkage is chosen: seven times all of them would take most of a rebuild."""
@@ -105,9 +107,14 @@ def fit_probes(
     contain; label: (rows,) theirs.  seed: of the folds.
     """
     depths, labels = sums.depths, len(sums.rows)
-    closed = [_fit_discriminant(sums, depth, states(depth), label) for depth in range(depths)]
-    penalty, crossed = _tuned_regression(states(depths - 1), label, labels, seed)
-    regression = _refit(states(depths - 1), label, labels, penalty, crossed)
+    closed, distances, means = [], [], _means(sums)
+    for depth in range(depths):
+        found = states(depth)
+        closed.append(_fit_discriminant(sums, depth, found, label))
+        distances.append(_left_out_distances(means[depth], sums.rows, found, label))
+    deepest, folds = turned(found), _folds(len(label), seed)
+    penalty, first = _tuned_regression(deepest, label, labels, folds)
+    regression, crossed = _regression(deepest, label, labels, penalty, folds, first)
     own = [left for _, left, _ in closed]
     maps = [found for found, _, _ in closed]
     right = own[-1].argmax(axis=1) == label
@@ -115,18 +122,15 @@ def fit_probes(
     fit: Fit = "lda"
     if better_beyond_noise(right_regression, right):
         fit = "logistic"
-        own = [
-            *(_cross_fitted(states(d), label, labels, penalty, seed) for d in range(depths - 1)),
-            crossed,
-        ]
-        maps = [
-            *(_refit(states(d), label, labels, penalty, own[d]) for d in range(depths - 1)),
-            regression,
-        ]
+        for depth in range(depths - 1):
+            maps[depth], own[depth] = _regression(
+                turned(states(depth)), label, labels, penalty, folds
+            )
+        maps[-1], own[-1] = regression, crossed
     log_probabilities = np.stack(
         [log_softmax(m.temperature * scores, axis=1) for m, scores in zip(maps, own, strict=True)]
     )
-    running, means = averages(log_probabilities), _means(sums)
+    running = averages(log_probabilities)
     warmth = np.array([fit_temperature(scores, label) for scores in running])
     return Fitted(
         probes=Probes(
@@ -140,9 +144,7 @@ def fit_probes(
         left_out=LeftOut(
             log_probabilities=log_probabilities,
             averages=log_softmax(warmth[:, None, None] * running, axis=2),
-            prototype_distances=np.stack(
-                [_left_out_distances(means[d], sums.rows, states(d), label) for d in range(depths)]
-            ),
+            prototype_distances=np.stack(distances),
             regression=log_softmax(regression.temperature * crossed, axis=1),
         ),
         shrinkages=tuple(shrinkage for _, _, shrinkage in closed),
@@ -250,42 +252,40 @@ def _left_out_distances(
 
 
 def _tuned_regression(
-    states: NDArray[np.float32], label: NDArray[np.uint16], labels: int, seed: int
-) -> tuple[float, Array]:
-    """The penalty that is right most often on one fold, and the cross-fitted scores with it."""
-    train, held = _folds(len(label), seed)[0]
-    right = {}
+    rows: Turned, label: NDArray[np.uint16], labels: int, folds: Sequence[Fold]
+) -> tuple[float, Map]:
+    """The penalty that is right most often on the first fold, and that fold's map with it."""
+    train, held = (rows.some(part) for part in folds[0])
+    label, own = (label[part] for part in folds[0])
+    found: dict[float, Map] = {}
+    right: dict[float, int] = {}
+    near = None
     for penalty in _PENALTIES:
-        found = regress(states[train], label[train], labels, penalty)
-        right[penalty] = int((_scores(found, states[held]).argmax(axis=1) == label[held]).sum())
+        near = found[penalty] = regress(train, label, labels, penalty, near)
+        right[penalty] = int((held.scores(near).argmax(axis=1) == own).sum())
     penalty = max(_PENALTIES, key=lambda p: (right[p], -p))
-    return penalty, _cross_fitted(states, label, labels, penalty, seed)
+    return penalty, found[penalty]
 
 
-def _cross_fitted(
-    states: NDArray[np.float32], label: NDArray[np.uint16], labels: int, penalty: float, seed: int
-) -> Array:
-    scores = np.zeros((len(label), labels))
-    for train, held in _folds(len(label), seed):
-        scores[held] = _scores(regress(states[train], label[train], labels, penalty), states[held])
-    return scores
-
-
-def _refit(
-    states: NDArray[np.float32],
+def _regression(
+    rows: Turned,
     label: NDArray[np.uint16],
     labels: int,
     penalty: float,
-    crossed: Array,
-) -> Linear:
-    return Linear(*regress(states, label, labels, penalty), fit_temperature(crossed, label))
+    folds: Sequence[Fold],
+    first: Map | None = None,
+) -> tuple[Linear, Array]:
+    """The map of all rows, and their cross-fitted scores.  first: the first fold's map."""
+    scores = np.zeros((len(label), labels))
+    for train, held in folds:
+        found = regress(rows.some(train), label[train], labels, penalty, first)
+        first = found if first is None else first
+        scores[held] = rows.some(held).scores(found)
+    whole = regress(rows, label, labels, penalty, first)
+    return Linear(*whole, fit_temperature(scores, label)), scores
 
 
-def _folds(rows: int, seed: int) -> Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _folds(rows: int, seed: int) -> Sequence[Fold]:
     if rows < 2:  # nothing can be held out
         return [(np.arange(rows), np.arange(rows))]
     return list(KFold(min(_FOLDS, rows), shuffle=True, random_state=seed).split(np.zeros(rows)))
-
-
-def _scores(found: tuple[Array, Array], states: NDArray[np.float32]) -> Array:
-    return states @ found[0].T + found[1]

@@ -7,6 +7,8 @@ probabilities, and a rebuild would not give what a build from nothing gives.  In
 which the problem is round, the same quasi-Newton steps reach the optimum.
 """
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -20,35 +22,72 @@ _STEPS = 1_000
 _MEMORY = 20
 """Steps from which the curvature is estimated."""
 
+Map = tuple[Array, Array]
+"""Weights (labels, width) and biases (labels,)."""
+
+
+@dataclass(frozen=True)
+class Turned:
+    """Rows' states in the axes along which they vary, where the problem is nearly round."""
+
+    values: Array
+    """(rows, width)."""
+    centre: Array
+    """(width,) what stands at the origin."""
+    basis: Array
+    """(width, width) the axes, as columns."""
+    spread: Array
+    """(width,) the variance along each axis."""
+
+    def some(self, rows: NDArray[np.integer]) -> "Turned":
+        """Some of the rows, in the same axes: they need not be exactly their own."""
+        return replace(self, values=self.values[rows])
+
+    def scores(self, found: Map) -> Array:
+        """(rows, labels) by a map."""
+        weights, biases = found
+        return self.values @ (weights @ self.basis).T + (biases + weights @ self.centre)
+
+
+def turned(states: NDArray[np.float32]) -> Turned:
+    """States (rows, width) around their mean, in the axes of their variance."""
+    x = states.astype(np.float64)
+    centre = x.mean(axis=0)
+    x -= centre
+    spread, basis = np.linalg.eigh(x.T @ x / len(x))
+    return Turned(x @ basis, centre, basis, np.maximum(spread, 0.0))
+
 
 def regress(
-    states: NDArray[np.float32], label: NDArray[np.integer], labels: int, penalty: float
-) -> tuple[Array, Array]:
-    """Weights (labels, width) and biases (labels,) under which the labels are likeliest.
+    rows: Turned, label: NDArray[np.integer], labels: int, penalty: float, near: Map | None = None
+) -> Map:
+    """The map of the states under which the labels are likeliest.
 
-    states: (rows, width).  penalty: the inverse strength of the penalty on the weights
-    (scikit-learn's C).  A label without rows has the bias -inf; of a single one all is 0.
+    label: (rows,).  penalty: the inverse strength of the penalty on the weights (scikit-learn's C).
+    near: the map of much the same rows or of another penalty: the search begins there, and ends
+    where it ends without.  A label without rows has the bias -inf; of a single one all is 0.
     """
-    weights, biases = np.zeros((labels, states.shape[1])), np.full(labels, -np.inf)
+    weights, biases = np.zeros((labels, len(rows.centre))), np.full(labels, -np.inf)
     seen, place = np.unique(label, return_inverse=True)
     biases[seen] = 0.0
     if len(seen) > 1:
-        weights[seen], biases[seen] = _optimum(states.astype(np.float64), place, penalty)
+        # With a label that the map near by has not seen there is nothing to begin with.
+        known = near is not None and np.isfinite(near[1][seen]).all()
+        begin = (near[0][seen], near[1][seen]) if near is not None and known else None
+        weights[seen], biases[seen] = _optimum(rows, place, penalty, begin)
     return weights, biases
 
 
-def _optimum(x: Array, place: NDArray[np.int64], penalty: float) -> tuple[Array, Array]:
-    rows, width = x.shape
+def _optimum(x: Turned, place: NDArray[np.int64], penalty: float, near: Map | None) -> Map:
+    z = x.values
+    rows, width = z.shape
     is_label = np.eye(place.max() + 1)[place]
     shares = is_label.mean(axis=0)
     labels = len(shares)
     # Two mirrored maps pay half of what scikit-learn's one map pays for the same probabilities.
     ridge = (2.0 if labels == 2 else 1.0) / (penalty * rows)
-    centre = x.mean(axis=0)
-    spread, basis = np.linalg.eigh((x - centre).T @ (x - centre) / rows)
-    curvature = np.outer(shares * (1 - shares), np.maximum(spread, 0.0)) + ridge
+    curvature = np.outer(shares * (1 - shares), x.spread) + ridge
     scale = 1 / np.sqrt(curvature)
-    z = (x - centre) @ basis
 
     def loss(point: Array) -> tuple[float, Array]:
         maps = point[:-labels].reshape(labels, width) * scale
@@ -58,13 +97,15 @@ def _optimum(x: Array, place: NDArray[np.int64], penalty: float) -> tuple[Array,
         slope = (error.T @ z + ridge * maps) * scale
         return float(value), np.concatenate([slope.ravel(), error.sum(axis=0)])
 
-    start = np.concatenate([np.zeros(labels * width), np.log(shares)])
+    maps, offsets = np.zeros((labels, width)), np.log(shares)
+    if near is not None:
+        maps, offsets = (near[0] @ x.basis) / scale, near[1] + near[0] @ x.centre
     found = minimize(
         loss,
-        start,
+        np.concatenate([maps.ravel(), offsets]),
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": _STEPS, "gtol": _GRADIENT, "ftol": 0.0, "maxcor": _MEMORY},
     ).x
-    weights = (found[:-labels].reshape(labels, width) * scale) @ basis.T
-    return weights, found[-labels:] - weights @ centre
+    weights = (found[:-labels].reshape(labels, width) * scale) @ x.basis.T
+    return weights, found[-labels:] - weights @ x.centre

@@ -9,7 +9,7 @@ A step that is done is not done again (`tasks.markers`); what a shard holds is i
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +22,7 @@ from raee.readers import HeadReader, head_reader, read_centre
 from raee.sweep import Labelled, Sweep, sweep
 from storage.parquet import list_column, part_name, write_table
 from storage.scan import Row, read_shard, sample_number, text_hash
-from storage.store import FileRecord, Folder
+from storage.store import Folder
 from storage.versions import CENTRE
 from tasks.build_plan import CENTRE_TEXTS, BuildPlan, plan_of
 from tasks.entries import key_column, rejects_table
@@ -59,14 +59,13 @@ def sweep_shard(work: str, number: int) -> int:
     attempt = Attempt(folder, numbered("shard", number))
     rows, rejects = read_shard(plan.job.corpus, plan.shards[number], True, plan.prompt.labels)
     shard = _look_up(plan, rows)
-    readings = _write(attempt.folder, shard, plan, _read(work, shard))
+    _write(attempt.folder, shard, plan, _read(work, shard))
     written = []
     if rejects:
         name = f"rejects/{part_name(number)}"
         written.append(write_table(attempt.version, name, rejects_table(rejects)))
     new = int(shard.new.sum())
-    account = done(attempt, written, len(rows), new=new, readings=[asdict(r) for r in readings])
-    return int(account["rows"])
+    return int(done(attempt, written, len(rows), new=new)["rows"])
 
 
 @task(**RETRIES)
@@ -151,10 +150,8 @@ def sweep_rows(
     )
 
 
-def _write(
-    folder: Folder, shard: _Shard, plan: BuildPlan, found: tuple[Sweep, Sweep]
-) -> list[FileRecord]:
-    """Write a shard's files; returns those that a later rebuild may take over."""
+def _write(folder: Folder, shard: _Shard, plan: BuildPlan, found: tuple[Sweep, Sweep]) -> None:
+    """Write a shard's files."""
     swept, again = found
     rows = {
         "id": pa.array([r.id for r in shard.rows], pa.string()),
@@ -173,44 +170,44 @@ def _write(
         "confidences": swept.confidences,
     }
     readings |= {key_column(i): keys for i, keys in enumerate(swept.keys)}
-    written = _write_readings(folder, NEW, shard.hashes[shard.new], readings)
+    _write_readings(folder, NEW, shard.hashes[shard.new], readings)
     taken = ~shard.new
     if taken.any():
         assert shard.parent is not None, "only a parent's rows are taken over"
-        parts, places = shard.parent.swept, shard.places[taken]
-        readings = {column: parts.take(places, column) for column in readings}
+        readings = shard.parent.swept.take(shard.places[taken], list(readings))
     else:
         readings = {column: values[:0] for column, values in readings.items()}
     _write_readings(folder, TAKEN, shard.hashes[taken], readings)
-    for state, sums in swept.sums.items():
+    # A shard whose rows are all taken over adds nothing to its parent's sums.
+    for state, sums in swept.sums.items() if shard.new.any() else ():
         write_arrays(folder, sums_name(state), sums.tensors())
-    return [written, _write_states(folder, shard, swept, again)]
+    _write_states(folder, shard, swept, again)
 
 
-def _write_states(folder: Folder, shard: _Shard, swept: Sweep, again: Sweep) -> FileRecord:
+def _write_states(folder: Folder, shard: _Shard, swept: Sweep, again: Sweep) -> None:
     sampled = shard.sampled
     new, reread = shard.new[sampled], shard.reread[sampled]
     taken = ~new & ~reread
     columns: dict[str, NDArray] = {}
     for state, by_depth in swept.states.items():
         for depth, vectors in enumerate(by_depth):
-            column = state_column(state, depth)
             values = np.zeros((len(new), vectors.shape[1]), np.float32)
             values[new], values[reread] = vectors, again.states[state][depth]
-            if taken.any():
-                assert shard.parent is not None, "only a parent's rows are taken over"
-                places = shard.states[sampled][taken]
-                values[taken] = shard.parent.states.take(places, column)
-            columns[column] = values
-    return _write_readings(folder, STATES, shard.hashes[sampled], columns)
+            columns[state_column(state, depth)] = values
+    if taken.any():
+        assert shard.parent is not None, "only a parent's rows are taken over"
+        found = shard.parent.states.take(shard.states[sampled][taken], list(columns))
+        for column, values in found.items():
+            columns[column][taken] = values
+    _write_readings(folder, STATES, shard.hashes[sampled], columns)
 
 
 def _write_readings(
     folder: Folder, name: str, hashes: Hashes, readings: dict[str, NDArray]
-) -> FileRecord:
+) -> None:
     columns: dict[str, pa.Array] = {"text_hash": _hash_column(hashes)}
     columns |= {column: list_column(values) for column, values in readings.items()}
-    return write_table(folder, name, pa.table(columns))
+    write_table(folder, name, pa.table(columns))
 
 
 def _hash_column(hashes: Hashes) -> pa.Array:

@@ -15,6 +15,7 @@ from hashlib import sha256
 from secrets import token_hex
 from typing import Any
 
+import numpy as np
 from prefect import task
 from pydantic import BaseModel, ConfigDict
 
@@ -26,7 +27,7 @@ from raee.keys import check_key
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from storage.conditional import require_conditional_writes
 from storage.gc import CLAIM
-from storage.scan import Scan, Shard, scan
+from storage.scan import Scan, Shard, scan, text_hash
 from storage.store import Folder
 from storage.versions import (
     CENTRE,
@@ -46,7 +47,7 @@ from tasks.markers import STEPS, forget, rows_done
 from tasks.models import backbone_of, check_policy, retriever_of, shard_rows_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
-from tasks.takeover import takes_over
+from tasks.takeover import load_parent, takes_over
 
 logger = logging.getLogger("raee")
 
@@ -169,11 +170,13 @@ def plan_build(job: Job) -> PlannedBuild:
         builds, version = ending, parent.id
     if version is None:
         require_conditional_writes(job.store, job.single_writer)
+        takes = takes_over(job, parent, prompt, backbone.fingerprint, key)
+        new = _share_of_new(job, parent, found) if takes else 1.0
         plan = BuildPlan(
             job=job,
             version=new_version_id(),
             parent=None if parent is None else parent.id,
-            takes_over=takes_over(job, parent, prompt, backbone.fingerprint, key),
+            takes_over=takes,
             recipe=recipe,
             prompt=prompt,
             backbone=backbone.fingerprint,
@@ -183,7 +186,7 @@ def plan_build(job: Job) -> PlannedBuild:
             rejected=dict(found.rejected),
             corpus={"uri": job.corpus.uri, "rows": found.total, "fingerprint": found.fingerprint},
             sample=found.sample(job.sample_rows),
-            shards=found.shards(shard_rows_of(job, backbone, found)),
+            shards=found.shards(shard_rows_of(job, backbone, found, new)),
         )
         version = _begin(builds, plan, centre, found.centre_texts)
     work = builds / version
@@ -207,6 +210,14 @@ def plan_build(job: Job) -> PlannedBuild:
         shards=len(plan.shards),
         published=has_version(job.store, job.name, plan.version),
     )
+
+
+def _share_of_new(job: Job, parent: Manifest | None, found: Scan) -> float:
+    """About how many of a corpus' texts a parent has not read: of those with the least hashes."""
+    assert parent is not None, "what is taken over is a parent's"
+    hashes = np.array([text_hash(text) for text in found.centre_texts], "S32")
+    known = load_parent(job.store, job.name, parent.id).find(hashes) >= 0
+    return float(1 - known.mean())
 
 
 def _under_way(builds: Folder) -> str | None:

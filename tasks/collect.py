@@ -1,10 +1,13 @@
 """The step of a build that says which readings a later rebuild may take over.
 
-A build from nothing leaves each shard's own.  A rebuild keeps those of its parent of which most
-rows are still used, and writes new ones for its new rows and for what is left of the others.
+A build from nothing writes those of all its rows.  A rebuild keeps those files of its parent of
+which most rows are still used, and writes new ones for its new rows and for what is left of the
+others.  No more than a file and a shard is held in memory.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -28,80 +31,73 @@ PART_ROWS = 10_000
 
 _STEP = "collected"
 
+_Read = Callable[[Sequence[str] | None], pa.Table]
+"""`read(columns) -> table`, with `text_hash`; None: all columns."""
+
 
 @task(**RETRIES)
 def collect_readings(work: str) -> None:
-    """Say which files hold the readings of a build's rows; a rebuild writes those of its new."""
+    """Say which files hold the readings of a build's rows, and write those that there are not."""
     folder, plan = Folder(work), plan_of(work)
     if marker(folder, _STEP) is not None:
         return
     attempt, parent = Attempt(folder, _STEP), parent_of(plan)
     kept: list[FileRecord] = []
-    written: list[FileRecord] = []
+    readings: list[_Read] = []
+    states: list[_Read] = []
     if parent is not None:
-        kept, written = _merge(work, plan, parent, attempt.folder)
+        kept, readings, states = _of_parent(work, plan, parent)
+    for number in plan.numbers:
+        if said(folder, numbered("shard", number))["new"]:
+            readings.append(partial(read_table, shard_folder(work, number), NEW))
+        if shard_table(work, number, ["fresh"])["fresh"].to_numpy().any():
+            states.append(partial(_fresh_states, work, number))
+    written = [
+        *_write_parts(attempt.folder, f"{plan.version}-{{:05d}}.parquet", readings),
+        *_write_parts(attempt.folder, f"{plan.version}-{{:05d}}{STATES}", states),
+    ]
     done(attempt, [], plan.rows, kept=[asdict(f) for f in kept], new=[asdict(f) for f in written])
 
 
 def put_readings_in_place(work: str) -> list[FileRecord]:
-    """Copy the readings that a build read to the database; returns all that its version names."""
+    """Copy the readings that a build wrote to the database; returns all that its version names."""
     folder, plan = Folder(work), plan_of(work)
-    database = database_folder(plan.job.store, plan.job.name)
     account = said(folder, _STEP)
     kept, new = ([FileRecord(**record) for record in account[name]] for name in ("kept", "new"))
-    output(folder, _STEP).copy([f.path for f in new], database)
-    if not plan.takes_over:
-        for number in plan.numbers:
-            names = {NEW: _name(plan, number), SHARD_STATES: _name(plan, number, STATES)}
-            shard_folder(work, number).copy(list(names), database, list(names.values()))
-            for record in said(folder, numbered("shard", number))["readings"]:
-                new.append(FileRecord(**record | {"path": names[record["path"]]}))
+    output(folder, _STEP).copy(
+        [f.path for f in new], database_folder(plan.job.store, plan.job.name)
+    )
     return sorted([*kept, *new], key=lambda f: f.path)
 
 
-def _name(plan: BuildPlan, number: int, ending: str = ".parquet") -> str:
-    return f"{SWEPT}/{plan.version}-{number:05d}{ending}"
-
-
-def _merge(
-    work: str, plan: BuildPlan, parent: Parent, folder: Folder
-) -> tuple[list[FileRecord], list[FileRecord]]:
-    """The parent's files that are kept, and what was written."""
+def _of_parent(
+    work: str, plan: BuildPlan, parent: Parent
+) -> tuple[list[FileRecord], list[_Read], list[_Read]]:
+    """The parent's files that are kept, and what is used of the others: readings and states."""
     hashes = np.unique(np.concatenate([_hashes(work, n) for n in plan.numbers]))
-    keep, left_of = _kept(parent.swept, hashes)
-    stays = set(keep) | {_states_of(path) for path in keep}
-    kept = [f for f in parent.manifest.swept if f.path in stays]
-    _, left_of_states = _kept(parent.states, hashes, [_states_of(path) for path in keep])
-    new = [read_table(shard_folder(work, n), NEW) for n in plan.numbers]
-    fresh = [_fresh_states(work, n) for n in plan.numbers]
-    readings = _each_once(pa.concat_tables([*left_of, *new]))
-    states = _each_once(pa.concat_tables([*left_of_states, *fresh]))
-    written = []
-    for number, start in enumerate(range(0, len(readings), PART_ROWS)):
-        part = readings.slice(start, PART_ROWS)
-        written.append(write_table(folder, _name(plan, number), part))
-    for number, start in enumerate(range(0, len(states), PART_ROWS)):
-        part = states.slice(start, PART_ROWS)
-        written.append(write_table(folder, _name(plan, number, STATES), part))
-    return kept, written
-
-
-def _kept(
-    parts: Parts, hashes: NDArray[np.bytes_], keep: list[str] | None = None
-) -> tuple[list[str], list[pa.Table]]:
-    """The files that stay, and of the others what is used."""
-    places = np.unique(parts.find(hashes))
-    used = np.bincount(parts.part_of(places[places >= 0]), minlength=len(parts.paths))
-    stays, left = [], []
+    keep = _in_use(parent.swept, hashes)
+    # States are kept with the readings beside which they lie.
+    keep += [_states_of(path) for path in keep]
     wanted = pa.array(hashes.astype("U32"), pa.string())
-    for number, path in enumerate(parts.paths):
-        whole = parts.starts[number + 1] - parts.starts[number]
-        if path in keep if keep is not None else used[number] > max(whole, PART_ROWS) // 2:
-            stays.append(path)
-            continue
-        table = read_table(parts.folder, path)
-        left.append(table.filter(pc.is_in(table["text_hash"], wanted)))
-    return stays, left
+
+    def left_of(parts: Parts) -> list[_Read]:
+        return [partial(_used, parts.folder, p, wanted) for p in parts.paths if p not in keep]
+
+    kept = [f for f in parent.manifest.swept if f.path in keep]
+    return kept, left_of(parent.swept), left_of(parent.states)
+
+
+def _in_use(parts: Parts, hashes: NDArray[np.bytes_]) -> list[str]:
+    """The files of which most is used, small ones apart.  hashes: ascending."""
+    places = parts.find(hashes)
+    used = np.bincount(parts.part_of(places[places >= 0]), minlength=len(parts.paths))
+    rows = np.diff(parts.starts)
+    return [parts.paths[n] for n in np.flatnonzero(used > np.maximum(rows, PART_ROWS) // 2)]
+
+
+def _used(folder: Folder, path: str, hashes: pa.Array, columns: Sequence[str] | None) -> pa.Table:
+    table = read_table(folder, path, columns)
+    return table.filter(pc.is_in(table["text_hash"], hashes))
 
 
 def _states_of(path: str) -> str:
@@ -112,14 +108,42 @@ def _hashes(work: str, number: int) -> NDArray[np.bytes_]:
     return hashes_of(shard_table(work, number, ["text_hash"]))
 
 
-def _fresh_states(work: str, number: int) -> pa.Table:
+def _fresh_states(work: str, number: int, columns: Sequence[str] | None) -> pa.Table:
     """The states that a shard's sweep read, not took over."""
     rows = shard_table(work, number, ["sampled", "fresh"])
-    states = read_table(shard_folder(work, number), SHARD_STATES)
+    states = read_table(shard_folder(work, number), SHARD_STATES, columns)
     return states.filter(rows["fresh"].filter(rows["sampled"]))
 
 
-def _each_once(table: pa.Table) -> pa.Table:
-    """One row of each text."""
-    _, first = np.unique(hashes_of(table), return_index=True)
-    return table.take(pa.array(np.sort(first)))
+def _write_parts(folder: Folder, name: str, reads: Sequence[_Read]) -> list[FileRecord]:
+    """Write the rows of some tables, one of each text, to files of PART_ROWS.
+
+    name: of a file, with a place for its number.
+    """
+    if not reads:
+        return []
+    hashes = [hashes_of(read(["text_hash"])) for read in reads]
+    once = np.zeros(sum(len(h) for h in hashes), bool)
+    once[np.unique(np.concatenate(hashes), return_index=True)[1]] = True
+    of_table = np.split(once, np.cumsum([len(h) for h in hashes])[:-1])
+    tables = (read(None).filter(pa.array(some)) for read, some in zip(reads, of_table, strict=True))
+    return [
+        write_table(folder, f"{SWEPT}/{name.format(number)}", part)
+        for number, part in enumerate(_in_parts(tables))
+    ]
+
+
+def _in_parts(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows of some tables, PART_ROWS at a time."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += len(table)
+        while rows >= PART_ROWS:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, PART_ROWS)
+            waiting = [whole.slice(PART_ROWS)]
+            rows -= PART_ROWS
+    if rows:
+        yield pa.concat_tables(waiting)

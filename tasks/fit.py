@@ -17,7 +17,7 @@ from storage.store import Folder
 from tasks.build_plan import plan_of
 from tasks.entries import Answers, answers_of
 from tasks.fitted import account, write_probes
-from tasks.markers import Attempt, done, marker, output
+from tasks.markers import Attempt, done, marker, numbered, output, said
 from tasks.match import sums_before
 from tasks.models import backbone_of
 from tasks.retrying import RETRIES
@@ -109,7 +109,8 @@ def _merged_sums(work: str, state: StateName) -> Sums:
     """What the parent's rows leave, and the sums of all shards' new rows, in their order."""
     total = sums_before(work, state)
     for number in plan_of(work).numbers:
-        found = read_sums_of(shard_folder(work, number), state)
-        total = found if total is None else total + found
-    assert total is not None, "a plan has a shard"
+        if said(Folder(work), numbered("shard", number))["new"]:
+            found = read_sums_of(shard_folder(work, number), state)
+            total = found if total is None else total + found
+    assert total is not None, "a build without a parent has new rows"
     return total

@@ -20,7 +20,7 @@ from prefect import task
 from storage.store import FileRecord, Folder
 from tasks.retrying import RETRIES
 
-STEPS = 1
+STEPS = 2
 """The format of what steps leave and later ones read: what was begun in another is begun anew."""
 
 VERSION = "version"

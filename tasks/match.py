@@ -103,7 +103,8 @@ def _states(
     missing = places < 0
     # Whatever stands in the first place is replaced where the parent has no state of the row.
     columns = [state_column(state, depth) for depth in range(plan_of(work).depth + 1)]
-    found = np.stack([parent.states.take(np.maximum(places, 0), column) for column in columns])
+    read = parent.states.take(np.maximum(places, 0), columns)
+    found = np.stack([read[column] for column in columns])
     if missing.any():
         order = np.argsort(parent.hashes, kind="stable")
         rows = order[np.searchsorted(parent.hashes, hashes[missing], sorter=order)]

@@ -17,6 +17,10 @@ from tasks.job import Job
 SHARD_SECONDS = 30.0
 """What `shard_rows: auto` aims at: long against a task's overhead, short against a crash's cost."""
 
+_TAKEN_OVER = 0.1
+"""What a row that a parent has read costs of one that is new, to be on the safe side: the new ones
+may stand together."""
+
 _FLOPS = {"cpu": 3e10, "cuda": 3e13}
 """Operations a second that one core, or one GPU, is taken to do; the order is enough."""
 
@@ -61,17 +65,20 @@ def index_spec_of(job: Job, rows: int, width: int) -> str:
     return choose_index(rows, width) if job.index == "auto" else job.index
 
 
-def shard_rows_of(job: Job, backbone: Backbone, found: Scan) -> int:
-    """Rows of a shard: what the job says, or what this machine makes of `auto`."""
+def shard_rows_of(job: Job, backbone: Backbone, found: Scan, new: float = 1.0) -> int:
+    """Rows of a shard: what the job says, or what this machine makes of `auto`.
+
+    new: the share of rows that are read, not taken over.
+    """
     if job.shard_rows == "auto":
-        return auto_shard_rows(backbone, found.characters / found.rows)
+        return auto_shard_rows(backbone, found.characters / found.rows, new)
     return job.shard_rows
 
 
-def auto_shard_rows(backbone: Backbone, mean_characters: float) -> int:
+def auto_shard_rows(backbone: Backbone, mean_characters: float, new: float) -> int:
     """Rows that take about SHARD_SECONDS on this machine, in hundreds; never over 50,000."""
     cores = torch.get_num_threads() if backbone.device.type == "cpu" else 1
     tokens = min(backbone.max_tokens, mean_characters / _CHARACTERS_PER_TOKEN + 2)
-    row_flops = 2 * backbone.layer_parameters * tokens
+    row_flops = 2 * backbone.layer_parameters * tokens * (new + (1 - new) * _TAKEN_OVER)
     rows = SHARD_SECONDS * _FLOPS[backbone.device.type] * cores / row_flops
     return min(50_000, max(1, math.ceil(rows / 100)) * 100)

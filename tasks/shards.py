@@ -5,7 +5,7 @@ rows.parquet                 id, text_hash, text, label, sampled, new, fresh: al
 swept.parquet, taken.parquet text_hash, answers, confidences, key-0 ..: new rows, and those that
                              are taken over from the parent
 states.parquet               text_hash, mean-00 ..: the states of the sampled rows
-sums-mean.safetensors        sums of the states of the new rows
+sums-mean.safetensors        sums of the states of the new rows, where there are any
 """
 
 from collections.abc import Sequence

@@ -43,8 +43,8 @@ STATES = "-states.parquet"
 Hashes = NDArray[np.bytes_]
 """(rows,) text hashes."""
 
-_COLUMNS_HELD = 32
-"""Columns of parts held in memory: a shard's rows mostly stand in one or two of the parent's."""
+_TABLES_HELD = 4
+"""Tables of a parent held in memory: where one shard's rows end, the next one's begin."""
 
 
 def takes_over(
@@ -102,9 +102,9 @@ class Parts:
         """(rows,) the number of the file in which each place is."""
         return np.searchsorted(self.starts, places, side="right") - 1
 
-    def take(self, places: NDArray[np.int64], column: str) -> NDArray:
-        """(rows, width) a column's values at some places, one or more of them."""
-        return take(self.folder, self.paths, self.starts, places, column)
+    def take(self, places: NDArray[np.int64], columns: Sequence[str]) -> dict[str, NDArray]:
+        """(rows, width) of each column the values at some places, one or more of them."""
+        return take(self.folder, self.paths, self.starts, places, columns)
 
 
 def take(
@@ -112,21 +112,22 @@ def take(
     paths: Sequence[str],
     starts: NDArray[np.int64],
     places: NDArray[np.int64],
-    column: str,
-) -> NDArray:
-    """(rows, width) a column's values at some places, one or more of them, in a row of tables.
+    columns: Sequence[str],
+) -> dict[str, NDArray]:
+    """(rows, width) of each column the values at some places, one or more, in a row of tables.
 
     starts: the place at which each table begins, and the number of all.
     """
     part = np.searchsorted(starts, places, side="right") - 1
-    result: NDArray | None = None
+    result: dict[str, NDArray] = {}
     for number in np.unique(part):
         here = part == number
-        values = _column(folder.uri, paths[number], column)
-        if result is None:
-            result = np.zeros((len(places), values.shape[1]), values.dtype)
-        result[here] = values[places[here] - starts[number]]
-    assert result is not None, "there is a place to read"
+        found = _columns(folder.uri, paths[number], tuple(columns))
+        for column, values in found.items():
+            if column not in result:
+                result[column] = np.zeros((len(places), values.shape[1]), values.dtype)
+            result[column][here] = values[places[here] - starts[number]]
+    assert result, "there is a place to read"
     return result
 
 
@@ -152,11 +153,9 @@ class Parent:
         self, rows: NDArray[np.int64], key: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(rows, length) the nearest others of some of its rows, and their distances."""
-        rows_of, distances_of = f"rows-{key}", f"distances-{key}"
-        return (
-            take(self.folder, self.lists, self.starts, rows, rows_of),
-            take(self.folder, self.lists, self.starts, rows, distances_of),
-        )
+        columns = [f"rows-{key}", f"distances-{key}"]
+        found = take(self.folder, self.lists, self.starts, rows, columns)
+        return found[columns[0]], found[columns[1]]
 
     @cached_property
     def _live(self) -> NDArray[np.bool_]:
@@ -214,6 +213,7 @@ def same_rows(hashes: Hashes, parent: Hashes) -> NDArray[np.int64]:
     return result
 
 
-@lru_cache(maxsize=_COLUMNS_HELD)
-def _column(folder: str, path: str, column: str) -> NDArray:
-    return list_values(read_table(Folder(folder), path, [column])[column])
+@lru_cache(maxsize=_TABLES_HELD)
+def _columns(folder: str, path: str, columns: tuple[str, ...]) -> dict[str, NDArray]:
+    table = read_table(Folder(folder), path, columns)
+    return {column: list_values(table[column]) for column in columns}

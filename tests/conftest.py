@@ -27,6 +27,28 @@ SHARED = Path(
 
 def pytest_addoption(parser) -> None:
     parser.addoption("--screenshot", help="Where the orchestrator's page of versions is drawn.")
+    parser.addoption(
+        "--server-database",
+        choices=("postgresql", "sqlite"),
+        default="postgresql",
+        help="What the orchestrator's server keeps its records in.",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Of several processes one has the machine room, which waits more than it works, and begins.
+
+    The others take the files one by one.
+    """
+    for item in items:
+        group = "machine-room" if _in_the_room(item) else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not _in_the_room(item))
+
+
+def _in_the_room(item) -> bool:
+    return item.path.parent.name == "orchestration"
 
 
 @pytest.fixture(scope="session")

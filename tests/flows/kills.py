@@ -1,8 +1,5 @@
 """Commands that are killed with -9 at a random moment, and what must hold of a store then."""
 
-import contextlib
-import io
-import multiprocessing
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -21,6 +18,7 @@ from storage.versions import (
     version_folder,
     version_ids,
 )
+from tests.flows.processes import Command, start
 from tests.storage.corpora import write_corpus
 
 NAME = "demo"
@@ -28,13 +26,6 @@ NAME = "demo"
 SHARD_ROWS = 8
 
 LABELS = ("bad", "good", "odd")
-
-# Its processes begin with everything imported: a command takes tenths of a second, not ten.  So
-# nothing here may import the tests' own Prefect server, which would be another one there.
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(
-    ["tests.flows.kills", "flows.cli", "flows.rebuild_database", "flows.classify_corpus"]
-)
 
 
 @dataclass
@@ -69,34 +60,21 @@ class Site:
         path.write_text(yaml.safe_dump(job))
         return str(path)
 
-    def start(self, *arguments: object, log: str = "said.txt") -> Any:
+    def start(self, *arguments: object, log: str = "said.txt") -> Command:
         """A command in a process of its own; what it says goes to a file of this name."""
-        environment = {**self.environment, "RAEE_CACHE": str(self.cache)}
-        said = str(self.root / log)
-        process = _processes.Process(
-            target=_run, args=([str(a) for a in arguments], environment, said)
-        )
-        process.start()
-        return process
+        environment = {**os.environ, **self.environment, "RAEE_CACHE": str(self.cache)}
+        return start(self.root / log, environment, *arguments)
 
     def run(self, *arguments: object) -> str:
         """A command that nobody disturbs; returns what it printed."""
-        return self.end(self.start(*arguments))
-
-    def end(self, process: Any, log: str = "said.txt") -> str:
-        """What a command printed that was started, when it has ended well."""
-        process.join(timeout=240)
-        said = (self.root / log).read_text()
-        assert process.exitcode == 0, said
-        return said.partition("\n---\n")[0].strip()
+        return self.start(*arguments).end()
 
     def killed(self, dice: random.Random, seconds: float, *arguments: object) -> bool:
         """A command that is killed at a random moment; returns whether it was still running."""
-        process = self.start(*arguments)
-        process.join(timeout=dice.uniform(0, seconds))
-        running = process.is_alive()
-        process.kill()
-        process.join()
+        command = self.start(*arguments)
+        command.process.join(timeout=dice.uniform(0, seconds))
+        running = command.process.is_alive()
+        command.kill()
         return running
 
     def twin(self, store: str) -> "Site":
@@ -119,24 +97,6 @@ class Site:
             assert names == [f"{n:08d}.json" for n in range(1, len(names) + 1)]
             for change in history(self.store, NAME, alias)[-1:]:
                 assert change.version in listed
-
-
-def _run(arguments: list[str], environment: dict[str, str], said: str) -> None:
-    os.environ.update(environment)
-    import faiss
-    import torch
-
-    from flows.cli import app, run
-
-    # Tiny models: more threads than one only wait for each other where several commands run.
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run(app, arguments)
-    Path(said).write_text(f"{out.getvalue()}\n---\n{err.getvalue()}")
-    # Not by way of Python's end: Prefect would wait for the last of its logs.
-    os._exit(code)
 
 
 def data_of(store: str, version: str) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """The same command run twice at once ends once: one result, which both processes name."""
 
+import os
+
 import pytest
 from prefect import Task
 
@@ -11,8 +13,9 @@ import tasks.classification_plan
 import tasks.fit
 import tasks.publish
 from storage.versions import database_folder, read_manifest, version_ids
-from tests.flows.jobs import manifest_of, predictions_of, raee, sentences, start_raee
+from tests.flows.jobs import manifest_of, predictions_of, raee, sentences
 from tests.flows.kills import NAME
+from tests.flows.processes import start
 
 
 @pytest.fixture(autouse=True)
@@ -22,35 +25,27 @@ def no_pause_between_tries(monkeypatch):
             monkeypatch.setattr(step, "retry_delay_seconds", 0)
 
 
-def _together(*arguments):
+def _together(folder, arguments):
     """Run a command in two processes at once; returns what both said on stdout."""
-    commands = [start_raee(*arguments) for _ in range(2)]
-    try:
-        said = [command.communicate(timeout=200) for command in commands]
-    finally:
-        for command in commands:
-            command.kill()
-    assert [command.returncode for command in commands] == [0, 0], said
-    return [out.strip() for out, _ in said]
+    commands = [start(folder / f"said-{n}.txt", os.environ, *arguments) for n in range(2)]
+    return [command.end() for command in commands]
 
 
-def _overtaken(monkeypatch, module, name, call, arguments):
+def _overtaken(folder, monkeypatch, module, name, call, arguments):
     """Before a function's n-th call, another process runs this command to its end."""
     real, calls, other = getattr(module, name), [], []
 
     def overtaken(*args, **more):
         calls.append(name)
         if len(calls) == call:
-            command = start_raee(*arguments)
-            other.append(command.communicate(timeout=200))
-            assert command.returncode == 0, other[0][1]
+            other.append(start(folder / "said.txt", os.environ, *arguments).end())
         return real(*args, **more)
 
     monkeypatch.setattr(module, name, overtaken)
     answer = raee(*arguments)
     assert answer.code == 0, answer.err
     assert other
-    return [answer.out.strip(), other[0][0].strip()]
+    return [answer.out.strip(), *other]
 
 
 class TestTwoBuilds:
@@ -79,7 +74,7 @@ class TestTwoBuilds:
         ids=lambda value: value if isinstance(value, str) else "",
     )
     def test_of_which_one_overtakes_the_other(self, place, monkeypatch, module, name, call):
-        said = _overtaken(monkeypatch, module, name, call, ["build", place.job()])
+        said = _overtaken(place.root, monkeypatch, module, name, call, ["build", place.job()])
         self._is_one(place, said)
 
 
@@ -91,7 +86,7 @@ def test_eight_builds_of_one_database_at_once_leave_whole_versions(site):
     ]
     logs = [f"said-{number}.txt" for number in range(8)]
     builds = [site.start("build", jobs[number % 2], log=log) for number, log in enumerate(logs)]
-    said = {site.end(build, log) for build, log in zip(builds, logs, strict=True)}
+    said = {build.end() for build in builds}
     site.check()
     assert said == set(version_ids(site.store, NAME))
     assert {read_manifest(site.store, NAME, version).rows for version in said} == {24, 21}
@@ -118,8 +113,8 @@ class TestTwoClassifications:
             *(f"part-0000{n}.parquet" for n in range(3)),
         ]
 
-    def test_that_start_together(self, arguments):
-        self._is_one(arguments, _together(*arguments))
+    def test_that_start_together(self, arguments, tmp_path):
+        self._is_one(arguments, _together(tmp_path, arguments))
 
     @pytest.mark.parametrize(
         ("module", "name", "call"),
@@ -130,6 +125,8 @@ class TestTwoClassifications:
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_of_which_one_overtakes_the_other(self, arguments, monkeypatch, module, name, call):
-        said = _overtaken(monkeypatch, module, name, call, arguments)
+    def test_of_which_one_overtakes_the_other(
+        self, arguments, tmp_path, monkeypatch, module, name, call
+    ):
+        said = _overtaken(tmp_path, monkeypatch, module, name, call, arguments)
         self._is_one(arguments, said)

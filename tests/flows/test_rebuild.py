@@ -51,7 +51,7 @@ def parent_of(tmp_path_factory, model_of):
 
 
 @pytest.fixture
-def history_of(parent_of, tmp_path, model_of):
+def history_of(parent_of, tmp_path, model_of, swept):
     """Makes a history of the test's own, of which the first version is there."""
     jobs = {"encoder": ENCODER, "sampled": _SAMPLED}
     masked = MASKED | {"backbone": MASKED["backbone"] | {"model": model_of("bert")}}
@@ -60,6 +60,7 @@ def history_of(parent_of, tmp_path, model_of):
     def history(name):
         root = tmp_path / "place"
         shutil.copytree(parent_of(name, jobs[name]), root)
+        swept.texts()  # by the first version
         return History(Workplace(root, model_of), **jobs[name])
 
     return history
@@ -108,13 +109,15 @@ def test_files_of_readings_are_shared_as_long_as_most_of_them_is_used(history_of
     history, rows, dice = history_of("encoder"), _first_rows(), random.Random(1)
     first = history.newest
     second = history.rebuild(added(rows, dice))
-    assert len(_shared(first, second)) == 6, "three shards' readings, and their states"
+    assert len(_shared(first, second)) == 8, "the readings of 74 texts, and their states"
     written = {f["path"] for f in manifest_of(second)["swept"]} - _shared(first, second)
     assert written == {f"swept/{second.name}-00000{end}" for end in (".parquet", "-states.parquet")}
     third = history.rebuild(rows[:44])
-    # Of the second shard's thirty rows fourteen are left, and are written anew.
+    # Of the third file's twenty rows four are left, and are written anew.
     assert _shared(first, third) == {
-        f"swept/{first.name}-00000{end}" for end in (".parquet", "-states.parquet")
+        f"swept/{first.name}-0000{n}{end}"
+        for n in (0, 1)
+        for end in (".parquet", "-states.parquet")
     }
     for version in (first, second, third):
         answer = raee("verify", f"demo@{version.name}", "--store", history.place.store)

@@ -130,7 +130,7 @@ class TestWhatChangesAllReadings:
 
 class TestReadingsThatAreNotWhole:
     @pytest.mark.parametrize("harm", ["altered", "truncated", "missing"])
-    @pytest.mark.parametrize("ending", ["00001.parquet", "00000-states.parquet"])
+    @pytest.mark.parametrize("ending", ["00000.parquet", "00000-states.parquet"])
     def test_are_named_in_a_warning_and_everything_is_read_anew(
         self, published, swept, harm, ending
     ):

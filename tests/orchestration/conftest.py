@@ -1,4 +1,7 @@
-"""A machine room: server, pools and workers, on PostgreSQL as several workers need it."""
+"""A machine room: server, pools and workers; on PostgreSQL, as several workers need it.
+
+`make orchestration-sqlite` runs the same tests on SQLite.
+"""
 
 import os
 import uuid
@@ -19,7 +22,8 @@ _WORKERS = {"cpu-1": "cpu", "cpu-2": "cpu", "gpu-1": "gpu", "gpu-2": "gpu"}
 
 @pytest.fixture(scope="package")
 def site(request, tmp_path_factory) -> Iterator[Site]:
-    if missing := why_no_postgres():
+    on_postgres = request.config.getoption("--server-database") == "postgresql"
+    if on_postgres and (missing := why_no_postgres()):
         pytest.skip(missing)
     storage = request.getfixturevalue("moto" if s3.why_no_ceph() else "ceph")
     root = tmp_path_factory.mktemp("room")
@@ -28,8 +32,10 @@ def site(request, tmp_path_factory) -> Iterator[Site]:
         s3.notice_environment()
         room = Site(root, {**storage.environment, **_environment(root)})
         stack.callback(room.close)
-        url, room.database = stack.enter_context(postgres())
-        room.environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url
+        room.database = root / "prefect"
+        if on_postgres:
+            url, room.database = stack.enter_context(postgres())
+            room.environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url
         room.environment["PREFECT_API_URL"] = f"{room.url}/api"
         room.start_server()
         answer = room.raee("deploy")

@@ -84,7 +84,7 @@ class TestParts:
         assert [place >= 0 for place in places] == [text < "x" for text in texts]
         there = places[places >= 0]
         if len(there):
-            readings = parts.take(there, "reading")
+            readings = parts.take(there, ["reading"])["reading"]
             known = [ord(text) - ord("a") for text in texts if text < "x"]
             assert readings.tolist() == [[n, -n] for n in known]
 
@@ -98,7 +98,7 @@ class TestParts:
         places = parts.find(_hashes("aab"))
         assert (places >= 0).all()
         assert places[0] == places[1]
-        assert parts.take(places, "reading").tolist() == [[0, 0], [0, 0], [1, -1]]
+        assert parts.take(places, ["reading"])["reading"].tolist() == [[0, 0], [0, 0], [1, -1]]
 
     def test_without_files_nothing_is_found(self, folder):
         assert Parts(folder, []).find(_hashes("ab")).tolist() == [-1, -1]

@@ -21,6 +21,7 @@ Of a killed upload's parts no listing tells; a bucket's lifecycle rule clears th
 import json
 import os
 import re
+import secrets
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -51,6 +52,9 @@ OLDER_THAN = timedelta(days=7)
 
 CLAIM = "build.json"
 """The file of a work folder by which the next build of the same finds what is done."""
+
+_COLLECTOR = re.compile(r"collected-([0-9]{8})")
+"""A file by which one of several collectors has a version to itself."""
 
 _PARTIAL = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.partial")
 
@@ -254,22 +258,51 @@ def _take_version(search: _Search, leftover: Leftover) -> Leftover | None:
     """Delete a version: first it is no longer listed, then nobody uses it, then its files go.
 
     An empty manifest takes the place of its own.  It is young, so whoever else collects leaves the
-    folder alone; where this process is killed, it keeps the folder until it is old itself.
+    folder alone; where this process is killed, it keeps the folder until it is old itself.  Of two
+    that have found the version at once one goes on: else one might put the manifest back, because
+    an alias has just come, while the other deletes.
     """
     folder = search.database / leftover.path
+    claim = _claim(search, folder)
+    if claim is None:
+        return None
+    went = None
+    manifest = _manifest_bytes(folder)
+    if manifest:  # else somebody else has collected it, or died at it
+        _overwrite_manifest(folder, b"")
+        # `promote` points an alias at a version and then looks whether it is still there; here it
+        # is the other way about, so one of both sees the other.
+        if _version_of(leftover) in _uses(search):
+            _overwrite_manifest(folder, manifest)
+        else:
+            went = _take_all(search, leftover)
+    folder.delete(claim)
+    _remove_empty_folders(folder)
+    return went
+
+
+def _claim(search: _Search, folder: Folder) -> str | None:
+    """Have a version to oneself; returns the claim, or None where somebody else has it.
+
+    One that was killed has it until its claim is old.
+    """
+    claims = [file for file in folder.files() if _COLLECTOR.fullmatch(file.name)]
+    if not search.old(claims):
+        return None
+    last = max((int(file.name.rpartition("-")[2]) for file in claims), default=0)
+    claim = f"collected-{last + 1:08d}"
     try:
-        manifest = folder.read(MANIFEST)
+        folder.write_new(claim, secrets.token_bytes(8))
+    except FileExistsError:
+        return None
+    return claim
+
+
+def _manifest_bytes(folder: Folder) -> bytes:
+    try:
+        return folder.read(MANIFEST)
     except FileNotFoundError:
-        return None
-    if not manifest:
-        return None  # somebody else collects it
-    _overwrite_manifest(folder, b"")
-    # `promote` points an alias at a version and then looks whether it is still there; here it is
-    # the other way about, so one of both sees the other.
-    if _version_of(leftover) in _uses(search):
-        _overwrite_manifest(folder, manifest)
-        return None
-    return _take_all(search, leftover)
+        return b""
 
 
 def _take_unpublished(search: _Search, leftover: Leftover) -> Leftover | None:

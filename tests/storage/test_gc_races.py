@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -49,6 +50,27 @@ def test_a_version_that_is_promoted_after_the_look_stays(store, monkeypatch):
     before = read_manifest(store, NAME, first)
     (found,) = collect(store, NAME, keep=1)
     assert found.path == f"versions/{second}"
+    assert read_manifest(store, NAME, first) == before
+    check_whole(store)
+
+
+def test_of_two_that_collect_a_version_which_is_promoted_one_has_it_to_itself(store, monkeypatch):
+    """One has found nobody who uses it and deletes; the other, behind it, finds the alias."""
+    first, _ = publish_sharing(store), publish_sharing(store)
+    overwrite, went = storage.gc._overwrite_manifest, []
+    found = leftovers(store, NAME, keep=1)
+
+    def overtaken(folder, data):
+        monkeypatch.setattr(storage.gc, "_overwrite_manifest", overwrite)
+        went.extend(collect(store, NAME, keep=1))
+        with suppress(InputError):  # that it was deleted just now
+            promote(store, NAME, first)
+        overwrite(folder, data)
+
+    monkeypatch.setattr(storage.gc, "_overwrite_manifest", overtaken)
+    before = read_manifest(store, NAME, first)
+    assert [leftover.path for leftover in found] == [f"versions/{first}"]
+    assert collect(store, NAME, keep=1) == went == []
     assert read_manifest(store, NAME, first) == before
     check_whole(store)
 

@@ -114,12 +114,17 @@ def figures(replayed: Replayed, trial: Trial) -> dict[str, Any]:
 def scores(
     answers: NDArray[np.integer], label: NDArray[np.integer], layers: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Accuracy, macro-F1 and Matthews correlation of some answers, and the mean layers run."""
+    """Accuracy, macro-F1 and Matthews correlation of some answers, and the mean layers run.
+
+    answers: -1 for a row that is left unlabelled, which is wrong, but no label of its own.
+    """
+    there = np.union1d(answers, label)
     # scikit-learn warns of a correlation where there is only one label; it is 0.
-    varied = len(np.union1d(answers, label)) > 1
+    varied = len(there) > 1
+    macro = f1_score(label, answers, labels=there[there >= 0], average="macro", zero_division=0)
     return {
         "accuracy": float(np.mean(answers == label)),
-        "macro_f1": float(f1_score(label, answers, average="macro", zero_division=0)),
+        "macro_f1": float(macro),
         "matthews": float(matthews_corrcoef(label, answers)) if varied else 0.0,
         "mean_layers": float(np.mean(layers)),
     }

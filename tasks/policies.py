@@ -55,7 +55,8 @@ def compared(
     """The policies that a table compares, by name; the job's own with the job's settings.
 
     `kernel`, `de3` and `cascade` have the settings that the tuning picked for them.  `tuned` is
-    left out, with a warning, where nothing that was found meets the objective.
+    left out, with a warning, where nothing that was found meets the objective or, if the job asks
+    for it, the version was not tuned.
     """
     found: dict[str, RunnablePolicy] = {
         "full": FullPolicy(),
@@ -69,11 +70,12 @@ def compared(
     if tuning is not None:
         for name in ("kernel", "de3", "cascade"):
             found[name] = tuning.families[name].policy
+    if isinstance(spec, TunedPolicy) or tuning is not None:
         objective = spec if isinstance(spec, TunedPolicy) else TunedPolicy()
         try:
             found["tuned"] = runnable(objective, tuning, where)
         except InputError as error:
-            logger.warning("%s: %s", where, error)
+            logger.warning("%s: the policy tuned is left out: %s", where, error)
     if not isinstance(spec, TunedPolicy):
         found[spec.name] = spec
     return {name: found[name] for name in COMPARED if name in found}

@@ -184,6 +184,13 @@ def test_scores_are_those_of_the_textbook():
     }
 
 
+def test_a_row_that_is_left_unlabelled_is_wrong_and_no_label():
+    label, answers = np.array([0, 0, 1, 1]), np.array([0, -1, 1, 1])
+    found = scores(answers, label, np.zeros(4, np.int64))
+    assert found["accuracy"] == 3 / 4
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)
+
+
 def test_one_label_has_no_correlation_and_no_warning():
     same = np.zeros(3, np.uint16)
     found = scores(same, same, np.ones(3, np.int64))

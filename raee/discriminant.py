@@ -27,7 +27,8 @@ _CONSTANT = 1e-10
 """Variance of unit vectors below which they count as one vector."""
 
 _ROWS_AT_ONCE = 1_024
-"""Rows worked on in one step: bounds what their float64 arrays take."""
+_STEPS_AT_ONCE = 8
+"""Rows worked on in one step, and steps at the same time: bound what their float64 arrays take."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def left_out_scores(
     """
     parts = [slice(s, s + _ROWS_AT_ONCE) for s in range(0, max(len(states), 1), _ROWS_AT_ONCE)]
     # Nearly all of it is arithmetic on whole arrays, during which Python's lock is free.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(min(_STEPS_AT_ONCE, os.cpu_count() or 1)) as threads:
         found = threads.map(
             lambda some: _left_out(scatter, shrinkage, states[some], label[some]), parts
         )

@@ -43,7 +43,7 @@ services: ## what the tests speak to and pip does not install: Ceph's gateway, P
 
 unit: install services ## pytest
 	@echo "== pytest"
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 benchmark-quality: install ## accuracy and layers on the data sets in RAEE_DATA
 	@$(BIN)/python benchmarks/quality.py

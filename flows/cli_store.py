@@ -132,7 +132,8 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Delete old versions that no alias points at, and what dead builds have left."""
-    from storage.gc import collect, leftovers
+    from storage.gc import collect
+    from storage.leftovers import leftovers
 
     found = (leftovers if dry_run else collect)(store, name, keep, timedelta(days=older_than))
     size = sum(one.bytes for one in found)

@@ -26,7 +26,7 @@ from raee.index_training import check_index_spec
 from raee.keys import check_key
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from storage.conditional import require_conditional_writes
-from storage.gc import CLAIM
+from storage.leftovers import CLAIM
 from storage.scan import Scan, Shard, scan, text_hash
 from storage.store import Folder
 from storage.versions import (

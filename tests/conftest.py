@@ -25,6 +25,9 @@ SHARED = Path(
 ).resolve()
 
 
+_ROOM = "tests/orchestration/"
+
+
 def pytest_addoption(parser) -> None:
     parser.addoption("--screenshot", help="Where the orchestrator's page of versions is drawn.")
     parser.addoption(
@@ -35,20 +38,21 @@ def pytest_addoption(parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Of several processes one has the machine room; the others take the files one by one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Rooms(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _ROOM if nodeid.startswith(_ROOM) else super()._split_scope(nodeid)
+
+    return Rooms(config, log)
+
+
 def pytest_collection_modifyitems(items) -> None:
-    """Of several processes one has the machine room, which waits more than it works, and begins.
-
-    The others take the files one by one.
-    """
-    for item in items:
-        group = "machine-room" if _in_the_room(item) else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not _in_the_room(item))
-
-
-def _in_the_room(item) -> bool:
-    return item.path.parent.name == "orchestration"
+    """The machine room comes first: it waits more than it works."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_ROOM))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import storage.gc
+import storage.leftovers
 import tasks.build_plan
 import tasks.publish
 from tests.flows.jobs import raee, sentences
@@ -129,7 +129,7 @@ def test_a_build_that_wakes_up_after_it_was_taken_for_dead_says_so(published, mo
 
 
 def test_storage_knows_a_work_folder_as_builds_write_it():
-    assert storage.gc.CLAIM == tasks.build_plan.CLAIM
+    assert storage.leftovers.CLAIM == tasks.build_plan.CLAIM
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.gc import CLAIM
+from storage.leftovers import CLAIM
 from storage.store import FileRecord, Folder
 from storage.versions import (
     MANIFEST,

@@ -10,7 +10,8 @@ import pytest
 import storage.gc
 from raee.errors import InputError
 from storage.aliases import aliases, promote, rollback
-from storage.gc import collect, leftovers
+from storage.gc import collect
+from storage.leftovers import leftovers
 from storage.versions import database_folder, new_version_id, version_folder, version_ids
 from tests.raee.errors import refused
 from tests.storage.databases import NAME, publish_version

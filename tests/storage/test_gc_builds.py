@@ -3,7 +3,8 @@
 import pytest
 
 import storage.gc
-from storage.gc import CLAIM, collect, leftovers
+from storage.gc import collect
+from storage.leftovers import CLAIM, leftovers
 from storage.store import Folder
 from storage.versions import MANIFEST, new_version_id, publish, version_folder, version_ids
 from tests.storage.databases import NAME, manifest
@@ -104,14 +105,14 @@ class TestBuilds:
         work = begin_build(store, "0123", version)
         version_folder(store, NAME, version).write_new("report.html", b"report")
         age(store)
-        look = storage.gc._leftovers
+        look = storage.gc.look
 
         def wake(*args):
             found = look(*args)
             work.write_new("shard-00001.json", b"{}")
             return found
 
-        monkeypatch.setattr(storage.gc, "_leftovers", wake)
+        monkeypatch.setattr(storage.gc, "look", wake)
         before = names(store)
         assert collect(store, NAME) == []
         assert names(store) == {*before, f"work/0123/{version}/shard-00001.json"}

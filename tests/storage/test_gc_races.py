@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 import storage.gc
 from raee.errors import InputError
 from storage.aliases import aliases, promote
-from storage.gc import collect, leftovers
+from storage.gc import collect
+from storage.leftovers import leftovers
 from storage.versions import (
     database_folder,
     has_version,

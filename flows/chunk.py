@@ -20,5 +20,6 @@ def do_chunk(
         for number in range(first, first + count):
             with about(database, version, number):
                 rows += shard(number)
-        logger.info("shards %d to %d are %s: %d rows", first, first + count - 1, done, rows)
+        which = f"shard {first} is" if count == 1 else f"shards {first} to {first + count - 1} are"
+        logger.info("%s %s: %d rows", which, done, rows)
     return rows

@@ -109,10 +109,10 @@ def fit_probes(
     depths, labels = sums.depths, len(sums.rows)
     closed, distances, means = [], [], _means(sums)
     for depth in range(depths):
-        found = states(depth)
-        closed.append(_fit_discriminant(sums, depth, found, label))
-        distances.append(_left_out_distances(means[depth], sums.rows, found, label))
-    deepest, folds = turned(found), _folds(len(label), seed)
+        here = states(depth)  # read once for both; the last ones are those of full depth
+        closed.append(_fit_discriminant(sums, depth, here, label))
+        distances.append(_left_out_distances(means[depth], sums.rows, here, label))
+    deepest, folds = turned(here), _folds(len(label), seed)
     penalty, first = _tuned_regression(deepest, label, labels, folds)
     regression, crossed = _regression(deepest, label, labels, penalty, folds, first)
     own = [left for _, left, _ in closed]

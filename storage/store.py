@@ -169,6 +169,8 @@ class Folder:
             return []
         found = []
         for path, info in sorted(listed.items()):
+            if info["type"] != "file":  # the folder itself, whose first file came meanwhile
+                continue
             modified = info.get("LastModified") or info["created"]
             if isinstance(modified, float):
                 modified = datetime.fromtimestamp(modified, UTC)

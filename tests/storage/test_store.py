@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+import s3fs
 
 from raee.errors import InputError
 from storage.store import Folder
@@ -270,6 +271,21 @@ def test_a_listing_bears_that_files_come_and_go(tmp_path):
         stop.set()
         bustling.result()
     assert all({f"a/{number}" for number in range(50)} <= names for names in found)
+
+
+def test_a_file_that_comes_between_two_looks_of_a_listing_is_no_error(store_on, monkeypatch):
+    folder = Folder(store_on("moto"))
+    folder.write_new("a", b"1")
+    list_objects = s3fs.S3FileSystem._lsdir
+    looks = []
+
+    async def before_it_came(self, path, *args, **kwargs):
+        looks.append(path)
+        return [] if len(looks) == 1 else await list_objects(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_lsdir", before_it_came)
+    assert folder.files() == []
+    assert [f.name for f in folder.files()] == ["a"]
 
 
 def test_copies_of_missing_files_are_reported_as_such(store):

@@ -35,6 +35,10 @@ _OF_A_RUN = "PREFECT__"
 """How the names of variables begin that differ from run to run."""
 
 _START_SECONDS = 120.0
+_END_SECONDS = 5.0
+"""What a resident has for its last log lines: where the server is gone, Prefect would look for it
+for long."""
+
 _LOOK_SECONDS = 1.0
 _LENGTH = struct.Struct("!Q")
 _CODE = struct.Struct("!i")
@@ -229,5 +233,8 @@ def _lives(process: int) -> bool:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         serve(sys.argv[1], int(sys.argv[2]))
+        end = threading.Timer(_END_SECONDS, os._exit, [0])
+        end.daemon = True
+        end.start()
     else:
         sys.exit(main())

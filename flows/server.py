@@ -23,9 +23,6 @@ _HOST = "127.0.0.1"
 Process = subprocess.Popen[bytes]
 
 SERVER_SETTINGS = {
-    # On SQLite every writer waits up to 60 s for the one that writes; with the few connections of
-    # the default, the one that writes finds none to go on with, and the server stands still.
-    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "100",
     # How soon what a cancelled flow has started is cancelled, too.
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
     # How soon a schedule that was just made fires.
@@ -98,7 +95,7 @@ def require_free(port: int) -> None:
 @contextmanager
 def _running(port: int, options: Sequence[str], more: dict[str, str]) -> Iterator[Process]:
     """Within, a server runs in a process of its own."""
-    command = [sys.executable, "-m", "prefect", "server", "start"]
+    command = [sys.executable, "-m", "flows.sqlite_server", "server", "start"]
     server = subprocess.Popen(
         [*command, "--host", _HOST, "--port", str(port), *options],
         env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ, **more},

@@ -28,6 +28,14 @@ Found = TypeVar("Found")
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL that answers: its address for Prefect, and the folder of its tables."""
+
+    url: str
+    files: Path
+
+
 @dataclass
 class Site:
     """One machine room: nothing in it is shared with another test's."""
@@ -35,23 +43,35 @@ class Site:
     root: Path
     environment: dict[str, str]
     """Of every process: the object storage, and how the server is reached."""
+    postgres: Postgres | None = None
+    """What keeps the server's records; without, SQLite."""
     port: int = field(default_factory=lambda: free_ports(1))
     server: subprocess.Popen[bytes] | None = None
-    database: Path = Path()
-    """Where the server's database keeps its files."""
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def database_bytes(self) -> int:
+        """What the server's records take."""
+        if self.postgres is None:
+            files = list((self.root / "prefect").glob("prefect.db*"))
+        else:
+            files = [f for f in self.postgres.files.rglob("*") if f.is_file()]
+        return sum(file.stat().st_size for file in files)
+
     def start_server(self) -> None:
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+        program = "flows.sqlite_server" if self.postgres is None else "prefect"
+        command = [sys.executable, "-m", program, "server", "start", "--host", "127.0.0.1"]
         more = {
             "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
             **SERVER_SETTINGS,
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
         }
+        if self.postgres is not None:
+            more["PREFECT_API_DATABASE_CONNECTION_URL"] = self.postgres.url
         self.server = self._start("server", [*command, "--port", str(self.port)], more)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self.server.poll() is None:
@@ -201,8 +221,8 @@ def why_no_postgres() -> str | None:
 
 
 @contextmanager
-def postgres() -> Iterator[tuple[str, Path]]:
-    """Within, a PostgreSQL of our own answers; yields its address for Prefect, and its folder."""
+def postgres() -> Iterator[Postgres]:
+    """Within, a PostgreSQL of our own answers."""
     port = free_ports(1)
     # Not below pytest's folders, which are for one user alone: it refuses root.
     data = Path(tempfile.mkdtemp(prefix="raee-tests-postgres-"))
@@ -219,7 +239,7 @@ def postgres() -> Iterator[tuple[str, Path]]:
     log = str(data / "server.log")
     subprocess.run([*control, "-o", options, "-l", log, "start"], check=True, **quiet)
     try:
-        yield f"postgresql+asyncpg://raee@127.0.0.1:{port}/postgres", data / "base"
+        yield Postgres(f"postgresql+asyncpg://raee@127.0.0.1:{port}/postgres", data / "base")
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)
         shutil.rmtree(data)

@@ -70,8 +70,7 @@ def test_it_rebuilds_on_its_own_workers_and_ctrl_c_ends_all_of_it(machine):
         assert up.wait(timeout=60) == 0, _said(machine)
     finally:
         up.kill()
-    # Prefect in the residents tries for a while to reach a server that is gone.
-    until(60, "no process of it is left", lambda: not _processes(machine) or None)
+    until(15, "no process of it is left", lambda: not _processes(machine) or None)
     with pytest.raises(urllib.error.URLError):
         machine.ask("GET", "health")
 

@@ -1,0 +1,56 @@
+"""The `prefect` command, for a server on SQLite that several workers ask at once.
+
+    python -m flows.sqlite_server server start ..
+
+Prefect 3.8 reads and then writes in transactions that SQLite begins as readers.  Where another
+writer comes between, SQLite does not wait but fails at once: the event is lost, and with it what
+an automation should have done about a crashed run.  And while fifteen connections wait for the one
+that writes, there is none left for what that one needs to go on: the server stands still until they
+have waited for a minute.  Here every transaction begins as a writer and waits for its turn, and
+there are connections enough.  PostgreSQL has neither trouble.  (For one of the places see
+https://github.com/PrefectHQ/prefect/issues/23051.)
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from prefect.cli import app
+from prefect.server.database import configurations
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    AsyncSessionTransaction,
+    create_async_engine,
+)
+
+_CONNECTIONS = 100
+
+_Sqlite = configurations.AioSqliteConfiguration
+_begin_transaction = _Sqlite.begin_transaction
+
+
+@asynccontextmanager
+async def _begin_as_a_writer(
+    self: _Sqlite, session: AsyncSession, with_for_update: bool = True
+) -> AsyncIterator[AsyncSessionTransaction]:
+    async with _begin_transaction(self, session, with_for_update=True) as transaction:
+        yield transaction
+
+
+def _with_enough_connections(url: Any, **options: Any) -> AsyncEngine:
+    if str(url).startswith("sqlite"):
+        # In memory, Prefect itself asks for one.
+        options.setdefault("pool_size", _CONNECTIONS)
+    return create_async_engine(url, **options)
+
+
+def main() -> None:
+    """Run the command."""
+    _Sqlite.begin_transaction = _begin_as_a_writer  # type: ignore[method-assign]
+    configurations.create_async_engine = _with_enough_connections  # type: ignore[attr-defined]
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help install demo test lint types unit services kills chunks orchestration-sqlite clean \
+.PHONY: help install demo test lint types unit services kills chunks clean \
 	benchmark-quality benchmark-rebuild benchmark-index benchmark-speed benchmark-orchestration
 
 help: ## what can be made
@@ -43,7 +43,7 @@ services: ## what the tests speak to and pip does not install: Ceph's gateway, P
 
 unit: install services ## pytest
 	@echo "== pytest"
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 benchmark-quality: install ## accuracy and layers on the data sets in RAEE_DATA
 	@$(BIN)/python benchmarks/quality.py
@@ -59,9 +59,6 @@ benchmark-orchestration: install ## what server and workers cost, from 10 to 1,0
 
 kills: install services ## kill -9 at 100 random moments of whatever writes, on a folder and on S3
 	@RAEE_KILLS=100 $(BIN)/python -m pytest -s tests/flows/test_kills.py
-
-orchestration-sqlite: install services ## the tests of server and workers, with the server on SQLite
-	@$(BIN)/python -m pytest tests/orchestration --server-database sqlite
 
 chunks: install services ## 200 chunks over 4 workers: no row lost, none doubled
 	@RAEE_CHUNKS=200 $(BIN)/python -m pytest -s tests/orchestration/test_fan_out.py -k chunks

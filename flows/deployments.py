@@ -1,8 +1,8 @@
 """The deployments of prefect.yaml, registered on a server: pools, schedules, automations.
 
 prefect.yaml is the only place that says what there is.  What is added here is what that file cannot
-say: pools of the wanted type, a deployment for each job file, and that a schedule which someone has
-paused stays paused when everything is registered anew.
+say: pools of the wanted type, a deployment for each job file, the version of raee, and that a
+schedule which someone has paused stays paused when everything is registered anew.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import sysconfig
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -90,7 +91,7 @@ def deploy(
 
 
 def definition(jobs: Sequence[Job], schedule: Schedule | None) -> dict[str, Any]:
-    """prefect.yaml, with a deployment for each job after its template."""
+    """prefect.yaml, with a deployment for each job after its template, and this raee's version."""
     found: dict[str, Any] = yaml.safe_load(_definition_file().read_text("utf-8"))
     template = next(d for d in found["deployments"] if d["name"] == "rebuild-database")
     for job in jobs:
@@ -103,6 +104,8 @@ def definition(jobs: Sequence[Job], schedule: Schedule | None) -> dict[str, Any]
             cron = {"cron": schedule.cron, "timezone": schedule.timezone}
             own["schedules"] = [{"slug": "nightly", "active": True, **cron}]
         found["deployments"].append(own)
+    for deployment in found["deployments"]:
+        deployment["version"] = version("raee")
     return found
 
 

@@ -25,34 +25,38 @@ SHARED = Path(
 ).resolve()
 
 
-_ROOM = "tests/orchestration/"
+_ORCHESTRATION = "tests/orchestration/"
+_ROOMS = {"[sqlite]": "room on SQLite", "[postgresql]": "room on PostgreSQL"}
+"""By the ends of the names of the tests that are in them."""
 
 
 def pytest_addoption(parser) -> None:
     parser.addoption("--screenshot", help="Where the orchestrator's page of versions is drawn.")
-    parser.addoption(
-        "--server-database",
-        choices=("postgresql", "sqlite"),
-        default="postgresql",
-        help="What the orchestrator's server keeps its records in.",
-    )
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Of several processes one has the machine room; the others take the files one by one."""
+    """A machine room stays with one of several processes; other files go to them one by one."""
     from xdist.scheduler import LoadFileScheduling
 
     class Rooms(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _ROOM if nodeid.startswith(_ROOM) else super()._split_scope(nodeid)
+            return _room(nodeid) or super()._split_scope(nodeid)
 
     return Rooms(config, log)
 
 
+def _room(nodeid: str) -> str | None:
+    if not nodeid.startswith(_ORCHESTRATION):
+        return None
+    return next((room for end, room in _ROOMS.items() if nodeid.endswith(end)), None)
+
+
 def pytest_collection_modifyitems(items) -> None:
-    """The machine room comes first: it waits more than it works."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_ROOM))
+    """The machine rooms come first: they wait more than they work, and each while others work."""
+    rooms = {room: [i for i in items if _room(i.nodeid) == room] for room in _ROOMS.values()}
+    first, second = rooms.values()
+    items[:] = [*first, *reversed(second), *(i for i in items if _room(i.nodeid) is None)]
 
 
 @pytest.fixture(scope="session")

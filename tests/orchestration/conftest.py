@@ -1,7 +1,4 @@
-"""A machine room: server, pools and workers; on PostgreSQL, as several workers need it.
-
-`make orchestration-sqlite` runs the same tests on SQLite.
-"""
+"""Two machine rooms: server, pools and workers, once on SQLite and once on PostgreSQL."""
 
 import os
 import uuid
@@ -17,12 +14,10 @@ from tests import s3
 from tests.orchestration.jobs import Place
 from tests.orchestration.site import Site, postgres, why_no_postgres
 
-_WORKERS = {"cpu-1": "cpu", "cpu-2": "cpu", "gpu-1": "gpu", "gpu-2": "gpu"}
 
-
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="package", params=["sqlite", "postgresql"])
 def site(request, tmp_path_factory) -> Iterator[Site]:
-    on_postgres = request.config.getoption("--server-database") == "postgresql"
+    on_postgres = request.param == "postgresql"
     if on_postgres and (missing := why_no_postgres()):
         pytest.skip(missing)
     storage = request.getfixturevalue("moto" if s3.why_no_ceph() else "ceph")
@@ -32,16 +27,14 @@ def site(request, tmp_path_factory) -> Iterator[Site]:
         s3.notice_environment()
         room = Site(root, {**storage.environment, **_environment(root)})
         stack.callback(room.close)
-        room.database = root / "prefect"
         if on_postgres:
-            url, room.database = stack.enter_context(postgres())
-            room.environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url
+            room.postgres = stack.enter_context(postgres())
         room.environment["PREFECT_API_URL"] = f"{room.url}/api"
         room.start_server()
         answer = room.raee("deploy")
         assert answer.returncode == 0, answer.stderr
-        for name, pool in _WORKERS.items():
-            room.start_worker(pool, name, 2 if pool == "cpu" else 1)
+        for pool in ("cpu", "gpu"):
+            room.have_workers(pool, 2)
         yield room
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +23,7 @@ from flows.server import SERVER_SETTINGS
 from tests.s3 import free_ports
 
 _START_SECONDS = 120
+_SIZES = ("page_count", "page_size")
 TERMINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 Found = TypeVar("Found")
@@ -48,6 +51,7 @@ class Site:
     port: int = field(default_factory=lambda: free_ports(1))
     server: subprocess.Popen[bytes] | None = None
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=count)
 
     @property
     def url(self) -> str:
@@ -56,11 +60,12 @@ class Site:
     @property
     def database_bytes(self) -> int:
         """What the server's records take."""
-        if self.postgres is None:
-            files = list((self.root / "prefect").glob("prefect.db*"))
-        else:
-            files = [f for f in self.postgres.files.rglob("*") if f.is_file()]
-        return sum(file.stat().st_size for file in files)
+        if self.postgres is not None:
+            files = [file for file in self.postgres.files.rglob("*") if file.is_file()]
+            return sum(file.stat().st_size for file in files)
+        with contextlib.closing(sqlite3.connect(self.root / "prefect" / "prefect.db")) as database:
+            pages, size = (database.execute(f"PRAGMA {n}").fetchone()[0] for n in _SIZES)
+        return pages * size
 
     def start_server(self) -> None:
         program = "flows.sqlite_server" if self.postgres is None else "prefect"
@@ -69,6 +74,7 @@ class Site:
             "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
             **SERVER_SETTINGS,
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+            "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
         }
         if self.postgres is not None:
             more["PREFECT_API_DATABASE_CONNECTION_URL"] = self.postgres.url
@@ -86,14 +92,22 @@ class Site:
         self.server.terminate()
         self.server.wait(timeout=60)
 
-    def start_worker(self, pool: str, name: str, runs: int = 1) -> None:
+    def have_workers(self, pool: str, wanted: int) -> None:
+        """Start as many as a pool lacks; each runs one flow at a time."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
         # What a worker starts is called `python`: it must be this one.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         more = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PATH": path}
-        self.workers[name] = self._start(
-            name, [*command, "--limit", str(runs), "--name", name], more
-        )
+        for _ in range(wanted - sum(name.startswith(pool) for name in self.workers)):
+            name = f"{pool}-{next(self._numbers)}"
+            self.workers[name] = self._start(name, [*command, "--limit", "1", "--name", name], more)
+
+    def worker_of(self, run: str) -> str:
+        """The worker whose process runs a flow run."""
+        process = self.ask("GET", f"flow_runs/{run}")["infrastructure_pid"].split(":")[-1]
+        stat = Path(f"/proc/{process}/stat").read_text()
+        parent = int(stat[stat.rindex(")") :].split()[2])
+        return next(name for name, worker in self.workers.items() if worker.pid == parent)
 
     def kill_worker(self, name: str) -> None:
         """A machine that loses its power: the worker and all that it has started."""
@@ -208,7 +222,7 @@ def until(seconds: float, what: str, look: Callable[[], Found | None]) -> Found:
             if found := look():
                 return found
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.3)
+        time.sleep(0.7)
 
 
 def why_no_postgres() -> str | None:

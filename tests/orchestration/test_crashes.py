@@ -10,7 +10,10 @@ from flows.crashes import TAG, register
 from tests.orchestration.jobs import rows
 from tests.orchestration.site import until
 
-_WORKERS = {"chunk_seconds": 60, "silent_seconds": 30}
+_WORKERS = {"chunk_seconds": 120, "silent_seconds": 30}
+
+_ROWS = 240
+_SHARD_ROWS = 20
 
 REBUILD = "rebuild-database/rebuild-database"
 
@@ -28,43 +31,41 @@ def _sweeping(site, place):
 
 
 @pytest.mark.timeout(600)
-def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(site, place, tmp_path):
-    place.grow("day-1", rows(1_000, seed=5))
-    run = site.run(REBUILD, {"job": place.job(shard_rows=50), "workers": _WORKERS})
+def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(site, place):
+    place.grow("day-1", rows(_ROWS, seed=5))
+    run = site.run(REBUILD, {"job": place.job(shard_rows=_SHARD_ROWS), "workers": _WORKERS})
     _sweeping(site, place)
-    running = {"state": {"type": {"any_": ["RUNNING"]}}}
-    until(60, "a chunk runs beside the flow", lambda: len(site.runs(**running)) > 1 or None)
+    sweeping = {"parent_flow_run_id": {"any_": [run]}, "state": {"type": {"any_": ["RUNNING"]}}}
+    chunk = until(60, "a chunk runs beside the flow", lambda: site.runs(**sweeping))[0]["id"]
     killed = datetime.now(UTC)
-    for name in list(site.workers):
-        site.kill_worker(name)
-    zombies = [r["id"] for r in site.runs(**running)]
-    assert run in zombies
-    site.start_worker("cpu", "cpu-3", 2)
-    site.start_worker("gpu", "gpu-3")
-    site.start_worker("gpu", "gpu-4")
+    for dead in (chunk, run):
+        site.kill_worker(site.worker_of(dead))
+    assert {site.state(dead)["type"] for dead in (run, chunk)} == {"RUNNING"}
+    for pool in ("cpu", "gpu"):
+        site.have_workers(pool, 2)
 
     done = "what crashed is run again and finishes"
     until(170, done, lambda: site.state(run)["type"] == "COMPLETED")
 
-    for zombie in zombies:
-        states = site.ask("GET", f"flow_run_states/?flow_run_id={zombie}")
+    for dead in (run, chunk):
+        states = site.ask("GET", f"flow_run_states/?flow_run_id={dead}")
         crashed = [s for s in states if s["type"] == "CRASHED"]
-        assert crashed, (zombie, [s["name"] for s in states])
+        assert crashed, (dead, [s["name"] for s in states])
         found = datetime.fromisoformat(crashed[0]["timestamp"].replace("Z", "+00:00"))
         assert (found - killed).total_seconds() < 65
     (version,) = place.versions
     assert place.whole(version)
     twin = place.elsewhere("twin")
-    answer = site.raee("build", twin.write_job(tmp_path / "twin.yaml", shard_rows=50))
-    assert answer.returncode == 0, answer.stderr
-    undisturbed = answer.stdout.strip()
+    job = twin.job(shard_rows=_SHARD_ROWS)
+    site.completed(site.run(REBUILD, {"job": job, "workers": None}))
+    (undisturbed,) = twin.versions
     assert place.data(version) == twin.data(undisturbed)
 
 
 @pytest.mark.timeout(600)
 def test_a_server_that_goes_away_and_comes_back_disturbs_no_sweep(site, place):
-    place.grow("day-1", rows(1_000, seed=6))
-    job = place.job(shard_rows=50)
+    place.grow("day-1", rows(_ROWS, seed=6))
+    job = place.job(shard_rows=_SHARD_ROWS)
     run = site.run(REBUILD, {"job": job, "workers": _WORKERS})
     _sweeping(site, place)
     site.stop_server()
@@ -82,8 +83,8 @@ def test_a_server_that_goes_away_and_comes_back_disturbs_no_sweep(site, place):
 
 @pytest.mark.timeout(600)
 def test_cancelling_stops_the_chunks_leaves_no_version_and_the_next_run_goes_on(site, place):
-    place.grow("day-1", rows(1_000, seed=7))
-    parameters = {"job": place.job(shard_rows=50), "workers": _WORKERS}
+    place.grow("day-1", rows(_ROWS, seed=7))
+    parameters = {"job": place.job(shard_rows=_SHARD_ROWS), "workers": _WORKERS}
     run = site.run(REBUILD, parameters)
     _sweeping(site, place)
     body = {"state": {"type": "CANCELLING", "name": "Cancelling"}}

@@ -2,14 +2,16 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version as installed
 
 import pytest
 
 from storage.aliases import current
+from tests.orchestration import browser
 from tests.orchestration.jobs import rows
 from tests.orchestration.site import TERMINAL, until
 
-ROWS = 200
+ROWS = 100
 
 _AHEAD_SECONDS = 8
 """How long before a schedule's moment it is made: the scheduler looks every 5 s."""
@@ -43,7 +45,10 @@ def _set_active(site, deployment: str, schedule: str, active: bool) -> None:
     site.ask("PATCH", f"deployments/{id}/schedules/{schedule}", {"active": active})
 
 
-def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(site, place, tmp_path):
+@pytest.mark.timeout(600)
+def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(
+    site, place, tmp_path, request, subtests
+):
     place.grow("day-1", rows(ROWS, seed=1))
     job = place.write_job(tmp_path / "job.yaml")
     answer = site.raee("deploy", job, "--cron", "0 2 * * *", "--timezone", "Europe/Berlin")
@@ -105,6 +110,14 @@ def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(site, p
     built = [figures for figures, _ in assets[database]]
     assert built == [{"version": first}, {"version": second}]
 
+    with subtests.test("a browser shows the versions"):
+        if missing := browser.why_none():
+            pytest.skip(missing)
+        page = f"{site.url}/artifacts/artifact/{history[-1]['id']}"
+        text = browser.read(page, [first, second], request.config.getoption("--screenshot"))
+        assert first in text
+        assert second in text
+
 
 def _assets(site) -> dict[str, list[tuple[dict[str, str], set[str]]]]:
     """What was said of each asset whenever it was made, and what it was made from."""
@@ -122,26 +135,10 @@ def _assets(site) -> dict[str, list[tuple[dict[str, str], set[str]]]]:
     return found
 
 
-def test_the_jobs_form_has_descriptions(site):
-    schema = site.deployment("rebuild-database/rebuild-database")["parameter_openapi_schema"]
+def test_a_deployment_has_a_version_and_its_form_descriptions(site):
+    deployment = site.deployment("rebuild-database/rebuild-database")
+    assert deployment["version"] == installed("raee")
+    schema = deployment["parameter_openapi_schema"]
     job = schema["definitions"]["Job"]["properties"]
     assert job["store"]["description"] == "Where databases lie: a folder or a URI."
     assert "How the sweep is spread" in schema["properties"]["workers"]["description"]
-
-
-@pytest.mark.timeout(600)
-def test_a_browser_shows_the_versions(site, place, request):
-    from tests.orchestration import browser
-
-    missing = browser.why_none()
-    if missing is not None:
-        pytest.skip(missing)
-    place.grow("day-1", rows(ROWS, seed=4))
-    for day in (2, 3):
-        site.completed(site.run("rebuild-database/rebuild-database", {"job": place.job()}))
-        place.grow(f"day-{day}", rows(20, seed=day, name=f"new-{day}"))
-    newest = site.artifacts(f"raee-{place.name}-versions")[-1]
-    page = f"{site.url}/artifacts/artifact/{newest['id']}"
-    shown = browser.read(page, place.versions, request.config.getoption("--screenshot"))
-    for version in place.versions:
-        assert version in shown

@@ -22,7 +22,7 @@ from raee.config import PAPER_NEIGHBOURS, TunedPolicy
 from raee.costs import Costs
 from raee.errors import InputError
 from raee.exits import Entries
-from raee.measuring import TEXTS, machine, measure_costs
+from raee.measuring import machine, measure_costs, texts_measured
 from raee.objectives import Tuning
 from raee.reading import Database
 from raee.replay import Trial, figures, replay
@@ -136,7 +136,7 @@ def _costs(work: str, entries: Entries) -> dict[str, Any]:
         ):
             return before
     rows, _ = read_shard(plan.job.corpus, plan.shards[0], True, plan.prompt.labels)
-    spread = np.linspace(0, len(rows) - 1, min(TEXTS, len(rows))).astype(int)
+    spread = np.linspace(0, len(rows) - 1, min(texts_measured(database), len(rows))).astype(int)
     costs = measure_costs(database, [rows[i].text for i in spread])
     return {**here, "seconds": asdict(costs)}
 

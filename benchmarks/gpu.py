@@ -29,6 +29,7 @@ from raee.backbones import Backbone, load_backbone
 from raee.classify import classify
 from raee.config import BackboneSpec, CascadePolicy, FarSpec, FixedPolicy, KeySpec, RunnablePolicy
 from raee.exits import Entries, swept_exits
+from raee.gpu_search import search_on
 from raee.index import new_index
 from raee.prompts import Prompt
 from raee.readers import head_reader, read_centre
@@ -98,9 +99,13 @@ def measure(folder: Path, texts: list[str]) -> dict[str, tuple[float, float]]:
     }
     ways["`raee`, evenly"] = leaving_evenly(swept.confidences)
     for name, policy in ways.items():
-        run = classify(database, policy, texts, far=FarSpec())
-        taken = best(lambda policy=policy: classify(database, policy, texts, far=FarSpec()))
-        figures[name] = run.layers_run / len(texts), taken
+        layers_run: list[int] = []
+
+        def run(policy: RunnablePolicy = policy, layers_run: list[int] = layers_run) -> None:
+            layers_run.append(classify(database, policy, texts, far=FarSpec()).layers_run)
+
+        taken = best(run)
+        figures[name] = layers_run[0] / len(texts), taken
     figures["sweep"] = float(depth), best(lambda: sweep_of(database, texts))
     return figures
 
@@ -144,7 +149,7 @@ def database_of(backbone: Backbone, texts: list[str]) -> tuple[Database, Sweep]:
         head=head,
         key=KeySpec(),
         retriever=None,
-        indexes=(index,),
+        indexes=(search_on(backbone.device, index),),
         entries=entries,
         vote_k=12,
         nearest=np.full(len(texts), 4.0, dtype=np.float32),  # no unit vector is farther

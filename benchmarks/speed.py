@@ -1,6 +1,6 @@
 """`raee classify` against a plain loop and against itself, side by side, and memory against rows.
 
-`make benchmark-speed` classifies the first 2,000 long reviews (with a GPU 24,000) in chunks, each
+`make benchmark-speed` classifies the first 2,000 long reviews (with a GPU 12,000) in chunks, each
 first by a plain sorted, token-budget `transformers` loop and then by the command, at full depth and
 as tuned, so that whatever else the machine does falls on all three.  The loop shares no code with
 the project.  Then the tuned policy classifies all reviews.
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "speed"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
-ROWS, CHUNK = {"cpu": (2_000, 500), "cuda": (24_000, 12_000)}[DEVICE.type]
+ROWS, CHUNK = {"cpu": (2_000, 500), "cuda": (12_000, 12_000)}[DEVICE.type]
 POLICIES = ("full", "tuned")
 MEMORY_ROWS = (2_000, 20_000)
 TOKEN_BUDGET, MAX_TOKENS = {"cpu": 4_096, "cuda": 65_536}[DEVICE.type], 256

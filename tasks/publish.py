@@ -22,6 +22,7 @@ from raee.config import PAPER_NEIGHBOURS, TunedPolicy
 from raee.costs import Costs
 from raee.errors import InputError
 from raee.exits import Entries
+from raee.gpu_search import search_on
 from raee.measuring import machine, measure_costs, texts_measured
 from raee.objectives import Tuning
 from raee.reading import Database
@@ -144,13 +145,14 @@ def _costs(work: str, entries: Entries) -> dict[str, Any]:
 def _database(work: str, entries: Entries) -> Database:
     """What a build has so far, as a classification will read it."""
     plan = plan_of(work)
+    backbone = backbone_of(plan.job.backbone)
     return Database(
-        backbone=backbone_of(plan.job.backbone),
+        backbone=backbone,
         prompt=plan.prompt,
         head=head_of(work),
         key=plan.job.key,
         retriever=retriever_of(plan.job.key, plan.job.backbone.dtype),
-        indexes=indexes_of(work),
+        indexes=tuple(search_on(backbone.device, index) for index in indexes_of(work)),
         entries=entries,
         vote_k=PAPER_NEIGHBOURS,
         probes=read_probes(

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help install demo test lint types unit services kills chunks clean \
-	benchmark-quality benchmark-rebuild benchmark-index benchmark-speed benchmark-orchestration
+	benchmark-quality benchmark-rebuild benchmark-index benchmark-speed benchmark-gpu benchmark-orchestration
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ benchmark-quality: install ## accuracy and layers on the data sets in RAEE_DATA
 
 benchmark-rebuild: install ## a nightly rebuild against a build from nothing, on passages of the reviews in RAEE_DATA
 	@$(BIN)/python benchmarks/rebuild.py
+
+benchmark-gpu: install ## seconds a row by the layer left at, for larger models, on the reviews in RAEE_DATA
+	@$(BIN)/python benchmarks/gpu.py
 
 benchmark-index: install ## which index so many keys get, its recall, time and memory
 	@$(BIN)/python benchmarks/index.py

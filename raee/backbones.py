@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
@@ -135,13 +136,12 @@ def pad(
     token_ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
 ) -> dict[str, Tensor]:
     """Rows of token ids as `input_ids` and `attention_mask`, (n, longest) int64, padded right."""
-    longest = max(len(row) for row in token_ids)
-    ids = torch.full((len(token_ids), longest), pad_token_id, dtype=torch.int64)
-    mask = torch.zeros((len(token_ids), longest), dtype=torch.int64)
-    for i, row in enumerate(token_ids):
-        ids[i, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
-        mask[i, : len(row)] = 1
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+    lengths = np.array([len(row) for row in token_ids])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(mask.shape, pad_token_id, dtype=np.int64)
+    ids[mask] = np.concatenate(token_ids)
+    both = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+    return {name: torch.from_numpy(values).to(device) for name, values in both.items()}
 
 
 def label_tokens(tokenizer: Any, words: Sequence[str]) -> list[int]:

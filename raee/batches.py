@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -56,11 +57,9 @@ def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
     token_ids: list[NDArray[np.int32]] = []
     cut = np.zeros(len(texts), dtype=bool)
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        rendered = [prompt.render(t, mask) for t in texts[start : start + _TEXTS_AT_ONCE]]
-        for i, ids in enumerate(_ids(backbone, rendered), start):
-            if len(ids) > backbone.max_tokens:
-                ids, cut[i] = _fit(backbone, prompt, texts[i], mask), True
-            token_ids.append(np.asarray(ids, dtype=np.int32))
+        some = slice(start, start + _TEXTS_AT_ONCE)
+        ids, cut[some] = _fitting(backbone, prompt, texts[some], mask)
+        token_ids += [np.asarray(row, dtype=np.int32) for row in ids]
     positions = np.full(len(texts), -1, dtype=np.int64)
     if "{mask}" in prompt.template:
         for i, row in enumerate(token_ids):
@@ -100,35 +99,54 @@ def token_batches(
         )
 
 
-def _ids(backbone: Backbone, rendered: Sequence[str]) -> list[list[int]]:
-    # verbose=False: the tokenizer would warn of texts over its limit, which are cut right after.
-    return backbone.tokenizer(list(rendered), return_attention_mask=False, verbose=False)[
-        "input_ids"
-    ]
+def _fitting(
+    backbone: Backbone, prompt: Prompt, texts: Sequence[str], mask: str
+) -> tuple[list[list[int]], NDArray[np.bool_]]:
+    """Token ids of the longest start of each text that fits the model with its template.
 
-
-def _fit(backbone: Backbone, prompt: Prompt, text: str, mask: str) -> list[int]:
-    """Token ids of the longest start of a text that fits the model with its template.
-
-    Raises InputError where the template alone does not fit.
+    Also (n,) which texts lost their end.  Raises InputError where the template alone does not fit.
     """
-    before = len(prompt.frame(mask)[0])
-    while True:
+    found: dict[int, list[int]] = {}
+    cut = np.zeros(len(texts), dtype=bool)
+    left = dict(enumerate(texts))
+    # In rounds and not text by text: the tokenizer shares many texts out among its threads.
+    while left:
         coded = backbone.tokenizer(
-            prompt.render(text, mask), return_offsets_mapping=True, verbose=False
+            [prompt.render(text, mask) for text in left.values()],
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # it would warn of texts over its limit, which are cut right here
         )
-        surplus = len(coded["input_ids"]) - backbone.max_tokens
-        if surplus <= 0:
-            return coded["input_ids"]
-        if not text:
-            raise InputError(
-                f"prompt.template {prompt.template!r} alone is {len(coded['input_ids'])} tokens; "
-                f"the model takes {backbone.max_tokens}"
-            )
-        # Ends of the tokens that lie within the text, in characters of the text.
-        starts = [
-            start - before
-            for start, end in coded["offset_mapping"]
-            if before <= start < end <= before + len(text)
-        ]
-        text = text[: starts[-surplus]] if len(starts) > surplus else ""
+        too_long: dict[int, str] = {}
+        for i, (row, ids) in enumerate(zip(left, coded["input_ids"], strict=True)):
+            if len(ids) <= backbone.max_tokens:
+                found[row] = ids
+            else:
+                too_long[row] = _shorter(backbone, prompt, left[row], mask, coded[i].offsets)
+                cut[row] = True
+        left = too_long
+    return [found[row] for row in range(len(texts))], cut
+
+
+def _shorter(
+    backbone: Backbone, prompt: Prompt, text: str, mask: str, offsets: Sequence[tuple[int, int]]
+) -> str:
+    """The text less as many of its last tokens as are too many.
+
+    offsets: of the tokens of the text in its template, in characters of that.
+    """
+    surplus = len(offsets) - backbone.max_tokens
+    if not text:
+        raise InputError(
+            f"prompt.template {prompt.template!r} alone is {len(offsets)} tokens; "
+            f"the model takes {backbone.max_tokens}"
+        )
+    before = len(prompt.frame(mask)[0])
+    # Where the text's own tokens start, from the last one back.
+    starts = (
+        start - before
+        for start, end in reversed(offsets)
+        if before <= start < end <= before + len(text)
+    )
+    last = list(islice(starts, surplus + 1))
+    return text[: last[surplus - 1]] if len(last) > surplus else ""

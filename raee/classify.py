@@ -196,8 +196,8 @@ class _Visitor:
         self._reader = BatchReader(run.database, batch, run.uses, run.ratio)
         self._on_the_way: dict[int, Reading] = {}
 
-    def visit(self, depth: int, states: Tensor, rows: Tensor) -> Tensor:
-        """Which rows go deeper, (n,) bool."""
+    def visit(self, depth: int, states: Tensor, rows: Tensor) -> Tensor | None:
+        """Which rows go deeper, (n,) bool; None where all do."""
         run, reader = self._run, self._reader
         reader.enter(depth, states, rows)
         present = rows.cpu().numpy()
@@ -211,7 +211,7 @@ class _Visitor:
         leaving = self._leave_as_planned(depth, present)
         if isinstance(run.policy, Stepwise):
             self._leave_if_sure(run.policy, depth, present, leaving)
-        return torch.as_tensor(~leaving)
+        return torch.as_tensor(~leaving) if leaving.any() else None
 
     def _ask(self, present: NDArray[np.int64]) -> None:
         """Look at the neighbours: which rows are far, and where the others leave."""

@@ -13,6 +13,13 @@ from numpy.typing import NDArray
 from raee.errors import InputError
 from raee.exits import Neighbours
 
+Nearest = Callable[
+    [NDArray[np.float32], int],
+    tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]],
+]
+"""`nearest(queries, k)`: (queries, k) squared distances as they are nearly, rows, and squared
+distances as exact as can be."""
+
 _QUERIES_AT_ONCE = 1_000
 """Queries searched in one step: bounds what the vectors of their neighbours take."""
 
@@ -48,6 +55,8 @@ class Index:
     """Keys in the order in which they were added; row n of the index is entry n."""
 
     def __init__(self, index: Any) -> None:
+        self.nearest: Nearest | None = None
+        """Searches in place of FAISS, among the keys that there are."""
         self._index = index
         self._core = core_of(index)
         if self._of_lists:
@@ -101,6 +110,7 @@ class Index:
         The same keys in the same order give the same bytes, an HNSW's where also the calls are the
         same.
         """
+        assert self.nearest is None, "what searches in place of FAISS would not see these keys"
         with on_one_thread(isinstance(self._core, faiss.IndexHNSW)):
             self._index.add(np.ascontiguousarray(keys, dtype=np.float32))
 
@@ -157,13 +167,20 @@ class Index:
         within: NDArray[np.float32] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Rows and squared distances of some queries' neighbours, (n, at most k)."""
-        nearly, rows = self._index.search(np.ascontiguousarray(queries), min(k + _SPARE, len(self)))
+        asked = min(k + _SPARE, len(self))
+        if self.nearest is None:
+            nearly, rows = self._index.search(np.ascontiguousarray(queries), asked)
+            distances = None
+        else:
+            nearly, rows, distances = self.nearest(queries, asked)
         if within is not None:
             slack = _ROUNDING * (within + np.square(queries).sum(axis=1))
             rows[nearly > (within + slack)[:, None]] = -1
         # FAISS expands |q - x|^2 for batches, which loses the digits of small distances and makes
         # them depend on the batch: the distances of what was found are worked out directly.
-        distances = squared_distances(queries, self, rows)
+        if distances is None:
+            distances = squared_distances(queries, self, rows)
+        distances[rows < 0] = np.inf
         if exclude is not None:
             distances[rows == exclude[:, None]] = np.inf
         order = np.lexsort((rows, distances), axis=1)[:, :k]

@@ -16,11 +16,16 @@ from raee.keys import retriever_keys
 from raee.reading import BatchReader, Database
 from raee.walk import walk
 
-TEXTS = 256
+_TEXTS = {"cpu": 256, "cuda": 4_096}
 """Texts that a table is measured on; enough to fill batches."""
 
 _TRIES = 2
 """The fastest counts: what the machine takes when nothing else runs on it."""
+
+
+def texts_measured(database: Database) -> int:
+    """How many texts a table is measured on."""
+    return _TEXTS[database.backbone.device.type]
 
 
 def machine(database: Database) -> str:

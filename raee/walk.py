@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raee.errors import InputError
 
@@ -27,6 +28,12 @@ the pass; rows: (n,) int64, their places in the batch; keep: (n,) bool, which of
 
 Inputs = Mapping[str, Tensor]
 _Path = tuple[int | str, ...]
+
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""PyTorch's kernels of attention but for cuDNN's, which plans anew for every shape of a batch.
+
+That takes as long as ten layers do, and a batch that narrows has another shape at each of them.
+"""
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
         if depth == stack.depth:
             leave(_states_of(output))
 
-    with torch.inference_mode(), _hooks() as hooks:
+    with torch.inference_mode(), sdpa_kernel(_ATTENTION), _hooks() as hooks:
         for layer in stack.layers:
             hooks.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
             hooks.append(layer.register_forward_hook(after_layer))

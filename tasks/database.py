@@ -14,6 +14,7 @@ from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec
 from raee.costs import LAYERS, Costs
 from raee.errors import InputError
 from raee.exits import Entries, Neighbours, parse_exits
+from raee.gpu_search import search_on
 from raee.index import Index, open_index
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from raee.readers import head_reader
@@ -181,7 +182,7 @@ def load_database(
         head=head_reader(model, prompt, centre),
         key=key,
         retriever=retriever,
-        indexes=readings.indexes,
+        indexes=tuple(search_on(model.device, index) for index in readings.indexes),
         entries=readings.entries,
         vote_k=PAPER_NEIGHBOURS,
         probes=None if manifest.probes is None else read_probes(folder, manifest.probes),

@@ -22,7 +22,8 @@ from raee.config import PAPER_NEIGHBOURS, TunedPolicy
 from raee.costs import Costs
 from raee.errors import InputError
 from raee.exits import Entries
-from raee.measuring import TEXTS, machine, measure_costs
+from raee.gpu_search import search_on
+from raee.measuring import machine, measure_costs, texts_measured
 from raee.objectives import Tuning
 from raee.reading import Database
 from raee.replay import Trial, figures, replay
@@ -136,7 +137,7 @@ def _costs(work: str, entries: Entries) -> dict[str, Any]:
         ):
             return before
     rows, _ = read_shard(plan.job.corpus, plan.shards[0], True, plan.prompt.labels)
-    spread = np.linspace(0, len(rows) - 1, min(TEXTS, len(rows))).astype(int)
+    spread = np.linspace(0, len(rows) - 1, min(texts_measured(database), len(rows))).astype(int)
     costs = measure_costs(database, [rows[i].text for i in spread])
     return {**here, "seconds": asdict(costs)}
 
@@ -144,13 +145,14 @@ def _costs(work: str, entries: Entries) -> dict[str, Any]:
 def _database(work: str, entries: Entries) -> Database:
     """What a build has so far, as a classification will read it."""
     plan = plan_of(work)
+    backbone = backbone_of(plan.job.backbone)
     return Database(
-        backbone=backbone_of(plan.job.backbone),
+        backbone=backbone,
         prompt=plan.prompt,
         head=head_of(work),
         key=plan.job.key,
         retriever=retriever_of(plan.job.key, plan.job.backbone.dtype),
-        indexes=indexes_of(work),
+        indexes=tuple(search_on(backbone.device, index) for index in indexes_of(work)),
         entries=entries,
         vote_k=PAPER_NEIGHBOURS,
         probes=read_probes(

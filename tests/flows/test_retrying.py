@@ -3,6 +3,7 @@ import pkgutil
 
 import httpx
 import pytest
+import torch
 from prefect import flow, task
 
 import tasks
@@ -46,7 +47,14 @@ def test_a_fault_that_stays_is_given_up_after_three_more_tries():
 
 
 @pytest.mark.parametrize(
-    "error", [InputError("bad"), PermissionError(), ValueError("ours"), MemoryError()]
+    "error",
+    [
+        InputError("bad"),
+        PermissionError(),
+        ValueError("ours"),
+        MemoryError(),
+        torch.OutOfMemoryError("the GPU's"),
+    ],
 )
 def test_bad_input_and_our_own_mistakes_are_not_tried_again(error):
     tries, result = _run([error])

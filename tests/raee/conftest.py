@@ -1,4 +1,4 @@
-"""Models by name, each made, loaded and read once a run.
+"""Models by name, each made, loaded and read once a run; on the CPU, whatever else there is.
 
 Names are those of `models.MASKED_LMS` and `models.SENTENCE_ENCODERS`, and two trained models:
 `minilm` (all-MiniLM-L6-v2) and `minilm-mlm` (the shared folder's masked LM).
@@ -19,6 +19,8 @@ from tests.conftest import SHARED
 from tests.raee.databases import is_masked_lm
 from tests.raee.models import save_model
 from tests.raee.plain import Plain
+
+CPU = torch.device("cpu")
 
 _MINILM_MLM = SHARED / "models" / "minilm-l6-mlm"
 
@@ -44,7 +46,7 @@ def backbone_of(folder_of) -> Callable[[str], Backbone]:
     def backbone(name: str) -> Backbone:
         family = "masked-lm" if is_masked_lm(name) else "sentence-encoder"
         spec = BackboneSpec(family=family, model=str(folder_of(name)), dtype="float32")
-        return load_backbone(spec)
+        return load_backbone(spec, CPU)
 
     return backbone
 
@@ -61,7 +63,7 @@ def exact_backbone_of(folder_of, monkeypatch) -> Callable[[str], Backbone]:
 
     def load(name: str) -> Backbone:
         family = "masked-lm" if is_masked_lm(name) else "sentence-encoder"
-        backbone = load_backbone(BackboneSpec(family=family, model=str(folder_of(name))))
+        backbone = load_backbone(BackboneSpec(family=family, model=str(folder_of(name))), CPU)
         backbone.model.double()
         return backbone
 
@@ -80,4 +82,4 @@ def cls_encoder(folder_of, tmp_path_factory) -> Backbone:
     shutil.copytree(folder_of("bert-encoder"), folder)
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
-    return load_backbone(BackboneSpec(family="sentence-encoder", model=str(folder)))
+    return load_backbone(BackboneSpec(family="sentence-encoder", model=str(folder)), CPU)

@@ -17,14 +17,24 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 class Plain:
     """A model with all its hidden states."""
 
-    def __init__(self, folder: Path, masked_lm: bool, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        masked_lm: bool,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+    ) -> None:
         auto = AutoModelForMaskedLM if masked_lm else AutoModel
-        self.model = auto.from_pretrained(folder, dtype=dtype).eval()
+        self.model = auto.from_pretrained(folder, dtype=dtype).eval().to(device)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    @torch.no_grad()
     def hidden_states(self, text: str) -> Tensor:
-        """(depths, tokens, hidden): each depth as the model's own head expects it.
+        """(depths, tokens, hidden): each depth as the model's own head expects it."""
+        return _on_cpu(self._states(text))
+
+    @torch.no_grad()
+    def _states(self, text: str) -> Tensor:
+        """As `hidden_states`, where and as the model runs.
 
         That is through the model's final norm, where it has one; `hidden_states` has applied it
         to the last depth.
@@ -39,11 +49,11 @@ class Plain:
         """(depths, words): the head's distribution over words at the text's one mask token."""
         tokens = [self._token(word) for word in words]
         place = self._mask_place(text)
-        logits = _head(self.model, self.hidden_states(text))[:, place]
+        logits = _head(self.model, self._states(text))[:, place]
         # The head, applied from outside, is the model's own.
         own = self._output(text).logits[0, place]
-        assert torch.allclose(logits[-1], own, atol=1e-5)
-        return logits[:, tokens].softmax(dim=1).numpy()
+        assert torch.allclose(logits[-1], own, atol=0.1 if own.dtype is torch.bfloat16 else 1e-5)
+        return _on_cpu(logits[:, tokens]).softmax(dim=1).numpy()
 
     def embeddings(self, text: str, cls: bool = False) -> Tensor:
         """(depths, hidden): the text's unit vector at each depth, mean of the tokens or the first.
@@ -74,7 +84,7 @@ class Plain:
         return self._ids(text)[0].tolist().index(self.tokenizer.mask_token_id)
 
     def _ids(self, text: str) -> Tensor:
-        return self.tokenizer(text, return_tensors="pt")["input_ids"]
+        return self.tokenizer(text, return_tensors="pt")["input_ids"].to(self.model.device)
 
     def _output(self, text: str):
         return self.model(input_ids=self._ids(text), output_hidden_states=True)
@@ -82,6 +92,12 @@ class Plain:
     def _token(self, word: str) -> int:
         (token,) = self.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
         return token
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    """In the dtype that it has, but for bfloat16, which NumPy does not know."""
+    tensor = tensor.cpu()
+    return tensor.to(torch.float32) if tensor.dtype is torch.bfloat16 else tensor
 
 
 def _head(model: nn.Module, states: Tensor) -> Tensor:

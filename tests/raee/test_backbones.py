@@ -15,7 +15,8 @@ from tests.raee.models import LAYERS, MASKED_LMS, POSITIONS, WIDTH, make_tokeniz
 
 
 def _load(folder, family="masked-lm", **settings):
-    return load_backbone(BackboneSpec(family=family, model=str(folder), **settings))
+    spec = BackboneSpec(family=family, model=str(folder), **settings)
+    return load_backbone(spec, torch.device("cpu"))
 
 
 @pytest.fixture

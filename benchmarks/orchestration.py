@@ -167,6 +167,7 @@ def database_bytes() -> int:
 
 def write_job() -> Path:
     """A job with a tiny model, and a corpus of 200 rows."""
+    sys.path.append(str(ROOT))
     from tests.raee.models import save_model
 
     save_model("bert-encoder", RESULTS / "model")

@@ -266,10 +266,14 @@ RunnablePolicy = (
 )
 """A policy that says for itself where rows leave."""
 
+_Policy = Annotated[RunnablePolicy | TunedPolicy, Field(discriminator="name")]
+
 PolicySpec = Annotated[
-    RunnablePolicy | TunedPolicy,
-    Field(discriminator="name"),
-    BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
+    _Policy,
+    BeforeValidator(
+        lambda value: {"name": value} if isinstance(value, str) else value,
+        json_schema_input_type=str | _Policy,  # an orchestrator's server refuses what it forbids
+    ),
 ]
 """A policy with its parameters, or just its name."""
 

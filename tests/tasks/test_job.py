@@ -1,6 +1,7 @@
 import json
 import re
 
+import jsonschema
 import pytest
 import yaml
 
@@ -49,6 +50,27 @@ def test_a_job_file_says_what_it_says(load):
     assert job.key.names == ("layer-03",)
     assert job.policy == RaeePolicy(k=5)
     assert (job.keep_text, job.index, job.shard_rows) == (True, "auto", 100)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"policy": "tuned"},
+        {"policy": {"name": "tuned", "risk": {"max_loss": 0.02, "confidence": 0.95}}},
+        {"prompt": "sst2", "shard_rows": "auto", "far": None},
+        {"prompt": {"labels": [{"no": "bad"}, {"yes": "great"}]}},
+    ],
+)
+def test_the_orchestrators_server_takes_what_a_job_file_may_say(changed):
+    """It checks a flow's parameters against their JSON schema before the flow sees them."""
+    jsonschema.validate(_JOB | changed, Job.model_json_schema())
+
+
+@pytest.mark.parametrize("changed", [{"policy": 3}, {"policy": {"name": "none"}}, {"nmae": "x"}])
+def test_the_orchestrators_server_refuses_what_no_job_file_may_say(changed):
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(_JOB | changed, Job.model_json_schema())
 
 
 def test_the_design_documents_job_file_is_one(load):

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as installed
+from typing import Any
 
 import pytest
 
@@ -35,9 +36,14 @@ def _fires(site, deployment: str, **more) -> str:
     }
     (run,) = until(90, "the schedule fires", lambda: site.runs(**begun))
     _set_active(site, deployment, schedule, False)
-    ahead = {"deployment_id": {"any_": [id]}, "state": {"name": {"any_": ["Scheduled", "Late"]}}}
-    until(30, "a paused schedule has nothing ahead", lambda: not site.runs(**ahead) or None)
+    until(30, "a paused schedule has nothing ahead", lambda: not _ahead(site, id) or None)
     return run["id"]
+
+
+def _ahead(site, id: str) -> list[dict[str, Any]]:
+    """The runs of a deployment that have yet to begin."""
+    waiting = {"name": {"any_": ["Scheduled", "Late"]}}
+    return site.runs(deployment_id={"any_": [id]}, state=waiting)
 
 
 def _set_active(site, deployment: str, schedule: str, active: bool) -> None:
@@ -72,6 +78,11 @@ def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(
     (nightly,) = site.deployment(rebuild)["schedules"]
     assert nightly["schedule"]["cron"] == "0 3 * * *"
     assert nightly["active"] is False, "what someone has paused stays paused"
+    id = site.deployment(rebuild)["id"]
+    assert not _ahead(site, id)
+    _set_active(site, rebuild, nightly["id"], True)
+    until(30, "a schedule that is resumed has runs ahead", lambda: _ahead(site, id))
+    _set_active(site, rebuild, nightly["id"], False)
 
     place.grow("day-2", rows(ROWS // 100, seed=2, name="new"))
     run = _fires(site, rebuild)

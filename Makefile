@@ -64,7 +64,7 @@ kills: install services ## kill -9 at 100 random moments of whatever writes, on 
 	@RAEE_KILLS=100 $(BIN)/python -m pytest -s tests/flows/test_kills.py
 
 chunks: install services ## 200 chunks over 4 workers: no row lost, none doubled
-	@RAEE_CHUNKS=200 $(BIN)/python -m pytest -s tests/orchestration/test_fan_out.py -k chunks
+	@RAEE_CHUNKS=200 $(BIN)/python -m pytest --numprocesses 2 tests/orchestration/test_fan_out.py -k chunks
 
 benchmark-speed: install ## rows/s against a plain loop, and memory, on the reviews in RAEE_DATA
 	@$(BIN)/python benchmarks/speed.py

@@ -113,6 +113,11 @@ class Site:
         """A machine that loses its power: the worker and all that it has started."""
         worker = self.workers.pop(name)
         os.killpg(worker.pid, signal.SIGKILL)
+        mark = f"/raee-{os.getuid()}-{worker.pid}/".encode()  # where its residents listen
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (process / "cmdline").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
         worker.wait()
 
     def close(self) -> None:

@@ -32,11 +32,12 @@ def _sweeping(site, place):
 
 @pytest.mark.timeout(600)
 def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(site, place):
-    place.grow("day-1", rows(_ROWS, seed=5))
-    run = site.run(REBUILD, {"job": place.job(shard_rows=_SHARD_ROWS), "workers": _WORKERS})
+    place.grow("day-1", rows(600, seed=5))
+    job = place.job(shard_rows=50)  # chunks of seconds, to strike in the middle of one
+    run = site.run(REBUILD, {"job": job, "workers": _WORKERS})
     _sweeping(site, place)
     sweeping = {"parent_flow_run_id": {"any_": [run]}, "state": {"type": {"any_": ["RUNNING"]}}}
-    chunk = until(60, "a chunk runs beside the flow", lambda: site.runs(**sweeping))[0]["id"]
+    chunk = until(60, "a chunk runs beside the flow", lambda: site.runs(**sweeping))[-1]["id"]
     killed = datetime.now(UTC)
     for dead in (chunk, run):
         site.kill_worker(site.worker_of(dead))
@@ -56,7 +57,7 @@ def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(sit
     (version,) = place.versions
     assert place.whole(version)
     twin = place.elsewhere("twin")
-    job = twin.job(shard_rows=_SHARD_ROWS)
+    job = twin.job(shard_rows=50)
     site.completed(site.run(REBUILD, {"job": job, "workers": None}))
     (undisturbed,) = twin.versions
     assert place.data(version) == twin.data(undisturbed)

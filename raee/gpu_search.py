@@ -3,6 +3,8 @@
 FAISS compares on the CPU, which beside a GPU's layers takes longer than they do.
 """
 
+from copy import copy
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,12 +19,13 @@ _DISTANCES = 2**27
 
 
 def search_on(device: torch.device, index: Index) -> Index:
-    """The index, from now on searched on a GPU.
+    """An index of the same keys that is searched on a GPU; the one that is given stays as it is.
 
-    On the CPU, or where the index is not exact or too large, it stays as it is.
+    On the CPU, or where it is not exact or too large, it is the same one.
     """
     size = 4 * index.width * len(index)
     if device.type == "cuda" and index.exact and 0 < size <= _MOST_BYTES:
+        index = copy(index)
         index.nearest = nearest_on(device, index)
     return index
 

@@ -1,6 +1,12 @@
-"""Keys that lie in clusters, as those of texts do."""
+"""Keys: anywhere, and in clusters as those of texts are."""
 
 import numpy as np
+
+
+def unit_vectors(n: int, width: int = 128, seed: int = 0) -> np.ndarray:
+    """(n, width) float32."""
+    vectors = np.random.default_rng(seed).standard_normal((n, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def clustered(rows, width=16, clusters=40, seed=0):

@@ -8,6 +8,7 @@ import torch
 from raee import gpu_search
 from raee.gpu_search import nearest_on, search_on
 from raee.index import Index, new_index
+from tests.raee.clusters import unit_vectors
 
 ROWS, WIDTH = 700, 48
 
@@ -19,17 +20,12 @@ def device(request) -> torch.device:
     return torch.device(request.param)
 
 
-def _unit_vectors(n: int, seed: int = 0) -> np.ndarray:
-    vectors = np.random.default_rng(seed).standard_normal((n, WIDTH)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
 def _keys() -> np.ndarray:
     """Some of them the same, and some that float32 can just tell apart."""
-    keys = _unit_vectors(ROWS)
+    keys = unit_vectors(ROWS, WIDTH)
     keys[100:105] = keys[100]
     lengths = np.sqrt(np.linspace(1e-8, 2e-8, 8, dtype=np.float32))
-    keys[50:58] = keys[50] + _unit_vectors(8, seed=2) * lengths[:, None]
+    keys[50:58] = keys[50] + unit_vectors(8, WIDTH, seed=2) * lengths[:, None]
     return keys
 
 
@@ -46,7 +42,7 @@ def _both(device: torch.device) -> tuple[Index, Index]:
 def test_rows_and_distances_are_those_of_faiss(device, monkeypatch, k, distances_at_once):
     monkeypatch.setattr(gpu_search, "_DISTANCES", distances_at_once)
     own, faiss_own = _both(device)
-    queries = np.concatenate([_unit_vectors(300, seed=1), _keys()])
+    queries = np.concatenate([unit_vectors(300, WIDTH, seed=1), _keys()])
     found, expected = (index.search(queries, k) for index in (own, faiss_own))
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-6)
@@ -66,6 +62,14 @@ def test_a_row_does_not_find_itself_nor_what_is_farther_than_asked(device):
 
 def test_on_the_cpu_faiss_searches():
     assert search_on(torch.device("cpu"), _both(torch.device("cpu"))[1]).nearest is None
+
+
+def test_the_index_that_is_given_is_searched_as_before(monkeypatch):
+    monkeypatch.setattr(gpu_search, "nearest_on", lambda device, index: "on the GPU")
+    (_, index) = _both(torch.device("cpu"))
+    found = search_on(torch.device("cuda"), index)
+    assert (found.nearest, index.nearest) == ("on the GPU", None)
+    assert len(found) == len(index)
 
 
 def test_what_is_not_exact_or_too_large_or_empty_is_searched_by_faiss(monkeypatch):

@@ -7,12 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from raee.index import new_index
+from tests.raee.clusters import unit_vectors
 from tests.raee.errors import refused
-
-
-def _unit_vectors(n: int, width: int = 128, seed: int = 0) -> np.ndarray:
-    vectors = np.random.default_rng(seed).standard_normal((n, width)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _index(keys):
@@ -33,7 +29,7 @@ def _brute_force(keys, queries, k, exclude=None):
 
 @pytest.mark.parametrize("queries_at_once", [1, 1_200])
 def test_neighbours_are_those_of_brute_force(queries_at_once):
-    keys, queries = _unit_vectors(500), _unit_vectors(1_200, seed=1)
+    keys, queries = unit_vectors(500), unit_vectors(1_200, seed=1)
     # As near to a key as float32 can say: FAISS's own distances of these are noise.
     queries[::3] = keys[:400] * np.float32(1 + 1e-6)
     index = _index(keys)
@@ -47,7 +43,7 @@ def test_neighbours_are_those_of_brute_force(queries_at_once):
 
 
 def test_leave_one_out_never_finds_the_row_itself():
-    keys = _unit_vectors(1_100)
+    keys = unit_vectors(1_100)
     own = np.arange(len(keys))
     found = _index(keys).search(keys, 12, exclude=own)
     rows, distances = _brute_force(keys, keys, 12, exclude=own)
@@ -75,7 +71,7 @@ def test_equal_distances_come_by_row_and_missing_neighbours_are_marked(keys, k, 
 
 @pytest.mark.parametrize("width", [8, 384])
 def test_many_duplicates_find_k_others_at_distance_zero(width):
-    keys = _unit_vectors(100, width)
+    keys = unit_vectors(100, width)
     keys[10:70] = keys[10]
     twins = np.arange(10, 70)
     found = _index(keys).search(keys[twins], 5, exclude=twins)
@@ -87,27 +83,27 @@ def test_many_duplicates_find_k_others_at_distance_zero(width):
 
 def test_near_duplicates_are_told_apart_in_a_large_batch():
     # FAISS's own distances for a large batch are rounded at about 1e-7: it cannot order these.
-    keys, queries = _unit_vectors(200), _unit_vectors(300, seed=1)
+    keys, queries = unit_vectors(200), unit_vectors(300, seed=1)
     lengths = np.sqrt(np.linspace(1e-8, 2e-8, 16, dtype=np.float32))
-    keys[50:66] = queries[0] + _unit_vectors(16, seed=2) * lengths[:, None]
+    keys[50:66] = queries[0] + unit_vectors(16, seed=2) * lengths[:, None]
     rows, _ = _brute_force(keys, queries[:1], 12)
     np.testing.assert_array_equal(_index(keys).search(queries, 12).rows[:1], rows)
 
 
 def test_a_key_that_is_asked_for_is_found_at_distance_zero_in_a_large_batch():
-    keys = _unit_vectors(1_200)
+    keys = unit_vectors(1_200)
     found = _index(keys).search(keys, 1)
     np.testing.assert_array_equal(found.rows[:, 0], np.arange(1_200))
     assert (found.distances == 0).all()
 
 
 def test_no_queries_find_nothing():
-    found = _index(_unit_vectors(5)).search(np.zeros((0, 128), np.float32), 3)
+    found = _index(unit_vectors(5)).search(np.zeros((0, 128), np.float32), 3)
     assert found.rows.shape == found.distances.shape == (0, 3)
 
 
 def test_keys_come_back_in_the_order_in_which_they_were_added():
-    keys = _unit_vectors(20, 8)
+    keys = unit_vectors(20, 8)
     index = _index(keys[:7])
     index.add(keys[7:])
     assert len(index) == 20
@@ -116,7 +112,7 @@ def test_keys_come_back_in_the_order_in_which_they_were_added():
 
 def test_queries_of_another_width_are_refused():
     with refused("width 7 asked of an index of width 8"):
-        _index(_unit_vectors(5, 8)).search(np.zeros((1, 7), np.float32), 1)
+        _index(unit_vectors(5, 8)).search(np.zeros((1, 7), np.float32), 1)
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 1e3])

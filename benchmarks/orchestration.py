@@ -166,10 +166,8 @@ def ask(method: str, path: str, body: Any = None) -> Any:
 def database_bytes() -> int:
     """Of the server's records."""
     with closing(sqlite3.connect(RESULTS / "prefect" / "prefect.db")) as database:
-        pages, size = (
-            database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
-        )
-    return pages * size
+        sizes = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        return database.execute(sizes).fetchone()[0]
 
 
 def write_job() -> Path:

@@ -23,7 +23,7 @@ from flows.server import SERVER_SETTINGS
 from tests.s3 import free_ports
 
 _START_SECONDS = 120
-_SIZES = ("page_count", "page_size")
+_BYTES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 TERMINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 Found = TypeVar("Found")
@@ -64,8 +64,7 @@ class Site:
             files = [file for file in self.postgres.files.rglob("*") if file.is_file()]
             return sum(file.stat().st_size for file in files)
         with contextlib.closing(sqlite3.connect(self.root / "prefect" / "prefect.db")) as database:
-            pages, size = (database.execute(f"PRAGMA {n}").fetchone()[0] for n in _SIZES)
-        return pages * size
+            return database.execute(_BYTES).fetchone()[0]
 
     def start_server(self) -> None:
         program = "flows.sqlite_server" if self.postgres is None else "prefect"
@@ -113,11 +112,10 @@ class Site:
         """A machine that loses its power: the worker and all that it has started."""
         worker = self.workers.pop(name)
         os.killpg(worker.pid, signal.SIGKILL)
-        mark = f"/raee-{os.getuid()}-{worker.pid}/".encode()  # where its residents listen
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if mark in (process / "cmdline").read_bytes():
-                    os.kill(int(process.name), signal.SIGKILL)
+        listening = f"/raee-{os.getuid()}-{worker.pid}/"  # where its residents do
+        for resident in processes("cmdline", listening):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(resident.name), signal.SIGKILL)
         worker.wait()
 
     def close(self) -> None:
@@ -228,6 +226,16 @@ def until(seconds: float, what: str, look: Callable[[], Found | None]) -> Found:
                 return found
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.7)
+
+
+def processes(file: str, mark: str) -> list[Path]:
+    """Folders below /proc of the processes in one of whose files a mark stands."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if mark.encode() in (process / file).read_bytes():
+                found.append(process)
+    return found
 
 
 def why_no_postgres() -> str | None:

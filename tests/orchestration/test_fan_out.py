@@ -18,15 +18,10 @@ REBUILD = "rebuild-database/rebuild-database"
 CLASSIFY = "classify-corpus/classify-corpus"
 
 
-def _build(site, place, **more):
-    site.completed(site.run(REBUILD, {"job": place.job(**more), "workers": None}))
-    return place.versions[-1]
-
-
 @pytest.mark.timeout(600)
 def test_chunks_over_4_workers_lose_no_row_and_double_none(site, place, record_property):
     place.grow("day-1", rows(60, seed=8))
-    _build(site, place)
+    site.completed(site.run(REBUILD, {"job": place.job(), "workers": None}))
     site.have_workers("gpu", 4)
     before = site.database_bytes
     asked = rows(2 * CHUNKS, seed=9, name="asked")

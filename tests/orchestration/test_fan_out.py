@@ -6,6 +6,7 @@ import os
 import pyarrow as pa
 import pytest
 
+from storage.aliases import promote
 from storage.parquet import read_table
 from storage.store import Folder
 from tests.orchestration.jobs import rows
@@ -51,6 +52,7 @@ def test_chunks_over_4_workers_lose_no_row_and_double_none(site, place, record_p
 
 @pytest.mark.timeout(600)
 def test_rebuilds_do_not_overlap_and_a_classification_keeps_its_version(site, place):
+    site.have_workers("cpu", 2)
     place.grow("day-1", rows(150, seed=10))
     job = {"job": place.job()}
     first = site.run(REBUILD, job)
@@ -74,7 +76,7 @@ def test_rebuilds_do_not_overlap_and_a_classification_keeps_its_version(site, pl
     before, newest = place.versions
     _on_collision(site, "ENQUEUE")
 
-    assert site.raee("promote", place.name, before, "--store", place.store).returncode == 0
+    promote(place.store, place.name, before)
     output = f"{place.folder.uri}/out"
     parameters = {
         "job": place.job(shard_rows=50),

@@ -9,7 +9,7 @@ import pytest
 
 from storage.aliases import current
 from tests.orchestration import browser
-from tests.orchestration.jobs import rows
+from tests.orchestration.jobs import LEAP_DAY, rows
 from tests.orchestration.site import TERMINAL, until
 
 ROWS = 100
@@ -53,68 +53,66 @@ def _set_active(site, deployment: str, schedule: str, active: bool) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(
-    site, place, tmp_path, request, subtests
+    site, nightly, tmp_path, request, subtests
 ):
-    place.grow("day-1", rows(ROWS, seed=1))
-    job = place.write_job(tmp_path / "job.yaml")
-    answer = site.raee("deploy", job, "--cron", "0 2 * * *", "--timezone", "Europe/Berlin")
-    assert answer.returncode == 0, answer.stderr
-    assert place.name in answer.stdout.split()
-    rebuild = f"rebuild-database/{place.name}"
-    (nightly,) = site.deployment(rebuild)["schedules"]
-    assert (nightly["schedule"]["cron"], nightly["schedule"]["timezone"]) == (
-        "0 2 * * *",
+    nightly.grow("day-1", rows(ROWS, seed=1))
+    rebuild = f"rebuild-database/{nightly.name}"
+    (schedule,) = site.deployment(rebuild)["schedules"]
+    assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == (
+        LEAP_DAY,
         "Europe/Berlin",
     )
-    assert nightly["active"]
-    _set_active(site, rebuild, nightly["id"], False)
+    assert schedule["active"]
+    _set_active(site, rebuild, schedule["id"], False)
 
     site.completed(_fires(site, rebuild))
-    (first,) = place.versions
-    assert current(place.store, place.name, "production") == first
+    (first,) = nightly.versions
+    assert current(nightly.store, nightly.name, "production") == first
 
+    job = nightly.write_job(tmp_path / "job.yaml")
     again = site.raee("deploy", job, "--cron", "0 3 * * *")
     assert again.returncode == 0, again.stderr
-    (nightly,) = site.deployment(rebuild)["schedules"]
-    assert nightly["schedule"]["cron"] == "0 3 * * *"
-    assert nightly["active"] is False, "what someone has paused stays paused"
+    assert nightly.name in again.stdout.split()
+    (schedule,) = site.deployment(rebuild)["schedules"]
+    assert schedule["schedule"]["cron"] == "0 3 * * *"
+    assert schedule["active"] is False, "what someone has paused stays paused"
     id = site.deployment(rebuild)["id"]
     assert not _ahead(site, id)
-    _set_active(site, rebuild, nightly["id"], True)
+    _set_active(site, rebuild, schedule["id"], True)
     until(30, "a schedule that is resumed has runs ahead", lambda: _ahead(site, id))
-    _set_active(site, rebuild, nightly["id"], False)
+    _set_active(site, rebuild, schedule["id"], False)
 
-    place.grow("day-2", rows(ROWS // 100, seed=2, name="new"))
+    nightly.grow("day-2", rows(ROWS // 100, seed=2, name="new"))
     run = _fires(site, rebuild)
     site.completed(run)
-    _, second = place.versions
-    manifest = place.manifest(second)
+    _, second = nightly.versions
+    manifest = nightly.manifest(second)
     assert (manifest.parent, manifest.rows) == (first, ROWS + ROWS // 100)
     said = f"{ROWS // 100} rows are new, {ROWS} known"
     until(10, "its log says so", lambda: any(said in line for line in site.logs(run)))
 
-    history = site.artifacts(f"raee-{place.name}-versions")
+    history = site.artifacts(f"raee-{nightly.name}-versions")
     assert len(history) == 2
     newest, before = json.loads(history[-1]["data"])
     assert (newest["id"], newest["parent"]) == (second, first)
     assert newest["change"][0] in "+-"
-    promoted = current(place.store, place.name, "production")
+    promoted = current(nightly.store, nightly.name, "production")
     assert newest["promoted"] == ("yes" if promoted == second else "no")
     assert f"points at {second}: on " in newest["why"] or "worse than production" in newest["why"]
     assert (before["id"], before["parent"], before["promoted"]) == (first, "", "yes")
-    assert site.artifacts(f"raee-{place.name}-report")
+    assert site.artifacts(f"raee-{nightly.name}-report")
 
-    output = f"{place.folder.uri}/out/{{date}}"
-    parameters = {"job": place.job(), "input": place.write_input(rows(60, 3)), "output": output}
+    output = f"{nightly.folder.uri}/out/{{date}}"
+    parameters = {"job": nightly.job(), "input": nightly.write_input(rows(60, 3)), "output": output}
     run = _fires(site, "classify-corpus/classify-corpus", parameters=parameters)
     site.completed(run)
-    (shown,) = site.artifacts(f"raee-{place.name}-classification")
+    (shown,) = site.artifacts(f"raee-{nightly.name}-classification")
     said = {line["what"]: line["value"] for line in json.loads(shown["data"])}
-    assert (said["database"], said["version"]) == (place.name, promoted)
+    assert (said["database"], said["version"]) == (nightly.name, promoted)
     assert said["input"] == parameters["input"]
     day = site.ask("GET", f"flow_runs/{run}")["expected_start_time"][:10]
-    assert said["output"] == f"{place.folder.uri}/out/{day}"
-    database = f"{place.store}/databases/{place.name}"
+    assert said["output"] == f"{nightly.folder.uri}/out/{day}"
+    database = f"{nightly.store}/databases/{nightly.name}"
     until(20, "it is an asset", lambda: said["output"] in _assets(site) or None)
     assets = _assets(site)
     assert assets[said["output"]] == [({"version": promoted}, {database, said["input"]})]

@@ -14,6 +14,7 @@ def test_runs_that_crash_at_once_are_all_run_again(tmp_path):
     site = Site(tmp_path, {"PREFECT_HOME": str(tmp_path / "prefect")})
     try:
         site.start_server()
+        site.wait_for_server()
         with temporary_settings({PREFECT_API_URL: f"{site.url}/api"}):
             register()
         flow = site.ask("POST", "flows/", {"name": "crashes"})["id"]

@@ -14,12 +14,14 @@ def test_runs_that_crash_at_once_are_all_run_again(tmp_path):
     site = Site(tmp_path, {"PREFECT_HOME": str(tmp_path / "prefect")})
     try:
         site.start_server()
-        site.wait_for_server()
         with temporary_settings({PREFECT_API_URL: f"{site.url}/api"}):
             register()
-        flow = site.ask("POST", "flows/", {"name": "crashes"})["id"]
+
+        def crashed(_: int) -> str:
+            return site.run_of_nobody([TAG, AGAIN], "RUNNING", "CRASHED")
+
         with ThreadPoolExecutor(_RUNS) as pool:
-            runs = list(pool.map(lambda _: _crashed(site, flow), range(_RUNS)))
+            runs = list(pool.map(crashed, range(_RUNS)))
 
         def again():
             return all(site.state(run)["name"] == "AwaitingRetry" for run in runs)
@@ -31,11 +33,3 @@ def test_runs_that_crash_at_once_are_all_run_again(tmp_path):
             assert names == ["Pending", "Running", "Crashed", "AwaitingRetry"], "and each once"
     finally:
         site.close()
-
-
-def _crashed(site: Site, flow: str) -> str:
-    run = site.ask("POST", "flow_runs/", {"flow_id": flow, "tags": [TAG, AGAIN]})["id"]
-    for state in ("RUNNING", "CRASHED"):
-        body = {"state": {"type": state}, "force": True}
-        site.ask("POST", f"flow_runs/{run}/set_state", body)
-    return run

@@ -27,7 +27,7 @@ def site(request, tmp_path_factory) -> Iterator[Site]:
         if on_postgres:
             room.postgres = stack.enter_context(postgres())
         room.environment["PREFECT_API_URL"] = f"{room.url}/api"
-        room.start_server()
+        room.launch_server()
         storage = request.getfixturevalue("moto" if s3.why_no_ceph() else "ceph")
         room.environment.update(storage.environment)
         stack.enter_context(patch.dict(os.environ, storage.environment))

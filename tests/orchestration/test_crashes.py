@@ -74,7 +74,6 @@ def test_a_server_that_goes_away_and_comes_back_disturbs_no_sweep(site, place):
     site.stop_server()
     time.sleep(5)
     site.start_server()
-    site.wait_for_server()
 
     state = site.ended(run)
 
@@ -118,25 +117,17 @@ def test_cancelling_stops_the_chunks_leaves_no_version_and_the_next_run_goes_on(
 
 def test_runs_that_never_begin_fall_silent_or_never_end_are_found(site):
     """Runs that only the server knows, and no process."""
-    flow = site.ask("POST", "flows/", {"name": "nobody"})["id"]
-
-    def run_in(state: str, tag: str) -> str:
-        run = site.ask("POST", "flow_runs/", {"flow_id": flow, "tags": [tag]})["id"]
-        body = {"state": {"type": state}, "force": True}
-        site.ask("POST", f"flow_runs/{run}/set_state", body)
-        return run
-
     with temporary_settings({PREFECT_API_URL: f"{site.url}/api"}):
         try:
             register(silent=_SOON, stuck=_SOON)
-            stuck, silent, other = (
-                run_in(*run) for run in (("PENDING", TAG), ("RUNNING", TAG), ("RUNNING", "others"))
-            )
+            stuck = site.run_of_nobody([TAG], "PENDING")
+            silent = site.run_of_nobody([TAG], "RUNNING")
+            other = site.run_of_nobody(["others"], "RUNNING")
             for run, why in ((stuck, "It did not begin within 0:00:10"), (silent, "No heartbeat")):
                 until(60, "it has crashed", lambda run=run: site.state(run)["type"] == "CRASHED")
                 assert site.state(run)["message"].startswith(why)
             register(overdue=_SOON)
-            overdue = run_in("RUNNING", TAG)
+            overdue = site.run_of_nobody([TAG], "RUNNING")
             gone = ("CANCELLING", "CANCELLED")
             until(60, "it is cancelled", lambda: site.state(overdue)["type"] in gone)
             assert site.state(other)["type"] == "RUNNING", "it is not ours"

@@ -43,6 +43,8 @@ _NO_ANSWER = (
     "ProxyConnectionError",
 )
 
+_CUT_SHORT = "ClientPayloadError"
+
 _REMOTE_IO = getattr(errno, "EREMOTEIO", errno.EIO)  # not every system has it
 
 _SAYS_ENOUGH = (FileNotFoundError, FileExistsError)
@@ -61,6 +63,8 @@ def in_words(error: Exception, where: str) -> Exception | None:
                 return InputError(f"{where}: {_OF_THE_USER[name]}")
             if name in _NO_ANSWER:
                 return ConnectionError(f"{where}: {_server(cause)} does not answer ({name})")
+        if type(cause).__name__ == _CUT_SHORT:
+            return ConnectionError(f"{where}: the connection broke in reading")
         if isinstance(cause, ValueError) and str(cause).startswith("Invalid endpoint"):
             return InputError(f"{where}: the server's address is none; check AWS_ENDPOINT_URL")
     word = next(filter(None, map(code, _causes(error))), "")

@@ -27,11 +27,11 @@ from storage.versions import CENTRE
 from tasks.build_plan import CENTRE_TEXTS, BuildPlan, plan_of
 from tasks.entries import key_column, rejects_table
 from tasks.fitted import write_arrays
-from tasks.markers import Attempt, done, marker, numbered, output, said
+from tasks.markers import Attempt, done, marker, numbered, output
 from tasks.models import backbone_of, retriever_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
-from tasks.shards import NEW, ROWS, STATES, TAKEN, state_column, sums_name
+from tasks.shards import NEW, ROWS, STATES, TAKEN, shard_account, state_column, sums_name
 from tasks.takeover import Hashes, Parent, load_parent
 
 
@@ -71,8 +71,7 @@ def sweep_shard(work: str, number: int) -> int:
 @task(**RETRIES)
 def count_swept(work: str) -> int:
     """Of a build's rows those that were read here: all that were not taken over."""
-    folder = Folder(work)
-    return sum(said(folder, numbered("shard", n))["new"] for n in plan_of(work).numbers)
+    return sum(shard_account(work, n)["new"] for n in plan_of(work).numbers)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from storage.store import FileRecord, Folder
 from storage.versions import database_folder
 from tasks.build import parent_of
 from tasks.build_plan import BuildPlan, plan_of
-from tasks.markers import Attempt, done, marker, numbered, output, said
+from tasks.markers import Attempt, done, marker, output, said
 from tasks.retrying import RETRIES
-from tasks.shards import NEW, shard_folder, shard_table
+from tasks.shards import NEW, marks_of, shard_account, shard_folder, shard_table
 from tasks.shards import STATES as SHARD_STATES
 from tasks.takeover import STATES, SWEPT, Parent, Parts, hashes_of
 
@@ -41,16 +41,16 @@ def collect_readings(work: str) -> None:
     folder, plan = Folder(work), plan_of(work)
     if marker(folder, _STEP) is not None:
         return
-    attempt, parent = Attempt(folder, _STEP), parent_of(plan)
+    attempt, parent, marks = Attempt(folder, _STEP), parent_of(plan), marks_of(work)
     kept: list[FileRecord] = []
     readings: list[_Read] = []
     states: list[_Read] = []
     if parent is not None:
         kept, readings, states = _of_parent(work, plan, parent)
     for number in plan.numbers:
-        if said(folder, numbered("shard", number))["new"]:
+        if shard_account(work, number)["new"]:
             readings.append(partial(read_table, shard_folder(work, number), NEW))
-        if shard_table(work, number, ["fresh"])["fresh"].to_numpy().any():
+        if marks.fresh[marks.rows_of(number)].any():
             states.append(partial(_fresh_states, work, number))
     written = [
         *_write_parts(attempt.folder, f"{plan.version}-{{:05d}}.parquet", readings),
@@ -110,9 +110,9 @@ def _hashes(work: str, number: int) -> NDArray[np.bytes_]:
 
 def _fresh_states(work: str, number: int, columns: Sequence[str] | None) -> pa.Table:
     """The states that a shard's sweep read, not took over."""
-    rows = shard_table(work, number, ["sampled", "fresh"])
-    states = read_table(shard_folder(work, number), SHARD_STATES, columns)
-    return states.filter(rows["fresh"].filter(rows["sampled"]))
+    states, marks = read_table(shard_folder(work, number), SHARD_STATES, columns), marks_of(work)
+    rows = marks.rows_of(number)
+    return states.filter(pa.array(marks.fresh[rows][marks.sampled[rows]]))
 
 
 def _write_parts(folder: Folder, name: str, reads: Sequence[_Read]) -> list[FileRecord]:

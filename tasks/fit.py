@@ -17,11 +17,18 @@ from storage.store import Folder
 from tasks.build_plan import plan_of
 from tasks.entries import Answers, answers_of
 from tasks.fitted import account, write_probes
-from tasks.markers import Attempt, done, marker, numbered, output, said
+from tasks.markers import Attempt, done, marker, output
 from tasks.match import sums_before
 from tasks.models import backbone_of
 from tasks.retrying import RETRIES
-from tasks.shards import STATES, all_rows, read_sums_of, shard_folder, state_column
+from tasks.shards import (
+    STATES,
+    marks_of,
+    read_sums_of,
+    shard_account,
+    shard_folder,
+    state_column,
+)
 
 SEED = 0
 """Of the regression's folds, and of the rows that stand for a smaller database."""
@@ -43,7 +50,8 @@ def fit_database_probes(work: str) -> None:
     if marker(folder, PROBED) is not None:
         return
     attempt = Attempt(folder, PROBED)
-    label = all_rows(work, "label")[all_rows(work, "sampled")]
+    marks = marks_of(work)
+    label = marks.label[marks.sampled]
     states = probe_states(backbone_of(plan.job.backbone))
     sums = {state: _merged_sums(work, state) for state in states}
     state = states[0]
@@ -109,7 +117,7 @@ def _merged_sums(work: str, state: StateName) -> Sums:
     """What the parent's rows leave, and the sums of all shards' new rows, in their order."""
     total = sums_before(work, state)
     for number in plan_of(work).numbers:
-        if said(Folder(work), numbered("shard", number))["new"]:
+        if shard_account(work, number)["new"]:
             found = read_sums_of(shard_folder(work, number), state)
             total = found if total is None else total + found
     assert total is not None, "a build without a parent has new rows"

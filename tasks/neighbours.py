@@ -45,7 +45,7 @@ from tasks.match import source_of
 from tasks.models import index_spec_of
 from tasks.progress import advance
 from tasks.retrying import RETRIES
-from tasks.shards import all_rows, shard_table, shard_values, starts
+from tasks.shards import marks_of, shard_table, shard_values
 
 INDEXED = "indexed"
 
@@ -83,7 +83,7 @@ def _indexed(work: str, place: int) -> tuple[Index, IndexAccount]:
 
 def _keys_of(work: str, place: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """(rows, width) a key of some rows, in ascending order."""
-    begins = starts(work)
+    begins = marks_of(work).starts
     found: list[NDArray[np.float32]] = []
     for number in plan_of(work).numbers:
         here = rows[(rows >= begins[number]) & (rows < begins[number + 1])]
@@ -103,7 +103,7 @@ def write_part(work: str, number: int) -> int:
     attempt = Attempt(folder, step)
     rows = shard_table(work, number)
     found = [_lists(work, number, place) for place in range(len(plan.index_paths))]
-    labels = _labels(work)
+    labels = marks_of(work).label
     votes = [vote(f.first(PAPER_NEIGHBOURS), labels, len(plan.prompt.labels)) for f in found]
     sampled = rows["sampled"].to_numpy()
     heads = Answers(*shard_values(work, number, ["answers", "confidences"]))
@@ -146,8 +146,8 @@ def _lists(work: str, number: int, place: int) -> Neighbours:
     need = _needed(plan, place)
     length = need + need // 2
     (keys,) = shard_values(work, number, [key_column(place)])
-    first, end = starts(work)[number : number + 2]
-    own = np.arange(first, end)
+    begins = marks_of(work).starts
+    own = np.arange(begins[number], begins[number + 1])
     before = _lists_before(work, own, keys, place, length) if len(own) else None
     if before is None:
         return index.search(keys, length, exclude=own)
@@ -221,21 +221,6 @@ def _lists_before(
 
 def _fitted(work: str, number: int) -> Answers:
     """The fitted exits of a shard's sampled rows."""
-    begin, end = _samples(work)[number : number + 2]
+    begin, end = marks_of(work).samples[number : number + 2]
     found = fitted_answers(work)
     return Answers(found.answers[begin:end], found.confidences[begin:end])
-
-
-@lru_cache(maxsize=1)
-def _samples(work: str) -> NDArray[np.int64]:
-    """The sampled rows before each shard, and all of them."""
-    counts = [
-        int(shard_table(work, n, ["sampled"])["sampled"].to_numpy().sum())
-        for n in plan_of(work).numbers
-    ]
-    return np.cumsum([0, *counts])
-
-
-@lru_cache(maxsize=1)
-def _labels(work: str) -> NDArray[np.uint16]:
-    return all_rows(work, "label")

@@ -8,8 +8,10 @@ states.parquet               text_hash, mean-00 ..: the states of the sampled ro
 sums-mean.safetensors        sums of the states of the new rows, where there are any
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +23,48 @@ from raee.sums import Sums, sums_from
 from storage.parquet import list_values, read_table
 from storage.store import Folder
 from tasks.build_plan import plan_of
-from tasks.markers import numbered, output
+from tasks.markers import numbered, said
 
 ROWS, NEW, TAKEN, STATES = "rows.parquet", "swept.parquet", "taken.parquet", "states.parquet"
+
+_SHARDS_HELD = 20_000
+"""Shards whose markers are remembered."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is asked of all rows again and again, read once; rows are those of all shards."""
+
+    label: NDArray[np.uint16]
+    """(rows,)."""
+    sampled: NDArray[np.bool_]
+    """(rows,) True in the sample."""
+    new: NDArray[np.bool_]
+    """(rows,) False where the row's readings are taken over."""
+    fresh: NDArray[np.bool_]
+    """(rows,) True where the row's states were read in this build."""
+    starts: NDArray[np.int64]
+    """(shards + 1,) the row at which each shard begins, and the number of all rows."""
+    samples: NDArray[np.int64]
+    """(shards + 1,) sampled rows before each shard, and all of them."""
+
+    def rows_of(self, number: int) -> slice:
+        """The rows of a shard."""
+        return slice(*self.starts[number : number + 2])
+
+
+@lru_cache(maxsize=_SHARDS_HELD)
+def shard_account(work: str, number: int) -> Mapping[str, Any]:
+    """What a shard's sweep left in its marker, which stays as it is.
+
+    Raises FileNotFoundError where it is not done.
+    """
+    return said(Folder(work), numbered("shard", number))
 
 
 def shard_folder(work: str, number: int) -> Folder:
     """What a shard's sweep wrote."""
-    return output(Folder(work), numbered("shard", number))
+    return Folder(work) / f"{numbered('shard', number)}/{shard_account(work, number)['attempt']}"
 
 
 def state_column(state: StateName, depth: int) -> str:
@@ -53,12 +89,16 @@ def shard_table(work: str, number: int, columns: Sequence[str] | None = None) ->
 
 def shard_values(work: str, number: int, columns: Sequence[str]) -> list[NDArray]:
     """For each column of readings (rows, width), in the order of the shard's rows."""
-    folder = shard_folder(work, number)
-    new = read_table(folder, ROWS, ["new"])["new"].to_numpy()
-    found = [read_table(folder, name, columns) for name in (NEW, TAKEN)]
+    folder, marks = shard_folder(work, number), marks_of(work)
+    new = marks.new[marks.rows_of(number)]
+    # One of the two is empty in most shards, and each read of a store takes its time.
+    names = [name for name, some in ((NEW, new.any()), (TAKEN, not new.all())) if some]
+    tables = [read_table(folder, name, columns) for name in names or [NEW]]
+    found = [[list_values(table[column]) for table in tables] for column in columns]
+    if len(tables) == 1:
+        return [values for (values,) in found]
     result = []
-    for column in columns:
-        swept, taken = (list_values(table[column]) for table in found)
+    for swept, taken in found:
         values = np.zeros((len(new), swept.shape[1]), swept.dtype)
         values[new], values[~new] = swept, taken
         result.append(values)
@@ -66,13 +106,16 @@ def shard_values(work: str, number: int, columns: Sequence[str]) -> list[NDArray
 
 
 def all_rows(work: str, column: str) -> NDArray:
-    """A column of all shards' rows."""
+    """A column of all shards' rows that `marks_of` does not have."""
     tables = [shard_table(work, n, [column]) for n in plan_of(work).numbers]
     return np.concatenate([t[column].to_numpy() for t in tables])
 
 
 @lru_cache(maxsize=1)
-def starts(work: str) -> NDArray[np.int64]:
-    """The row at which each shard begins, and the number of all rows."""
-    lengths = [len(shard_table(work, n, ["label"])) for n in plan_of(work).numbers]
-    return np.cumsum([0, *lengths])
+def marks_of(work: str) -> Marks:
+    """The marks of all rows of a build whose shards are swept."""
+    columns = ["label", "sampled", "new", "fresh"]
+    tables = [shard_table(work, n, columns) for n in plan_of(work).numbers]
+    values = {c: np.concatenate([t[c].to_numpy() for t in tables]) for c in columns}
+    starts = np.cumsum([0, *map(len, tables)])
+    return Marks(**values, starts=starts, samples=np.r_[0, np.cumsum(values["sampled"])][starts])

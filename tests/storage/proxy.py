@@ -25,6 +25,9 @@ Answer = tuple[int, bytes] | None
 LOST = (0, b"")
 """The server does what is asked, and the connection breaks before it says so."""
 
+CUT = (0, b"cut")
+"""The connection breaks in the middle of what the server answers."""
+
 
 @contextmanager
 def between(server: Server, spoil: Callable[[Request], Answer]) -> Iterator[Server]:
@@ -41,7 +44,7 @@ def between(server: Server, spoil: Callable[[Request], Answer]) -> Iterator[Serv
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             request = Request(self.command, self.path, dict(self.headers))
             answer = spoil(request)
-            if answer is not None and answer != LOST:
+            if answer not in (None, LOST, CUT):
                 self._answer(answer[0], {"Content-Type": "application/xml"}, answer[1])
                 return
             connection = http.client.HTTPConnection(host, timeout=30)
@@ -52,7 +55,9 @@ def between(server: Server, spoil: Callable[[Request], Answer]) -> Iterator[Serv
                 if answer == LOST:
                     self.close_connection = True
                 else:
-                    self._answer(got.status, dict(got.headers), data)
+                    self.close_connection = answer == CUT
+                    half = data[: len(data) // 2] if answer == CUT else data
+                    self._answer(got.status, dict(got.headers), half)
             finally:
                 connection.close()
 

@@ -10,7 +10,7 @@ from raee.errors import InputError
 from storage.store import Folder
 from tests import s3
 from tests.raee.errors import refused
-from tests.storage.proxy import LOST, between, error
+from tests.storage.proxy import CUT, LOST, between, error
 
 _PART = 5 << 20
 """The smallest part that S3 takes."""
@@ -259,3 +259,46 @@ def test_a_write_whose_answer_was_lost_went_through(moto, store_on, use):
         with pytest.raises(FileExistsError):
             Folder(store).write_new("a", b"yours")
     assert Folder(store).read("a") == b"mine"
+
+
+class TestAFileReadWhole:
+    """What steps say to each other: files of a line, thousands of them."""
+
+    def test_takes_one_request_whether_it_is_there_or_not(self, moto, store_on, use):
+        requests = []
+
+        def notice(request):
+            requests.append(request.method)
+
+        store = store_on("moto")
+        Folder(store).write_new("a", b"mine")
+        with between(moto, notice) as seen:
+            use(seen)
+            assert Folder(store).read("a") == b"mine"
+            with pytest.raises(FileNotFoundError):
+                Folder(store).read("b")
+        assert requests == ["GET", "GET"]
+
+    def test_is_read_again_where_it_was_cut_short(self, moto, store_on, use):
+        cut = []
+
+        def cut_once(request):
+            if request.method == "GET" and not cut:
+                cut.append(request)
+                return CUT
+            return None
+
+        store = store_on("moto")
+        Folder(store).write_new("a", b"mine")
+        with between(moto, cut_once) as spoilt:
+            use(spoilt)
+            assert Folder(store).read("a") == b"mine"
+        assert cut
+
+    def test_is_never_half_of_it(self, moto, store_on, use):
+        store = store_on("moto")
+        Folder(store).write_new("a", b"mine")
+        with between(moto, lambda request: CUT if request.method == "GET" else None) as spoilt:
+            use(spoilt)
+            with pytest.raises(ConnectionError, match=f"{store}: the connection broke"):
+                Folder(store).read("a")

@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import beta, binom
 
 from raee.config import RiskSpec, RunnablePolicy, TunedPolicy
 from raee.errors import InputError
@@ -113,6 +112,8 @@ def loss_p_value(lost: int, gained: int, rows: int, risk: RiskSpec) -> float:
     chance that the bound fails (Berger and Boos, JASA 89, 1994).  So it is valid for any number of
     rows.
     """
+    from scipy.stats import beta  # slow to import
+
     bound_fails = _NUISANCE * (1 - risk.confidence)
     differing = lost + gained
     bound = beta.ppf(1 - bound_fails, differing + 1, rows - differing) if differing < rows else 1.0
@@ -130,6 +131,8 @@ def _tails(
 
     rates: (rates,), all at least the loss.
     """
+    from scipy.stats import binom  # slow to import
+
     low, high = binom.ppf([[_IGNORED], [1 - _IGNORED]], rows, rates)
     count = low[:, None] + np.arange((high - low).max() + 1)  # (rates, counts)
     most = np.floor((difference + count) / 2)

@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 NOISE_LEVEL = 0.05
 """One-sided level of the test by which one thing must beat another."""
@@ -21,6 +20,8 @@ class Paired:
 
     def p_value(self, alternative: Literal["two-sided", "greater", "less"] = "two-sided") -> float:
         """Of "they are equally good", against the first being another, better, or worse."""
+        from scipy.stats import binomtest  # slow to import
+
         rows = self.wins + self.losses
         return float(binomtest(self.wins, rows, alternative=alternative).pvalue) if rows else 1.0
 

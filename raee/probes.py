@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import entr, log_softmax
-from sklearn.model_selection import KFold
 
 from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
 from raee.paired import better_beyond_noise
@@ -288,4 +287,6 @@ def _regression(
 def _folds(rows: int, seed: int) -> Sequence[Fold]:
     if rows < 2:  # nothing can be held out
         return [(np.arange(rows), np.arange(rows))]
+    from sklearn.model_selection import KFold  # slow to import
+
     return list(KFold(min(_FOLDS, rows), shuffle=True, random_state=seed).split(np.zeros(rows)))

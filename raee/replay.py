@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score, matthews_corrcoef
 
 from raee.config import RunnablePolicy
 from raee.costs import LAYERS, Costs
@@ -118,6 +117,8 @@ def scores(
 
     answers: -1 for a row that is left unlabelled, which is wrong, but no label of its own.
     """
+    from sklearn.metrics import f1_score, matthews_corrcoef  # slow to import
+
     there = np.union1d(answers, label)
     # scikit-learn warns of a correlation where there is only one label; it is 0.
     varied = len(there) > 1

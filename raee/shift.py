@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.stats import ks_2samp, norm
 
 Array = NDArray[np.float64]
 
@@ -69,6 +68,8 @@ def drift(
     so a database smaller than the corpus has less to say than the test takes it to: without drift,
     p < .01 came up in 3 of 100 simulated ones.
     """
+    from scipy.stats import ks_2samp  # slow to import
+
     corpus, database = _spread(nearest_of_corpus), _spread(nearest_of_database)
     if not len(corpus) or not len(database):
         return None
@@ -183,6 +184,8 @@ def _p_value(answered: Array, rows: int, predicted: Array, corpus_rows: int) -> 
     Normal, two-sided, of the answer that differs most, over all answers together (Bonferroni).  A
     rare answer's counts are skewed: one row more of each keeps a chance few from being a discovery.
     """
+    from scipy.stats import norm  # slow to import
+
     pooled = (answered * rows + predicted * corpus_rows) / (rows + corpus_rows)
     noise = np.diag(_sampling(pooled, rows, 1.0) + _sampling(pooled, corpus_rows, 1.0))
     apart = (np.abs(predicted - answered) / np.sqrt(noise)).max()

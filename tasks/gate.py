@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from prefect import task
-from scipy.stats import fisher_exact
 
 from raee.errors import InputError
 from raee.paired import paired
@@ -76,6 +75,8 @@ def compare(new: Readings, old: Readings) -> dict[str, Any]:
 
     On rows that both have, the new labels count for both: a corrected label is no fault.
     """
+    from scipy.stats import fisher_exact  # slow to import
+
     ours, theirs = _answers(new), _answers(old)
     common = [row for row in ours if row in theirs]
     if not common:

@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from raee.config import FixedPolicy, FullPolicy, ReaderName, RetrievalPolicy, RunnablePolicy
 from raee.costs import LAYERS, Costs
@@ -62,6 +61,8 @@ class Hits:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the accuracy."""
+        from scipy.stats import binomtest  # slow to import
+
         found = binomtest(self.right, max(self.rows, 1)).proportion_ci(0.95, "wilson")
         return float(found.low), float(found.high)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from tasks.report.charts import badges, charts
 from tasks.report.data import FULL_DEPTH, LOGISTIC, TUNED, ReportData
 
 _CORPUS = 1_000_000
@@ -25,6 +24,8 @@ _MEANINGS = {
 
 def render(data: ReportData) -> str:
     """The page; of the same data, the same bytes."""
+    from tasks.report.charts import badges, charts  # slow to import
+
     short = {FULL_DEPTH: "full depth", LOGISTIC: "logistic", TUNED: "tuned"}
     compared = {name: data.policies[name] for name in short if name in data.policies}
     hours = {name: _CORPUS * p.seconds_per_row / 3600 for name, p in compared.items()}

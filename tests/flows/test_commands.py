@@ -59,6 +59,18 @@ assert "torch" not in sys.modules
     assert "this is no YAML" in answer.stderr
 
 
+def test_what_runs_flows_waits_for_no_statistics_and_no_charts():
+    program = """
+import sys
+import flows.classify_corpus, flows.rebuild_database
+heavy = {"sklearn", "scipy.stats", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    command = [sys.executable, "-c", program]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
+
+
 def test_a_disk_that_fails_is_one_line_too(capsys):
     def full_disk(arguments, standalone_mode):
         raise OSError(28, "No space left on device", "store/part-00000.parquet")

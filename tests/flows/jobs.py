@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import random
 import subprocess
 import sys
 import urllib.request
@@ -20,10 +19,8 @@ import yaml
 
 import tests.orchestrator as orchestrator
 from flows.cli import app, run
-from tests.raee.models import WORDS
 from tests.storage.corpora import write_corpus
-
-LABELS = ("bad", "good", "odd")
+from tests.texts import LABELS, sentences
 
 
 @dataclass(frozen=True)
@@ -87,17 +84,6 @@ def flow_runs(flow: str, name: str) -> list[dict[str, Any]]:
 def flow_states(flow: str, name: str) -> list[str]:
     """How the runs of a flow for a database ended, oldest first."""
     return [run["state_type"] for run in flow_runs(flow, name)]
-
-
-def sentences(rows: int, seed: int = 0) -> list[dict[str, str]]:
-    """Labelled rows of words that the tiny models know; some texts stand more than once."""
-    dice = random.Random(seed)
-    texts = [" ".join(dice.choices(WORDS, k=dice.randint(1, 15))) for _ in range(rows)]
-    texts[3::17] = texts[2::17][: len(texts[3::17])]
-    return [
-        {"id": f"row-{i:03d}", "text": text, "label": dice.choice(LABELS)}
-        for i, text in enumerate(texts)
-    ]
 
 
 class Workplace:

@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.flows.jobs import (
-    LABELS,
-    Workplace,
-    entries_of,
-    manifest_of,
-    neighbours_of,
-    raee,
-)
-from tests.raee.models import WORDS
+from tests.flows.jobs import Workplace, entries_of, manifest_of, neighbours_of, raee
+from tests.texts import LABELS, WORDS
 
 Rows = list[dict[str, str]]
 

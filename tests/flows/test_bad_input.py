@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from tests.flows.jobs import LABELS, flow_states, raee, sentences
+from tests.flows.jobs import flow_states, raee
+from tests.texts import LABELS, sentences
 
 _MASKED = "{text} it was {mask}"
 

@@ -13,7 +13,6 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from tests.flows.jobs import (
-    LABELS,
     Workplace,
     ask_server,
     data_of,
@@ -25,8 +24,8 @@ from tests.flows.jobs import (
     raee,
     rejects_of,
     repeated_data_of,
-    sentences,
 )
+from tests.texts import LABELS, sentences
 
 _SUBJECTS = {
     "cooking": ("the soup", "fresh bread", "a slow roast", "the pasta", "my pancake"),

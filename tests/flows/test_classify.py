@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 
 from tests.flows.jobs import (
-    LABELS,
     ask_server,
     entries_of,
     flow_states,
@@ -16,8 +15,8 @@ from tests.flows.jobs import (
     predictions_of,
     raee,
     rejects_of,
-    sentences,
 )
+from tests.texts import LABELS, sentences
 
 _NEW = [row | {"label": ""} for row in sentences(33, seed=7)]
 """Rows that the database has not seen, without labels."""

@@ -6,11 +6,8 @@ import sys
 import pytest
 
 from flows.cli import app, run
-from tests.flows.jobs import (
-    manifest_of,
-    raee,
-    sentences,
-)
+from tests.flows.jobs import manifest_of, raee
+from tests.texts import sentences
 
 _COMMANDS = (
     *("build", "classify", "evaluate", "tune", "explain", "prune"),

@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from tests.flows.jobs import LABELS, Workplace, entries_of, manifest_of, predictions_of, raee
+from tests.flows.jobs import Workplace, entries_of, manifest_of, predictions_of, raee
 from tests.flows.opinions import opinions
+from tests.texts import LABELS
 
 _ROWS = 90
 _POLICIES = [

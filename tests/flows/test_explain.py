@@ -12,9 +12,9 @@ from tests.flows.jobs import (
     manifest_of,
     predictions_of,
     raee,
-    sentences,
 )
 from tests.flows.opinions import mean_states, opinions
+from tests.texts import sentences
 
 _FAR = "zzz ??? 999 qqq !!! 000 xxx 111"
 

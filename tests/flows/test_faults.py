@@ -13,8 +13,9 @@ from prefect import Task
 
 import tasks
 from storage.versions import version_ids
-from tests.flows.jobs import Answer, Workplace, raee, repeated_data_of, sentences
+from tests.flows.jobs import Answer, Workplace, raee, repeated_data_of
 from tests.storage.faulty import EVER, Fault, full, weather
+from tests.texts import sentences
 
 _ERRORS: dict[str, Callable[[], Exception]] = {
     "error": lambda: OSError(errno.EIO, "Input/output error"),

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.flows.jobs import Workplace, manifest_of, predictions_of, raee, sentences
+from tests.flows.jobs import Workplace, manifest_of, predictions_of, raee
+from tests.texts import sentences
 
 _EXITS = [*(f"head@{depth}" for depth in range(5)), "vote@1"]
 

@@ -2,8 +2,9 @@
 
 import json
 
-from tests.flows.jobs import manifest_of, raee, sentences
+from tests.flows.jobs import manifest_of, raee
 from tests.flows.opinions import opinions
+from tests.texts import sentences
 
 
 def _built(place, **changed):

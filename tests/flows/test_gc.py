@@ -11,7 +11,8 @@ import pytest
 import storage.leftovers
 import tasks.build_plan
 import tasks.publish
-from tests.flows.jobs import raee, sentences
+from tests.flows.jobs import raee
+from tests.texts import sentences
 
 
 def _gc(place, *arguments):

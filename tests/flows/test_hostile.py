@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.flows.jobs import raee, sentences
+from tests.flows.jobs import raee
+from tests.texts import sentences
 
 
 @pytest.fixture

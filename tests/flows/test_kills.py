@@ -13,8 +13,8 @@ import pytest
 
 from storage.store import Folder
 from storage.versions import version_ids
-from tests.flows.jobs import sentences
 from tests.flows.kills import NAME, data_of, predictions_of
+from tests.texts import sentences
 
 KILLS = int(os.environ.get("RAEE_KILLS", "5"))
 SEED = int(os.environ.get("RAEE_KILLS_SEED", "0"))

@@ -13,9 +13,10 @@ import tasks.classification_plan
 import tasks.fit
 import tasks.publish
 from storage.versions import database_folder, read_manifest, version_ids
-from tests.flows.jobs import manifest_of, predictions_of, raee, sentences
+from tests.flows.jobs import manifest_of, predictions_of, raee
 from tests.flows.kills import NAME
 from tests.flows.processes import start
+from tests.texts import sentences
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.flows.jobs import LABELS, Workplace, entries_of, manifest_of, raee
+from tests.flows.jobs import Workplace, entries_of, manifest_of, raee
 from tests.flows.rebuilds import (
     CHANGES,
     ENCODER,
@@ -18,7 +18,7 @@ from tests.flows.rebuilds import (
     removed,
     repeated,
 )
-from tests.raee.models import WORDS
+from tests.texts import LABELS, WORDS
 
 _SAMPLED = ENCODER | {"sample_rows": 45, "key": {"layer": 1}}
 

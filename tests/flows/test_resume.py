@@ -14,9 +14,9 @@ from tests.flows.jobs import (
     predictions_of,
     raee,
     repeated_data_of,
-    sentences,
     start_raee,
 )
+from tests.texts import sentences
 
 _ROWS = 120
 _SHARD_ROWS = 4

@@ -5,16 +5,9 @@ import shutil
 
 import pytest
 
-from tests.flows.jobs import (
-    LABELS,
-    Workplace,
-    entries_of,
-    manifest_of,
-    neighbours_of,
-    raee,
-    sentences,
-)
+from tests.flows.jobs import Workplace, entries_of, manifest_of, neighbours_of, raee
 from tests.flows.rebuilds import Swept
+from tests.texts import LABELS, sentences
 
 
 @pytest.fixture

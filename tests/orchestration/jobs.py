@@ -11,7 +11,7 @@ import yaml
 
 from storage.store import Folder
 from storage.versions import Manifest, read_manifest, verify, version_folder, version_ids
-from tests.flows.jobs import LABELS, sentences
+from tests.texts import LABELS, sentences
 
 LEAP_DAY = "0 2 29 2 *"
 """When the nightly database of a machine room is rebuilt: not while a test runs."""

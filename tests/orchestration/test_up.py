@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from storage.versions import read_manifest, verify, version_folder, version_ids
-from tests.flows.jobs import LABELS
 from tests.orchestration.jobs import rows
 from tests.orchestration.site import Site, processes, until
 from tests.storage.corpora import write_corpus
+from tests.texts import LABELS
 
 _ROWS = 60
 

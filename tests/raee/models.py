@@ -7,6 +7,8 @@ import transformers as t
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
 
+from tests.texts import WORDS
+
 LAYERS = 4
 WIDTH = 32
 POSITIONS = 64
@@ -22,13 +24,6 @@ MASKED_LMS = (
     "modernbert",
 )
 SENTENCE_ENCODERS = ("bert-encoder", "mpnet-encoder")
-
-WORDS = (
-    *("a", "the", "film", "was", "it", "great", "terrible", "bad", "okay", "good", "dull", "warm"),
-    *("story", "actor", "plot", "scene", "made", "me", "laugh", "cry", "and", "never", "again"),
-    *("bravo", "boring"),
-)
-"""Words that are one token after a space for each of the tokenizers."""
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz.,!?'0123456789"
 

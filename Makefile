@@ -63,8 +63,8 @@ benchmark-orchestration: install ## what server and workers cost, from 10 to 1,0
 kills: install services ## kill -9 at 100 random moments of whatever writes, on a folder and on S3
 	@RAEE_KILLS=100 $(BIN)/python -m pytest -s tests/flows/test_kills.py
 
-chunks: install services ## 200 chunks over 4 workers: no row lost, none doubled
-	@RAEE_CHUNKS=200 $(BIN)/python -m pytest --numprocesses 2 tests/orchestration/test_fan_out.py -k chunks
+chunks: install services ## 200 chunks over 4 workers, on SQLite and on PostgreSQL: no row lost, none doubled
+	@RAEE_CHUNKS=200 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/orchestration -k chunks
 
 benchmark-speed: install ## rows/s against a plain loop, and memory, on the reviews in RAEE_DATA
 	@$(BIN)/python benchmarks/speed.py

@@ -56,7 +56,9 @@ def pytest_collection_modifyitems(items) -> None:
     """The machine rooms come first: they wait more than they work, and each while others work."""
     rooms = {room: [i for i in items if _room(i.nodeid) == room] for room in _ROOMS.values()}
     first, second = rooms.values()
-    items[:] = [*first, *reversed(second), *(i for i in items if _room(i.nodeid) is None)]
+    others = [i for i in items if _room(i.nodeid) is None]
+    others.sort(key=lambda i: not i.nodeid.startswith(_ORCHESTRATION))
+    items[:] = [*first, *reversed(second), *others]
 
 
 @pytest.fixture(scope="session")

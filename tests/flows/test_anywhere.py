@@ -10,8 +10,13 @@ from tests import s3
 from tests.flows.jobs import Workplace, raee
 from tests.flows.opinions import opinions
 from tests.storage.corpora import write_corpus
+from tests.storage.proxy import between
 
 _ROWS = 120
+
+
+_REQUESTS = 80
+"""Of a build for each of its shards; 62 when this was written."""
 
 
 @pytest.fixture(params=["local", "ceph"])
@@ -80,3 +85,22 @@ def test_every_command_works_on_it(anywhere):
     said("verify", f"demo@{second}", *store)
     (kept,) = maintain_store(f"{uri}/store", keep=1)
     assert (kept.database, kept.faults) == ("demo", [])
+
+
+def test_a_build_asks_a_server_no_more_than_so_often_a_shard(
+    tmp_path, model_of, store_on, moto, monkeypatch
+):
+    """Each request takes its time, and most of them are made by one process."""
+    store = store_on("moto")
+    place = Workplace(tmp_path, model_of)
+    asked = []
+    with between(moto, asked.append) as seen:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", seen.url)
+        s3.notice_environment()
+        counts = []
+        for shard_rows in (20, 5):
+            asked.clear()
+            place.build(name=f"by-{shard_rows}", store=store, shard_rows=shard_rows)
+            counts.append(len(asked))
+    few, many = counts
+    assert few < many < few + (8 - 2) * _REQUESTS

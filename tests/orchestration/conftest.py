@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from unittest.mock import patch
 
@@ -12,7 +12,16 @@ import pytest
 from storage.store import Folder
 from tests import s3
 from tests.orchestration.jobs import LEAP_DAY, Place
-from tests.orchestration.site import Site, postgres, why_no_postgres
+from tests.orchestration.site import Site, environment_in, postgres, why_no_postgres
+
+
+@pytest.fixture(scope="package")
+def on_s3(request) -> Iterator[Mapping[str, str]]:
+    """Within, this process speaks to an S3 server; yields the environment for others."""
+    storage = request.getfixturevalue("moto" if s3.why_no_ceph() else "ceph")
+    with patch.dict(os.environ, storage.environment):
+        s3.notice_environment()
+        yield storage.environment
 
 
 @pytest.fixture(scope="package", params=["sqlite", "postgresql"])
@@ -22,16 +31,13 @@ def site(request, tmp_path_factory) -> Iterator[Site]:
         pytest.skip(missing)
     root = tmp_path_factory.mktemp("room")
     with ExitStack() as stack:
-        room = Site(root, _environment(root))
+        room = Site(root, environment_in(root))
         stack.callback(room.close)
         if on_postgres:
             room.postgres = stack.enter_context(postgres())
         room.environment["PREFECT_API_URL"] = f"{room.url}/api"
         room.launch_server()
-        storage = request.getfixturevalue("moto" if s3.why_no_ceph() else "ceph")
-        room.environment.update(storage.environment)
-        stack.enter_context(patch.dict(os.environ, storage.environment))
-        s3.notice_environment()
+        room.environment.update(request.getfixturevalue("on_s3"))
         room.wait_for_server()
         job = _place(_nightly(room)).write_job(root / "nightly.yaml")
         answer = room.raee("deploy", job, "--cron", LEAP_DAY, "--timezone", "Europe/Berlin")
@@ -48,7 +54,7 @@ def nightly(site) -> Iterator[Place]:
 
 
 @pytest.fixture
-def place(site) -> Iterator[Place]:
+def place(on_s3) -> Iterator[Place]:
     """A database to be, in a bucket's folder of the test's own."""
     yield from _removed(_place(f"database-{uuid.uuid4().hex[:8]}"))
 
@@ -65,14 +71,3 @@ def _place(name: str) -> Place:
 def _removed(place: Place) -> Iterator[Place]:
     yield place
     place.folder.remove()
-
-
-def _environment(root) -> dict[str, str]:
-    return {
-        "PREFECT_HOME": str(root / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",  # the same sums in every process
-        "RAEE_CACHE": str(root / "cache"),
-    }

@@ -39,6 +39,18 @@ class Postgres:
     files: Path
 
 
+def environment_in(root: Path) -> dict[str, str]:
+    """Of a room's processes, which keep what they have in a folder."""
+    return {
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # the same sums in every process
+        "RAEE_CACHE": str(root / "cache"),
+    }
+
+
 @dataclass
 class Site:
     """One machine room: nothing in it is shared with another test's."""

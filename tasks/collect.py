@@ -22,7 +22,7 @@ from tasks.build import parent_of
 from tasks.build_plan import BuildPlan, plan_of
 from tasks.markers import Attempt, done, marker, output, said
 from tasks.retrying import RETRIES
-from tasks.shards import NEW, marks_of, shard_account, shard_folder, shard_table
+from tasks.shards import NEW, all_hashes, marks_of, shard_account, shard_folder
 from tasks.shards import STATES as SHARD_STATES
 from tasks.takeover import STATES, SWEPT, Parent, Parts, hashes_of
 
@@ -74,7 +74,7 @@ def _of_parent(
     work: str, plan: BuildPlan, parent: Parent
 ) -> tuple[list[FileRecord], list[_Read], list[_Read]]:
     """The parent's files that are kept, and what is used of the others: readings and states."""
-    hashes = np.unique(np.concatenate([_hashes(work, n) for n in plan.numbers]))
+    hashes = np.unique(all_hashes(work))
     keep = _in_use(parent.swept, hashes)
     # States are kept with the readings beside which they lie.
     keep += [_states_of(path) for path in keep]
@@ -102,10 +102,6 @@ def _used(folder: Folder, path: str, hashes: pa.Array, columns: Sequence[str] | 
 
 def _states_of(path: str) -> str:
     return path.removesuffix(".parquet") + STATES
-
-
-def _hashes(work: str, number: int) -> NDArray[np.bytes_]:
-    return hashes_of(shard_table(work, number, ["text_hash"]))
 
 
 def _fresh_states(work: str, number: int, columns: Sequence[str] | None) -> pa.Table:

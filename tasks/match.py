@@ -27,7 +27,7 @@ from tasks.fitted import read_sums, write_arrays
 from tasks.markers import Attempt, done, marker, output
 from tasks.models import backbone_of
 from tasks.retrying import RETRIES
-from tasks.shards import all_rows, marks_of, read_sums_of, state_column, sums_name
+from tasks.shards import all_hashes, marks_of, read_sums_of, state_column, sums_name
 from tasks.takeover import Parent, same_rows
 
 _STEP, _SOURCE = "matched", "source.parquet"
@@ -58,8 +58,8 @@ def match_rows(work: str) -> None:
     if parent is None or marker(folder, _STEP) is not None:
         return
     attempt = Attempt(folder, _STEP)
-    hashes = all_rows(work, "text_hash").astype("S32")
-    label, new = marks_of(work).label, marks_of(work).new
+    hashes, marks = all_hashes(work), marks_of(work)
+    label, new = marks.label, marks.new
     source = same_rows(hashes, parent.hashes)
     write_table(attempt.folder, _SOURCE, pa.table({"row": pa.array(source, pa.int64())}))
     matched = source >= 0

@@ -24,6 +24,7 @@ from storage.parquet import list_values, read_table
 from storage.store import Folder
 from tasks.build_plan import plan_of
 from tasks.markers import numbered, said
+from tasks.takeover import Hashes, hashes_of
 
 ROWS, NEW, TAKEN, STATES = "rows.parquet", "swept.parquet", "taken.parquet", "states.parquet"
 
@@ -105,10 +106,10 @@ def shard_values(work: str, number: int, columns: Sequence[str]) -> list[NDArray
     return result
 
 
-def all_rows(work: str, column: str) -> NDArray:
-    """A column of all shards' rows that `marks_of` does not have."""
-    tables = [shard_table(work, n, [column]) for n in plan_of(work).numbers]
-    return np.concatenate([t[column].to_numpy() for t in tables])
+def all_hashes(work: str) -> Hashes:
+    """(rows,) the text hashes of all shards' rows."""
+    numbers = plan_of(work).numbers
+    return np.concatenate([hashes_of(shard_table(work, n, ["text_hash"])) for n in numbers])
 
 
 @lru_cache(maxsize=1)

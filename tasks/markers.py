@@ -11,7 +11,7 @@ Markers are the whole state of a build or a classification.
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -62,7 +62,12 @@ def said(work: Folder, step: str) -> dict[str, Any]:
 
 def output(work: Folder, step: str) -> Folder:
     """What a step wrote.  Raises FileNotFoundError where it is not done."""
-    return work / f"{step}/{said(work, step)['attempt']}"
+    return work / written(step, said(work, step))
+
+
+def written(step: str, account: Mapping[str, Any]) -> str:
+    """Where in the work folder the try wrote that a step's marker names."""
+    return f"{step}/{account['attempt']}"
 
 
 def done(attempt: Attempt, files: Sequence[FileRecord], rows: int, **more: Any) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def put_in_place(work: Folder, steps: Sequence[str], target: Folder) -> list[Fil
     for step in steps:
         account = said(work, step)
         files = [FileRecord(**record) for record in account["files"]]
-        source = work / f"{step}/{account['attempt']}/{VERSION}"
+        source = work / written(step, account) / VERSION
         if files:
             source.copy([f.path for f in files], target)
         records += files

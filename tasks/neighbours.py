@@ -40,7 +40,7 @@ from tasks.entries import (
     spread_over,
 )
 from tasks.fit import fitted_answers
-from tasks.markers import VERSION, Attempt, done, marker, numbered, output, said
+from tasks.markers import VERSION, Attempt, done, marker, numbered, output, said, written
 from tasks.match import source_of
 from tasks.models import index_spec_of
 from tasks.progress import advance
@@ -119,15 +119,16 @@ def write_part(work: str, number: int) -> int:
     return len(rows)
 
 
+@lru_cache(maxsize=1)
 def entries_so_far(work: str) -> tuple[Folder, list[str], list[str]]:
     """Where a build's entries and lists lie before it is published, and their paths there."""
     folder = Folder(work)
     entries, lists = [], []
     for number in plan_of(work).numbers:
         step = numbered("part", number)
-        written = f"{step}/{said(folder, step)['attempt']}/{VERSION}"
-        entries.append(f"{written}/entries/{part_name(number)}")
-        lists.append(f"{written}/{lists_path(number)}")
+        version = f"{written(step, said(folder, step))}/{VERSION}"
+        entries.append(f"{version}/entries/{part_name(number)}")
+        lists.append(f"{version}/{lists_path(number)}")
     return folder, entries, lists
 
 
@@ -146,8 +147,8 @@ def _lists(work: str, number: int, place: int) -> Neighbours:
     need = _needed(plan, place)
     length = need + need // 2
     (keys,) = shard_values(work, number, [key_column(place)])
-    begins = marks_of(work).starts
-    own = np.arange(begins[number], begins[number + 1])
+    rows = marks_of(work).rows_of(number)
+    own = np.arange(rows.start, rows.stop)
     before = _lists_before(work, own, keys, place, length) if len(own) else None
     if before is None:
         return index.search(keys, length, exclude=own)

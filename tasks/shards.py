@@ -10,7 +10,7 @@ sums-mean.safetensors        sums of the states of the new rows, where there are
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from raee.sums import Sums, sums_from
 from storage.parquet import list_values, read_table
 from storage.store import Folder
 from tasks.build_plan import plan_of
-from tasks.markers import numbered, said
+from tasks.markers import numbered, said, written
 from tasks.takeover import Hashes, hashes_of
 
 ROWS, NEW, TAKEN, STATES = "rows.parquet", "swept.parquet", "taken.parquet", "states.parquet"
@@ -46,8 +46,11 @@ class Marks:
     """(rows,) True where the row's states were read in this build."""
     starts: NDArray[np.int64]
     """(shards + 1,) the row at which each shard begins, and the number of all rows."""
-    samples: NDArray[np.int64]
-    """(shards + 1,) sampled rows before each shard, and all of them."""
+
+    @cached_property
+    def samples(self) -> NDArray[np.int64]:
+        """(shards + 1,) sampled rows before each shard, and all of them."""
+        return np.r_[0, np.cumsum(self.sampled)][self.starts]
 
     def rows_of(self, number: int) -> slice:
         """The rows of a shard."""
@@ -65,7 +68,7 @@ def shard_account(work: str, number: int) -> Mapping[str, Any]:
 
 def shard_folder(work: str, number: int) -> Folder:
     """What a shard's sweep wrote."""
-    return Folder(work) / f"{numbered('shard', number)}/{shard_account(work, number)['attempt']}"
+    return Folder(work) / written(numbered("shard", number), shard_account(work, number))
 
 
 def state_column(state: StateName, depth: int) -> str:
@@ -92,14 +95,13 @@ def shard_values(work: str, number: int, columns: Sequence[str]) -> list[NDArray
     """For each column of readings (rows, width), in the order of the shard's rows."""
     folder, marks = shard_folder(work, number), marks_of(work)
     new = marks.new[marks.rows_of(number)]
-    # One of the two is empty in most shards, and each read of a store takes its time.
-    names = [name for name, some in ((NEW, new.any()), (TAKEN, not new.all())) if some]
-    tables = [read_table(folder, name, columns) for name in names or [NEW]]
-    found = [[list_values(table[column]) for table in tables] for column in columns]
-    if len(tables) == 1:
-        return [values for (values,) in found]
+    if new.all() or not new.any():  # the other file is empty, and each read takes its time
+        table = read_table(folder, NEW if new.all() else TAKEN, columns)
+        return [list_values(table[column]) for column in columns]
+    found = [read_table(folder, name, columns) for name in (NEW, TAKEN)]
     result = []
-    for swept, taken in found:
+    for column in columns:
+        swept, taken = (list_values(table[column]) for table in found)
         values = np.zeros((len(new), swept.shape[1]), swept.dtype)
         values[new], values[~new] = swept, taken
         result.append(values)
@@ -118,5 +120,4 @@ def marks_of(work: str) -> Marks:
     columns = ["label", "sampled", "new", "fresh"]
     tables = [shard_table(work, n, columns) for n in plan_of(work).numbers]
     values = {c: np.concatenate([t[c].to_numpy() for t in tables]) for c in columns}
-    starts = np.cumsum([0, *map(len, tables)])
-    return Marks(**values, starts=starts, samples=np.r_[0, np.cumsum(values["sampled"])][starts])
+    return Marks(**values, starts=np.cumsum([0, *map(len, tables)]))

@@ -14,7 +14,6 @@ from tests.storage.proxy import between
 
 _ROWS = 120
 
-
 _REQUESTS = 80
 """Of a build for each of its shards; 62 when this was written."""
 

@@ -4,11 +4,8 @@ import pyarrow as pa
 
 from storage.parquet import read_table
 from storage.store import Folder
-from tests.orchestration.jobs import Place, rows
+from tests.orchestration.jobs import CLASSIFY, REBUILD, Place, rows
 from tests.orchestration.site import Site
-
-REBUILD = "rebuild-database/rebuild-database"
-CLASSIFY = "classify-corpus/classify-corpus"
 
 
 def fan_out(site: Site, place: Place, count: int) -> float:

@@ -13,6 +13,10 @@ from storage.store import Folder
 from storage.versions import Manifest, read_manifest, verify, version_folder, version_ids
 from tests.texts import LABELS, sentences
 
+REBUILD = "rebuild-database/rebuild-database"
+CLASSIFY = "classify-corpus/classify-corpus"
+"""Deployments that take any job."""
+
 LEAP_DAY = "0 2 29 2 *"
 """When the nightly database of a machine room is rebuilt: not while a test runs."""
 

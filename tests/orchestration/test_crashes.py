@@ -7,7 +7,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.crashes import TAG, register
-from tests.orchestration.jobs import rows
+from tests.orchestration.jobs import REBUILD, rows
 from tests.orchestration.site import until
 
 _WORKERS = {"chunk_seconds": 120, "silent_seconds": 30}
@@ -17,8 +17,6 @@ _SOON = timedelta(seconds=10)
 
 _ROWS = 240
 _SHARD_ROWS = 20
-
-REBUILD = "rebuild-database/rebuild-database"
 
 
 def _sweeping(site, place):

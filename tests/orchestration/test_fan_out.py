@@ -7,8 +7,8 @@ import pytest
 
 from storage.aliases import promote
 from storage.store import Folder
-from tests.orchestration.fan_out import CLASSIFY, REBUILD, fan_out
-from tests.orchestration.jobs import rows
+from tests.orchestration.fan_out import fan_out
+from tests.orchestration.jobs import CLASSIFY, REBUILD, rows
 from tests.orchestration.site import until
 
 CHUNKS = int(os.environ.get("RAEE_CHUNKS", "30"))

@@ -52,12 +52,12 @@ def between(server: Server, spoil: Callable[[Request], Answer]) -> Iterator[Serv
                 connection.request(self.command, self.path, body, request.headers)
                 got = connection.getresponse()
                 data = got.read()
-                if answer == LOST:
+                if answer in (LOST, CUT):
                     self.close_connection = True
-                else:
-                    self.close_connection = answer == CUT
-                    half = data[: len(data) // 2] if answer == CUT else data
-                    self._answer(got.status, dict(got.headers), half)
+                if answer == CUT:
+                    data = data[: len(data) // 2]
+                if answer != LOST:
+                    self._answer(got.status, dict(got.headers), data)
             finally:
                 connection.close()
 

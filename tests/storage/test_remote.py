@@ -241,16 +241,22 @@ def test_a_conflict_of_two_writes_is_tried_again(moto, store_on, use):
     assert len(conflicts) == 2
 
 
+def _first(method, answer):
+    """Spoils the first request of a method; and what it has spoilt."""
+    spoilt = []
+
+    def spoil(request):
+        if request.method != method or spoilt:
+            return None
+        spoilt.append(request)
+        return answer
+
+    return spoil, spoilt
+
+
 def test_a_write_whose_answer_was_lost_went_through(moto, store_on, use):
     """The second try finds the name taken, by its own file."""
-    lost = []
-
-    def lose(request):
-        if request.method == "PUT" and not lost:
-            lost.append(request)
-            return LOST
-        return None
-
+    lose, lost = _first("PUT", LOST)
     store = store_on("moto")
     with between(moto, lose) as spoilt:
         use(spoilt)
@@ -280,14 +286,7 @@ class TestAFileReadWhole:
         assert requests == ["GET", "GET"]
 
     def test_is_read_again_where_it_was_cut_short(self, moto, store_on, use):
-        cut = []
-
-        def cut_once(request):
-            if request.method == "GET" and not cut:
-                cut.append(request)
-                return CUT
-            return None
-
+        cut_once, cut = _first("GET", CUT)
         store = store_on("moto")
         Folder(store).write_new("a", b"mine")
         with between(moto, cut_once) as spoilt:

@@ -119,7 +119,6 @@ def write_part(work: str, number: int) -> int:
     return len(rows)
 
 
-@lru_cache(maxsize=1)
 def entries_so_far(work: str) -> tuple[Folder, list[str], list[str]]:
     """Where a build's entries and lists lie before it is published, and their paths there."""
     folder = Folder(work)

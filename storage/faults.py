@@ -112,6 +112,11 @@ def is_no_bucket(error: Exception) -> bool:
     return any(code(cause) == "NoSuchBucket" for cause in _causes(error))
 
 
+def is_empty(error: Exception) -> bool:
+    """Whether there was nothing to read of an object's first bytes, since it has none."""
+    return any(code(cause) == "InvalidRange" for cause in _causes(error))
+
+
 def code(error: BaseException | None) -> str:
     """An S3 server's word for what went wrong; empty where it said none."""
     response = getattr(error, "response", None)

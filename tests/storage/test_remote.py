@@ -82,7 +82,8 @@ class TestPartByPart:
 
 
 def test_only_what_is_asked_for_is_read(moto, store_on, use, monkeypatch):
-    monkeypatch.setattr(storage.store, "_BLOCK", 1_000)
+    for name in ("_BLOCK", "_SMALL"):
+        monkeypatch.setattr(storage.store, name, 1_000)
     store = store_on("moto")
     Folder(store).write_new("a.bin", bytes(range(250)) * 400)
     ranges = []
@@ -98,10 +99,24 @@ def test_only_what_is_asked_for_is_read(moto, store_on, use, monkeypatch):
             assert file.read(3) == bytes([100, 101, 102])
             file.seek(-2, 2)
             assert file.read() == bytes([248, 249])
-    assert len(ranges) == 2
+    assert len(ranges) == 3
     for asked in ranges:
         first, last = map(int, asked.removeprefix("bytes=").split("-"))
         assert last - first <= 1_003
+
+
+def test_a_small_file_comes_with_one_request(moto, store_on, use):
+    store = store_on("moto")
+    Folder(store).write_new("a.bin", b"0123456789")
+    asked = []
+    with between(moto, asked.append) as watched:
+        use(watched)
+        with Folder(store).open("a.bin") as file:
+            file.seek(-3, 2)
+            assert file.read() == b"789"
+            file.seek(2)
+            assert file.read(3) == b"234"
+    assert [request.method for request in asked] == ["GET"]
 
 
 def test_folders_that_other_tools_write_as_files_are_no_files(store_on):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import s3fs
 
+import storage.store
 from raee.errors import InputError
 from storage.store import Folder
 
@@ -190,6 +191,19 @@ def test_an_open_file_can_be_sought(store):
     with folder.open("a") as file:
         file.seek(4)
         assert file.read(3) == b"456"
+
+
+@pytest.mark.parametrize("size", [0, 7, 8, 9, 30])
+def test_an_open_file_has_all_its_bytes_however_many(store, monkeypatch, size):
+    """A remote store is asked for 8 bytes first, and whether that is all."""
+    monkeypatch.setattr(storage.store, "_SMALL", 8)
+    folder, data = Folder(store), bytes(range(size))
+    folder.write_new("a", data)
+    with folder.open("a") as file:
+        assert file.read() == data
+        file.seek(size // 2)
+        assert file.read() == data[size // 2 :]
+    assert b"".join(folder.chunks("a")) == data
 
 
 _ODD_NAMES = [

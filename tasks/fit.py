@@ -1,6 +1,6 @@
 """The fit of a build's probes, on the sums of all shards and the states of the sampled rows."""
 
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +9,7 @@ from prefect import task
 
 from raee.discriminant import left_out_scores, scatter_at
 from raee.exits import fitted_exits
-from raee.probes import LeftOut, StateName, edr, fit_probes, left_out_accuracy
+from raee.probes import LeftOut, StateName, States, edr, fit_probes, left_out_accuracy
 from raee.readers import probe_states
 from raee.sums import Sums, sums_of
 from storage.parquet import list_column, list_values, read_table, write_table
@@ -38,6 +38,8 @@ _FITTED = "fitted.parquet"
 _SMALLEST = 100
 """Rows of the smallest database in the account of accuracy against size."""
 
+_HELD_BYTES = 2**28
+"""States that are read together: every read of a shard's file takes its time, however few."""
 
 PROBED = "probes"
 """The step."""
@@ -56,9 +58,9 @@ def fit_database_probes(work: str) -> None:
     sums = {state: _merged_sums(work, state) for state in states}
     state = states[0]
     if len(states) > 1:
-        right = {s: left_out_accuracy(sums[s], partial(_states, work, s), label) for s in states}
+        right = {s: left_out_accuracy(sums[s], _states(work, s, sums[s]), label) for s in states}
         state = max(states, key=lambda s: right[s])
-    read = partial(_states, work, state)
+    read = _states(work, state, sums[state])
     fitted = fit_probes(state, sums[state], read, label, SEED)
     found = _answers(fitted.left_out)
     assert found.answers.shape[1] == len(fitted_exits(plan.depth)), "one column a fitted exit"
@@ -107,10 +109,23 @@ def _growth(
     return grown
 
 
-def _states(work: str, state: StateName, depth: int) -> NDArray[np.float32]:
-    column = state_column(state, depth)
-    tables = [read_table(shard_folder(work, n), STATES, [column]) for n in plan_of(work).numbers]
-    return np.concatenate([list_values(t[column]) for t in tables])
+def _states(work: str, state: StateName, sums: Sums) -> States:
+    """The sampled rows' states by depth, read for as many depths together as may be held."""
+    numbers, rows, width = plan_of(work).numbers, marks_of(work).samples[-1], sums.first.shape[-1]
+    together = max(1, _HELD_BYTES // int(rows * width * np.float32().itemsize))
+    held: dict[int, NDArray[np.float32]] = {}
+
+    def read(depth: int) -> NDArray[np.float32]:
+        if depth not in held:
+            held.clear()
+            depths = range(depth, min(depth + together, sums.depths))
+            columns = [state_column(state, d) for d in depths]
+            tables = [read_table(shard_folder(work, n), STATES, columns) for n in numbers]
+            for d, column in zip(depths, columns, strict=True):
+                held[d] = np.concatenate([list_values(t[column]) for t in tables])
+        return held[depth]
+
+    return read
 
 
 def _merged_sums(work: str, state: StateName) -> Sums:

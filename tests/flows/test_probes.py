@@ -8,10 +8,11 @@ import safetensors.numpy
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
+import tasks.fit
 from raee.discriminant import linear_map, scatter_at
 from raee.probes import edr
 from raee.sums import Sums, sums_from, sums_of
-from tests.flows.jobs import Workplace, entries_of, manifest_of
+from tests.flows.jobs import Workplace, entries_of, manifest_of, repeated_data_of
 from tests.flows.opinions import mean_states
 
 
@@ -51,6 +52,15 @@ def test_the_sums_are_those_of_plain_states(taught_version):
     # Passes in float32, padded or not, agree to about 1e-6 a row.
     np.testing.assert_allclose(taught_version.sums.first, plain.first, atol=1e-4)
     np.testing.assert_allclose(taught_version.sums.second, plain.second, atol=1e-4)
+
+
+def test_states_read_depth_by_depth_give_the_same_probes(taught_once, tmp_path, monkeypatch):
+    """As they are where many rows do not fit into memory at all depths."""
+    monkeypatch.setattr(tasks.fit, "_HELD_BYTES", 1)
+    other = Workplace(tmp_path, taught_once.model_of)
+    (tmp_path / "train.csv").write_bytes((taught_once.root / "train.csv").read_bytes())
+    built = other.version(other.build(shard_rows=100))
+    assert repeated_data_of(built) == repeated_data_of(taught_once.only_version())
 
 
 def test_other_shards_give_the_same_sums(taught_once, taught_version, tmp_path):

@@ -52,8 +52,9 @@ _FAREWELL_SECONDS = 30.0
 
 _PROGRESS_SECONDS = 10.0
 
-_FIRST_RUNS = 8
-"""Runs under way until it is known how long a shard takes."""
+_WAITING = 8
+"""Runs that may wait for a worker, or as many as workers have taken: each look for work, of each
+worker, is answered with all that wait.  Until it is known how long a shard takes, runs in all."""
 
 
 class Workers(Settings):
@@ -65,7 +66,8 @@ class Workers(Settings):
     at_once: int = Field(
         default=64,
         ge=1,
-        description="Runs that wait or run at one time; the pool's own limit holds, too.",
+        description="Runs that wait or run at one time; no more wait than run, or than 8. The "
+        "pool's own limit holds, too.",
     )
     silent_seconds: float = Field(
         default=900,
@@ -247,8 +249,8 @@ class _Dispatcher:
 
     def _give(self, client: SyncPrefectClient) -> None:
         """Start as many runs as may be under way."""
-        # Of the first ones it is learned how long a shard takes.
-        most = self._workers.at_once if self._seconds else min(_FIRST_RUNS, self._workers.at_once)
+        taken = sum(chunk.taken for chunk in self._runs.values()) if self._seconds else 0
+        most = min(taken + max(_WAITING, taken), self._workers.at_once)
         while self._left and len(self._runs) < most:
             seconds = median(self._seconds) if self._seconds else SHARD_SECONDS
             chunk = next_chunk(self._left, _chunk_size(self._workers, seconds))

@@ -1,11 +1,16 @@
 """A classification that is spread over workers, and whether each row came out once."""
 
+from typing import Any
+
 import pyarrow as pa
 
 from storage.parquet import read_table
 from storage.store import Folder
 from tests.orchestration.jobs import CLASSIFY, REBUILD, Place, rows
 from tests.orchestration.site import Site
+
+_WAITING = 8 + 4
+"""Runs that may wait at one time; those of four workers may have been taken and not begun."""
 
 
 def fan_out(site: Site, place: Place, count: int) -> float:
@@ -29,6 +34,7 @@ def fan_out(site: Site, place: Place, count: int) -> float:
     chunks = site.runs(parent_flow_run_id={"any_": [run]})
     assert len(chunks) == count
     assert {r["state"]["type"] for r in chunks} == {"COMPLETED"}
+    assert max(_waiting(chunks, run["created"]) for run in chunks) <= _WAITING
     folder = Folder(output)
     parts = sorted(n for n in folder.names() if n.endswith(".parquet"))
     assert len(parts) == count
@@ -37,3 +43,8 @@ def fan_out(site: Site, place: Place, count: int) -> float:
     grown = (site.database_bytes - before) / count
     assert 0 < grown < 500_000
     return grown
+
+
+def _waiting(runs: list[dict[str, Any]], moment: str) -> int:
+    """How many of them had been made at a moment, and had not begun."""
+    return sum(run["created"] <= moment < run["start_time"] for run in runs)

@@ -16,6 +16,8 @@ from tests import s3
 # threads that wait for each other on busy cores make a tiny model ten times slower than one does.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The tests start hundreds of processes, each of which would compile our modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 hypothesis.settings.register_profile("same-every-run", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same-every-run")

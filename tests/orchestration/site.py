@@ -61,6 +61,8 @@ class Site:
     postgres: Postgres | None = None
     """What keeps the server's records; without, SQLite."""
     port: int = field(default_factory=lambda: free_ports(1))
+    niceness: int = 0
+    """Of all its processes."""
     server: subprocess.Popen[bytes] | None = None
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
@@ -157,7 +159,12 @@ class Site:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=self.make_nice,
             )
+
+    def make_nice(self) -> None:
+        """What a process of this room does before anything else."""
+        os.nice(self.niceness)
 
     def raee(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """A command, as an operator gives it."""

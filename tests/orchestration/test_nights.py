@@ -35,8 +35,13 @@ def _fires(site, deployment: str, **more) -> str:
         "state": {"type": {"any_": ["RUNNING", *TERMINAL]}},
     }
     (run,) = until(90, "the schedule fires", lambda: site.runs(**begun))
-    _set_active(site, deployment, schedule, False)
-    until(30, "a paused schedule has nothing ahead", lambda: not _ahead(site, id) or None)
+
+    def pause() -> bool:
+        # Again where the scheduler was about to write what it had planned before.
+        _set_active(site, deployment, schedule, False)
+        return not _ahead(site, id)
+
+    until(30, "a paused schedule has nothing ahead", pause)
     return run["id"]
 
 
@@ -65,9 +70,7 @@ def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(
     assert schedule["active"]
     _set_active(site, rebuild, schedule["id"], False)
 
-    site.completed(_fires(site, rebuild))
-    (first,) = nightly.versions
-    assert current(nightly.store, nightly.name, "production") == first
+    run = _fires(site, rebuild)
 
     job = nightly.write_job(tmp_path / "job.yaml")
     again = site.raee("deploy", job, "--cron", "0 3 * * *")
@@ -81,6 +84,10 @@ def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(
     _set_active(site, rebuild, schedule["id"], True)
     until(30, "a schedule that is resumed has runs ahead", lambda: _ahead(site, id))
     _set_active(site, rebuild, schedule["id"], False)
+
+    site.completed(run)
+    (first,) = nightly.versions
+    assert current(nightly.store, nightly.name, "production") == first
 
     nightly.grow("day-2", rows(ROWS // 100, seed=2, name="new"))
     run = _fires(site, rebuild)

@@ -24,6 +24,9 @@ from tests.s3 import free_ports
 
 _START_SECONDS = 120
 _BYTES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+QUERY_SECONDS = "3"
+"""How often workers look for runs: each look costs worker and server some 40 ms."""
+
 TERMINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 Found = TypeVar("Found")
@@ -114,12 +117,15 @@ class Site:
         self.server.wait(timeout=60)
 
     def have_workers(self, pool: str, wanted: int) -> None:
-        """Start as many as a pool lacks; each runs one flow at a time."""
+        """Start as many as a pool lacks, end those it has beyond; each runs one flow at a time."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
         # What a worker starts is called `python`: it must be this one.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        more = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PATH": path}
-        for _ in range(wanted - sum(name.startswith(pool) for name in self.workers)):
+        more = {"PREFECT_WORKER_QUERY_SECONDS": QUERY_SECONDS, "PATH": path}
+        names = [name for name in self.workers if name.startswith(pool)]
+        for name in names[wanted:]:
+            self.kill_worker(name)
+        for _ in range(wanted - len(names)):
             name = f"{pool}-{next(self._numbers)}"
             self.workers[name] = self._start(name, [*command, "--limit", "1", "--name", name], more)
 

@@ -11,7 +11,7 @@ from tests.orchestration.fan_out import fan_out
 from tests.orchestration.jobs import CLASSIFY, REBUILD, rows
 from tests.orchestration.site import until
 
-CHUNKS = int(os.environ.get("RAEE_CHUNKS", "30"))
+CHUNKS = int(os.environ.get("RAEE_CHUNKS", "20"))
 """`make chunks` has 200 of them, as the test on SQLite always does."""
 
 

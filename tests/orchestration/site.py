@@ -65,7 +65,7 @@ class Site:
     """What keeps the server's records; without, SQLite."""
     port: int = field(default_factory=lambda: free_ports(1))
     niceness: int = 0
-    """Of all its processes."""
+    """Of server and workers."""
     server: subprocess.Popen[bytes] | None = None
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)

@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raee.errors import InputError
-from storage.store import CheckedFile, FileRecord, Folder
+from storage.checked import CheckedFile, FileRecord
+from storage.store import Folder
 
 DEFAULT_BYTES = 20_000_000_000
 """Bytes that the cache may hold where `RAEE_CACHE_BYTES` does not say."""

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raee.errors import InputError
-from storage.store import FileRecord, Folder
+from storage.checked import FileRecord
+from storage.store import Folder
 
 
 def part_name(number: int) -> str:

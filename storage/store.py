@@ -8,7 +8,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from raee.errors import InputError
 from storage import local
+from storage.checked import CheckedFile, FileRecord
 from storage.faults import check_read_whole, code, in_words, is_empty, is_no_bucket, placed
 
 _CHUNK = 1 << 20
@@ -52,17 +53,6 @@ def use_s3_options(options: dict[str, Any]) -> None:
     fsspec.config.conf.pop("s3", None)
     if options:
         fsspec.config.conf["s3"] = options
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A written file, as a manifest names it."""
-
-    path: str
-    """Relative to the version."""
-    bytes: int
-    sha256: str
-    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -248,7 +238,7 @@ class Folder:
             raise FileExistsError(errno.EEXIST, "there is such a file already", f"{self}/{name}")
 
     @contextmanager
-    def create(self, name: str) -> Iterator["CheckedFile"]:
+    def create(self, name: str) -> Iterator[CheckedFile]:
         """A file to write, put in its place when it is whole; checksums are made on the way.
 
         For names that nobody else writes, as in a step's own attempt: a file of that name is
@@ -361,57 +351,3 @@ class Folder:
             raise FileExistsError(errno.EEXIST, "there is such a file already", f"{self}/{name}")
         with self.create(name) as file:
             file.write(data)
-
-
-class CheckedFile:
-    """A file being written, with its size and SHA-256 so far."""
-
-    def __init__(
-        self,
-        file: IO[bytes],
-        name: str,
-        faults: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
-        self._file = file
-        self._faults = faults
-        self._name = name
-        self._digest = hashlib.sha256()
-        self._bytes = 0
-
-    def write(self, data: Any) -> int:
-        """Append bytes, or anything with the buffer protocol."""
-        view = memoryview(data).cast("B")
-        with self._faults():
-            self._file.write(view)
-        self._digest.update(view)
-        self._bytes += len(view)
-        return len(view)
-
-    def record(self, rows: int | None = None) -> FileRecord:
-        """What was written; ask when all of it was."""
-        return FileRecord(self._name, self._bytes, self._digest.hexdigest(), rows)
-
-    # What pyarrow asks of a file object.
-    closed = False
-
-    def flush(self) -> None:
-        """Nothing is kept back here."""
-
-    def close(self) -> None:
-        """The block that opened the file closes it."""
-
-    def tell(self) -> int:
-        """Bytes written."""
-        return self._bytes
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def readable(self) -> bool:
-        """Never."""
-        return False
-
-    def seekable(self) -> bool:
-        """Never."""
-        return False

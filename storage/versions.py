@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from raee.errors import InputError
-from storage.store import FileRecord, Folder
+from storage.checked import FileRecord
+from storage.store import Folder
 
 FORMAT = 3
 """Format of what is written here; a reader refuses newer ones by name."""

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from prefect import task
 
+from storage.checked import FileRecord
 from storage.parquet import read_table, write_table
-from storage.store import FileRecord, Folder
+from storage.store import Folder
 from storage.versions import database_folder
 from tasks.build import parent_of
 from tasks.build_plan import BuildPlan, plan_of

@@ -8,7 +8,8 @@ import safetensors.numpy
 
 from raee.probes import Fitted, Linear, Probes, StateName
 from raee.sums import Array, Sums, sums_from
-from storage.store import FileRecord, Folder
+from storage.checked import FileRecord
+from storage.store import Folder
 from storage.versions import PROBES
 
 

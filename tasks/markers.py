@@ -17,7 +17,8 @@ from typing import Any
 
 from prefect import task
 
-from storage.store import FileRecord, Folder
+from storage.checked import FileRecord
+from storage.store import Folder
 from tasks.retrying import RETRIES
 
 STEPS = 2

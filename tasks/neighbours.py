@@ -26,8 +26,9 @@ from raee.policies import neighbours_planned_on
 from raee.readers import vote
 from raee.tuning import NEIGHBOURS
 from storage.cache import local_files
+from storage.checked import FileRecord
 from storage.parquet import part_name, write_table
-from storage.store import FileRecord, Folder
+from storage.store import Folder
 from tasks.build import parent_of
 from tasks.build_plan import BuildPlan, plan_of
 from tasks.entries import (

@@ -30,8 +30,9 @@ from raee.shift import far_distance
 from raee.tuning import NEIGHBOURS as PLANNED_ON
 from raee.tuning import halves
 from storage.aliases import resolve_version
+from storage.checked import FileRecord
 from storage.parquet import list_column, part_name, read_table, write_table
-from storage.store import FileRecord, Folder
+from storage.store import Folder
 from storage.versions import (
     CENTRE,
     PROBES,

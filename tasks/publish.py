@@ -28,9 +28,10 @@ from raee.objectives import Tuning
 from raee.reading import Database
 from raee.replay import Trial, figures, replay
 from raee.tuning import tune
+from storage.checked import FileRecord
 from storage.parquet import read_table
 from storage.scan import read_shard
-from storage.store import FileRecord, Folder
+from storage.store import Folder
 from storage.versions import (
     CENTRE,
     FORMAT,

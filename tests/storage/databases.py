@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from storage.store import FileRecord
+from storage.checked import FileRecord
 from storage.versions import FORMAT, Manifest, new_version_id, publish, version_folder
 
 NAME = "demo"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from storage.checked import FileRecord
 from storage.leftovers import CLAIM
-from storage.store import FileRecord, Folder
+from storage.store import Folder
 from storage.versions import (
     MANIFEST,
     database_folder,

@@ -12,7 +12,8 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from storage.cache import local_file
-from storage.store import FileRecord, Folder
+from storage.checked import FileRecord
+from storage.store import Folder
 
 
 class Remote(AbstractFileSystem):

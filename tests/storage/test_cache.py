@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from storage.cache import local_file, local_files
-from storage.store import CheckedFile, FileRecord, Folder
+from storage.checked import CheckedFile, FileRecord
+from storage.store import Folder
 from tests.raee.errors import refused
 from tests.storage.remote import content, opened, record_of, remote_folder
 

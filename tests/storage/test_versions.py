@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from raee.errors import InputError
 from storage.aliases import history, promote, resolve_version, rollback
-from storage.store import FileRecord, Folder
+from storage.checked import FileRecord
+from storage.store import Folder
 from storage.versions import (
     FORMAT,
     MANIFEST,

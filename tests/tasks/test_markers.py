@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from storage.store import FileRecord, Folder
+from storage.checked import FileRecord
+from storage.store import Folder
 from tasks.markers import Attempt, done, marker, output, put_in_place, rows_done, said
 
 STEP = "part-00000"

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from raee.exits import parse_exits, swept_exits
 from raee.index import new_index
+from storage.checked import FileRecord
 from storage.parquet import list_column, part_name, write_table
 from storage.scan import text_hash
-from storage.store import FileRecord
 from storage.versions import Manifest, index_path, new_version_id, publish, version_folder
 from tasks.job import Job
 

@@ -109,12 +109,17 @@ def may_pass(error: Exception) -> bool:
 
 def is_no_bucket(error: Exception) -> bool:
     """Whether not the file is missing but all that it could lie in."""
-    return any(code(cause) == "NoSuchBucket" for cause in _causes(error))
+    return _says(error, "NoSuchBucket")
 
 
 def is_empty(error: Exception) -> bool:
     """Whether there was nothing to read of an object's first bytes, since it has none."""
-    return any(code(cause) == "InvalidRange" for cause in _causes(error))
+    return _says(error, "InvalidRange")
+
+
+def _says(error: Exception, word: str) -> bool:
+    """Whether an S3 server's word is behind an error."""
+    return any(code(cause) == word for cause in _causes(error))
 
 
 def code(error: BaseException | None) -> str:

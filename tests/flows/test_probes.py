@@ -1,5 +1,6 @@
 """A version's probes: what is in the file, and that all of it follows from sums and manifest."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,13 @@ def taught_version(taught_once) -> Read:
     return Read(taught_once.only_version(), taught_once.model_of("bert-encoder"))
 
 
+@pytest.fixture
+def twin(taught_once, tmp_path) -> Workplace:
+    """A place with the same corpus, and nothing built of it."""
+    shutil.copy(taught_once.root / "train.csv", tmp_path)
+    return Workplace(tmp_path, taught_once.model_of)
+
+
 def test_the_sums_are_those_of_plain_states(taught_version):
     labels = len(taught_version.manifest["labels"])
     plain = sums_of(taught_version.states, taught_version.label, labels)
@@ -54,21 +62,17 @@ def test_the_sums_are_those_of_plain_states(taught_version):
     np.testing.assert_allclose(taught_version.sums.second, plain.second, atol=1e-4)
 
 
-def test_states_read_depth_by_depth_give_the_same_probes(taught_once, tmp_path, monkeypatch):
+def test_states_read_depth_by_depth_give_the_same_probes(taught_once, twin, monkeypatch):
     """As they are where many rows do not fit into memory at all depths."""
     monkeypatch.setattr(tasks.fit, "_HELD_BYTES", 1)
-    other = Workplace(tmp_path, taught_once.model_of)
-    (tmp_path / "train.csv").write_bytes((taught_once.root / "train.csv").read_bytes())
-    built = other.version(other.build(shard_rows=100))
+    built = twin.version(twin.build(shard_rows=100))
     assert repeated_data_of(built) == repeated_data_of(taught_once.only_version())
 
 
-def test_other_shards_give_the_same_sums(taught_once, taught_version, tmp_path):
+def test_other_shards_give_the_same_sums(taught_version, twin):
     """But for the batches that rows were in: sums over 300 rows agree to 1e-4."""
-    other = Workplace(tmp_path, taught_once.model_of)
-    (tmp_path / "train.csv").write_bytes((taught_once.root / "train.csv").read_bytes())
     built = safetensors.numpy.load_file(
-        other.version(other.build(shard_rows=37)) / "probes.safetensors"
+        twin.version(twin.build(shard_rows=37)) / "probes.safetensors"
     )
     for name in ("sums_mean_rows", "sums_mean_first", "sums_mean_second_upper"):
         assert built[name].dtype == np.float64

@@ -24,9 +24,6 @@ from tests.s3 import free_ports
 
 _START_SECONDS = 120
 _BYTES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
-QUERY_SECONDS = "3"
-"""How often workers look for runs: each look costs worker and server some 40 ms."""
-
 TERMINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 Found = TypeVar("Found")
@@ -50,6 +47,7 @@ def environment_in(root: Path) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",  # the same sums in every process
+        "PREFECT_WORKER_QUERY_SECONDS": "3",  # a look costs worker and server some 40 ms
         "RAEE_CACHE": str(root / "cache"),
     }
 
@@ -121,13 +119,13 @@ class Site:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
         # What a worker starts is called `python`: it must be this one.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        more = {"PREFECT_WORKER_QUERY_SECONDS": QUERY_SECONDS, "PATH": path}
         names = [name for name in self.workers if name.startswith(pool)]
         for name in names[wanted:]:
             self.kill_worker(name)
         for _ in range(wanted - len(names)):
             name = f"{pool}-{next(self._numbers)}"
-            self.workers[name] = self._start(name, [*command, "--limit", "1", "--name", name], more)
+            own = ["--limit", "1", "--name", name]
+            self.workers[name] = self._start(name, [*command, *own], {"PATH": path})
 
     def worker_of(self, run: str) -> str:
         """The worker whose process runs a flow run."""

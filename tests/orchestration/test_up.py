@@ -14,7 +14,7 @@ import yaml
 from storage.versions import read_manifest, verify, version_folder, version_ids
 from tests.orchestration.fan_out import fan_out
 from tests.orchestration.jobs import rows
-from tests.orchestration.site import QUERY_SECONDS, Site, environment_in, processes, until
+from tests.orchestration.site import Site, environment_in, processes, until
 from tests.storage.corpora import write_corpus
 from tests.texts import LABELS
 
@@ -30,8 +30,7 @@ of their steps for the one before."""
 def machine(on_s3, tmp_path_factory) -> Iterator[Site]:
     """A job with everything beside it, and nothing that runs yet."""
     root = tmp_path_factory.mktemp("machine")
-    environment = environment_in(root) | on_s3 | {"PREFECT_WORKER_QUERY_SECONDS": QUERY_SECONDS}
-    site = Site(root, environment, niceness=_NICENESS)
+    site = Site(root, environment_in(root) | on_s3, niceness=_NICENESS)
     write_corpus(root / "train.csv", rows(_ROWS, seed=1))
     job = {
         "name": "tried",

@@ -7,6 +7,7 @@ schedule which someone has paused stays paused when everything is registered ane
 
 import asyncio
 import copy
+import os
 import subprocess
 import sys
 import sysconfig
@@ -26,6 +27,7 @@ from prefect.client.schemas.objects import WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from flows.crashes import TAG, register
@@ -153,6 +155,9 @@ def _prefect_deploy(path: Path) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     ran = subprocess.run(
         [*command, "--prefect-file", str(path)],
+        # Here the server may be known by settings that no variable has: without its address Prefect
+        # would start another one, on the same SQLite file.
+        env=os.environ | get_current_settings().to_environment_variables(exclude_unset=True),
         cwd=path.parent,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

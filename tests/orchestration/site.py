@@ -44,6 +44,7 @@ def environment_in(root: Path) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # nothing starts a second server
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",  # the same sums in every process
@@ -62,8 +63,6 @@ class Site:
     postgres: Postgres | None = None
     """What keeps the server's records; without, SQLite."""
     port: int = field(default_factory=lambda: free_ports(1))
-    niceness: int = 0
-    """Of server and workers."""
     server: subprocess.Popen[bytes] | None = None
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
@@ -163,12 +162,18 @@ class Site:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=self.make_nice,
             )
 
-    def make_nice(self) -> None:
-        """What a process of this room does before anything else."""
-        os.nice(self.niceness)
+    def give_way(self, niceness: int) -> None:
+        """Let other rooms' processes go before this one's, and those that these will start."""
+        for process in self.processes():
+            with contextlib.suppress(OSError):  # it has ended
+                for thread in (process / "task").iterdir():
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)
+
+    def processes(self) -> list[Path]:
+        """Folders below /proc of all processes of this room."""
+        return processes("environ", f"PREFECT_HOME={self.environment['PREFECT_HOME']}\0")
 
     def raee(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """A command, as an operator gives it."""

@@ -14,7 +14,7 @@ import yaml
 from storage.versions import read_manifest, verify, version_folder, version_ids
 from tests.orchestration.fan_out import fan_out
 from tests.orchestration.jobs import rows
-from tests.orchestration.site import Site, environment_in, processes, until
+from tests.orchestration.site import Site, environment_in, until
 from tests.storage.corpora import write_corpus
 from tests.texts import LABELS
 
@@ -30,7 +30,7 @@ of their steps for the one before."""
 def machine(on_s3, tmp_path_factory) -> Iterator[Site]:
     """A job with everything beside it, and nothing that runs yet."""
     root = tmp_path_factory.mktemp("machine")
-    site = Site(root, environment_in(root) | on_s3, niceness=_NICENESS)
+    site = Site(root, environment_in(root) | on_s3)
     write_corpus(root / "train.csv", rows(_ROWS, seed=1))
     job = {
         "name": "tried",
@@ -60,10 +60,9 @@ def up(machine) -> Iterator[subprocess.Popen[bytes]]:
             cwd=machine.root,
             stdin=subprocess.DEVNULL,
             stderr=log,
-            preexec_fn=machine.make_nice,
         )
     try:
-        until(150, "it says how to stop", lambda: "stop        Ctrl-C" in _said(machine) or None)
+        until(240, "it says how to stop", lambda: _says_how_to_stop(machine, up) or None)
         machine.environment["PREFECT_API_URL"] = f"{machine.url}/api"
         yield up
     finally:
@@ -71,7 +70,7 @@ def up(machine) -> Iterator[subprocess.Popen[bytes]]:
         up.wait()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(480)
 def test_it_registers_a_schedule_and_rebuilds_on_its_own_workers(machine, up):
     assert f"UI          {machine.url}\n" in _said(machine)
     (nightly,) = machine.deployment("rebuild-database/tried")["schedules"]
@@ -90,6 +89,7 @@ def test_it_registers_a_schedule_and_rebuilds_on_its_own_workers(machine, up):
 @pytest.mark.timeout(900)
 def test_200_chunks_over_4_workers_lose_no_row_and_double_none(machine, up, place, record_property):
     machine.have_workers("gpu", 3)  # beside its own
+    machine.give_way(_NICENESS)
     record_property("server_bytes_per_chunk", fan_out(machine, place, _CHUNKS))
 
 
@@ -98,10 +98,15 @@ def test_ctrl_c_ends_all_of_it(machine, up):
         machine.kill_worker(worker)  # ours, not its own
     up.send_signal(signal.SIGINT)
     assert up.wait(timeout=60) == 0, _said(machine)
-    home = f"PREFECT_HOME={machine.root}/prefect\0"
-    until(15, "no process of it is left", lambda: not processes("environ", home) or None)
+    until(15, "no process of it is left", lambda: not machine.processes() or None)
     with pytest.raises(urllib.error.URLError):
         machine.ask("GET", "health")
+
+
+def _says_how_to_stop(machine: Site, up: subprocess.Popen[bytes]) -> bool:
+    said = _said(machine)
+    assert up.poll() is None, said
+    return "stop        Ctrl-C" in said
 
 
 def _said(machine: Site) -> str:

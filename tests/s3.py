@@ -6,6 +6,7 @@ conditional writes and multipart uploads as servers in use have them.
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,12 @@ from pathlib import Path
 BUCKET = "tests"
 
 _START_SECONDS = 120
+
+_PORTS = range(20_000, 32_000)
+"""Below those that the kernel gives to connections: one of these could take a server's port before
+the server does."""
+
+_dice = random.SystemRandom()  # several processes of tests draw from the same ports
 
 # Moto looks whether an object is there and then writes it: one request at a time, or two
 # conditional writes of a name would both go through.
@@ -89,15 +96,17 @@ def ceph(folder: Path) -> Iterator[Server]:
     port = free_ports(2)
     script = Path(__file__).with_name("ceph_s3.sh")
     try:
-        with (folder / "start.log").open("wb") as log:
-            subprocess.run(
+        log = folder / "start.log"
+        with log.open("wb") as output:
+            started = subprocess.run(
                 ["bash", str(script), str(folder), str(port)],
-                check=True,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 timeout=_START_SECONDS,
             )
+        if started.returncode:
+            raise RuntimeError(f"Ceph did not start: {log.read_text(errors='replace')}")
         _wait(port, folder / "log/client.rgw.log")
         yield _with_bucket(Server(f"http://127.0.0.1:{port}"))
     finally:
@@ -109,15 +118,10 @@ def ceph(folder: Path) -> Iterator[Server]:
 def free_ports(count: int) -> int:
     """The first of so many loopback ports in a row that nobody listens on."""
     while True:
-        with contextlib.ExitStack() as held:
-            first = held.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                for following in range(port + 1, port + count):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", following))
-            except OSError:
-                continue
+        port = _dice.choice(_PORTS)
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for each in range(port, port + count):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", each))
             return port
 
 

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.server import _free_port as free_port
+import flows.server  # noqa: F401 - it sets what Prefect reads when it is imported
+from tests.ports import free_ports
 
 HOME = Path(tempfile.mkdtemp(prefix="raee-tests-prefect-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-PORT = free_port()
+PORT = free_ports(1)
 URL = f"http://127.0.0.1:{PORT}/api"
 
 os.environ["PREFECT_HOME"] = str(HOME)

@@ -6,7 +6,6 @@ conditional writes and multipart uploads as servers in use have them.
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -18,15 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_ports
+
 BUCKET = "tests"
 
 _START_SECONDS = 120
-
-_PORTS = range(20_000, 32_000)
-"""Below those that the kernel gives to connections: one of these could take a server's port before
-the server does."""
-
-_dice = random.SystemRandom()  # several processes of tests draw from the same ports
 
 # Moto looks whether an object is there and then writes it: one request at a time, or two
 # conditional writes of a name would both go through.
@@ -113,16 +108,6 @@ def ceph(folder: Path) -> Iterator[Server]:
         for file in (folder / "run").glob("*.pid"):
             _stop(int(file.read_text()))
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_ports(count: int) -> int:
-    """The first of so many loopback ports in a row that nobody listens on."""
-    while True:
-        port = _dice.choice(_PORTS)
-        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            for each in range(port, port + count):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", each))
-            return port
 
 
 def notice_environment() -> None:

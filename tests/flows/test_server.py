@@ -2,8 +2,8 @@ import os
 import signal
 import time
 
-import tests.orchestrator as orchestrator
 from tests.flows.jobs import ask_server, flow_runs, flow_states, raee, start_raee
+from tests.ports import free_ports
 
 
 def _no_server():
@@ -61,7 +61,7 @@ def test_a_configured_server_that_does_not_answer_is_one_line(place):
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     job = place.job()
-    url = f"http://127.0.0.1:{orchestrator.free_port()}/api"
+    url = f"http://127.0.0.1:{free_ports(1)}/api"
     with temporary_settings({PREFECT_API_URL: url}):
         answer = raee("build", job)
     assert answer.code == 2

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flows.server import SERVER_SETTINGS
-from tests.s3 import free_ports
+from tests.ports import free_ports
 
 _START_SECONDS = 120
 _BYTES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"

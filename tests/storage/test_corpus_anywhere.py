@@ -9,6 +9,7 @@ from storage.corpus import CorpusSpec, corpus_files, read_records, whole
 from storage.scan import scan
 from storage.store import Folder
 from tests import s3
+from tests.ports import free_ports
 from tests.raee.errors import refused
 from tests.storage.corpora import COMPRESSED, FORMATS, read_all, split, uploaded, write_corpus
 from tests.storage.proxy import between, error
@@ -153,7 +154,7 @@ class TestServerThatFails:
                     ask()
 
     def test_before_it_answers_at_all(self, use, uri):
-        use(s3.Server(f"http://127.0.0.1:{s3.free_ports(1)}"), AWS_MAX_ATTEMPTS="1")
+        use(s3.Server(f"http://127.0.0.1:{free_ports(1)}"), AWS_MAX_ATTEMPTS="1")
         begun = time.monotonic()
         with pytest.raises(ConnectionError, match=f"corpus {uri}: .* does not answer"):
             corpus_files(uri)

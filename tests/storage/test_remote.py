@@ -9,6 +9,7 @@ import storage.store
 from raee.errors import InputError
 from storage.store import Folder
 from tests import s3
+from tests.ports import free_ports
 from tests.raee.errors import refused
 from tests.storage.proxy import CUT, LOST, between, error
 
@@ -233,7 +234,7 @@ class TestRefusals:
 
 def test_a_server_that_does_not_answer_is_no_mistake_of_the_user(moto, use):
     """What may pass is worth another try."""
-    port = s3.free_ports(1)
+    port = free_ports(1)
     use(s3.Server(f"http://127.0.0.1:{port}"), AWS_MAX_ATTEMPTS="1")
     with pytest.raises(ConnectionError, match=f"s3://tests/x: 127.0.0.1:{port} does not answer"):
         Folder("s3://tests/x").names()

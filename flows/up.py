@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from flows.deployments import CPU, GPU, Schedule, deploy
-from flows.server import Process, die_with_parent, local_server, require_free, stop
+from flows.server import Process, die_with, local_server, require_free, stop
 from raee.errors import InputError
 from tasks.job import Job
 
@@ -55,7 +56,7 @@ def _start_worker(stack: ExitStack, url: str, pool: str, runs: int) -> Process:
         env={**os.environ, "PREFECT_API_URL": url, "PATH": path},
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for this command, which then stops the worker
-        preexec_fn=die_with_parent,
+        preexec_fn=partial(die_with, os.getpid()),
     )
     stack.callback(stop, worker)
     return worker

@@ -1,7 +1,11 @@
 import os
 import signal
+import subprocess
+import sys
 import time
+from functools import partial
 
+from flows.server import die_with
 from tests.flows.jobs import ask_server, flow_runs, flow_states, raee, start_raee
 from tests.ports import free_ports
 
@@ -47,6 +51,17 @@ def test_a_commands_own_server_dies_with_it_even_when_it_is_killed(place):
     while _is_alive(server) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _is_alive(server)
+
+
+def test_a_process_whose_parent_was_killed_before_it_could_ask_ends_at_once():
+    another = os.getppid()  # than this process, as the parent of an orphan is
+    child = subprocess.run(
+        [sys.executable, "-c", "print('it runs')"],
+        stdout=subprocess.PIPE,
+        preexec_fn=partial(die_with, another),
+        check=False,
+    )
+    assert (child.returncode, child.stdout) == (1, b"")
 
 
 def _is_alive(pid):

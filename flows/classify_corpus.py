@@ -22,6 +22,7 @@ from tasks.classification_plan import (
 )
 from tasks.credentials import use_credentials
 from tasks.job import Job
+from tasks.markers import numbered, said
 from tasks.progress import stage
 
 logger = logging.getLogger("raee")
@@ -84,12 +85,14 @@ def classify_corpus(
 def run_steps(planned: PlannedClassification, job: Job, workers: Workers | None) -> None:
     """All that a planned classification's output is made of."""
     estimate_balance(planned.output)
+    work = Folder(planned.output) / WORK
     shards = Shards(
         flow=classify_shards,
         address=planned.output,
-        folder=Folder(planned.output) / WORK,
+        folder=work,
         step=PART,
         total=planned.shards,
+        account=lambda number: said(work, numbered(PART, number)),
         credentials=job.credentials,
         database=job.name,
         about=planned.output,

@@ -8,7 +8,7 @@ spreads the shards keeps no more than a list of who was given what; the store kn
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -34,7 +34,7 @@ from pydantic import Field
 
 from raee.config import Settings
 from storage.store import Folder
-from tasks.markers import look_what_is_done, numbered, numbers_done, said
+from tasks.markers import look_what_is_done, numbers_done
 from tasks.models import SHARD_SECONDS
 from tasks.progress import advance
 
@@ -91,6 +91,8 @@ class Shards:
     """Where the markers stand."""
     step: str
     total: int
+    account: Callable[[int], Mapping[str, Any]]
+    """What a shard that is done left, by its number."""
     credentials: str | None
     database: str
     about: str
@@ -270,7 +272,7 @@ class _Dispatcher:
         """See in the store which shards are done since the last look."""
         done = self._shards.done()
         for number in done - self._done:
-            account = said(self._shards.folder, numbered(self._shards.step, number))
+            account = self._shards.account(number)
             self._seconds.append(account["seconds"])
             advance(account["rows"])
             for chunk in self._runs.values():

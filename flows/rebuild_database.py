@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import partial
 
 from prefect import flow
 
@@ -25,6 +26,7 @@ from tasks.neighbours import build_index, write_part
 from tasks.progress import stage
 from tasks.publish import evaluate_build, publish_build, tune_build
 from tasks.reporting import write_report
+from tasks.shards import shard_account
 
 logger = logging.getLogger("raee")
 
@@ -78,6 +80,7 @@ def run_steps(build: PlannedBuild, job: Job, workers: Workers | None) -> None:
         folder=Folder(build.work),
         step="shard",
         total=build.shards,
+        account=partial(shard_account, build.work),
         credentials=job.credentials,
         database=job.name,
         about=f"{job.name}@{build.version}",

@@ -123,8 +123,9 @@ def finish_classification(output: str) -> dict[str, Any]:
         return json.loads(folder.read(MANIFEST))
     plan = plan_of(output)
     steps = [numbered(PART, n) for n in range(len(plan.shards))]
-    parts = [said(work, step) for step in steps]
-    put_in_place(work, steps, folder)
+    accounts = {step: said(work, step) for step in steps}
+    put_in_place(work, accounts, folder)
+    parts = list(accounts.values())
     rows = sum(p["rows"] for p in parts)
     exits: Counter[str] = Counter()
     for part in parts:

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from prefect import task
@@ -23,6 +24,9 @@ from tasks.retrying import RETRIES
 
 STEPS = 2
 """The format of what steps leave and later ones read: what was begun in another is begun anew."""
+
+_HELD = 50_000
+"""Markers that are remembered."""
 
 VERSION = "version"
 """Below a try's folder: files that go to the version, or the output, under the same names."""
@@ -61,6 +65,16 @@ def said(work: Folder, step: str) -> dict[str, Any]:
     return json.loads(work.read(f"{step}.json"))
 
 
+@lru_cache(maxsize=_HELD)
+def account_of(work: str, step: str) -> Mapping[str, Any]:
+    """What a step of a build that is done left, read once.
+
+    Only of a build: its work folder has the name of its version, and none is ever used again.
+    Raises FileNotFoundError where the step is not done.
+    """
+    return said(Folder(work), step)
+
+
 def output(work: Folder, step: str) -> Folder:
     """What a step wrote.  Raises FileNotFoundError where it is not done."""
     return work / written(step, said(work, step))
@@ -91,14 +105,15 @@ def done(attempt: Attempt, files: Sequence[FileRecord], rows: int, **more: Any) 
     return account
 
 
-def put_in_place(work: Folder, steps: Sequence[str], target: Folder) -> list[FileRecord]:
+def put_in_place(
+    work: Folder, accounts: Mapping[str, Mapping[str, Any]], target: Folder
+) -> list[FileRecord]:
     """Copy the version's files of steps that are done to the version; returns them.
 
-    Doing it twice does no harm.  Raises FileNotFoundError where a step is not done.
+    accounts: what the steps left.  Doing it twice does no harm.
     """
     records = []
-    for step in steps:
-        account = said(work, step)
+    for step, account in accounts.items():
         files = [FileRecord(**record) for record in account["files"]]
         source = work / written(step, account) / VERSION
         if files:

@@ -41,7 +41,17 @@ from tasks.entries import (
     spread_over,
 )
 from tasks.fit import fitted_answers
-from tasks.markers import VERSION, Attempt, done, marker, numbered, output, said, written
+from tasks.markers import (
+    VERSION,
+    Attempt,
+    account_of,
+    done,
+    marker,
+    numbered,
+    output,
+    said,
+    written,
+)
 from tasks.match import source_of
 from tasks.models import index_spec_of
 from tasks.progress import advance
@@ -126,7 +136,7 @@ def entries_so_far(work: str) -> tuple[Folder, list[str], list[str]]:
     entries, lists = [], []
     for number in plan_of(work).numbers:
         step = numbered("part", number)
-        version = f"{written(step, said(folder, step))}/{VERSION}"
+        version = f"{written(step, account_of(work, step))}/{VERSION}"
         entries.append(f"{version}/entries/{part_name(number)}")
         lists.append(f"{version}/{lists_path(number)}")
     return folder, entries, lists

@@ -46,7 +46,17 @@ from tasks.collect import put_readings_in_place
 from tasks.entries import read_entries, read_lists
 from tasks.fit import PROBED
 from tasks.fitted import read_probes
-from tasks.markers import VERSION, Attempt, done, marker, numbered, output, put_in_place, said
+from tasks.markers import (
+    VERSION,
+    Attempt,
+    account_of,
+    done,
+    marker,
+    numbered,
+    output,
+    put_in_place,
+    said,
+)
 from tasks.models import backbone_of, retriever_of
 from tasks.neighbours import INDEXED, entries_so_far, indexes_of
 from tasks.policies import compared
@@ -172,9 +182,8 @@ def publish_build(work: str) -> str:
     if has_version(plan.job.store, plan.job.name, plan.version):
         return plan.version
     swept = put_readings_in_place(work)
-    files = put_in_place(
-        folder, [step for steps in _steps(plan).values() for step in steps], plan.folder
-    )
+    steps = [step for steps in _steps(plan).values() for step in steps]
+    files = put_in_place(folder, {s: account_of(work, s) for s in steps}, plan.folder)
     if plan.has_centre:
         centre_folder(work).copy([CENTRE], plan.folder)
         files.append(plan.folder.record(CENTRE))
@@ -208,8 +217,7 @@ def _manifest(
 ) -> Manifest:
     seconds = {}
     for name, steps in _steps(plan).items():
-        accounts = [marker(folder, step) for step in steps]
-        seconds[name] = round(sum(a["seconds"] for a in accounts if a is not None), 3)
+        seconds[name] = round(sum(account_of(folder.uri, s)["seconds"] for s in steps), 3)
     prompt = plan.prompt
     return Manifest(
         format=FORMAT,

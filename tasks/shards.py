@@ -23,13 +23,10 @@ from raee.sums import Sums, sums_from
 from storage.parquet import list_values, read_table
 from storage.store import Folder
 from tasks.build_plan import plan_of
-from tasks.markers import numbered, said, written
+from tasks.markers import account_of, numbered, written
 from tasks.takeover import Hashes, hashes_of
 
 ROWS, NEW, TAKEN, STATES = "rows.parquet", "swept.parquet", "taken.parquet", "states.parquet"
-
-_SHARDS_HELD = 20_000
-"""Shards whose markers are remembered."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +54,9 @@ class Marks:
         return slice(*self.starts[number : number + 2])
 
 
-@lru_cache(maxsize=_SHARDS_HELD)
 def shard_account(work: str, number: int) -> Mapping[str, Any]:
-    """What a shard's sweep left in its marker, which stays as it is.
-
-    Raises FileNotFoundError where it is not done.
-    """
-    return said(Folder(work), numbered("shard", number))
+    """What a shard's sweep left.  Raises FileNotFoundError where it is not done."""
+    return account_of(work, numbered("shard", number))
 
 
 def shard_folder(work: str, number: int) -> Folder:

@@ -3,12 +3,24 @@
 import json
 import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from storage.checked import FileRecord
 from storage.store import Folder
-from tasks.markers import Attempt, done, marker, output, put_in_place, rows_done, said
+from tasks.markers import (
+    Attempt,
+    account_of,
+    done,
+    forget,
+    marker,
+    output,
+    put_in_place,
+    rows_done,
+    said,
+)
 
 STEP = "part-00000"
 
@@ -101,35 +113,45 @@ class TestPutInPlace:
         return Folder(str(tmp_path / "version"))
 
     @pytest.fixture
-    def steps(self, work) -> list[str]:
+    def accounts(self, work) -> dict[str, Mapping[str, Any]]:
         """Three steps that are done, one of them with no file for the version."""
         for step, files in (("one", ["b.bin", "c/d.bin"]), ("two", []), ("three", ["a.bin"])):
             attempt, records = _try(work, step.encode(), step, files)
             done(attempt, records, 1)
-        return ["one", "two", "three"]
+        return {step: said(work, step) for step in ("one", "two", "three")}
 
-    def test_copies_the_versions_files_and_says_which(self, work, steps, target):
-        records = put_in_place(work, steps, target)
+    def test_copies_the_versions_files_and_says_which(self, work, accounts, target):
+        records = put_in_place(work, accounts, target)
         expected = {"a.bin": b"three", "b.bin": b"one", "c/d.bin": b"one"}
         assert _contents(target) == expected
         assert [r.path for r in records] == list(expected)
         assert [target.record(r.path).sha256 for r in records] == [r.sha256 for r in records]
 
-    def test_does_no_harm_twice(self, work, steps, target):
-        before = put_in_place(work, steps, target)
+    def test_does_no_harm_twice(self, work, accounts, target):
+        before = put_in_place(work, accounts, target)
         contents = _contents(target)
-        assert put_in_place(work, steps, target) == before
+        assert put_in_place(work, accounts, target) == before
         assert _contents(target) == contents
 
-    def test_takes_nothing_of_a_try_that_does_not_count(self, work, steps, target):
+    def test_takes_nothing_of_a_try_that_does_not_count(self, work, accounts, target):
         _try(work, b"late", "one", ["b.bin", "e.bin"])
-        put_in_place(work, steps, target)
+        put_in_place(work, accounts, target)
         assert set(_contents(target)) == {"a.bin", "b.bin", "c/d.bin"}
         assert target.read("b.bin") == b"one"
 
-    def test_is_refused_where_a_step_is_not_done(self, work, steps, target):
+    def test_is_refused_where_what_a_step_wrote_is_gone(self, work, accounts, target):
+        forget(work)
         with pytest.raises(FileNotFoundError):
-            put_in_place(work, [*steps, "four"], target)
+            put_in_place(work, accounts, target)
+
+
+def test_the_account_of_a_build_is_read_once(work):
+    with pytest.raises(FileNotFoundError):
+        account_of(work.uri, STEP)  # what is not there yet is not remembered
+    account = done(Attempt(work, STEP), [], 3)
+    assert account_of(work.uri, STEP) == account
+    forget(work)
+    assert account_of(work.uri, STEP) == account
 
 
 def test_rows_done_are_those_of_the_steps_of_one_kind(work):

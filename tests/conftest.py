@@ -82,7 +82,9 @@ def ceph(tmp_path_factory) -> Iterator[s3.Server]:
     missing = s3.why_no_ceph()
     if missing is not None:
         pytest.skip(missing)
-    with s3.ceph(tmp_path_factory.mktemp("ceph")) as server:
+    own = tmp_path_factory.getbasetemp()
+    of_all_processes = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with s3.ceph(of_all_processes / "ceph") as server:
         yield server
 
 

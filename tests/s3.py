@@ -5,6 +5,7 @@ conditional writes and multipart uploads as servers in use have them.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tests.ports import free_ports
 
@@ -87,11 +89,43 @@ def why_no_ceph() -> str | None:
 
 @contextmanager
 def ceph(folder: Path) -> Iterator[Server]:
-    """Within, the gateway of a new Ceph answers, all of it in the folder."""
-    port = free_ports(2)
-    script = Path(__file__).with_name("ceph_s3.sh")
+    """Within, the gateway of a Ceph answers: one for all processes that name the folder.
+
+    The first of them starts it, in the folder, and the last stops it.
+    """
+    folder.mkdir(exist_ok=True)
+    port = folder / "port"
+    with (folder / "change").open("w") as change, (folder / "users").open("w") as users:
+        with _locked(change):
+            if not port.exists():
+                port.write_text(str(_start_ceph(folder)))
+            fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield Server(f"http://127.0.0.1:{port.read_text()}")
+        finally:
+            with _locked(change), contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _stop_ceph(folder / port.read_text())
+                port.unlink()
+
+
+@contextmanager
+def _locked(file: IO[str]) -> Iterator[None]:
+    fcntl.flock(file, fcntl.LOCK_EX)
     try:
-        log = folder / "start.log"
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _start_ceph(below: Path) -> int:
+    """Start a new Ceph with a bucket; returns its gateway's port, by which its folder is named."""
+    port = free_ports(2)
+    folder = below / str(port)
+    folder.mkdir()
+    script = Path(__file__).with_name("ceph_s3.sh")
+    log = folder / "start.log"
+    try:
         with log.open("wb") as output:
             started = subprocess.run(
                 ["bash", str(script), str(folder), str(port)],
@@ -103,11 +137,17 @@ def ceph(folder: Path) -> Iterator[Server]:
         if started.returncode:
             raise RuntimeError(f"Ceph did not start: {log.read_text(errors='replace')}")
         _wait(port, folder / "log/client.rgw.log")
-        yield _with_bucket(Server(f"http://127.0.0.1:{port}"))
-    finally:
-        for file in (folder / "run").glob("*.pid"):
-            _stop(int(file.read_text()))
-        shutil.rmtree(folder, ignore_errors=True)
+        _with_bucket(Server(f"http://127.0.0.1:{port}"))
+    except BaseException:
+        _stop_ceph(folder)
+        raise
+    return port
+
+
+def _stop_ceph(folder: Path) -> None:
+    for file in (folder / "run").glob("*.pid"):
+        _stop(int(file.read_text()))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def notice_environment() -> None:

@@ -26,7 +26,8 @@ def remote(request, store_on, monkeypatch):
 
 def _unfinished(folder):
     """Keys of multipart uploads that nobody has completed or dropped."""
-    listed = folder._fs.call_s3("list_multipart_uploads", Bucket=s3.BUCKET)
+    prefix = folder._path.partition("/")[2]
+    listed = folder._fs.call_s3("list_multipart_uploads", Bucket=s3.BUCKET, Prefix=prefix)
     return [upload["Key"] for upload in listed.get("Uploads", [])]
 
 

@@ -6,6 +6,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
 
@@ -128,9 +129,7 @@ def read_records(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Recor
     columns = {"id": spec.id, "text": spec.text, "label": spec.label if labelled else None}
     reader = _READERS[_format_of(span.file.uri)]
     try:
-        with fsspec.open(
-            span.file.uri, "rb", compression="infer", use_listings_cache=False
-        ) as file:
+        with _opened(span.file.uri) as file:
             yield from reader(file, span, columns)
     except InputError:
         raise
@@ -145,6 +144,15 @@ def read_records(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Recor
         if said is None:
             raise
         raise said from error
+
+
+def _opened(uri: str) -> AbstractContextManager[IO[bytes]]:
+    """A corpus file; what is compressed is read as if it were not."""
+    if _format_of(uri) == ".parquet":
+        fs, path = fsspec.url_to_fs(uri, use_listings_cache=False)
+        # Columns lie apart: what is read ahead of one is nothing of the next.
+        return fs.open(path, "rb", cache_type="none")
+    return fsspec.open(uri, "rb", compression="infer", use_listings_cache=False)
 
 
 def _is_of_the_content(error: Exception) -> bool:

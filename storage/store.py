@@ -186,9 +186,16 @@ class Folder:
         # One request: whoever opens a file, or reads it in several parts, asks for its size first.
         return self._fs.cat_file(self._at(name), max_concurrency=1)
 
-    @_clearly
     def open(self, name: str) -> IO[bytes]:
-        """A file for reading, with seek.  Raises FileNotFoundError."""
+        """A file for reading here and there; a large remote one is asked for just what is read.
+
+        Raises FileNotFoundError.
+        """
+        return self._open(name, "none")
+
+    @_clearly
+    def _open(self, name: str, ahead: str) -> IO[bytes]:
+        """A file for reading.  ahead: how fsspec reads a remote one, beyond what is asked for."""
         if self._local:
             return open(self._at(name), "rb")
         if self._fs.async_impl:
@@ -196,7 +203,7 @@ class Folder:
             begin = self._beginning(name)
             if len(begin) < _SMALL:
                 return io.BytesIO(begin)
-        return self._fs.open(self._at(name), "rb", block_size=_BLOCK)
+        return self._fs.open(self._at(name), "rb", block_size=_BLOCK, cache_type=ahead)
 
     def _beginning(self, name: str) -> bytes:
         """As much of a remote file as one request brings soon; all of it where it is small."""
@@ -209,7 +216,7 @@ class Folder:
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """A file's bytes, in order.  Raises FileNotFoundError, and OSError where not all come."""
-        with self.open(name) as file:
+        with self._open(name, "readahead") as file:
             while True:
                 with self.faults(name):
                     chunk = file.read(_CHUNK)

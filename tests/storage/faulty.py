@@ -118,10 +118,10 @@ class Faulty(AbstractFileSystem):
         with _weather.call("find", path):
             return self._disk.find(self._strip_protocol(path), maxdepth, withdirs, detail)
 
-    def _open(self, path, mode="rb", block_size=None, **_):
+    def _open(self, path, mode="rb", block_size=None, **options):
         with _weather.call("open", path):
             pass
-        return _File(self, path, mode, block_size)
+        return _File(self, path, mode, block_size, **options)
 
     def pipe_file(self, path, value, mode="overwrite", **_):
         with _weather.call("pipe_file", path):

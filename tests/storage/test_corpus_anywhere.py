@@ -3,9 +3,12 @@
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from storage.corpus import CorpusSpec, corpus_files, read_records, whole
+from storage.corpus import CorpusFile, CorpusSpec, Span, corpus_files, read_records, whole
 from storage.scan import scan
 from storage.store import Folder
 from tests import s3
@@ -40,6 +43,28 @@ def test_any_format_gives_the_same_shards(tmp_path, store, form):
         local.labels,
         local.fingerprint,
     )
+
+
+def test_of_a_parquet_file_only_the_rows_and_columns_that_are_wanted_are_moved(moto, store_on, use):
+    folder = Folder(store_on("moto"))
+    noise = np.random.default_rng(0).bytes(40_000).hex()  # does not get smaller
+    rows = [{"id": f"row {i}", "text": noise[20 * i :][:200], "label": "a"} for i in range(4_000)]
+    table = pa.Table.from_pylist(rows).append_column("other", pa.array([noise[:2_000]] * 4_000))
+    with folder.create("a.parquet") as file:
+        pq.write_table(table, file, row_group_size=1_000, use_dictionary=False, compression="none")
+    moved = []
+
+    def note(request):
+        if asked := request.headers.get("Range"):
+            first, last = map(int, asked.removeprefix("bytes=").split("-"))
+            moved.append(last - first + 1)
+
+    span = Span(CorpusFile(f"{folder.uri}/a.parquet", "a.parquet"), 2_200, 100)
+    with between(moto, note) as watched:
+        use(watched)
+        found = list(read_records(CorpusSpec(uri=folder.uri, id="id"), span, labelled=True))
+    assert [record.text for record in found] == [row["text"] for row in rows[2_200:2_300]]
+    assert sum(moved) < 2 * 1_000 * 230, "a row group's text, id and label, and the file's end"
 
 
 def test_a_file_a_folder_and_a_glob_give_the_same_rows(tmp_path, store):

@@ -107,6 +107,7 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
     before = {n: replay(p, whole, parent.costs) for n, p in policies.items()}
     with stage("prune", len(SHARES)):
         for share in SHARES:
+            advance(1)
             kept = keep_rows(worth, entries.label, share)
             if len(kept) == len(entries):  # no label has so many rows that one is this share
                 break
@@ -115,7 +116,6 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
             pruned = _without(parent, kept)
             trial = pruned.trial(complete)
             after = {n: replay(p, trial, parent.costs) for n, p in policies.items()}
-            advance(1)
             label = whole.label
             if any(_costs(before[n].answers == label, after[n].answers == label) for n in policies):
                 continue

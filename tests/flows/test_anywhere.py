@@ -14,8 +14,8 @@ from tests.storage.proxy import between
 
 _ROWS = 120
 
-_REQUESTS = 50
-"""Of a build for each of its shards; 37 when this was written."""
+_REQUESTS = 40
+"""Of a build for each of its shards; 32 when this was written."""
 
 
 @pytest.fixture(params=["local", "ceph"])

@@ -21,7 +21,7 @@ from storage.store import Folder
 from storage.versions import database_folder
 from tasks.build import parent_of
 from tasks.build_plan import BuildPlan, plan_of
-from tasks.markers import Attempt, done, marker, output, said
+from tasks.markers import Attempt, account_of, done, marker, output
 from tasks.retrying import RETRIES
 from tasks.shards import NEW, all_hashes, marks_of, shard_account, shard_folder
 from tasks.shards import STATES as SHARD_STATES
@@ -63,7 +63,7 @@ def collect_readings(work: str) -> None:
 def put_readings_in_place(work: str) -> list[FileRecord]:
     """Copy the readings that a build wrote to the database; returns all that its version names."""
     folder, plan = Folder(work), plan_of(work)
-    account = said(folder, _STEP)
+    account = account_of(work, _STEP)
     kept, new = ([FileRecord(**record) for record in account[name]] for name in ("kept", "new"))
     output(folder, _STEP).copy(
         [f.path for f in new], database_folder(plan.job.store, plan.job.name)

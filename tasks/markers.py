@@ -76,8 +76,8 @@ def account_of(work: str, step: str) -> Mapping[str, Any]:
 
 
 def output(work: Folder, step: str) -> Folder:
-    """What a step wrote.  Raises FileNotFoundError where it is not done."""
-    return work / written(step, said(work, step))
+    """What a step of a build wrote.  Raises FileNotFoundError where it is not done."""
+    return work / written(step, account_of(work.uri, step))
 
 
 def written(step: str, account: Mapping[str, Any]) -> str:

@@ -49,7 +49,6 @@ from tasks.markers import (
     marker,
     numbered,
     output,
-    said,
     written,
 )
 from tasks.match import source_of
@@ -146,7 +145,7 @@ def entries_so_far(work: str) -> tuple[Folder, list[str], list[str]]:
 def indexes_of(work: str) -> tuple[Index, ...]:
     """The indexes of a build, one a key."""
     folder = Folder(work)
-    records = [FileRecord(**record) for record in said(folder, INDEXED)["files"]]
+    records = [FileRecord(**record) for record in account_of(work, INDEXED)["files"]]
     with local_files(output(folder, INDEXED) / VERSION, records) as paths:
         return tuple(open_index(path) for path in paths)
 

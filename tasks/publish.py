@@ -55,7 +55,6 @@ from tasks.markers import (
     numbered,
     output,
     put_in_place,
-    said,
 )
 from tasks.models import backbone_of, retriever_of
 from tasks.neighbours import INDEXED, entries_so_far, indexes_of
@@ -167,7 +166,7 @@ def _database(work: str, entries: Entries) -> Database:
         entries=entries,
         vote_k=PAPER_NEIGHBOURS,
         probes=read_probes(
-            output(Folder(work), PROBED) / VERSION, said(Folder(work), PROBED)["account"]
+            output(Folder(work), PROBED) / VERSION, account_of(work, PROBED)["account"]
         ),
     )
 
@@ -235,13 +234,13 @@ def _manifest(
         rejected=plan.rejected,
         files=sorted(files, key=lambda f: f.path),
         corpus=plan.corpus,
-        metrics=said(folder, "evaluated")["metrics"],
+        metrics=account_of(folder.uri, "evaluated")["metrics"],
         policy=plan.job.policy.model_dump(),
         seconds=seconds,
-        probes=said(folder, PROBED)["account"],
+        probes=account_of(folder.uri, PROBED)["account"],
         costs=found_costs(folder.uri),
         tuning=found_tuning(folder.uri).model_dump(mode="json"),
-        indexes=said(folder, INDEXED)["indexes"],
+        indexes=account_of(folder.uri, INDEXED)["indexes"],
         recipe=plan.recipe,
         swept=swept,
         code_version=installed("raee"),

@@ -18,7 +18,7 @@ from storage.versions import REPORT, Manifest, read_manifest
 from tasks.build_plan import plan_of
 from tasks.entries import read_nearest, read_rows
 from tasks.fit import PROBED, SEED
-from tasks.markers import Attempt, done, marker, said
+from tasks.markers import Attempt, account_of, done, marker
 from tasks.neighbours import entries_so_far, indexes_of
 from tasks.policies import compared
 from tasks.publish import found_costs, found_tuning, trial_of_build
@@ -45,7 +45,7 @@ def write_report(work: str) -> None:
     }
     entries, parts, _ = entries_so_far(work)
     nearest = read_nearest(partial(read_table, entries), parts)
-    grown = [(int(rows), float(accuracy)) for rows, accuracy in said(folder, PROBED)["growth"]]
+    grown = [(int(rows), float(accuracy)) for rows, accuracy in account_of(work, PROBED)["growth"]]
     page = render(
         gather(
             name=plan.job.name,

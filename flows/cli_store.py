@@ -89,20 +89,24 @@ def promote(
     alias: Alias = DEFAULT_ALIAS,
     if_current: IfCurrent = None,
 ) -> None:
-    """Point an alias at a version."""
-    from storage.aliases import promote, resolve_version
+    """Point an alias at a version; with `production`, new ones are held against it from now on."""
+    from storage.aliases import PINNED, promote, resolve_version
 
     record = promote(store, name, resolve_version(store, name, version), alias, if_current)
+    if alias == DEFAULT_ALIAS:
+        promote(store, name, record.version, PINNED)
     typer.echo(f"{name}: {alias} -> {record.version} (before: {record.previous or 'nothing'})")
 
 
 def rollback(
     name: Name, store: Store, alias: Alias = DEFAULT_ALIAS, if_current: IfCurrent = None
 ) -> None:
-    """Point an alias at the version it pointed at before."""
-    from storage.aliases import rollback
+    """Point an alias at the version it pointed at before; with `production` as `promote` does."""
+    from storage.aliases import PINNED, promote, rollback
 
     record = rollback(store, name, alias, if_current)
+    if alias == DEFAULT_ALIAS:
+        promote(store, name, record.version, PINNED)
     typer.echo(f"{name}: {alias} -> {record.version} (before: {record.previous})")
 
 

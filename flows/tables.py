@@ -59,21 +59,22 @@ def tuning_tables(found: Any, policy: PolicySpec, where: str) -> list[Table]:
         raise InputError(f"{where}: {error}") from error
     front = table(
         "accuracy",
-        "searched",
+        "picked at",
         "layers",
         "ms/row",
         "policy",
-        title=f"{where}: {found.tried:,} policies searched on {found.searched_rows:,} rows; "
-        f"accuracy on the {found.checked_rows:,} others",
+        title=f"{where}: {found.tried:,} policies tried on {found.rows:,} rows; accuracy is "
+        "cross-fitted",
     )
     every = max(1, -(-len(found.front) // _POINTS))
     points = [p for i, p in enumerate(found.front) if i % every == 0 or p == picked]
+    points += [picked] if picked not in points else []
     points += [found.full_depth] if found.full_depth not in points else []
     for point in points:
         mark = " <- the job's policy" if point == picked else ""
         mark += " (best exit at full depth)" if point == found.full_depth else ""
         front.add_row(*_point_cells(point), describe(point.policy) + mark)
-    families = table("accuracy", "searched", "layers", "ms/row", "best of each kind")
+    families = table("accuracy", "picked at", "layers", "ms/row", "best of each kind")
     for point in found.families.values():
         families.add_row(*_point_cells(point), describe(point.policy))
     keys = table("key's vote", "accuracy without", "ms/row without", "worth keeping")
@@ -146,8 +147,8 @@ def pruning_table(account: dict[str, Any]) -> Table:
 
 def _point_cells(point: Any) -> list[str]:
     return [
-        f"{point.checked.accuracy:.4f}",
-        f"{point.searched.accuracy:.4f}",
-        f"{point.checked.mean_layers:.2f}",
-        f"{1000 * point.checked.seconds_per_row:.2f}",
+        f"{point.cross_fitted.accuracy:.4f}",
+        f"{point.fitted.accuracy:.4f}",
+        f"{point.fitted.mean_layers:.2f}",
+        f"{1000 * point.fitted.seconds_per_row:.2f}",
     ]

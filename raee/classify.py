@@ -1,6 +1,6 @@
 """Classification: each row runs through only the layers that its exit needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raee.batches import Batch, encode, token_batches
+from raee.calibration import Line
 from raee.config import FarSpec, RunnablePolicy
 from raee.exits import Exit, Neighbours
 from raee.keys import retriever_keys
@@ -37,7 +38,7 @@ class Predictions:
     labels: NDArray[np.int32]
     """(rows,); -1 where the row was left unlabelled."""
     confidences: NDArray[np.float32]
-    """(rows,) the label's probability; NaN where there is none."""
+    """(rows,) how likely the label is right, calibrated by exit; NaN where there is none."""
     exits: NDArray[np.int64]
     """(rows,) place of the exit that answered, among the entries' exits; -2 where none did."""
     layers: NDArray[np.int64]
@@ -62,13 +63,15 @@ def classify(
     on_rows: Callable[[int], None] = lambda rows: None,
     far: FarSpec | None = None,
     ratio: NDArray[np.float64] | None = None,
+    lines: Mapping[int, Line] | None = None,
 ) -> Predictions:
     """Classify texts with a database and a policy.
 
     on_rows is told of rows as they are done.  far: what becomes of rows unlike the database's;
     by default nothing.  A row is looked at where it comes by its key anyway: it never runs a layer
     to find out.  ratio: (labels,) of the corpus's label shares to the database's, for readers that
-    learnt the latter.
+    learnt the latter.  lines: by exit what calibrates the confidences that are written (see
+    `raee.calibration.policy_lines`); by default they are as they were read.
     """
     entries = database.entries
     encoded = encode(database.backbone, database.prompt, texts)
@@ -81,13 +84,15 @@ def classify(
         visit = _Visitor(run, batch, plan, known).visit
         layers_run += walk(database.backbone.stack, batch.inputs, visit)
         on_rows(len(batch.rows))
-    labels = run.distributions.argmax(axis=1).astype(np.int32)
-    confidences = np.take_along_axis(run.distributions, labels[:, None], axis=1)[:, 0]
     answered = run.exits != ABSTAINED
+    confidences = run.confidences
+    for place, line in (lines or {}).items():
+        there = run.exits == place
+        confidences[there] = line(confidences[there], len(entries.labels))
     layers = np.full(len(texts), database.key.depth)
     layers[answered] = layers_of(spec, entries, run.exits[answered])
     return Predictions(
-        labels=np.where(answered, labels, -1),
+        labels=np.where(answered, run.labels, -1),
         confidences=np.where(answered, confidences, np.float32(np.nan)),
         exits=run.exits,
         layers=layers,
@@ -115,7 +120,8 @@ class _Run:
     far_exit: int
     """Where far rows leave."""
     ratio: NDArray[np.float64] | None
-    distributions: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    confidences: NDArray[np.float32]
     exits: NDArray[np.int64]
     nearest: NDArray[np.float32]
     far: NDArray[np.bool_]
@@ -151,7 +157,8 @@ class _Run:
             limit=limit,
             far_exit=far_exit,
             ratio=ratio,
-            distributions=np.zeros((rows, len(entries.labels)), dtype=np.float32),
+            labels=np.full(rows, -1, dtype=np.int32),
+            confidences=np.full(rows, np.nan, dtype=np.float32),
             exits=np.full(rows, UNDECIDED),
             nearest=np.full(rows, np.nan, dtype=np.float32),
             far=np.zeros(rows, dtype=bool),
@@ -159,7 +166,8 @@ class _Run:
 
     def write(self, rows: NDArray[np.int64], place: int, reading: Reading) -> None:
         """Rows (n,) answer at an exit."""
-        self.distributions[rows] = reading.distributions
+        self.labels[rows] = reading.distributions.argmax(axis=1)
+        self.confidences[rows] = reading.confidences
         self.exits[rows] = place
 
 

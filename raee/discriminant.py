@@ -1,4 +1,4 @@
-"""Linear discriminant analysis with shrinkage, in closed form, and exactly with one row left out.
+"""Linear discriminant analysis with shrinkage, in closed form, and exactly with one text left out.
 
 With the rows' label means m_c and their scatter within labels S (DESIGN.md section 3),
 
@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raee.sums import Array, Sums
+from raee.texts import Copies
 
-SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-"""Tried at every depth."""
+SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""Tried at every depth; the last ones nearly compare distances to the label means alone, which is
+best where rows are few."""
 
 _CONSTANT = 1e-10
 """Variance of unit vectors below which they count as one vector."""
@@ -76,57 +78,87 @@ def linear_map(scatter: Scatter, shrinkage: float) -> tuple[Array, Array]:
 
 
 def left_out_scores(
-    scatter: Scatter, shrinkage: float, states: NDArray[np.float32], label: NDArray[np.uint16]
+    scatter: Scatter, shrinkage: float, states: NDArray[np.float32], copies: Copies
 ) -> Array:
-    """Each row's scores (rows, labels) by the fit without that row.
+    """Each row's scores (rows, labels) by the fit without the row's text.
 
-    A label that it leaves without rows has -inf; where it leaves no row at all, every label has 0.
-    states: (rows, width), rows that the sums are of; label: (rows,).  Leaving a row out changes
-    the scatter by a rank-one term, the shrinkage with its trace, and one mean; the inverse follows
-    by Sherman and Morrison's formula.
+    states: (rows, width), rows that the sums are of; copies: of each the rows that have its text.
+    A label that leaving the text out leaves without rows has -inf; where it leaves no row at all,
+    every label has 0.  The others keep the shares of all rows: without a row its own label would be
+    the rarer one, and states that say nothing would be scored below chance.
+
+    With k_j rows of label j, of n_j, and u_j = x - m_j, leaving a text out changes the scatter by
+    the sum of -k_j n_j / (n_j - k_j) u_j u_j', the shrinkage with its trace, and the means m_j by
+    -k_j / (n_j - k_j) u_j; the inverse follows by Woodbury's formula.
     """
-    parts = [slice(s, s + _ROWS_AT_ONCE) for s in range(0, max(len(states), 1), _ROWS_AT_ONCE)]
+    under = (copies.counts > 0).sum(axis=1)  # labels under which a row's text occurs
+    scores = np.zeros((len(states), len(scatter.rows)))
+    parts = [
+        rows[start : start + size]
+        for number in np.unique(under)
+        for rows, size in [(np.flatnonzero(under == number), max(1, _ROWS_AT_ONCE // number))]
+        for start in range(0, len(rows), size)
+    ]
+
+    def work(rows: NDArray[np.int64]) -> None:
+        some = copies[rows]
+        most = int(under[rows[0]])
+        only = Copies(some.labels[:, :most], some.counts[:, :most])
+        scores[rows] = _left_out(scatter, shrinkage, states[rows], only)
+
     # Nearly all of it is arithmetic on whole arrays, during which Python's lock is free.
     with ThreadPoolExecutor(min(_STEPS_AT_ONCE, os.cpu_count() or 1)) as threads:
-        found = threads.map(
-            lambda some: _left_out(scatter, shrinkage, states[some], label[some]), parts
-        )
-        return np.concatenate(list(found))
+        list(threads.map(work, parts))
+    return scores
 
 
 def _left_out(
-    scatter: Scatter, shrinkage: float, states: NDArray[np.float32], label: NDArray[np.uint16]
+    scatter: Scatter, shrinkage: float, states: NDArray[np.float32], copies: Copies
 ) -> Array:
+    """`left_out_scores` of rows whose texts occur under equally many labels, without padding."""
     means, width = scatter.means, len(scatter.values)
-    place = np.arange(len(states))
+    row, own, count = np.arange(len(states))[:, None], copies.labels, copies.counts
     x = (states.astype(np.float64) - scatter.centre) @ scatter.basis
-    u = x - means[label]
-    others = scatter.rows[label] - 1  # rows of the same label that stay
-    n = scatter.rows.sum() - 1
-    # A label's only row adds nothing to the scatter, so leaving it out takes nothing away.
-    factor = np.where(others > 0, (others + 1) / np.maximum(others, 1), 0.0)
-    trace = np.maximum(scatter.values.sum() - factor * np.square(u).sum(axis=1), 0.0)
+    u = x[:, None] - means[own]  # (rows, labels of the text, width)
+    stay = scatter.rows[own] - count  # rows of the same labels that stay
+    n = scatter.rows.sum() - count.sum(axis=1)
+    # A label that goes as a whole adds nothing to the scatter, if its rows are all alike.
+    factor = np.where(stay > 0, count * (stay + count) / np.maximum(stay, 1), 0.0)
+    step = count / np.maximum(stay, 1)
+    trace = scatter.values.sum() - (factor * np.square(u).sum(axis=2)).sum(axis=1)
     varies = trace > _CONSTANT * n
     ridge = np.where(varies, shrinkage * trace / width, 1.0)
-    diagonal = np.where(varies[:, None], n / (scatter.values + ridge[:, None]), 0.0)
-    # Of v' K w: the part of the diagonal, and what the rank-one term adds.
+    diagonal = np.where(varies[:, None], n[:, None] / (scatter.values + ridge[:, None]), 0.0)
+    # Of v' K w: the part of the diagonal, and what the other terms add.
+    weighted = u * diagonal[:, None]
     x_means = (x * diagonal) @ means.T
     means_means = diagonal @ np.square(means).T
-    u_means = (u * diagonal) @ means.T
-    x_u = (x * u * diagonal).sum(axis=1)
-    u_u = (u * u * diagonal).sum(axis=1)
-    # The row's own label has another mean without it: m - u / others.
-    step = 1 / np.maximum(others, 1)
-    own_x, own_u = x_means[place, label], u_means[place, label]
-    means_means[place, label] += step * (step * u_u - 2 * own_u)
-    x_means[place, label] = own_x - step * x_u
-    u_means[place, label] = own_u - step * u_u
-    gain = np.where(varies, factor / np.where(varies, n - factor * u_u, 1.0), 0.0)[:, None]
-    x_means += gain * x_u[:, None] * u_means
-    means_means += gain * np.square(u_means)
+    u_means = weighted @ means.T
+    x_u = np.einsum("rw,rjw->rj", x, weighted)
+    u_u = np.einsum("riw,rjw->rij", u, weighted)
+    # The text's labels have other means without it: m_j - step_j u_j.
+    own_u = np.take_along_axis(u_means, own[:, :, None], axis=2)[:, :, 0]
+    square = np.einsum("rjj->rj", u_u)
+    means_means[row, own] += step * (step * square - 2 * own_u)
+    x_means[row, own] -= step * x_u
+    np.put_along_axis(
+        u_means,
+        np.broadcast_to(own[:, None], u_u.shape),
+        np.take_along_axis(u_means, np.broadcast_to(own[:, None], u_u.shape), axis=2)
+        - step[:, None] * u_u,
+        axis=2,
+    )
+    inner = np.where(varies, n, 1.0)[:, None, None] * np.eye(own.shape[1]) - np.where(
+        varies[:, None, None], u_u * factor[:, None], 0.0
+    )
+    gain = np.where(varies[:, None, None], factor[:, :, None] * np.linalg.inv(inner), 0.0)
+    gained = gain @ u_means
+    x_means += np.einsum("rj,rjc->rc", x_u, gained)
+    means_means += np.einsum("rjc,rjc->rc", u_means, gained)
     left = np.tile(scatter.rows, (len(states), 1))
-    left[place, label] = others
-    shares = left / n if n else np.ones_like(left)
+    left[row, own] = stay
+    shares = np.where(left > 0, scatter.rows / scatter.rows.sum(), 0.0)
+    shares[n == 0] = 1.0
     return x_means - 0.5 * means_means + _log(shares)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from raee.config import ReaderName
 from raee.errors import InputError
+from raee.texts import TextHashes, Texts
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,11 @@ class Entries:
     label: NDArray[np.uint16]
     """(rows,) the right label."""
     answers: NDArray[np.uint16]
-    """(rows, exits) each exit's answer; of votes and probes without the row itself."""
+    """(rows, exits) each exit's answer; of votes and probes without the row's text."""
     confidences: NDArray[np.float32]
     """(rows, exits) how sure it is of it, from 0 to 1; NaN where the exit was not read."""
+    hashes: TextHashes
+    """(rows,) of the rows' texts."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -71,8 +74,18 @@ class Entries:
     def __getitem__(self, rows: NDArray | slice) -> "Entries":
         """Some of the rows."""
         return Entries(
-            self.exits, self.labels, self.label[rows], self.answers[rows], self.confidences[rows]
+            self.exits,
+            self.labels,
+            self.label[rows],
+            self.answers[rows],
+            self.confidences[rows],
+            self.hashes[rows],
         )
+
+    @cached_property
+    def texts(self) -> Texts:
+        """Which rows have equal texts."""
+        return Texts(self.hashes)
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
@@ -90,9 +103,13 @@ class Entries:
         return self._hits / max(len(self.complete), 1)
 
     def rates_without(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(rows, exits) the rates on all complete rows but one: each of these in its turn."""
-        counts = np.isin(rows, self.complete)[:, None]
-        return (self._hits - self.right[rows] * counts) / np.maximum(len(self.complete) - counts, 1)
+        """(rows, exits) the rates on all complete rows but those of one text: each in its turn."""
+        number, complete = self.texts.number, self.complete
+        hits = np.zeros((len(self.texts), len(self.exits)), np.int64)
+        np.add.at(hits, number[complete], self.right[complete])
+        counts = np.bincount(number[complete], minlength=len(self.texts))[:, None]
+        text = number[rows]
+        return (self._hits - hits[text]) / np.maximum(len(complete) - counts[text], 1)
 
     @cached_property
     def _hits(self) -> NDArray[np.int64]:
@@ -146,6 +163,24 @@ class Entries:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What some exits say of some rows."""
+
+    answers: NDArray[np.uint16]
+    """(rows, exits)."""
+    confidences: NDArray[np.float32]
+    """(rows, exits)."""
+
+
+def answers_of(distributions: Sequence[NDArray[np.floating]]) -> Answers:
+    """The answers of exits with distributions (rows, labels), and their probabilities."""
+    return Answers(
+        np.stack([d.argmax(axis=1) for d in distributions], axis=1).astype(np.uint16),
+        np.stack([d.max(axis=1) for d in distributions], axis=1).astype(np.float32),
+    )
+
+
+@dataclass(frozen=True)
 class Neighbours:
     """The nearest database rows of some queries, nearest first."""
 
@@ -154,7 +189,8 @@ class Neighbours:
     distances: NDArray[np.float32]
     """(queries, k) squared L2; inf where there is no neighbour."""
     own: NDArray[np.int64] | None = None
-    """(queries,) the database row that each query is, and did not find; None where it is none."""
+    """(queries,) the database row that each query is, and whose text it did not find; None where it
+    is none."""
 
     @property
     def shortest(self) -> int:

@@ -1,9 +1,61 @@
-"""Lists of neighbours in a database that changes: what stays of them is not searched for again."""
+"""Lists of neighbours: of other texts only, and in a database that changes.
+
+What stays of the lists of a changed database is not searched for again.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raee.exits import Neighbours
+from raee.index import Index
+from raee.texts import TextHashes, Texts
+
+
+def nearest_other_texts(
+    index: Index,
+    keys: NDArray[np.float32],
+    k: int,
+    hashes: TextHashes,
+    texts: Texts,
+    within: NDArray[np.float32] | None = None,
+) -> Neighbours:
+    """The k nearest rows of each query that have another text, nearest first.
+
+    keys: (queries, width); hashes: (queries,) of their texts; texts: of the index's rows.  within:
+    as in `Index.search`.  Queries with one text are searched for once: their keys are the same but
+    for rounding.
+    """
+    copies = texts.counts(hashes)
+    few = np.flatnonzero(copies <= 1)
+    rows = np.full((len(keys), k), -1, np.int64)
+    distances = np.full((len(keys), k), np.inf, np.float32)
+
+    def near(some: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        return None if within is None else within[some]
+
+    found = index.search(keys[few], k, texts.first_row(hashes[few]), near(few))
+    rows[few], distances[few] = found.rows, found.distances
+    _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
+    repeated = first[copies[first] > 1]
+    # A text's own copies stand before all others: so many more are asked for, at most twice that.
+    for more in np.unique(_power_of_two(copies[repeated])):
+        some = repeated[_power_of_two(copies[repeated]) == more]
+        found = index.search(keys[some], min(k + int(more), len(index)), within=near(some))
+        own = (found.rows >= 0) & (texts.hashes[found.rows] == hashes[some, None])
+        order = np.argsort(own | (found.rows < 0), axis=1, kind="stable")[:, :k]
+        nearest = np.where(own, -1, found.rows)
+        size = order.shape[1]
+        rows[some, :size] = np.take_along_axis(nearest, order, axis=1)
+        far = np.where(own, np.inf, found.distances)
+        distances[some, :size] = np.take_along_axis(far, order, axis=1)
+    same = np.flatnonzero(copies > 1)
+    rows[same], distances[same] = rows[first[number[same]]], distances[first[number[same]]]
+    return Neighbours(rows, distances)
+
+
+def _power_of_two(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The least power of two that is no less than each count."""
+    return 2 ** np.ceil(np.log2(counts)).astype(np.int64)
 
 
 def reach(before: Neighbours) -> NDArray[np.float32]:

@@ -1,9 +1,12 @@
 """What a tuning found, and which of it an objective means."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from raee.choosing import Means, Rule, cheapest_as_good_as, cheapest_with, worth
 from raee.config import RiskSpec, RunnablePolicy, TunedPolicy
 from raee.errors import InputError
 
@@ -31,19 +34,55 @@ class Figures(_Record):
 
 
 class Point(_Record):
-    """A policy that was searched on one half of the rows and checked on the other."""
+    """A policy, what it did with the rows that it was picked on, and what that is worth."""
 
     policy: RunnablePolicy = Field(discriminator="name")
-    searched: Figures
-    checked: Figures
+    fitted: Figures
+    """On all rows; picked on them, so the accuracy is too high."""
+    cross_fitted: Figures
+    """Of picks by the same rule, on the rows that they were picked without."""
+
+
+class Step(_Record):
+    """A policy that a promise may be certified for, against the baseline."""
+
+    policy: RunnablePolicy = Field(discriminator="name")
+    figures: Figures
+    """On all rows."""
     lost: int
-    """Checked rows on which only the exit at full depth is right."""
+    """Texts on which only the baseline is right."""
     gained: int
-    """Checked rows on which only the policy is."""
+    """Texts on which only the policy is."""
+
+
+class Promise(_Record):
+    """What a promise rests on: policies in the order of their tests, fixed beforehand."""
+
+    baseline: Step
+    """The exit at full depth that nothing is to be lost against; it loses nothing itself."""
+    steps: list[Step]
+    texts: int
+    """Different texts that were tried: copies are no evidence of their own."""
+    barred: str | None = None
+    """Why nothing can be promised on these rows; None where something can."""
+
+    def certified(self, risk: RiskSpec) -> Step:
+        """The cheapest policy that the promise holds for, by fixed-sequence testing.
+
+        Learn then Test (arXiv 2110.01052, section 4.2): hypotheses are tested in an order that was
+        fixed before, each at the full level, up to the first that stands; so the chance of any
+        false promise is at most the level.
+        """
+        held = [self.baseline]
+        for step in self.steps if self.barred is None else ():
+            if loss_p_value(step.lost, step.gained, self.texts, risk) > 1 - risk.confidence:
+                break
+            held.append(step)
+        return min(held, key=lambda s: s.figures.seconds_per_row)
 
 
 class KeyWorth(_Record):
-    """What the best policy is without a key's vote."""
+    """What the best policy is without a key's vote; the accuracy is cross-fitted."""
 
     accuracy_without: float
     seconds_without: float
@@ -54,47 +93,93 @@ class Tuning(_Record):
     """What a search over policies found."""
 
     seed: int
-    """Of the split into halves."""
+    """Of the folds."""
     tried: int
-    """Policies searched."""
-    searched_rows: int
-    checked_rows: int
+    """Policies."""
+    rows: int
+    """Rows that they were tried on, and picked by."""
+    texts: int
+    """Different texts among these."""
     full_depth: Point
     """The best exit at full depth."""
     front: list[Point]
-    """No policy that was tried is cheaper and as good on the searched rows; cheapest first."""
+    """No policy that was tried is cheaper and as good on these rows; cheapest first."""
     families: dict[str, Point]
-    """By policy name, the default objective's pick among the policies of that name."""
+    """By policy name, the best of those of that name."""
     keys: dict[str, KeyWorth]
     """By vote."""
+    promise: Promise
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_halves(cls, value: Any) -> Any:
+        """Before format 4, policies were searched on one half of the rows and checked on the other.
+
+        What was checked is what is known of them on rows that did not pick them.
+        """
+        return tuning_of_halves(value) if "searched_rows" in value else value
 
     def pick(self, objective: TunedPolicy) -> Point:
         """The point that an objective means; raises InputError where none will do."""
-        return pick(self.front, self.full_depth, self.checked_rows, objective)
-
-
-def pick(front: list[Point], full: Point, rows: int, objective: TunedPolicy) -> Point:
-    """The point that an objective means: by checked figures, the cheapest that will do.
-
-    full: the best exit at full depth, which a promise falls back on; rows: checked.  Raises
-    InputError where no point reaches an accuracy.
-    """
-    if objective.risk is not None:
-        return _promised(front, full, rows, objective.risk)
-    best = max(p.checked.accuracy for p in front)
-    if objective.accuracy == "best":
-        needed = best - half_standard_error(best, rows)
-    elif objective.accuracy == "full":
-        front, needed = [*front, full], full.checked.accuracy
-    else:
-        needed = objective.accuracy
-    good = [p for p in front if p.checked.accuracy >= needed]
-    if not good:
-        raise InputError(
-            f"policy.accuracy {needed:g}: no policy reaches it on the rows kept for checking; the "
-            f"best has {best:.3f}"
+        if objective.risk is not None:
+            found = self.promise.certified(objective.risk)
+            return Point(policy=found.policy, fitted=found.figures, cross_fitted=found.figures)
+        points = [*self.front, self.full_depth]
+        means = Means(
+            np.array([p.fitted.accuracy for p in points]),
+            np.array([p.fitted.seconds_per_row for p in points]),
+            self.texts,
         )
-    return min(good, key=lambda p: (p.checked.seconds_per_row, -p.checked.accuracy))
+        if not isinstance(objective.accuracy, str):
+            reached = float((means.accuracy - means.standard_error).max())
+            if reached < objective.accuracy:
+                raise InputError(
+                    f"policy.accuracy {objective.accuracy:g}: no policy reaches it less one "
+                    f"standard error; the best has {means.accuracy.max():.3f}, less one "
+                    f"{reached:.3f}"
+                )
+        full_seconds = self.full_depth.fitted.seconds_per_row
+        return points[rule_of(objective, full_seconds, len(points) - 1)(means)]
+
+
+def rule_of(objective: TunedPolicy, full_seconds: float, full: int) -> Rule:
+    """How an objective picks, a promise apart.
+
+    full: position of the exit at full depth that full_seconds are those of.
+    """
+    if objective.accuracy == "best":
+        return worth(objective.price, full_seconds)
+    if objective.accuracy == "full":
+        return cheapest_as_good_as(full)
+    return cheapest_with(objective.accuracy, errors=1.0)
+
+
+def tuning_of_halves(old: dict[str, Any]) -> dict[str, Any]:
+    """A tuning as formats 2 and 3 have it, in today's words."""
+
+    def point(was: dict[str, Any]) -> dict[str, Any]:
+        checked = was["checked"]
+        return {"policy": was["policy"], "fitted": checked, "cross_fitted": checked}
+
+    def step(was: dict[str, Any]) -> dict[str, Any]:
+        return {"figures": was["checked"], **{k: was[k] for k in ("policy", "lost", "gained")}}
+
+    tested = sorted(old["front"], key=lambda p: -p["searched"]["accuracy"])
+    return {
+        "seed": old["seed"],
+        "tried": old["tried"],
+        "rows": old["searched_rows"] + old["checked_rows"],
+        "texts": old["checked_rows"],
+        "full_depth": point(old["full_depth"]),
+        "front": [point(p) for p in old["front"]],
+        "families": {name: point(p) for name, p in old["families"].items()},
+        "keys": old["keys"],
+        "promise": {
+            "baseline": step(old["full_depth"]),
+            "steps": [step(p) for p in tested],
+            "texts": old["checked_rows"],
+        },
+    }
 
 
 def half_standard_error(accuracy: float, rows: int) -> float:
@@ -139,19 +224,3 @@ def _tails(
     lost = np.minimum((1 + loss / rates) / 2, 1.0)[:, None]
     tails = binom.pmf(count, rows, rates[:, None]) * binom.cdf(most, count, lost)
     return tails.sum(axis=1) + 2 * _IGNORED
-
-
-def _promised(front: list[Point], full: Point, rows: int, risk: RiskSpec) -> Point:
-    """The cheapest point that the promise is certified for, by fixed-sequence testing.
-
-    Learn then Test (arXiv 2110.01052, section 4.2): hypotheses are tested in an order that the
-    searched half fixes, from the most accurate on, each at the full level, up to the first that
-    stands; so the chance of any false promise is at most the level.  Full depth needs no test: it
-    loses nothing against itself.
-    """
-    certified = [full]
-    for point in sorted(front, key=lambda p: -p.searched.accuracy):
-        if loss_p_value(point.lost, point.gained, rows, risk) > 1 - risk.confidence:
-            break
-        certified.append(point)
-    return min(certified, key=lambda p: p.checked.seconds_per_row)

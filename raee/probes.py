@@ -5,8 +5,8 @@ at its `answer` position.  Its scores are those of linear discriminant analysis
 (`raee.discriminant`) or, where that is better by more than noise, of multinomial logistic
 regression (`raee.regression`); its distribution is their softmax after one temperature a depth.
 
-Every figure of a probe on the database's own rows is without the row: exact for the discriminant,
-cross-fitted for the regression.
+Every figure of a probe on the database's own rows is without the row's text (`raee.texts`): exact
+for the discriminant, cross-fitted for the regression, with equal texts in one fold.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import entr, log_softmax
 
-from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
+from raee.discriminant import SHRINKAGES, Scatter, left_out_scores, linear_map, scatter_at
+from raee.exits import Answers, answers_of
 from raee.paired import better_beyond_noise
 from raee.regression import Map, Turned, regress, turned
 from raee.sums import Array, Sums
+from raee.texts import Copies, TextHashes, Texts
 
 StateName = Literal["mean", "answer"]
 Fit = Literal["lda", "logistic"]
@@ -31,7 +33,7 @@ Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Rows that are fitted on, and rows that are held out."""
 
 _JUDGES = 5_000
-"""Rows by which a shrinkage is chosen: seven times all of them would take most of a rebuild."""
+"""Rows by which a shrinkage is chosen: ten times all of them would take most of a rebuild."""
 
 _FOLDS = 5
 _PENALTIES = (1.0, 10.0, 100.0)
@@ -71,7 +73,7 @@ class Probes:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What probes say of the rows they were fitted on, each without itself."""
+    """What probes say of the rows they were fitted on, each without its text."""
 
     log_probabilities: Array
     """(depths, rows, labels)."""
@@ -94,24 +96,36 @@ class Fitted:
     penalty: float
     """Inverse strength of the regression's penalty (scikit-learn's C)."""
     accuracy: dict[str, float]
-    """Of `lda` and `logistic` at full depth, each without the row."""
+    """Of `lda` and `logistic` at full depth, each without the text."""
 
 
-def fit_probes(
-    state: StateName, sums: Sums, states: States, label: NDArray[np.uint16], seed: int = 0
-) -> Fitted:
+@dataclass(frozen=True)
+class Judges:
+    """The rows that carry the figures without the text; the sums contain all of them."""
+
+    states: States
+    label: NDArray[np.uint16]
+    """(rows,)."""
+    hashes: TextHashes
+    """(rows,) of their texts."""
+    copies: Copies
+    """Of each row the rows of the sums that have its text."""
+
+
+def fit_probes(state: StateName, sums: Sums, judges: Judges, seed: int = 0) -> Fitted:
     """Fit a database's probes.
 
-    sums: of all rows.  states: of the rows that carry the left-out figures, all of which the sums
-    contain; label: (rows,) theirs.  seed: of the folds.
+    sums: of all rows.  seed: of the folds.
     """
+    states, label = judges.states, judges.label
     depths, labels = sums.depths, len(sums.rows)
     closed, distances, means = [], [], _means(sums)
     for depth in range(depths):
         here = states(depth)  # read once for both; the last ones are those of full depth
-        closed.append(_fit_discriminant(sums, depth, here, label))
-        distances.append(_left_out_distances(means[depth], sums.rows, here, label))
-    deepest, folds = turned(here), _folds(len(label), seed)
+        closed.append(_fit_discriminant(sums, depth, here, judges))
+        distances.append(_left_out_distances(means[depth], sums.rows, here, judges.copies))
+    texts = Texts(judges.hashes)
+    deepest, folds = turned(here), _folds(texts, seed)
     penalty, first = _tuned_regression(deepest, label, labels, folds)
     regression, crossed = _regression(deepest, label, labels, penalty, folds, first)
     own = [left for _, left, _ in closed]
@@ -119,7 +133,8 @@ def fit_probes(
     right = own[-1].argmax(axis=1) == label
     right_regression = crossed.argmax(axis=1) == label
     fit: Fit = "lda"
-    if better_beyond_noise(right_regression, right):
+    once = texts.first_rows  # copies of a row are no evidence of their own
+    if better_beyond_noise(right_regression[once], right[once]):
         fit = "logistic"
         for depth in range(depths - 1):
             maps[depth], own[depth] = _regression(
@@ -152,10 +167,10 @@ def fit_probes(
     )
 
 
-def left_out_accuracy(sums: Sums, states: States, label: NDArray[np.uint16]) -> float:
-    """Accuracy of the discriminant without the row, the mean over depths: to choose a state by."""
-    found = [_fit_discriminant(sums, d, states(d), label)[1] for d in range(sums.depths)]
-    return float(np.mean([(scores.argmax(axis=1) == label).mean() for scores in found]))
+def left_out_accuracy(sums: Sums, judges: Judges) -> float:
+    """Accuracy of the discriminant without the text, the mean over depths: to choose a state by."""
+    found = [_fit_discriminant(sums, d, judges.states(d), judges)[1] for d in range(sums.depths)]
+    return float(np.mean([(scores.argmax(axis=1) == judges.label).mean() for scores in found]))
 
 
 def averages(log_probabilities: Array) -> Array:
@@ -169,17 +184,35 @@ def fit_temperature(scores: Array, label: NDArray[np.uint16]) -> float:
 
     Rows whose label has the score -inf say nothing about it.
     """
+    return _warmed(scores, label)[0]
+
+
+def _warmed(scores: Array, label: NDArray[np.uint16]) -> tuple[float, float]:
+    """The temperature of some scores, and the mean of the labels' log-likelihood under it."""
     own = scores[np.arange(len(scores)), label]
     known = np.isfinite(own)
     if not known.any():
-        return 1.0
+        return 1.0, 0.0
     scores, own = scores[known], own[known]
 
     def loss(log_factor: float) -> float:
         factor = np.exp(log_factor)
         return float(np.mean(np.logaddexp.reduce(factor * scores, axis=1) - factor * own))
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded").x))
+    found = minimize_scalar(loss, bounds=(-7, 7), method="bounded")
+    return float(np.exp(found.x)), -float(found.fun)
+
+
+def left_out_answers(left_out: LeftOut) -> Answers:
+    """What the fitted exits say of the rows they were fitted on, in the order of `fitted_exits`."""
+    probes = np.exp(left_out.log_probabilities)
+    found = answers_of([*probes, *np.exp(left_out.averages), *probes, np.exp(left_out.regression)])
+    depths = len(probes)
+    for depth, (distributions, distances) in enumerate(
+        zip(probes, left_out.prototype_distances, strict=True)
+    ):
+        found.confidences[:, 2 * depths + depth] = 1 - edr(distributions, distances)
+    return found
 
 
 def edr(distributions: NDArray[np.floating], distances: NDArray[np.floating]) -> Array:
@@ -208,23 +241,30 @@ def edr(distributions: NDArray[np.floating], distances: NDArray[np.floating]) ->
     return 2 * ratio * entropy / np.maximum(ratio + entropy, 1e-12)
 
 
-def _fit_discriminant(
-    sums: Sums, depth: int, states: NDArray[np.float32], label: NDArray[np.uint16]
-) -> tuple[Linear, Array, float]:
-    """The map at a depth, its left-out scores, and the shrinkage.
+def fit_shrinkage(
+    scatter: Scatter, states: NDArray[np.float32], label: NDArray[np.uint16], copies: Copies
+) -> float:
+    """The shrinkage under which the rows' labels are likeliest, each without its text.
 
-    That is the one with which most rows are right without themselves; of equals the largest.  Of
-    many rows some, evenly spread, are asked.
+    Each shrinkage is judged at its own best temperature; of equals the largest is taken.  Of many
+    rows some, evenly spread, are asked.  states: (rows, width); label: (rows,).
     """
-    scatter = scatter_at(sums, depth)
     some = np.linspace(0, len(label) - 1, min(_JUDGES, len(label))).astype(int)
-    right = {
-        s: (left_out_scores(scatter, s, states[some], label[some]).argmax(axis=1) == label[some])
+    likely = {
+        s: _warmed(left_out_scores(scatter, s, states[some], copies[some]), label[some])[1]
         for s in SHRINKAGES
     }
-    shrinkage = max(SHRINKAGES, key=lambda s: (right[s].sum(), s))
-    scores = left_out_scores(scatter, shrinkage, states, label)
-    temperature = fit_temperature(scores, label)
+    return max(SHRINKAGES, key=lambda s: (likely[s], s))
+
+
+def _fit_discriminant(
+    sums: Sums, depth: int, states: NDArray[np.float32], judges: Judges
+) -> tuple[Linear, Array, float]:
+    """The map at a depth, its left-out scores, and the shrinkage."""
+    scatter = scatter_at(sums, depth)
+    shrinkage = fit_shrinkage(scatter, states, judges.label, judges.copies)
+    scores = left_out_scores(scatter, shrinkage, states, judges.copies)
+    temperature = fit_temperature(scores, judges.label)
     return Linear(*linear_map(scatter, shrinkage), temperature), scores, shrinkage
 
 
@@ -235,18 +275,26 @@ def _means(sums: Sums) -> Array:
 
 
 def _left_out_distances(
-    means: Array, rows: Array, states: NDArray[np.float32], label: NDArray[np.uint16]
+    means: Array, rows: Array, states: NDArray[np.float32], copies: Copies
 ) -> Array:
     x = states.astype(np.float64)
     squared = np.square(x).sum(axis=1)[:, None] - 2 * x @ means.T + np.square(means).sum(axis=1)
     distances = np.sqrt(np.maximum(squared, 0))
     distances[:, rows == 0] = np.inf
-    # Without the row, its label's mean lies farther from it by rows / (rows - 1).
-    place, own = np.arange(len(x)), rows[label]
-    farther = np.where(own > 1, own / np.maximum(own - 1, 1), np.inf)
-    with np.errstate(invalid="ignore"):  # a label's only row is at distance 0 of itself
-        moved = distances[place, label] * farther
-    distances[place, label] = np.where(own > 1, moved, np.inf)
+    # Without k of a label's n rows, all at x, its mean lies n / (n - k) times as far from x.
+    row = np.arange(len(x))[:, None]
+    there, gone = rows[copies.labels], copies.counts
+    farther = np.where(there > gone, there / np.maximum(there - gone, 1), np.inf)
+    own = distances[row, copies.labels]
+    with np.errstate(invalid="ignore"):  # a label that goes as a whole is at distance 0 of itself
+        moved = np.where(farther < np.inf, own * farther, np.inf)
+    # In the padding nothing goes, of whatever label.
+    np.put_along_axis(
+        distances,
+        np.where(gone > 0, copies.labels, copies.labels[:, :1]),
+        np.where(gone > 0, moved, moved[:, :1]),
+        axis=1,
+    )
     return distances
 
 
@@ -284,9 +332,10 @@ def _regression(
     return Linear(*whole, fit_temperature(scores, label)), scores
 
 
-def _folds(rows: int, seed: int) -> Sequence[Fold]:
-    if rows < 2:  # nothing can be held out
-        return [(np.arange(rows), np.arange(rows))]
-    from sklearn.model_selection import KFold  # slow to import
-
-    return list(KFold(min(_FOLDS, rows), shuffle=True, random_state=seed).split(np.zeros(rows)))
+def _folds(texts: Texts, seed: int) -> Sequence[Fold]:
+    if len(texts) < 2:  # nothing can be held out
+        every = np.arange(len(texts.number))
+        return [(every, every)]
+    number = min(_FOLDS, len(texts))
+    fold = texts.folds(number, seed)
+    return [(np.flatnonzero(fold != n), np.flatnonzero(fold == n)) for n in range(number)]

@@ -1,7 +1,7 @@
 """Reading a batch's exits on its way through the layers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from raee.backbones import Backbone
 from raee.batches import Batch
+from raee.calibration import warmed
 from raee.config import KeySpec
-from raee.exits import Entries, Neighbours
+from raee.exits import Entries, Exit, Neighbours
 from raee.index import Index
 from raee.probes import Linear, Probes, StateName, edr
 from raee.prompts import Prompt
@@ -39,6 +40,8 @@ class Database:
     """Neighbours that vote."""
     probes: Probes | None = None
     """None in a version that was built without."""
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    """Of heads and votes, by exit: what their confidences are calibrated with."""
     nearest: NDArray[np.float32] | None = None
     """(rows,) of each row the squared L2 distance to its nearest neighbour by the first key."""
 
@@ -55,7 +58,8 @@ class Reading:
     distributions: NDArray[np.float32]
     """(rows, labels)."""
     confidences: NDArray[np.float32]
-    """(rows,) how sure it is: the answer's probability; for `de3` one less its indicator."""
+    """(rows,) how sure it is: the answer's probability, calibrated; for `de3` one less its
+    indicator."""
 
 
 class BatchReader:
@@ -114,9 +118,9 @@ class BatchReader:
             due = slice(None)
         database, exit = self._database, self._database.entries.exits[place]
         if exit.reader == "head":
-            return _sure(self._head(due))
+            return self._tempered(exit, self._head(due))
         if exit.reader == "vote":
-            return _sure(self._prior(self._vote(due)))
+            return self._tempered(exit, self._prior(self._vote(due)))
         probes = database.probes
         assert probes is not None, "a version without probes has no exits of theirs"
         if exit.reader == "logistic":
@@ -135,6 +139,11 @@ class BatchReader:
         distances[:, ~means.any(axis=1)] = np.inf
         indicator = edr(distributions, distances)
         return Reading(self._prior(distributions), (1 - indicator).astype(np.float32))
+
+    def _tempered(self, exit: Exit, distributions: NDArray[np.float32]) -> Reading:
+        factor = self._database.temperatures.get(str(exit), 1.0)
+        sure = warmed(distributions.max(axis=1), factor, distributions.shape[1])
+        return Reading(distributions, sure)
 
     def _head(self, due: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         rows, states = self._rows, self._states

@@ -13,6 +13,7 @@ from raee.config import RunnablePolicy
 from raee.costs import LAYERS, Costs
 from raee.exits import Entries, Neighbours
 from raee.policies import NO_NEIGHBOURS, POLICIES, Planned, layers_of
+from raee.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Trial:
         """(rows,) the right labels."""
         return self.entries.label[self.rows]
 
+    @property
+    def texts(self) -> Texts:
+        """Which of the rows have equal texts."""
+        return Texts(self.entries.hashes[self.rows])
+
 
 @dataclass(frozen=True)
 class Replayed:
@@ -51,6 +57,10 @@ class Replayed:
     """(rows,) backbone layers run."""
     seconds: NDArray[np.float64]
     """(rows,) as the cost table models them."""
+
+    def __getitem__(self, some: NDArray) -> "Replayed":
+        """Some of the rows."""
+        return Replayed(self.exits[some], self.answers[some], self.layers[some], self.seconds[some])
 
 
 def replay(spec: RunnablePolicy, trial: Trial, costs: Costs = LAYERS) -> Replayed:

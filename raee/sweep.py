@@ -16,6 +16,7 @@ from raee.probes import StateName
 from raee.prompts import Prompt
 from raee.readers import HeadReader, probe_state, probe_states
 from raee.sums import Sums
+from raee.texts import TextHashes, text_hashes
 from raee.walk import walk
 
 
@@ -40,6 +41,8 @@ class Sweep:
     """(rows, depths) its probability."""
     keys: tuple[NDArray[np.float32], ...]
     """For each key (rows, width)."""
+    hashes: TextHashes
+    """(rows,) of their texts."""
     sums: dict[StateName, Sums] = field(default_factory=dict)
     """Of labelled rows, for each state that probes may read."""
     states: dict[StateName, NDArray[np.float32]] = field(default_factory=dict)
@@ -70,7 +73,9 @@ def sweep(
         keys = tuple(np.zeros((rows, width), dtype=np.float32) for _ in key.depths)
     else:
         keys = (retriever_keys(retriever, texts),)
-    for batch in token_batches(backbone, encode(backbone, prompt, texts)):
+    encoded = encode(backbone, prompt, texts)
+    hashes = text_hashes(encoded.token_ids)
+    for batch in token_batches(backbone, encoded):
         attention, positions = batch.inputs["attention_mask"], batch.mask_positions
         read = torch.zeros(2, depths, len(batch.rows), device=backbone.device)
 
@@ -98,8 +103,8 @@ def sweep(
         confidences[batch.rows] = confidence.T
         on_rows(len(batch.rows))
     if collected is None:
-        return Sweep(answers, confidences, keys)
-    return Sweep(answers, confidences, keys, collected.sums(), collected.states)
+        return Sweep(answers, confidences, keys, hashes)
+    return Sweep(answers, confidences, keys, hashes, collected.sums(), collected.states)
 
 
 class _Collected:

@@ -1,18 +1,19 @@
 """Tuning: of many policies those that answer a database's rows best for the least.
 
-Policies are searched on one half of the rows and checked on the other, by replay; no other text
-is seen.  What is kept is the Pareto front, accuracy against modelled seconds, from which an
-objective picks (`raee.objectives`).
+Policies are tried on all rows by replay, each row without its text; no other text is seen.  What is
+kept is the Pareto front, accuracy against modelled seconds, from which an objective picks
+(`raee.objectives`), and for each pick the cross-fitted figures (`raee.choosing`), which are what
+unseen texts get.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raee.choosing import FOLDS, Rule, cheapest_with, cross_fitted, try_all, worth
 from raee.config import (
     CascadePolicy,
     De3Policy,
@@ -27,228 +28,218 @@ from raee.config import (
 )
 from raee.costs import Costs
 from raee.exits import Entries
-from raee.objectives import Figures, KeyWorth, Point, Tuning, half_standard_error, pick
+from raee.objectives import (
+    Figures,
+    KeyWorth,
+    Point,
+    Promise,
+    Step,
+    Tuning,
+    half_standard_error,
+    rule_of,
+)
+from raee.paired import better_beyond_noise, paired
 from raee.policies import POLICIES, exits_used, neighbours_planned_on
-from raee.replay import Trial, replay
-
-T = TypeVar("T")
+from raee.replay import Replayed, Trial
 
 NEIGHBOURS = 32
 """Neighbours of each row that a search needs at most."""
 
-_CASCADES: tuple[tuple[ReaderName, ...], ...] = (
-    ("probe",),
-    ("probes",),
-    ("head",),
-    ("vote",),
-    ("vote", "probe"),
-)
-_THRESHOLDS = tuple(1 - 2.0 ** (-i / 2) for i in range(1, 20))
-"""Confidences that are enough: .29 to .999, denser where readers are sure."""
+_CASCADES: tuple[tuple[ReaderName, ...], ...] = (("probe",), ("probes",), ("vote", "probes"))
+_THRESHOLDS = (0.55, 0.65, 0.75, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
+"""Confidences that are enough.  A few hundred policies find what thousands find, and flatter
+themselves less (BENCHMARKS.md, what a price buys)."""
 
-_CHECKPOINTS = 8
-"""First and last depths tried, of a deep model evenly spread."""
+_STRETCHES = ((0, 1 / 2), (0, 2 / 3), (0, 5 / 6), (0, 1), (1 / 3, 1), (1 / 6, 1 / 2))
+"""First and last depths of cascades, as shares of the layers."""
 
-_REFINED = 8
-"""Cascades on the front whose thresholds are searched depth by depth."""
+_PROMISED = tuple(1 - 2.0 ** (-i / 2) for i in range(24, 0, -1))
+"""Thresholds of the policies that a promise is tried for, from the surest down."""
 
-_FRONT = 40
-"""Points of the front that are kept, evenly spread."""
+_BEST_AT_ALL = ("fixed", "retrieval")
+"""Policies that mean the most accurate of their kind, whatever it costs."""
+
+TUNED, FULL_DEPTH = "tuned", "best at full depth"
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What policies did with some rows."""
+class Study:
+    """A tuning, with what its picks did row by row."""
 
-    policies: list[RunnablePolicy]
-    right: NDArray[np.bool_]
-    """(policies, rows)."""
-    seconds: NDArray[np.float64]
-    """(policies,) mean of a row."""
-    layers: NDArray[np.float64]
-    """(policies,) mean of a row."""
-
-    @property
-    def accuracy(self) -> NDArray[np.float64]:
-        """(policies,)."""
-        return self.right.mean(axis=1)
-
-    def __getitem__(self, some: Sequence[int]) -> "Tried":
-        return Tried(
-            [self.policies[i] for i in some],
-            self.right[some],
-            self.seconds[some],
-            self.layers[some],
-        )
-
-
-def halves(rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two halves of so many rows, in no order: to search on, and to check on."""
-    if rows < 2:  # nothing can be kept for checking
-        return np.arange(rows), np.arange(rows)
-    order = np.random.default_rng(seed).permutation(rows)
-    return np.sort(order[: rows // 2]), np.sort(order[rows // 2 :])
-
-
-def try_all(policies: Iterable[RunnablePolicy], trial: Trial, costs: Costs) -> Tried:
-    """Replay policies on a trial."""
-    kept = list(policies)
-    right = np.zeros((len(kept), len(trial)), dtype=bool)
-    seconds, layers = np.zeros(len(kept)), np.zeros(len(kept))
-    label = trial.label
-    for i, policy in enumerate(kept):
-        done = replay(policy, trial, costs)
-        right[i] = done.answers == label
-        seconds[i], layers[i] = done.seconds.mean(), done.layers.mean()
-    return Tried(kept, right, seconds, layers)
+    tuning: Tuning
+    picked: Point
+    """What the objective picks; of a target that no policy reaches, what comes nearest."""
+    done: dict[str, Replayed]
+    """By policy name, `tuned` and the best at full depth among them: cross-fitted."""
 
 
 def candidates(entries: Entries) -> Iterator[RunnablePolicy]:
-    """The policies that a search tries first."""
+    """The policies that are tried."""
     yield FullPolicy()
     answering = [e for e in entries.exits if e.reader != "de3"]
     yield from (FixedPolicy(exit=str(e)) for e in answering)
     yield from (RetrievalPolicy(exit=str(entries.exits[i])) for i in entries.places("vote"))
-    for k, threshold, top in product((4, 12, 32), (0.5, 0.7, 0.9), (1, 3)):
-        yield RaeePolicy(k=k, threshold=threshold, top=top)
+    for threshold, top in product((0.5, 0.9), (1, 3)):
+        yield RaeePolicy(threshold=threshold, top=top)
     readers: tuple[ReaderName, ...] = ("head", "vote", "probe")
-    for k, bandwidth, cost in product((12, 32), (0.5, 2.0), (0.02, 0.05, 0.1, 0.2, 0.4)):
+    for k, bandwidth, cost in product((12, 32), (0.5, 2.0), (0.05, 0.2)):
         yield KernelPolicy(k=k, bandwidth=bandwidth, cost=cost, readers=readers)
-    depths = _spread(entries.exits[entries.full].depth)
-    ways = [(first, last) for first in depths for last in depths if first <= last]
+    deepest = entries.exits[entries.full].depth
+    # A reader is always surer than a guess.
+    thresholds = [t for t in _THRESHOLDS if t > 1 / len(entries.labels)]
     if entries.places("de3"):
-        for (first, last), threshold in product(ways, _THRESHOLDS):
-            yield De3Policy(first=first, last=last, threshold=threshold)
-    for names in _CASCADES:
+        yield from (De3Policy(threshold=threshold) for threshold in thresholds)
+    stretches = {(round(first * deepest), round(last * deepest)) for first, last in _STRETCHES}
+    for names, (first, last) in product(_CASCADES, sorted(stretches)):
         at = {entries.exits[i].depth for name in names for i in entries.places(name)}
-        for first, last in ways:
-            if not any(first <= depth <= last for depth in at):
-                continue
-            for threshold in _THRESHOLDS:
+        if any(first <= depth <= last for depth in at):
+            for threshold in thresholds:
                 yield CascadePolicy(readers=names, first=first, last=last, threshold=threshold)
+    yield from (CascadePolicy(readers=("head",), threshold=t) for t in thresholds)
 
 
-def tune(trial: Trial, costs: Costs, seed: int = 0) -> Tuning:
-    """Search policies on one half of a trial's rows and check the best on the other.
+def study(
+    trial: Trial, costs: Costs, objective: TunedPolicy, seed: int = 0, barred: str | None = None
+) -> Study:
+    """Try policies on a trial's rows, and pick for an objective and by kind.
 
-    The figures of a point are those of the half it is named after; `checked` ones are honest where
-    few points were checked, and an objective looks at nothing else.
+    seed: of the folds.  barred: why nothing can be promised on these rows.  A target that no policy
+    reaches is met as nearly as can be; `Tuning.pick` refuses it.
     """
-    here, there = (trial[half] for half in halves(len(trial), seed))
     entries = trial.entries
-    tried = try_all(candidates(entries), here, costs)
-    refined = [
-        better
-        for policy in _spread_over([tried.policies[i] for i in front(tried)], _REFINED)
-        if isinstance(policy, CascadePolicy)
-        for better in _by_depth(policy, entries)
-    ]
-    tried = _together(tried, try_all(refined, here, costs))
-    baseline = FixedPolicy(exit=str(entries.exits[entries.best_at_full_depth]))
-    full = try_all([baseline], there, costs)
-    full_depth = _point(try_all([baseline], here, costs), full, 0, full.right[0])
+    texts = trial.texts
+    fold = texts.folds(min(FOLDS, len(texts)), seed) if len(texts) else np.zeros(0, np.int64)
+    tried = try_all(candidates(entries), trial, costs)
+    means = tried.means()
+    place = {policy: i for i, policy in enumerate(tried.policies)}
+    at_full = [place[FixedPolicy(exit=str(entries.exits[i]))] for i in entries.at_full_depth]
+    full = at_full[worth(0, 1)(tried[at_full].means())]
+    full_seconds = float(means.seconds[full])
+    done: dict[str, Replayed] = {}
 
-    def points(places: Sequence[int]) -> list[Point]:
-        found = tried[_spread_over(places, _FRONT)]
-        checked = try_all(found.policies, there, costs)
-        return [_point(found, checked, i, full.right[0]) for i in range(len(found.policies))]
+    def point(some: Sequence[int], rule: Rule, name: str | None = None) -> Point:
+        """What a rule picks among some of the policies."""
+        among = tried if len(some) == len(tried.policies) else tried[some]
+        picked = cross_fitted(among, rule, fold)
+        if name is not None:
+            done[name] = picked
+        chosen = rule(among.means())
+        return Point(
+            policy=among.policies[chosen],
+            fitted=_figures(among.done(chosen), trial),
+            cross_fitted=_figures(picked, trial),
+        )
 
-    def chosen(found: list[Point]) -> Point:
-        return pick(found, full_depth, len(there), TunedPolicy())
-
-    whole = points(front(tried))
+    everything = range(len(tried.policies))
+    full_depth = point(at_full, worth(0, 1), FULL_DEPTH)
+    priced = worth(objective.price, full_seconds)
     families = {}
     for name in POLICIES:
-        own = [i for i, p in enumerate(tried.policies) if p.name == name]
+        own = [i for i in everything if tried.policies[i].name == name]
         if own:
-            families[name] = chosen(points([own[i] for i in front(tried[own])]))
-    best = chosen(whole)
-    keys = {}
-    for vote in entries.places("vote"):
-        others = [i for i, p in enumerate(tried.policies) if vote not in _uses(p, entries)]
-        without = chosen(points([others[i] for i in front(tried[others])]))
-        keys[str(entries.exits[vote])] = KeyWorth(
-            accuracy_without=without.checked.accuracy,
-            seconds_without=without.checked.seconds_per_row,
-            worth_keeping=(
-                without.checked.accuracy
-                < best.checked.accuracy - half_standard_error(best.checked.accuracy, len(there))
-                or without.checked.seconds_per_row > 1.02 * best.checked.seconds_per_row
-            ),
+            families[name] = point(own, worth(0, 1) if name in _BEST_AT_ALL else priced, name)
+    promise = _promise(trial, costs, barred)
+    if objective.risk is None:
+        best = point(everything, rule_of(objective, full_seconds, full), TUNED)
+    else:
+        held = promise.certified(objective.risk)
+        best = Point(policy=held.policy, fitted=held.figures, cross_fitted=held.figures)
+        done[TUNED] = try_all([held.policy], trial, costs).done(0)
+    points = []
+    for i in front(means.accuracy, means.seconds):
+        here = point(everything, cheapest_with(float(means.accuracy[i])))
+        points.append(best if here.policy == best.policy else here)
+    default = point(everything, priced)
+    keys = {
+        str(entries.exits[vote]): _key_worth(
+            default,
+            point([i for i in everything if vote not in _uses(tried.policies[i], entries)], priced),
+            len(texts),
         )
-    return Tuning(
+        for vote in entries.places("vote")
+    }
+    tuning = Tuning(
         seed=seed,
         tried=len(tried.policies),
-        searched_rows=len(here),
-        checked_rows=len(there),
+        rows=len(trial),
+        texts=len(texts),
         full_depth=full_depth,
-        front=whole,
+        front=points,
         families=families,
         keys=keys,
+        promise=promise,
     )
+    return Study(tuning, best, done)
 
 
-def front(tried: Tried) -> list[int]:
-    """Places of the policies that no cheaper one beats, cheapest first."""
-    accuracy = tried.accuracy
+def front(accuracy: NDArray[np.float64], seconds: NDArray[np.float64]) -> list[int]:
+    """Positions of the policies that no cheaper one beats, cheapest first.  Both (policies,)."""
     found, best = [], -1.0
-    for i in np.lexsort((-accuracy, tried.seconds)):
+    for i in np.lexsort((-accuracy, seconds)):
         if accuracy[i] > best:
             found.append(int(i))
             best = accuracy[i]
     return found
 
 
-def _point(searched: Tried, checked: Tried, i: int, full: NDArray[np.bool_]) -> Point:
-    return Point(
-        policy=searched.policies[i],
-        searched=_figures(searched, i),
-        checked=_figures(checked, i),
-        lost=int((full & ~checked.right[i]).sum()),
-        gained=int((checked.right[i] & ~full).sum()),
+def promise_baseline(trial: Trial) -> int:
+    """Position of the exit at full depth that a promise is against.
+
+    It is fixed before the tests: the average of the probes, or without probes the head; unless
+    another one is right more often beyond noise.  Such a choice can only count more losses.
+    """
+    entries, once = trial.entries, trial.texts.first_rows
+    at_full = entries.at_full_depth
+    by_reader = {entries.exits[i].reader: i for i in at_full}
+    chosen = by_reader.get("probes", entries.full)
+    right = entries.right[trial.rows[once]]
+    level = 0.05 / max(len(at_full) - 1, 1)
+    better = [i for i in at_full if better_beyond_noise(right[:, i], right[:, chosen], level)]
+    return entries.best(better) if better else chosen
+
+
+def _promise(trial: Trial, costs: Costs, barred: str | None) -> Promise:
+    """The baseline's own cascades, from the surest threshold down, on all texts."""
+    entries, once = trial.entries, trial.texts.first_rows
+    baseline = entries.exits[promise_baseline(trial)]
+    policies: list[RunnablePolicy] = [FixedPolicy(exit=str(baseline))]
+    if len(entries.places(baseline.reader)) > 1:
+        policies += [
+            CascadePolicy(readers=(baseline.reader,), threshold=threshold)
+            for threshold in _PROMISED
+            if threshold > 1 / len(entries.labels)
+        ]
+    tried = try_all(policies, trial, costs)
+    full = tried.right[0, once]
+    steps = []
+    for i, policy in enumerate(policies):
+        found = paired(tried.right[i, once], full)
+        figures = _figures(tried.done(i), trial)
+        steps.append(Step(policy=policy, figures=figures, lost=found.losses, gained=found.wins))
+    return Promise(baseline=steps[0], steps=steps[1:], texts=len(once), barred=barred)
+
+
+def _key_worth(best: Point, without: Point, texts: int) -> KeyWorth:
+    ours, other = best.cross_fitted, without.cross_fitted
+    return KeyWorth(
+        accuracy_without=other.accuracy,
+        seconds_without=other.seconds_per_row,
+        worth_keeping=(
+            other.accuracy < ours.accuracy - half_standard_error(ours.accuracy, texts)
+            or other.seconds_per_row > 1.02 * ours.seconds_per_row
+        ),
     )
 
 
-def _figures(tried: Tried, i: int) -> Figures:
+def _figures(done: Replayed, trial: Trial) -> Figures:
     return Figures(
-        accuracy=float(tried.accuracy[i]),
-        mean_layers=float(tried.layers[i]),
-        seconds_per_row=float(tried.seconds[i]),
+        accuracy=float((done.answers == trial.label).mean()),
+        mean_layers=float(done.layers.mean()),
+        seconds_per_row=float(done.seconds.mean()),
     )
-
-
-def _together(some: Tried, more: Tried) -> Tried:
-    return Tried(
-        some.policies + more.policies,
-        np.concatenate([some.right, more.right]),
-        np.concatenate([some.seconds, more.seconds]),
-        np.concatenate([some.layers, more.layers]),
-    )
-
-
-def _by_depth(policy: CascadePolicy, entries: Entries) -> Iterator[CascadePolicy]:
-    """A cascade with another threshold at one of its depths."""
-    last = entries.exits[entries.full].depth if policy.last is None else policy.last
-    now = [policy.threshold_at(depth) for depth in range(policy.first, last + 1)]
-    for i, threshold in product(range(len(now) - 1), _THRESHOLDS[::3]):
-        changed = (*now[:i], threshold, *now[i + 1 :])
-        yield policy.model_copy(update={"last": last, "threshold": changed})
 
 
 def _uses(policy: RunnablePolicy, entries: Entries) -> set[int]:
-    """Places of the exits that a policy may read, and of the vote whose neighbours it asks."""
+    """Positions of the exits that a policy may read, and of the vote whose neighbours it asks."""
     asked = entries.places("vote")[:1] if neighbours_planned_on(policy) else []
     return {*exits_used(policy, entries), *asked}
-
-
-def _spread(deepest: int) -> list[int]:
-    """Depths from 0 to the deepest; of a deep model some, evenly spread."""
-    spread = np.linspace(0, deepest, min(deepest + 1, _CHECKPOINTS))
-    return spread.round().astype(int).tolist()
-
-
-def _spread_over(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of some items, evenly spread, the first and the last among them."""
-    if len(items) <= most:
-        return list(items)
-    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]

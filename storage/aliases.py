@@ -31,6 +31,10 @@ from storage.versions import (
 
 DEFAULT_ALIAS = "production"
 
+PINNED = "pinned"
+"""What new versions are held against night after night: the first version, or the last that a
+person has pointed `production` at."""
+
 _TRIES = 20
 """Times that a change is worked out anew where another one came first."""
 

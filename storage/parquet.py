@@ -66,14 +66,18 @@ def _read(file: IO[bytes], columns: Sequence[str] | None, where: str) -> pa.Tabl
     return table
 
 
-def list_column(values: NDArray[Any]) -> pa.FixedSizeListArray:
-    """Rows of an array (n, width) as a column of fixed-size lists."""
+def list_column(values: NDArray[Any]) -> pa.Array:
+    """Rows of an array (n, width) as a column of fixed-size lists; of one (n,) as they are."""
+    if values.ndim == 1:
+        return pa.array(values)
     return pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(values).ravel()), values.shape[1]
     )
 
 
 def list_values(column: pa.ChunkedArray) -> NDArray[Any]:
-    """A column of fixed-size lists as an array (n, width)."""
+    """A column of fixed-size lists as an array (n, width); a plain one as (n,)."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy()
     width = column.type.list_size
     return column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)

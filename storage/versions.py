@@ -13,7 +13,7 @@ from raee.errors import InputError
 from storage.checked import FileRecord
 from storage.store import Folder
 
-FORMAT = 3
+FORMAT = 4
 """Format of what is written here; a reader refuses newer ones by name."""
 
 MANIFEST = "manifest.json"
@@ -59,7 +59,8 @@ class Manifest(BaseModel):
     corpus: dict[str, Any]
     """Address, rows and the fingerprint of its content."""
     metrics: dict[str, dict[str, Any]]
-    """By policy, replayed on the version's own rows, each without itself."""
+    """By policy, replayed on the version's own rows, each without its text; of policies that were
+    picked on these rows the cross-fitted figures."""
     policy: dict[str, Any]
     seconds: dict[str, float]
     """By stage."""
@@ -69,6 +70,11 @@ class Manifest(BaseModel):
     """Modelled seconds of a row's parts, and the machine that they were measured on."""
     tuning: dict[str, Any] | None = None
     """What the search over policies found."""
+    temperatures: dict[str, float] | None = None
+    """Of heads and votes, by exit: what their confidences are calibrated with; none before format
+    4."""
+    copies: dict[str, Any] | None = None
+    """How many rows have equal or nearly equal texts; none before format 4."""
     indexes: dict[str, Any] | None = None
     """By path what kind an index is and what share of the nearest rows it finds; none before
     format 3, when all were exact."""

@@ -44,7 +44,8 @@ def record_versions(store: str, name: str, verdict: str) -> None:
         key=f"raee-{name}-versions",
         table=table,
         description=f"Versions of the database `{name}` in `{store}`, newest first. Accuracy and "
-        "mean layers are those of the version's policy on its own rows, each without itself; "
+        "mean layers are those of the version's policy on its own rows, each without its text, and "
+        "cross-fitted where the policy was picked on these rows; "
         "`change` is that of the accuracy against the parent. "
         f"{verdict[0].upper()}{verdict[1:]}.",
     )

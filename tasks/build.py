@@ -25,7 +25,7 @@ from storage.scan import Row, read_shard, sample_number, text_hash
 from storage.store import Folder
 from storage.versions import CENTRE
 from tasks.build_plan import CENTRE_TEXTS, BuildPlan, plan_of
-from tasks.entries import key_column, rejects_table
+from tasks.entries import TOKENS, key_column, rejects_table
 from tasks.fitted import write_arrays
 from tasks.markers import Attempt, done, marker, numbered, output
 from tasks.models import backbone_of, retriever_of
@@ -167,6 +167,7 @@ def _write(folder: Folder, shard: _Shard, plan: BuildPlan, found: tuple[Sweep, S
     readings: dict[str, NDArray] = {
         "answers": swept.answers,
         "confidences": swept.confidences,
+        TOKENS: swept.hashes,
     }
     readings |= {key_column(i): keys for i, keys in enumerate(swept.keys)}
     _write_readings(folder, NEW, shard.hashes[shard.new], readings)

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,8 @@ def classify_shard(output: str, number: int) -> int:
     if plan.job.balance == "corpus":
         ratio = np.array(said(work, BALANCE)["balance"]["ratio"])
     texts = [row.text for row in rows]
-    predictions = classify(database, plan.runs, texts, advance, plan.job.far, ratio)
+    lines = {database.entries.place_of(name): line for name, line in plan.lines.items()}
+    predictions = classify(database, plan.runs, texts, advance, plan.job.far, ratio, lines)
     ran = time.monotonic()
     name = part_name(number)
     written = [write_table(attempt.version, name, predictions_table(rows, database, predictions))]
@@ -142,6 +144,7 @@ def finish_classification(output: str) -> dict[str, Any]:
         "version": plan.version,
         "policy": plan.policy.model_dump(),
         "runs": plan.runs.model_dump(),
+        "calibration": {name: asdict(line) for name, line in plan.lines.items()},
         "input": plan.corpus.uri,
         "input_fingerprint": plan.fingerprint,
         "output": plan.output,

@@ -12,6 +12,7 @@ from hashlib import sha256
 from prefect import task
 from pydantic import BaseModel, ConfigDict, Field
 
+from raee.calibration import Line
 from raee.config import PolicySpec, RunnablePolicy
 from raee.errors import InputError
 from raee.exits import parse_exits
@@ -22,11 +23,11 @@ from storage.corpus import CorpusSpec
 from storage.scan import Scan, Shard, scan
 from storage.store import Folder
 from storage.versions import FORMAT, MANIFEST, read_manifest
-from tasks.database import check_fits, load_database
+from tasks.database import check_fits, load_database, load_readings
 from tasks.job import Job
 from tasks.markers import STEPS, forget, rows_done
 from tasks.models import check_policy, shard_rows_of
-from tasks.policies import runnable, tuning_of
+from tasks.policies import runnable, tuning_of, written_lines
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 
@@ -53,6 +54,8 @@ class ClassificationPlan(BaseModel):
     """As it was asked for."""
     runs: RunnablePolicy = Field(discriminator="name")
     """What answers: the policy, or what the version's tuning found for it."""
+    lines: dict[str, Line]
+    """By exit, what calibrates the confidences that are written."""
     corpus: CorpusSpec
     output: str
     fingerprint: str
@@ -132,6 +135,12 @@ def plan_classification(
             version=chosen,
             policy=policy,
             runs=runs,
+            lines={
+                str(database.entries.exits[place]): line
+                for place, line in written_lines(
+                    runs, load_readings(job.store, job.name, chosen)
+                ).items()
+            },
             corpus=corpus,
             output=folder.uri,
             fingerprint=found.fingerprint,

@@ -1,7 +1,7 @@
 """A published version in memory, with the models it was built with; checked before it is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,12 +10,14 @@ import safetensors.torch
 from numpy.typing import NDArray
 
 from raee.backbones import Backbone
+from raee.calibration import calibrated
 from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec
 from raee.costs import LAYERS, Costs
 from raee.errors import InputError
 from raee.exits import Entries, Neighbours, parse_exits
 from raee.gpu_search import search_on
 from raee.index import Index, open_index
+from raee.neighbour_lists import nearest_other_texts
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from raee.readers import head_reader
 from raee.reading import Database
@@ -99,7 +101,8 @@ class Readings:
 
     def trial(self, asked: int) -> Trial:
         """The complete rows, each with `asked` neighbours or more."""
-        if self.lists is None or self.lists.shortest < min(asked, len(self.entries) - 1):
+        others = len(self.entries) - int(self.entries.texts.counts(self.entries.hashes).max())
+        if self.lists is None or self.lists.shortest < min(asked, others):
             return trial_of(self.entries, self.indexes[0], asked)
         rows = self.entries.complete
         return Trial(self.entries, rows, self.lists[rows])
@@ -129,12 +132,13 @@ def load_readings(store: str, name: str, version: str) -> Readings:
         def read(path: str, columns: Sequence[str]) -> pa.Table:
             return read_local_table(here[path], columns)
 
-        entries = read_entries(read, parts, parse_exits(manifest.exits), manifest.labels)
+        exits = parse_exits(manifest.exits)
+        entries = read_entries(read, parts, exits, manifest.labels, manifest.format)
         return Readings(
             manifest=manifest,
             folder=folder,
             parts=parts,
-            entries=entries,
+            entries=calibrated(entries, manifest.temperatures or {}),
             indexes=tuple(open_index(here[path]) for path in keys),
             nearest=read_nearest(read, parts) if manifest.format > 1 else None,
             lists=read_lists(read, lists, len(entries)) if lists else None,
@@ -149,7 +153,10 @@ def trial_of(entries: Entries, index: Index, asked: int, most: int | None = None
     if not asked:
         nobody = np.zeros((len(rows), 0))
         return Trial(entries, rows, Neighbours(nobody.astype(np.int64), nobody.astype(np.float32)))
-    return Trial(entries, rows, index.search(index.keys_of(rows), asked, exclude=rows))
+    found = nearest_other_texts(
+        index, index.keys_of(rows), asked, entries.hashes[rows], entries.texts
+    )
+    return Trial(entries, rows, replace(found, own=rows))
 
 
 @lru_cache(maxsize=1)
@@ -187,6 +194,7 @@ def load_database(
         vote_k=PAPER_NEIGHBOURS,
         probes=None if manifest.probes is None else read_probes(folder, manifest.probes),
         nearest=readings.nearest,
+        temperatures=manifest.temperatures or {},
     )
 
 

@@ -1,7 +1,6 @@
 """Entries as Parquet: what stands in which column, and back into arrays."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +9,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raee.errors import InputError
-from raee.exits import Entries, Exit, Neighbours
+from raee.exits import Answers, Entries, Exit, Neighbours
+from raee.texts import TextHashes, text_hashes
 from storage.parquet import list_column, list_values, part_name, read_table
 from storage.scan import Reject
 from storage.store import Folder
+from storage.versions import FORMAT
+
+TOKENS = "tokens"
+"""The column of the hash of a text's token ids."""
 
 _KEPT = ("id", "text_hash", "text", "label")
 
@@ -25,24 +29,6 @@ def key_column(number: int) -> str:
     return f"key-{number}"
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What some exits say of some rows."""
-
-    answers: NDArray[np.uint16]
-    """(rows, exits)."""
-    confidences: NDArray[np.float32]
-    """(rows, exits)."""
-
-
-def answers_of(distributions: Sequence[NDArray[np.floating]]) -> Answers:
-    """The answers of exits with distributions (rows, labels), and their probabilities."""
-    return Answers(
-        np.stack([d.argmax(axis=1) for d in distributions], axis=1).astype(np.uint16),
-        np.stack([d.max(axis=1) for d in distributions], axis=1).astype(np.float32),
-    )
-
-
 def spread_over(found: Answers, sampled: NDArray[np.bool_]) -> Answers:
     """The answers of sampled rows among all rows; NaN is the confidence of an exit not read."""
     size = (len(sampled), found.answers.shape[1])
@@ -52,11 +38,12 @@ def spread_over(found: Answers, sampled: NDArray[np.bool_]) -> Answers:
 
 
 def entries_table(
-    rows: pa.Table, answers: Sequence[Answers], nearest: NDArray[np.float32]
+    rows: pa.Table, hashes: TextHashes, answers: Sequence[Answers], nearest: NDArray[np.float32]
 ) -> pa.Table:
     """A shard's entries: its rows, and what all exits say of them.
 
-    nearest: (rows,) squared L2 distance to the nearest neighbour.
+    hashes: (rows,) of their token ids.  nearest: (rows,) squared L2 distance to the nearest row of
+    another text.
     """
     return pa.table(
         {name: rows[name] for name in _KEPT if name in rows.column_names}
@@ -64,6 +51,7 @@ def entries_table(
             "answers": list_column(np.column_stack([a.answers for a in answers])),
             "confidences": list_column(np.column_stack([a.confidences for a in answers])),
             "nearest_distance": pa.array(nearest, pa.float32()),
+            TOKENS: pa.array(hashes, pa.uint64()),
         }
     )
 
@@ -99,16 +87,22 @@ ReadColumns = Callable[[str, Sequence[str]], pa.Table]
 
 
 def read_entries(
-    read: ReadColumns, paths: Sequence[str], exits: tuple[Exit, ...], labels: Sequence[str]
+    read: ReadColumns,
+    paths: Sequence[str],
+    exits: tuple[Exit, ...],
+    labels: Sequence[str],
+    version_format: int = FORMAT,
 ) -> Entries:
     """The parts of a version as one set of arrays; ids and texts stay on disk.
 
-    Raises InputError where a part does not hold what entries hold.
+    Confidences are as they were read, not calibrated.  Before format 4, texts are equal where their
+    characters are.  Raises InputError where a part does not hold what entries hold.
     """
     kinds = {
         "label": pa.uint16(),
         "answers": pa.list_(pa.uint16(), len(exits)),
         "confidences": pa.list_(pa.float32(), len(exits)),
+        **({TOKENS: pa.uint64()} if version_format >= 4 else {"text_hash": pa.string()}),
     }
     tables = [read(path, list(kinds)) for path in paths]
     for path, table in zip(paths, tables, strict=True):
@@ -122,7 +116,15 @@ def read_entries(
         label=np.concatenate([t["label"].to_numpy() for t in tables]),
         answers=np.concatenate([list_values(t["answers"]) for t in tables]),
         confidences=np.concatenate([list_values(t["confidences"]) for t in tables]),
+        hashes=np.concatenate([_hashes(t.column(3)) for t in tables]),
     )
+
+
+def _hashes(column: pa.ChunkedArray) -> TextHashes:
+    if pa.types.is_uint64(column.type):
+        return column.to_numpy()
+    digests = [digest.encode() for digest in column.to_pylist()]
+    return text_hashes([np.frombuffer(digest, np.uint8) for digest in digests])
 
 
 def columns_of(folder: Folder, path: str) -> list[str]:

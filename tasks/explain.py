@@ -28,7 +28,7 @@ from tasks.credentials import use_credentials
 from tasks.database import check_fits, load_database, load_readings
 from tasks.entries import columns_of, read_rows
 from tasks.job import Job
-from tasks.policies import runnable, tuning_of
+from tasks.policies import runnable, tuning_of, written_lines
 
 NEIGHBOURS = 5
 """Neighbours shown."""
@@ -59,7 +59,8 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     database = load_database(job.store, job.name, chosen, job.backbone, job.key)
     entries = database.entries
     seen = _read_all(database, text, max(NEIGHBOURS, neighbours_planned_on(runs)))
-    answer = classify(database, runs, [text], far=job.far)
+    lines = written_lines(runs, readings)
+    answer = classify(database, runs, [text], far=job.far, lines=lines)
     exit = int(answer.exits[0])
     return {
         "database": job.name,

@@ -8,14 +8,22 @@ from numpy.typing import NDArray
 from prefect import task
 
 from raee.discriminant import left_out_scores, scatter_at
-from raee.exits import fitted_exits
-from raee.probes import LeftOut, StateName, States, edr, fit_probes, left_out_accuracy
+from raee.exits import Answers, fitted_exits
+from raee.probes import (
+    Judges,
+    StateName,
+    States,
+    fit_probes,
+    fit_shrinkage,
+    left_out_accuracy,
+    left_out_answers,
+)
 from raee.readers import probe_states
 from raee.sums import Sums, sums_of
+from raee.texts import TextHashes, copies_of
 from storage.parquet import list_column, list_values, read_table, write_table
 from storage.store import Folder
 from tasks.build_plan import plan_of
-from tasks.entries import Answers, answers_of
 from tasks.fitted import account, write_probes
 from tasks.markers import Attempt, done, marker, output
 from tasks.match import sums_before
@@ -53,16 +61,21 @@ def fit_database_probes(work: str) -> None:
         return
     attempt = Attempt(folder, PROBED)
     marks = marks_of(work)
-    label = marks.label[marks.sampled]
+    labels, label = len(plan.prompt.labels), marks.label[marks.sampled]
+    hashes = marks.hashes[marks.sampled]
+    copies = copies_of(hashes, marks.hashes, marks.label, labels)
     states = probe_states(backbone_of(plan.job.backbone))
     sums = {state: _merged_sums(work, state) for state in states}
     state = states[0]
     if len(states) > 1:
-        right = {s: left_out_accuracy(sums[s], _states(work, s, sums[s]), label) for s in states}
+        right = {
+            s: left_out_accuracy(sums[s], Judges(_states(work, s, sums[s]), label, hashes, copies))
+            for s in states
+        }
         state = max(states, key=lambda s: right[s])
     read = _states(work, state, sums[state])
-    fitted = fit_probes(state, sums[state], read, label, SEED)
-    found = _answers(fitted.left_out)
+    fitted = fit_probes(state, sums[state], Judges(read, label, hashes, copies), SEED)
+    found = left_out_answers(fitted.left_out)
     assert found.answers.shape[1] == len(fitted_exits(plan.depth)), "one column a fitted exit"
     columns = {
         "answers": list_column(found.answers),
@@ -71,7 +84,7 @@ def fit_database_probes(work: str) -> None:
     write_table(attempt.folder, _FITTED, pa.table(columns))
     record = write_probes(attempt.version, fitted, sums)
     said = account(fitted, sums[state], len(label), SEED)
-    growth = _growth(read(plan.depth), label, len(plan.prompt.labels), fitted.shrinkages[-1])
+    growth = _growth(read(plan.depth), label, hashes, labels)
     done(attempt, [record], len(label), account=said, growth=growth)
 
 
@@ -82,29 +95,22 @@ def fitted_answers(work: str) -> Answers:
     return Answers(list_values(fitted["answers"]), list_values(fitted["confidences"]))
 
 
-def _answers(left_out: LeftOut) -> Answers:
-    """The fitted exits of the sampled rows, in the order of `fitted_exits`."""
-    probes = np.exp(left_out.log_probabilities)
-    found = answers_of([*probes, *np.exp(left_out.averages), *probes, np.exp(left_out.regression)])
-    depths = len(probes)
-    for depth, (distributions, distances) in enumerate(
-        zip(probes, left_out.prototype_distances, strict=True)
-    ):
-        found.confidences[:, 2 * depths + depth] = 1 - edr(distributions, distances)
-    return found
-
-
 def _growth(
-    states: NDArray[np.float32], label: NDArray[np.uint16], labels: int, shrinkage: float
+    states: NDArray[np.float32], label: NDArray[np.uint16], hashes: TextHashes, labels: int
 ) -> list[tuple[int, float]]:
-    """Accuracy of the closed form at full depth, without the row, on ever more of the rows."""
+    """Accuracy of the closed form at full depth, without the text, on ever more of the rows.
+
+    Its shrinkage is chosen anew at each size, as a database of that size would choose it.
+    """
     order = np.random.default_rng(SEED).permutation(len(label))
     sizes = np.unique(np.geomspace(min(_SMALLEST, len(label)), len(label), 7).astype(int))
     grown = []
     for size in sizes:
         some = order[:size]
         scatter = scatter_at(sums_of(states[None, some], label[some], labels), 0)
-        scores = left_out_scores(scatter, shrinkage, states[some], label[some])
+        copies = copies_of(hashes[some], hashes[some], label[some], labels)
+        shrinkage = fit_shrinkage(scatter, states[some], label[some], copies)
+        scores = left_out_scores(scatter, shrinkage, states[some], copies)
         grown.append((int(size), float((scores.argmax(axis=1) == label[some]).mean())))
     return grown
 

@@ -55,7 +55,12 @@ def check_policy(spec: PolicySpec, exits: tuple[Exit, ...]) -> None:
         return
     lists = np.zeros((0, len(exits)))
     no_rows = Entries(
-        exits, (), np.zeros(0, np.uint16), lists.astype(np.uint16), lists.astype(np.float32)
+        exits,
+        (),
+        np.zeros(0, np.uint16),
+        lists.astype(np.uint16),
+        lists.astype(np.float32),
+        np.zeros(0, np.uint64),
     )
     exits_used(spec, no_rows)
 

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from prefect import task
 
 from raee.config import PAPER_NEIGHBOURS
-from raee.exits import Neighbours
+from raee.exits import Answers, Neighbours, answers_of
 from raee.index import Index, new_index, open_index
 from raee.index_choice import IndexAccount
 from raee.index_training import built_index
-from raee.neighbour_lists import reach, updated
+from raee.neighbour_lists import nearest_other_texts, reach, updated
 from raee.policies import neighbours_planned_on
 from raee.readers import vote
+from raee.texts import Texts
 from raee.tuning import NEIGHBOURS
 from storage.cache import local_files
 from storage.checked import FileRecord
@@ -32,8 +33,6 @@ from storage.store import Folder
 from tasks.build import parent_of
 from tasks.build_plan import BuildPlan, plan_of
 from tasks.entries import (
-    Answers,
-    answers_of,
     entries_table,
     key_column,
     lists_path,
@@ -105,21 +104,21 @@ def _keys_of(work: str, place: int, rows: NDArray[np.int64]) -> NDArray[np.float
 
 @task(**RETRIES)
 def write_part(work: str, number: int) -> int:
-    """Let the neighbours of a shard's rows vote, without the row, and write its entries."""
+    """Let the neighbours of a shard's rows vote, without the text, and write its entries."""
     folder, plan = Folder(work), plan_of(work)
     step = numbered("part", number)
     if (before := marker(folder, step)) is not None:
         return int(before["rows"])
     attempt = Attempt(folder, step)
-    rows = shard_table(work, number)
+    rows, marks = shard_table(work, number), marks_of(work)
     found = [_lists(work, number, place) for place in range(len(plan.index_paths))]
-    labels = marks_of(work).label
+    labels, hashes = marks.label, marks.hashes[marks.rows_of(number)]
     votes = [vote(f.first(PAPER_NEIGHBOURS), labels, len(plan.prompt.labels)) for f in found]
     sampled = rows["sampled"].to_numpy()
     heads = Answers(*shard_values(work, number, ["answers", "confidences"]))
     probed = spread_over(_fitted(work, number), sampled)
     nearest = found[0].distances[:, 0]
-    table = entries_table(rows, [heads, answers_of(votes), probed], nearest)
+    table = entries_table(rows, hashes, [heads, answers_of(votes), probed], nearest)
     records = [
         write_table(attempt.version, f"entries/{part_name(number)}", table),
         write_table(attempt.version, lists_path(number), lists_table(found)),
@@ -151,19 +150,21 @@ def indexes_of(work: str) -> tuple[Index, ...]:
 
 
 def _lists(work: str, number: int, place: int) -> Neighbours:
-    """The nearest others of a shard's rows by a key: as many as anybody asks, and spare ones."""
+    """The nearest rows of other texts, by a key: as many as anybody asks, and spare ones."""
     plan, index = plan_of(work), indexes_of(work)[place]
     need = _needed(plan, place)
     length = need + need // 2
     (keys,) = shard_values(work, number, [key_column(place)])
-    rows = marks_of(work).rows_of(number)
-    own = np.arange(rows.start, rows.stop)
+    marks = marks_of(work)
+    rows, texts = marks.rows_of(number), marks.texts
+    own, hashes = np.arange(rows.start, rows.stop), marks.hashes[rows]
     before = _lists_before(work, own, keys, place, length) if len(own) else None
     if before is None:
-        return index.search(keys, length, exclude=own)
-    short = (before.rows >= 0).sum(axis=1) < min(need, len(index) - 1)
+        return nearest_other_texts(index, keys, length, hashes, texts)
+    there = np.minimum(need, len(index) - texts.counts(hashes))
+    short = (before.rows >= 0).sum(axis=1) < there
     if short.any():
-        again = index.search(keys[short], length, exclude=own[short])
+        again = nearest_other_texts(index, keys[short], length, hashes[short], texts)
         before.rows[short], before.distances[short] = again.rows, again.distances
     return before
 
@@ -187,6 +188,8 @@ class _Changes:
     came: NDArray[np.int64]
     indexes: tuple[Index, ...]
     """Of the rows that came, one a key; none where none came."""
+    texts: Texts
+    """Of the rows that came."""
 
 
 @lru_cache(maxsize=1)
@@ -204,7 +207,7 @@ def _changes(work: str) -> _Changes | None:
         found = new_index(index.width)
         found.add(index.keys_of(came))
         small.append(found)
-    return _Changes(source, now, came, tuple(small))
+    return _Changes(source, now, came, tuple(small), Texts(marks_of(work).hashes[came]))
 
 
 def _lists_before(
@@ -222,8 +225,10 @@ def _lists_before(
     before = Neighbours(rows, distances)
     if not len(changes.came):
         return updated(before, changes.now, before.first(0), length)
-    itself = np.where(source < 0, np.searchsorted(changes.came, own), -2)  # -2: it is not there
-    came = changes.indexes[place].search(keys, length, exclude=itself, within=reach(before))
+    marks = marks_of(work)
+    came = nearest_other_texts(
+        changes.indexes[place], keys, length, marks.hashes[own], changes.texts, reach(before)
+    )
     there = came.rows >= 0
     came.rows[there] = changes.came[came.rows[there]]
     return updated(before, changes.now, came, length)

@@ -9,32 +9,36 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raee.calibration import calibrated
 from raee.config import (
     PAPER_NEIGHBOURS,
     FarSpec,
     RetrievalPolicy,
+    RiskSpec,
     RunnablePolicy,
-    TunedPolicy,
 )
 from raee.errors import InputError
-from raee.exits import Entries, Neighbours
+from raee.exits import Answers, Entries, Neighbours, answers_of
 from raee.index import Index
 from raee.index_choice import IndexAccount
 from raee.index_training import built_index, check_index_spec
-from raee.objectives import half_standard_error
-from raee.paired import better_beyond_noise
+from raee.neighbour_lists import nearest_other_texts
+from raee.objectives import loss_p_value
+from raee.paired import paired
 from raee.pruning import NEIGHBOURS, keep_rows, values
 from raee.readers import vote
 from raee.replay import Trial, figures, replay
 from raee.shift import far_distance
+from raee.texts import Texts
 from raee.tuning import NEIGHBOURS as PLANNED_ON
-from raee.tuning import halves
+from raee.tuning import Study, study
 from storage.aliases import resolve_version
 from storage.checked import FileRecord
-from storage.parquet import list_column, part_name, read_table, write_table
+from storage.parquet import list_column, list_values, part_name, read_table, write_table
 from storage.store import Folder
 from storage.versions import (
     CENTRE,
+    FORMAT,
     PROBES,
     REPORT,
     Manifest,
@@ -47,8 +51,9 @@ from storage.versions import (
 from tasks.database import Readings, load_readings
 from tasks.job import Job
 from tasks.models import index_spec_of
-from tasks.policies import compared, runnable, tuning_of
+from tasks.policies import judged, objective_of, report_runs, runnable, tuning_of
 from tasks.progress import advance, stage
+from tasks.publish import SEED as TUNING_SEED
 from tasks.report.data import gather
 from tasks.report.page import render
 from tasks.reporting import parent_of, texts_of
@@ -61,8 +66,11 @@ SEED = 0
 _AT_ONCE = 50_000
 """Rows whose keys are in memory at once, besides the indexes."""
 
-SHARES = tuple(round(0.1 * i, 1) for i in range(9, 0, -1))
-"""Shares of the rows that may go, the largest first."""
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Shares of the rows that may go."""
+
+ALLOWED = RiskSpec(max_loss=0.01, confidence=0.95)
+"""What pruning may cost on new texts."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,9 @@ class _Pruned:
     accounts: tuple[IndexAccount, ...]
     """Of the indexes, for the manifest."""
     entries: Entries
-    """All rows', with the votes that the kept ones cast."""
+    """All rows', with the votes that the kept ones cast, calibrated."""
+    votes: Answers
+    """The same votes (rows, keys) as they were cast."""
     neighbours: Neighbours
     """All rows' among the kept ones."""
 
@@ -86,60 +96,71 @@ class _Pruned:
 def prune_version(store: str, name: str, version: str | None) -> tuple[str | None, dict[str, Any]]:
     """Publish a child of a version without the rows that replay does not miss.
 
-    The most rows go without which neither the neighbours' vote nor the version's own policy is
-    worse on the rows kept for judging, each without itself; labels keep their balance.  Returns
-    the child's id (None where nothing can go) and the measured before and after.
+    The most rows go of which it can be shown, with ALLOWED's confidence, that neither the
+    neighbours' vote nor the version's own policy loses more without them than ALLOWED says; labels
+    keep their balance.  Each half of the texts judges an order that the other half has made, from
+    the smallest share on, up to the first that cannot be shown (fixed-sequence testing, as for a
+    promise).  Returns the child's id (None where nothing can go) and the measured before and after.
     Raises InputError where there is no such version.
     """
     parent = load_readings(store, name, resolve_version(store, name, version))
-    if parent.manifest.tuning is None:
-        raise InputError(f"{parent.where} was built without tuning; build it anew to prune it")
+    if parent.manifest.format < FORMAT:
+        raise InputError(
+            f"{parent.where} is of format {parent.manifest.format}, from an earlier raee; build it "
+            "anew to prune it"
+        )
     if parent.manifest.pruned is not None:
         raise InputError(f"{parent.where} is pruned already; prune {parent.manifest.parent} anew")
     policies = _policies(parent)
     entries, first = parent.entries, parent.indexes[0]
-    found = _search(first, first, np.arange(len(entries)), max(NEIGHBOURS, PLANNED_ON))
-    # What a row is worth is worked out on one half of the rows and judged on the other.
-    valued, judged = halves(len(entries), SEED)
-    worth = values(found.first(NEIGHBOURS)[valued], entries.label, valued)
-    complete = np.intersect1d(entries.complete, judged)
-    whole = Trial(entries, complete, found[complete])
+    found = _search(first, first, entries, max(NEIGHBOURS, PLANNED_ON))
+    half = entries.texts.folds(2, SEED)
+
+    def worth(queries: NDArray[np.int64]) -> NDArray[np.float64]:
+        return values(found.first(NEIGHBOURS)[queries], entries.label, queries)
+
+    by_half = [worth(np.flatnonzero(half != n)) for n in (0, 1)]
+    judged = [np.intersect1d(entries.complete, np.flatnonzero(half == n)) for n in (0, 1)]
+    rows = np.concatenate(judged)
+    whole = Trial(entries, rows, found[rows])
     before = {n: replay(p, whole, parent.costs) for n, p in policies.items()}
+    last = None
     with stage("prune", len(SHARES)):
         for share in SHARES:
             advance(1)
-            kept = keep_rows(worth, entries.label, share)
-            if len(kept) == len(entries):  # no label has so many rows that one is this share
-                break
-            if any(_too_few(parent, index, len(kept)) for index in parent.indexes):
+            halves = [keep_rows(of_half, entries.label, share) for of_half in by_half]
+            too_few = any(_too_few(parent, i, len(kept)) for i in parent.indexes for kept in halves)
+            if too_few or len(halves[0]) == len(entries):
                 continue
-            pruned = _without(parent, kept)
-            trial = pruned.trial(complete)
-            after = {n: replay(p, trial, parent.costs) for n, p in policies.items()}
-            label = whole.label
-            if any(_costs(before[n].answers == label, after[n].answers == label) for n in policies):
-                continue
-            account = {
-                "of": parent.manifest.id,
-                "share": share,
-                "rows_before": len(entries),
-                "rows_after": len(pruned.kept),
-                "before": {n: figures(r, whole) for n, r in before.items()},
-                "after": {n: figures(r, trial) for n, r in after.items()},
+            tried = [
+                _without(parent, kept).trial(own) for kept, own in zip(halves, judged, strict=True)
+            ]
+            after = {
+                n: np.concatenate([replay(p, t, parent.costs).answers for t in tried])
+                for n, p in policies.items()
             }
-            return _publish(store, parent, pruned, account), account
-    return None, {"of": parent.manifest.id, "rows_before": len(entries)}
+            if not all(_is_shown(whole, before[n].answers, after[n]) for n in policies):
+                break
+            last = share
+    account: dict[str, Any] = {"of": parent.manifest.id, "rows_before": len(entries)}
+    if last is None:
+        return None, account
+    pruned = _without(parent, keep_rows(worth(np.arange(len(entries))), entries.label, last))
+    trial = pruned.trial(rows)
+    account |= {
+        "share": last,
+        "rows_after": len(pruned.kept),
+        "before": {n: figures(r, whole) for n, r in before.items()},
+        "after": {n: figures(replay(p, trial, parent.costs), trial) for n, p in policies.items()},
+    }
+    return _publish(store, parent, pruned, account), account
 
 
-def _costs(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
-    """Whether a policy is worse than it was: beyond noise, or by half a standard error.
-
-    The second is what a small database is held to, in which nothing is beyond noise.
-    """
-    loss = float(before.mean() - after.mean())
-    return better_beyond_noise(before, after) or loss > half_standard_error(
-        float(before.mean()), len(before)
-    )
+def _is_shown(trial: Trial, before: NDArray[np.uint16], after: NDArray[np.uint16]) -> bool:
+    """Whether answers have lost no more than ALLOWED, beyond doubt.  Rows of a text count once."""
+    once, label = trial.texts.first_rows, trial.label
+    found = paired((after == label)[once], (before == label)[once])
+    return loss_p_value(found.losses, found.wins, len(once), ALLOWED) <= 1 - ALLOWED.confidence
 
 
 def _policies(readings: Readings) -> dict[str, RunnablePolicy]:
@@ -165,23 +186,26 @@ def _too_few(parent: Readings, index: Index, rows: int) -> bool:
 
 def _without(parent: Readings, kept: NDArray[np.int64]) -> _Pruned:
     entries = parent.entries
-    answers, confidences = entries.answers.copy(), entries.confidences.copy()
+    votes = []
     indexes, accounts, first = [], [], None
-    # A place that no row has: a row that is gone cannot find itself.
-    own = np.full(len(entries), -2)
-    own[kept] = np.arange(len(kept))
-    for index, place in zip(parent.indexes, entries.places("vote"), strict=True):
+    for index in parent.indexes:
         smaller, account = _smaller(parent, index, kept)
-        found = _search(index, smaller, own, PLANNED_ON)
+        found = _search(index, smaller, entries, PLANNED_ON, kept)
         found.rows[:] = np.where(found.rows < 0, -1, kept[found.rows])
-        said = vote(found.first(PAPER_NEIGHBOURS), entries.label, len(entries.labels))
-        answers[:, place], confidences[:, place] = said.argmax(axis=1), said.max(axis=1)
+        votes.append(vote(found.first(PAPER_NEIGHBOURS), entries.label, len(entries.labels)))
         indexes.append(smaller)
         accounts.append(account)
         first = found if first is None else first
     assert first is not None, "a version has a key"
+    cast = answers_of(votes)
+    answers, confidences = entries.answers.copy(), entries.confidences.copy()
+    places = entries.places("vote")
+    answers[:, places], confidences[:, places] = cast.answers, cast.confidences
+    factors = parent.manifest.temperatures or {}
+    of_votes = {n: f for n, f in factors.items() if entries.place_of(n) in places}
     changed = replace(entries, answers=answers, confidences=confidences)
-    return _Pruned(kept, tuple(indexes), tuple(accounts), changed, first)
+    tempered = calibrated(changed, of_votes)
+    return _Pruned(kept, tuple(indexes), tuple(accounts), tempered, cast, first)
 
 
 def _smaller(parent: Readings, index: Index, kept: NDArray[np.int64]) -> tuple[Index, IndexAccount]:
@@ -195,20 +219,24 @@ def _smaller(parent: Readings, index: Index, kept: NDArray[np.int64]) -> tuple[I
     )
 
 
-def _search(index: Index, among: Index, own: NDArray[np.int64], k: int) -> Neighbours:
-    """The k nearest of each of an index's rows among another's.
-
-    own: (rows,) the row of the other that it must not find: itself.
-    """
-    found = [
-        among.search(index.keys(start, start + len(some)), k, exclude=some)
-        for start in range(0, len(own), _AT_ONCE)
-        for some in [own[start : start + _AT_ONCE]]
-    ]
+def _search(
+    index: Index,
+    among: Index,
+    entries: Entries,
+    k: int,
+    kept: NDArray[np.int64] | slice = slice(None),
+) -> Neighbours:
+    """The k nearest of each of an index's rows among another's, which holds the kept ones' keys."""
+    texts = Texts(entries.hashes[kept])
+    found = []
+    for start in range(0, len(entries), _AT_ONCE):
+        hashes = entries.hashes[start : start + _AT_ONCE]
+        keys = index.keys(start, start + len(hashes))
+        found.append(nearest_other_texts(among, keys, k, hashes, texts))
     return Neighbours(
         np.concatenate([part.rows for part in found]),
         np.concatenate([part.distances for part in found]),
-        np.arange(len(own)),
+        np.arange(len(entries)),
     )
 
 
@@ -237,12 +265,22 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
         here = (pruned.kept >= begun) & (pruned.kept < begun + len(table))
         rows = pruned.kept[here]
         columns = {n: table[n].take(pa.array(rows - begun)) for n in table.column_names}
-        columns["answers"] = list_column(pruned.entries.answers[rows])
-        columns["confidences"] = list_column(pruned.entries.confidences[rows])
+        for name, cast in (
+            ("answers", pruned.votes.answers),
+            ("confidences", pruned.votes.confidences),
+        ):
+            values = list_values(table[name])[rows - begun]
+            values[:, parent.entries.places("vote")] = cast[rows]
+            columns[name] = list_column(values)
         columns["nearest_distance"] = pa.array(nearest.distances[here, 0], pa.float32())
         files.append(write_table(folder, f"entries/{part_name(number)}", pa.table(columns)))
         begun += len(table)
-    files.append(_write_report(parent, pruned, folder, version, nearest.distances[:, 0]))
+    job, costs = Job.model_validate(manifest.job), parent.costs
+    trial = pruned.trial(parent.entries.complete)
+    barred = (manifest.copies or {}).get("barred")
+    found = study(trial, costs, objective_of(job.policy), TUNING_SEED, barred)
+    files.append(_write_report(parent, trial, found, folder, version, nearest.distances[:, 0]))
+    runs = judged(job.policy, found, trial, costs, manifest.exits, parent.where)
     child = manifest.model_copy(
         update={
             "id": version,
@@ -250,7 +288,8 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
             "created_at": datetime.now(UTC),
             "rows": len(pruned.kept),
             "files": sorted(files, key=lambda f: f.path),
-            "metrics": manifest.metrics | account["after"],
+            "metrics": {name: figures(run.done, trial) for name, run in runs.items()},
+            "tuning": found.tuning.model_dump(mode="json"),
             "indexes": {
                 path: account.model_dump()
                 for path, account in zip(paths, pruned.accounts, strict=True)
@@ -264,32 +303,30 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
 
 def _write_report(
     parent: Readings,
-    pruned: _Pruned,
+    trial: Trial,
+    found: Study,
     folder: Folder,
     version: str,
     nearest: NDArray[np.float32],
 ) -> FileRecord:
     """The child's report: on all of the parent's rows, as the kept ones answer them."""
-    manifest = parent.manifest
-    job, tuning = Job.model_validate(manifest.job), tuning_of(manifest)
-    assert tuning is not None, "a version without tuning is not pruned"
+    manifest, costs = parent.manifest, parent.costs
+    job = Job.model_validate(manifest.job)
     page = render(
         gather(
             name=manifest.name,
             version=version,
             created_at=datetime.now(UTC),
-            trial=pruned.trial(parent.entries.complete),
-            tuning=tuning,
-            policies={
-                "tuned": tuning.pick(TunedPolicy()).policy,
-                **compared(job.policy, tuning, manifest.exits, parent.where),
-            },
-            costs=parent.costs,
+            trial=trial,
+            tuning=found.tuning,
+            runs=report_runs(job.policy, found, trial, costs, manifest.exits, parent.where),
+            costs=costs,
             nearest=nearest,
             far_distance=far_distance(nearest, (job.far or FarSpec()).quantile),
             growth={},
             texts=texts_of(parent.folder, parent.parts) if job.keep_text else None,
             parent=parent_of(manifest),
+            copies=manifest.copies,
         )
     )
     with folder.create(REPORT) as file:

@@ -2,6 +2,7 @@
 
     tuned/{token}/costs.json     what the parts of a row take on this machine
                  /tuning.json    what the search over policies found
+    tuned.json                   and what confidences are calibrated with, and copies among the rows
     evaluated.json               every compared policy on the version's own rows
 
 The files of all steps are copied to the version; its manifest comes last, and makes it exist.
@@ -9,7 +10,8 @@ The files of all steps are copied to the version; its manifest comes last, and m
 
 import json
 import logging
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from importlib.metadata import version as installed
@@ -18,16 +20,17 @@ from typing import Any
 import numpy as np
 from prefect import task
 
+from raee.calibration import calibrated, fit_temperatures
 from raee.config import PAPER_NEIGHBOURS, TunedPolicy
 from raee.costs import Costs
 from raee.errors import InputError
-from raee.exits import Entries
+from raee.exits import Entries, Neighbours
 from raee.gpu_search import search_on
 from raee.measuring import machine, measure_costs, texts_measured
 from raee.objectives import Tuning
 from raee.reading import Database
-from raee.replay import Trial, figures, replay
-from raee.tuning import tune
+from raee.replay import Trial, figures
+from raee.tuning import Study, study
 from storage.checked import FileRecord
 from storage.parquet import read_table
 from storage.scan import read_shard
@@ -43,6 +46,7 @@ from storage.versions import (
 from tasks.build import centre_folder, head_of
 from tasks.build_plan import BuildPlan, plan_of
 from tasks.collect import put_readings_in_place
+from tasks.copies import copies_account
 from tasks.entries import read_entries, read_lists
 from tasks.fit import PROBED
 from tasks.fitted import read_probes
@@ -58,54 +62,66 @@ from tasks.markers import (
 )
 from tasks.models import backbone_of, retriever_of
 from tasks.neighbours import INDEXED, entries_so_far, indexes_of
-from tasks.policies import compared
+from tasks.policies import judged, objective_of
 from tasks.retrying import RETRIES
 
 logger = logging.getLogger("raee")
 
 SEED = 0
-"""Of the halves that policies are searched and checked on."""
+"""Of the folds in which policies are picked anew."""
 
 _LIBRARIES = ("torch", "transformers", "faiss-cpu", "pyarrow", "numpy", "scikit-learn", "prefect")
 
 
 @task(**RETRIES)
 def tune_build(work: str) -> None:
-    """Search over policies on the version's own rows, each without itself."""
-    folder = Folder(work)
+    """Search over policies on the version's own rows, each without its text."""
+    folder, plan = Folder(work), plan_of(work)
     if marker(folder, "tuned") is not None:
         return
     attempt = Attempt(folder, "tuned")
-    trial = trial_of_build(work)
-    costs = _costs(work, trial.entries)
-    found = tune(trial, Costs(**costs["seconds"]), SEED)
-    best = found.pick(TunedPolicy())
-    logger.info(
-        "tuned: %d policies tried on %d rows, checked on %d others; the best has accuracy %.3f at "
-        "%.2f layers, full depth %.3f",
-        found.tried,
-        found.searched_rows,
-        found.checked_rows,
-        best.checked.accuracy,
-        best.checked.mean_layers,
-        found.full_depth.checked.accuracy,
-    )
+    raw = _trial_as_read(work)
+    costs = _costs(work, raw.entries)
+    temperatures = fit_temperatures(raw.entries)
+    trial = replace(raw, entries=calibrated(raw.entries, temperatures))
+    copies = copies_account(raw.entries, _lists(work))
+    if copies["barred"]:
+        logger.warning("%s: %s", plan.where, copies["barred"])
+    objective = objective_of(plan.job.policy)
+    found = study(trial, Costs(**costs["seconds"]), objective, SEED, copies["barred"])
+    with suppress(InputError):  # said where the policy is judged
+        log_tuning(found.tuning, objective)
     attempt.folder.write_new("costs.json", json.dumps(costs).encode())
-    attempt.folder.write_new("tuning.json", found.model_dump_json().encode())
-    done(attempt, [], len(trial))
+    attempt.folder.write_new("tuning.json", found.tuning.model_dump_json().encode())
+    done(attempt, [], len(trial), temperatures=temperatures, copies=copies)
+
+
+def log_tuning(tuning: Tuning, objective: TunedPolicy) -> None:
+    """Say what a search found.  Raises InputError where nothing meets the objective."""
+    picked = tuning.pick(objective)
+    logger.info(
+        "tuned: %d policies tried on %d rows; the pick has accuracy %.3f (cross-fitted) at %.2f "
+        "layers, the best exit at full depth %.3f",
+        tuning.tried,
+        tuning.rows,
+        picked.cross_fitted.accuracy,
+        picked.cross_fitted.mean_layers,
+        tuning.full_depth.cross_fitted.accuracy,
+    )
 
 
 @task(**RETRIES)
 def evaluate_build(work: str) -> None:
-    """Replay the compared policies on the version's own rows, each without itself."""
+    """What the compared policies are worth on the version's own rows, each without its text."""
     folder, plan = Folder(work), plan_of(work)
     if marker(folder, "evaluated") is not None:
         return
     attempt = Attempt(folder, "evaluated")
     trial = trial_of_build(work)
-    tuning, costs = found_tuning(work), Costs(**found_costs(work)["seconds"])
-    policies = compared(plan.job.policy, tuning, [str(e) for e in plan.exits], plan.where)
-    metrics = {n: figures(replay(p, trial, costs), trial) for n, p in policies.items()}
+    names = [str(e) for e in plan.exits]
+    costs = Costs(**found_costs(work)["seconds"])
+    runs = judged(plan.job.policy, study_of_build(work), trial, costs, names, plan.where)
+    metrics = {name: figures(run.done, trial) for name, run in runs.items()}
     done(attempt, [], len(trial), metrics=metrics)
 
 
@@ -120,14 +136,36 @@ def found_costs(work: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
+def study_of_build(work: str) -> Study:
+    """A build's tuning, with what its picks did row by row."""
+    plan, account = plan_of(work), account_of(work, "tuned")
+    costs, barred = Costs(**found_costs(work)["seconds"]), account["copies"]["barred"]
+    return study(trial_of_build(work), costs, objective_of(plan.job.policy), SEED, barred)
+
+
+@lru_cache(maxsize=1)
 def trial_of_build(work: str) -> Trial:
-    """A build's complete rows, with their neighbours among all rows."""
+    """A build's complete rows, calibrated, with their neighbours among all rows."""
+    raw = _trial_as_read(work)
+    temperatures = account_of(work, "tuned")["temperatures"]
+    return replace(raw, entries=calibrated(raw.entries, temperatures))
+
+
+@lru_cache(maxsize=1)
+def _trial_as_read(work: str) -> Trial:
     plan = plan_of(work)
-    folder, parts, lists = entries_so_far(work)
+    folder, parts, _ = entries_so_far(work)
     read = partial(read_table, folder)
     entries = read_entries(read, parts, plan.exits, plan.prompt.labels)
     rows = entries.complete
-    return Trial(entries, rows, read_lists(read, lists, len(entries))[rows])
+    return Trial(entries, rows, _lists(work)[rows])
+
+
+@lru_cache(maxsize=1)
+def _lists(work: str) -> Neighbours:
+    """All rows' neighbours by the first key."""
+    folder, _, lists = entries_so_far(work)
+    return read_lists(partial(read_table, folder), lists, plan_of(work).rows)
 
 
 def _costs(work: str, entries: Entries) -> dict[str, Any]:
@@ -240,6 +278,8 @@ def _manifest(
         probes=account_of(folder.uri, PROBED)["account"],
         costs=found_costs(folder.uri),
         tuning=found_tuning(folder.uri).model_dump(mode="json"),
+        temperatures=account_of(folder.uri, "tuned")["temperatures"],
+        copies=account_of(folder.uri, "tuned")["copies"],
         indexes=account_of(folder.uri, INDEXED)["indexes"],
         recipe=plan.recipe,
         swept=swept,

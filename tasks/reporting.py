@@ -6,12 +6,14 @@ from functools import partial
 import numpy as np
 from prefect import task
 
-from raee.config import PAPER_NEIGHBOURS, FarSpec, TunedPolicy
+from raee.config import PAPER_NEIGHBOURS, FarSpec
 from raee.costs import Costs
 from raee.index import Index, new_index
+from raee.neighbour_lists import nearest_other_texts
 from raee.readers import vote
 from raee.replay import Trial
 from raee.shift import far_distance
+from raee.texts import Texts
 from storage.parquet import read_table
 from storage.store import Folder
 from storage.versions import REPORT, Manifest, read_manifest
@@ -20,9 +22,10 @@ from tasks.entries import read_nearest, read_rows
 from tasks.fit import PROBED, SEED
 from tasks.markers import Attempt, account_of, done, marker
 from tasks.neighbours import entries_so_far, indexes_of
-from tasks.policies import compared
-from tasks.publish import found_costs, found_tuning, trial_of_build
-from tasks.report.data import Parent, Texts, gather
+from tasks.policies import report_runs
+from tasks.publish import found_costs, found_tuning, study_of_build, trial_of_build
+from tasks.report.data import Parent, gather
+from tasks.report.data import Texts as LookUp
 from tasks.report.page import render
 from tasks.retrying import RETRIES
 
@@ -39,10 +42,8 @@ def write_report(work: str) -> None:
     attempt = Attempt(folder, "reported")
     trial, tuning = trial_of_build(work), found_tuning(work)
     names = [str(e) for e in plan.exits]
-    policies = {
-        "tuned": tuning.pick(TunedPolicy()).policy,
-        **compared(plan.job.policy, tuning, names, plan.where),
-    }
+    costs, found = Costs(**found_costs(work)["seconds"]), study_of_build(work)
+    runs = report_runs(plan.job.policy, found, trial, costs, names, plan.where)
     entries, parts, _ = entries_so_far(work)
     nearest = read_nearest(partial(read_table, entries), parts)
     grown = [(int(rows), float(accuracy)) for rows, accuracy in account_of(work, PROBED)["growth"]]
@@ -53,8 +54,8 @@ def write_report(work: str) -> None:
             created_at=datetime.now(UTC),
             trial=trial,
             tuning=tuning,
-            policies=policies,
-            costs=Costs(**found_costs(work)["seconds"]),
+            runs=runs,
+            costs=costs,
             nearest=nearest,
             far_distance=far_distance(nearest, (plan.job.far or FarSpec()).quantile),
             growth={
@@ -65,6 +66,7 @@ def write_report(work: str) -> None:
             parent=None
             if plan.parent is None
             else parent_of(read_manifest(plan.job.store, plan.job.name, plan.parent)),
+            copies=account_of(work, "tuned")["copies"],
         )
     )
     with attempt.version.create(REPORT) as file:
@@ -72,7 +74,7 @@ def write_report(work: str) -> None:
     done(attempt, [file.record()], len(trial))
 
 
-def texts_of(folder: Folder, parts: list[str]) -> Texts:
+def texts_of(folder: Folder, parts: list[str]) -> LookUp:
     """Looks up the texts of a version's entries."""
 
     def texts(places: list[int]) -> list[str]:
@@ -90,8 +92,8 @@ def parent_of(manifest: Manifest) -> Parent | None:
 
 
 def _vote_growth(trial: Trial, index: Index, sizes: list[int]) -> list[tuple[int, float]]:
-    """Accuracy of the vote, without the row, in databases of so many of the rows."""
-    label, labels = trial.label, len(trial.entries.labels)
+    """Accuracy of the vote, without the text, in databases of so many of the rows."""
+    label, labels, hashes = trial.label, len(trial.entries.labels), trial.texts.hashes
     order = np.random.default_rng(SEED).permutation(len(trial))
     grown = []
     for size in sizes:
@@ -100,7 +102,10 @@ def _vote_growth(trial: Trial, index: Index, sizes: list[int]) -> list[tuple[int
         smaller = new_index(keys.shape[1])
         smaller.add(keys)
         asked = np.arange(min(size, _QUERIES))
-        found = smaller.search(keys[asked], PAPER_NEIGHBOURS, exclude=asked)
+        own = hashes[some[asked]]
+        found = nearest_other_texts(
+            smaller, keys[asked], PAPER_NEIGHBOURS, own, Texts(hashes[some])
+        )
         right = vote(found, label[some], labels).argmax(axis=1) == label[some[asked]]
         grown.append((size, float(right.mean())))
     return grown

@@ -2,8 +2,8 @@
 
 rows.parquet                 id, text_hash, text, label, sampled, new, fresh: all rows; fresh
                              is True where the row's states were read here
-swept.parquet, taken.parquet text_hash, answers, confidences, key-0 ..: new rows, and those that
-                             are taken over from the parent
+swept.parquet, taken.parquet text_hash, answers, confidences, tokens, key-0 ..: new rows, and those
+                             that are taken over from the parent
 states.parquet               text_hash, mean-00 ..: the states of the sampled rows
 sums-mean.safetensors        sums of the states of the new rows, where there are any
 """
@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from raee.probes import StateName
 from raee.sums import Sums, sums_from
+from raee.texts import TextHashes, Texts
 from storage.parquet import list_values, read_table
 from storage.store import Folder
 from tasks.build_plan import plan_of
+from tasks.entries import TOKENS
 from tasks.markers import account_of, numbered, written
 from tasks.takeover import Hashes, hashes_of
 
@@ -43,6 +45,13 @@ class Marks:
     """(rows,) True where the row's states were read in this build."""
     starts: NDArray[np.int64]
     """(shards + 1,) the row at which each shard begins, and the number of all rows."""
+    hashes: TextHashes
+    """(rows,) of their token ids."""
+
+    @cached_property
+    def texts(self) -> Texts:
+        """Which rows have equal texts."""
+        return Texts(self.hashes)
 
     @cached_property
     def samples(self) -> NDArray[np.int64]:
@@ -86,8 +95,12 @@ def shard_table(work: str, number: int, columns: Sequence[str] | None = None) ->
 
 def shard_values(work: str, number: int, columns: Sequence[str]) -> list[NDArray]:
     """For each column of readings (rows, width), in the order of the shard's rows."""
-    folder, marks = shard_folder(work, number), marks_of(work)
-    new = marks.new[marks.rows_of(number)]
+    marks = marks_of(work)
+    return _values(shard_folder(work, number), marks.new[marks.rows_of(number)], columns)
+
+
+def _values(folder: Folder, new: NDArray[np.bool_], columns: Sequence[str]) -> list[NDArray]:
+    """new: (rows,) which of the shard's rows were read, not taken over."""
     if new.all() or not new.any():  # the other file is empty, and each read takes its time
         table = read_table(folder, NEW if new.all() else TAKEN, columns)
         return [list_values(table[column]) for column in columns]
@@ -95,7 +108,7 @@ def shard_values(work: str, number: int, columns: Sequence[str]) -> list[NDArray
     result = []
     for column in columns:
         swept, taken = (list_values(table[column]) for table in found)
-        values = np.zeros((len(new), swept.shape[1]), swept.dtype)
+        values = np.zeros((len(new), *swept.shape[1:]), swept.dtype)
         values[new], values[~new] = swept, taken
         result.append(values)
     return result
@@ -111,6 +124,14 @@ def all_hashes(work: str) -> Hashes:
 def marks_of(work: str) -> Marks:
     """The marks of all rows of a build whose shards are swept."""
     columns = ["label", "sampled", "new", "fresh"]
-    tables = [shard_table(work, n, columns) for n in plan_of(work).numbers]
-    values = {c: np.concatenate([t[c].to_numpy() for t in tables]) for c in columns}
-    return Marks(**values, starts=np.cumsum([0, *map(len, tables)]))
+    numbers = plan_of(work).numbers
+    tables = [shard_table(work, n, columns) for n in numbers]
+    hashes = [
+        _values(shard_folder(work, n), table["new"].to_numpy(), [TOKENS])[0]
+        for n, table in zip(numbers, tables, strict=True)
+    ]
+    return Marks(
+        **{c: np.concatenate([t[c].to_numpy() for t in tables]) for c in columns},
+        starts=np.cumsum([0, *map(len, tables)]),
+        hashes=np.concatenate(hashes),
+    )

@@ -1,6 +1,7 @@
 """What a rebuild takes over from its parent: the readings of texts that were read before.
 
-    {database}/swept/{version}-00000.parquet         text_hash, answers, confidences, key-0 ..
+    {database}/swept/{version}-00000.parquet         text_hash, answers, confidences, tokens,
+                                                     key-0 ..
                     /{version}-00000-states.parquet  text_hash, mean-00 ..: states of sampled rows
 
 A version's manifest lists those that hold its rows; versions share them, and nobody needs them to
@@ -43,6 +44,9 @@ STATES = "-states.parquet"
 Hashes = NDArray[np.bytes_]
 """(rows,) text hashes."""
 
+FIRST_TO_TAKE_OVER = 4
+"""Format from which on readings hold the hash of their text's token ids."""
+
 _TABLES_HELD = 4
 """Tables of a parent held in memory: where one shard's rows end, the next one's begin."""
 
@@ -56,6 +60,14 @@ def takes_over(
 ) -> bool:
     """Whether rows can be taken over from a parent; says why not where that is a surprise."""
     if parent is None or not parent.swept:
+        return False
+    if parent.format < FIRST_TO_TAKE_OVER:
+        logger.warning(
+            "nothing is taken over from version %s: it is of format %d, which does not say which "
+            "texts are equal; all rows are read anew, this once",
+            parent.id,
+            parent.format,
+        )
         return False
     built = Job.model_validate(parent.job)
     read_alike = (
@@ -125,7 +137,7 @@ def take(
         found = _columns(folder.uri, paths[number], tuple(columns))
         for column, values in found.items():
             if column not in result:
-                result[column] = np.zeros((len(places), values.shape[1]), values.dtype)
+                result[column] = np.zeros((len(places), *values.shape[1:]), values.dtype)
             result[column][here] = values[places[here] - starts[number]]
     assert result, "there is a place to read"
     return result

@@ -1,11 +1,12 @@
 """Tuning again what is published: without the model, in seconds."""
 
 from raee.objectives import Tuning
-from raee.tuning import NEIGHBOURS, tune
+from raee.tuning import NEIGHBOURS, study
 from storage.aliases import resolve_version
 from tasks.credentials import use_credentials
 from tasks.database import Readings, check_fits, load_readings
 from tasks.job import Job
+from tasks.policies import objective_of
 from tasks.progress import stage
 from tasks.publish import SEED
 
@@ -20,4 +21,11 @@ def tune_version(job: Job, version: str | None) -> tuple[Readings, Tuning]:
     readings = load_readings(job.store, job.name, chosen)
     check_fits(job, readings.manifest)
     with stage("tune", len(readings.entries.complete)):
-        return readings, tune(readings.trial(NEIGHBOURS), readings.costs, SEED)
+        found = study(
+            readings.trial(NEIGHBOURS),
+            readings.costs,
+            objective_of(job.policy),
+            SEED,
+            (readings.manifest.copies or {}).get("barred"),
+        )
+        return readings, found.tuning

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from tasks.report.data import FULL_DEPTH, LOGISTIC, TUNED, ReportData
+from raee.tuning import FULL_DEPTH, TUNED
+from tasks.report.data import LOGISTIC, ReportData
 from tasks.report.svg import COLOURS, STYLE, WIDTH, inline
 
 
@@ -64,9 +65,9 @@ def _pareto(figure: Figure, data: ReportData) -> str:
     )
     scale = 1000 if data.measured else 1
     front = sorted((scale * point.seconds_per_row, point.accuracy) for point in data.front)
-    marks = [(scale * p.seconds_per_row, p.checked.share) for p in data.policies.values()]
+    marks = [(scale * p.seconds_per_row, p.hits.share) for p in data.policies.values()]
     compared = (TUNED, FULL_DEPTH, LOGISTIC)
-    needed = [p.checked.share for name, p in data.policies.items() if name in compared]
+    needed = [p.hits.share for name, p in data.policies.items() if name in compared]
     low, high = _accuracies([y for _, y in front + marks], needed)
     axes.set_xlim(0, 1.06 * max(x for x, _ in front + marks))
     axes.set_ylim(low, high)
@@ -74,7 +75,7 @@ def _pareto(figure: Figure, data: ReportData) -> str:
     axes.plot(costs, accuracies, "-", color=COLOURS["c1"], linewidth=1.2, alpha=0.5)
     axes.plot(costs, accuracies, "o", color=COLOURS["c1"], markersize=3, alpha=0.7)
     _number(axes, data, marks)
-    return "Accuracy on the checked rows against cost. " + "; ".join(
+    return "Accuracy against cost. " + "; ".join(
         f"{number} {name}: {y:.1%} at {x:.3g}"
         for (name, number), (x, y) in zip(badges(data).items(), marks, strict=True)
     )
@@ -153,7 +154,7 @@ def _exits(figure: Figure, data: ReportData) -> str:
         share = np.zeros(depths)
         for line in data.exits:
             if line.reader == reader:
-                share[line.depth] = line.hits.rows / data.checked_rows
+                share[line.depth] = line.hits.rows / data.tried_rows
         colour = COLOURS[_look(reader).colour]
         axes.bar(np.arange(depths), share, 0.72, bottom=foot, color=colour, label=reader)
         foot += share
@@ -170,8 +171,8 @@ def _exits(figure: Figure, data: ReportData) -> str:
     axes.set_xlim(-0.6, data.depth + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(13, integer=True))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=5)
-    return "Share of the checked rows. " + "; ".join(
-        f"{line.exit}: {line.hits.rows / data.checked_rows:.1%}" for line in data.exits
+    return "Share of the rows. " + "; ".join(
+        f"{line.exit}: {line.hits.rows / data.tried_rows:.1%}" for line in data.exits
     )
 
 

@@ -3,32 +3,29 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raee.config import FixedPolicy, FullPolicy, ReaderName, RetrievalPolicy, RunnablePolicy
+from raee.calibration import cross_fitted_confidences
+from raee.choosing import FOLDS
+from raee.config import ReaderName
 from raee.costs import LAYERS, Costs
 from raee.objectives import Figures, Tuning
 from raee.paired import paired
 from raee.replay import Replayed, Trial, figures, replay
-from raee.tuning import halves
+from raee.tuning import FULL_DEPTH, TUNED
+from tasks.policies import Judged
 from tasks.report.words import in_words, shorten
 
-TUNED = "tuned"
 LOGISTIC = "logistic"
-FULL_DEPTH = "best at full depth"
-"""The exit at full depth that is right most often: what early exits have to be compared with."""
 
 _CURVES: tuple[ReaderName, ...] = ("head", "vote", "probe", "probes", "logistic")
 """Readers whose accuracy is shown by depth."""
 
 Texts = Callable[[list[int]], list[str]]
 """Texts of entries by their places."""
-
-_PLAIN = (FullPolicy, FixedPolicy, RetrievalPolicy)
-"""Policies that have no settings to search."""
 
 _LEVEL = 0.05
 """Level of the paired test that says better or worse."""
@@ -69,14 +66,14 @@ class Hits:
 
 @dataclass(frozen=True)
 class PolicyLine:
-    """A policy: what it does, and how well; of the checked rows where nothing else is said."""
+    """A policy: what it does, and how well; cross-fitted where it was picked on these rows."""
 
     words: str
-    checked: Hits
-    everywhere: Hits
-    """On all rows that were tried."""
-    searched: bool
-    """True where the search chose it, which saw those of `everywhere` that are not checked."""
+    hits: Hits
+    fitted: Hits
+    """The policy itself, on the rows that it was picked on."""
+    picked: bool
+    """True where it was: then `fitted` flatters it."""
     macro_f1: float
     mean_layers: float
     seconds_per_row: float
@@ -85,7 +82,7 @@ class PolicyLine:
 
 @dataclass(frozen=True)
 class Duel:
-    """The tuned policy against another one on the same checked rows, by McNemar's exact test."""
+    """The tuned policy against another one on the same rows, by McNemar's exact test."""
 
     other: str
     ours: int
@@ -165,7 +162,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Checked rows that just one of them got right: how many, and some drawn at random."""
+    """Rows that just one of them got right: how many, and some drawn at random."""
 
     early_rows: int
     early: tuple[Example, ...]
@@ -201,11 +198,11 @@ class ReportData:
     policies: dict[str, PolicyLine]
     """By name, the most accurate first; `tuned` and the best at full depth are among them."""
     front: tuple[Figures, ...]
-    """The search's Pareto front, on the checked rows, cheapest first."""
+    """The search's Pareto front, cross-fitted, cheapest first."""
     tried: int
     """Policies searched."""
-    searched_rows: int
-    checked_rows: int
+    copies: Mapping[str, Any] | None
+    """Rows with equal and nearly equal texts, as the manifest has them; None if not known."""
     duels: tuple[Duel, ...]
     curves: dict[str, tuple[tuple[int, float], ...]]
     """Depth and accuracy by reader, on all rows that were tried."""
@@ -217,7 +214,7 @@ class ReportData:
     """Rows of the database and accuracy, by reader."""
     far: Far
     by_label: tuple[LabelLine, ...]
-    """On the checked rows, the most frequent first."""
+    """The most frequent first."""
     examples: Examples | None
     """None where the version keeps no texts."""
     parent: Parent | None
@@ -234,41 +231,41 @@ def gather(
     created_at: datetime,
     trial: Trial,
     tuning: Tuning,
-    policies: Mapping[str, RunnablePolicy],
+    runs: Mapping[str, Judged],
     costs: Costs,
     nearest: NDArray[np.float32],
     far_distance: float,
     growth: Mapping[str, Sequence[tuple[int, float]]],
     texts: Texts | None,
     parent: Parent | None = None,
+    copies: Mapping[str, Any] | None = None,
 ) -> ReportData:
-    """Replay a version's policies and count.
+    """Count what a version's policies did.
 
-    trial: what `tuning` was searched and checked on.  policies: by the name to show, `tuned` among
-    them; `logistic` is compared with where it is there.  nearest: (rows,) squared L2 distance of
-    each row to the nearest other one.  growth: rows of the database and accuracy, by reader.
+    trial: what `tuning` was made on.  runs: by the name to show, `tuned` and the best at full depth
+    among them; `logistic` is compared with where it is there.  nearest: (rows,) squared L2 distance
+    of each row to the nearest of another text.  growth: rows of the database and accuracy, by
+    reader.
     """
-    entries = trial.entries
-    checked = trial[halves(len(trial), tuning.seed)[1]]
-    shown = {FULL_DEPTH: tuning.full_depth.policy, **policies}
-    done = {n: replay(policy, checked, costs) for n, policy in shown.items()}
-    found = {n: figures(replayed, checked) for n, replayed in done.items()}
-    chosen = [point.policy for point in tuning.families.values()]
+    entries, label = trial.entries, trial.label
+    done = {n: run.done for n, run in runs.items()}
+    found = {n: figures(replayed, trial) for n, replayed in done.items()}
     lines = {
         n: PolicyLine(
-            words=in_words(policy, entries, done[n]),
-            checked=_hits(done[n].answers == checked.label),
-            everywhere=_hits(replay(policy, trial, costs).answers == trial.label),
-            searched=n == TUNED or (policy in chosen and not isinstance(policy, _PLAIN)),
+            words=in_words(run.policy, entries, run.done),
+            hits=_hits(run.done.answers == label),
+            fitted=_hits(replay(run.policy, trial, costs).answers == label),
+            picked=run.picked,
             macro_f1=found[n]["macro_f1"],
             mean_layers=found[n]["mean_layers"],
             seconds_per_row=found[n]["seconds_per_row"],
         )
-        for n, policy in shown.items()
+        for n, run in runs.items()
     }
-    compared = [n for n in (TUNED, FULL_DEPTH, LOGISTIC) if n in shown]
-    right = {n: done[n].answers == checked.label for n in compared}
-    bins, calibration_error = _reliability(done[TUNED], checked)
+    compared = [n for n in (TUNED, FULL_DEPTH, LOGISTIC) if n in runs]
+    right = {n: done[n].answers == label for n in compared}
+    once = trial.texts.first_rows  # copies are no evidence of their own
+    bins, calibration_error = _reliability(done[TUNED], trial, tuning.seed)
     return ReportData(
         name=name,
         version=version,
@@ -279,21 +276,20 @@ def gather(
         depth=entries.exits[entries.full].depth,
         costs=costs,
         policies=dict(
-            sorted(lines.items(), key=lambda p: (-p[1].checked.right, p[1].seconds_per_row))
+            sorted(lines.items(), key=lambda p: (-p[1].hits.right, p[1].seconds_per_row))
         ),
-        front=tuple(point.checked for point in tuning.front),
+        front=tuple(point.cross_fitted for point in tuning.front),
         tried=tuning.tried,
-        searched_rows=tuning.searched_rows,
-        checked_rows=len(checked),
-        duels=tuple(_duel(n, right[TUNED], right[n]) for n in compared[1:]),
+        copies=copies,
+        duels=tuple(_duel(n, right[TUNED][once], right[n][once]) for n in compared[1:]),
         curves=_curves(trial),
-        exits=_exits(done[TUNED], checked),
+        exits=_exits(done[TUNED], trial),
         bins=bins,
         calibration_error=calibration_error,
         growth={reader: tuple(points) for reader, points in growth.items() if points},
         far=_far(nearest, far_distance),
         by_label=_by_label({n: found[n]["by_label"] for n in compared}),
-        examples=None if texts is None else _examples(done, checked, texts, tuning.seed),
+        examples=None if texts is None else _examples(done, trial, texts, tuning.seed),
         parent=parent,
     )
 
@@ -326,8 +322,9 @@ def _exits(replayed: Replayed, trial: Trial) -> tuple[ExitLine, ...]:
     return tuple(ExitLine(str(e), e.reader, e.depth, _hits(hits)) for e, hits in used)
 
 
-def _reliability(replayed: Replayed, trial: Trial) -> tuple[tuple[Bin, ...], float]:
-    sure = trial.entries.confidences[trial.rows, replayed.exits]
+def _reliability(replayed: Replayed, trial: Trial, seed: int) -> tuple[tuple[Bin, ...], float]:
+    """Of the confidences that a classification would write."""
+    sure = cross_fitted_confidences(replayed, trial, trial.texts.folds(FOLDS, seed))
     right = replayed.answers == trial.label
     place = np.minimum((sure * _BINS).astype(int), _BINS - 1)
     bins = []

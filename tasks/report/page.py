@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from tasks.report.data import FULL_DEPTH, LOGISTIC, TUNED, ReportData
+from raee.tuning import FULL_DEPTH, TUNED
+from tasks.report.data import LOGISTIC, ReportData
 
 _CORPUS = 1_000_000
 """Rows for which the page says what the tuned policy would save."""

@@ -46,8 +46,11 @@ class Predictions:
     nearest: NDArray[np.float32]
     """(rows,) squared L2 distance to the nearest row by the first key; NaN where that was not
     asked."""
+    usual: NDArray[np.float32]
+    """(rows,) p-value of "it is drawn as the database's rows were" (`raee.far`); NaN where that was
+    not asked."""
     far: NDArray[np.bool_]
-    """(rows,) True where that is farther than the database's own rows lie from each other."""
+    """(rows,) True where the row is unlike the database's."""
     cut: NDArray[np.bool_]
     """(rows,) True where the text lost its end."""
     layers_run: int
@@ -97,6 +100,7 @@ def classify(
         exits=run.exits,
         layers=layers,
         nearest=run.nearest,
+        usual=run.usual,
         far=run.far,
         cut=encoded.cut,
         layers_run=layers_run,
@@ -115,8 +119,8 @@ class _Run:
     """Places of the exits that may be read."""
     asks_key: bool
     """Whether rows ask their neighbours at the first key's depth."""
-    limit: float | None
-    """Squared L2 distance beyond which a row is far."""
+    far_spec: FarSpec | None
+    """What becomes of far rows; None if nobody looks."""
     far_exit: int
     """Where far rows leave."""
     ratio: NDArray[np.float64] | None
@@ -124,6 +128,7 @@ class _Run:
     confidences: NDArray[np.float32]
     exits: NDArray[np.int64]
     nearest: NDArray[np.float32]
+    usual: NDArray[np.float32]
     far: NDArray[np.bool_]
 
     @classmethod
@@ -140,9 +145,8 @@ class _Run:
         votes = any(entries.exits[i] == Exit("vote", key.depth) for i in uses)
         asked = votes or neighbours_planned_on(spec) > 0
         # With an encoder of its own, a key costs a pass: too much for distances alone.
-        limit = None
-        if far is not None and database.nearest is not None and (key.of_backbone or asked):
-            limit = far_distance(database.nearest, far.quantile)
+        if database.nearest is None or not (key.of_backbone or asked):
+            far = None
         far_exit = ABSTAINED
         if far is not None and far.then == "full":
             # Not an average over depths: every row would be read at all of them for the few.
@@ -153,14 +157,15 @@ class _Run:
             spec=spec,
             policy=POLICIES[spec.name],
             uses=uses,
-            asks_key=asked or limit is not None,
-            limit=limit,
+            asks_key=asked or far is not None,
+            far_spec=far,
             far_exit=far_exit,
             ratio=ratio,
             labels=np.full(rows, -1, dtype=np.int32),
             confidences=np.full(rows, np.nan, dtype=np.float32),
             exits=np.full(rows, UNDECIDED),
             nearest=np.full(rows, np.nan, dtype=np.float32),
+            usual=np.full(rows, np.nan, dtype=np.float32),
             far=np.zeros(rows, dtype=bool),
         )
 
@@ -229,12 +234,25 @@ class _Visitor:
         run.nearest[self._rows[present]] = found.distances[:, 0]
         if isinstance(run.policy, Planned) and (plan[present] == UNDECIDED).any():
             plan[present] = run.policy.plan(run.spec, run.database.entries, found)
-        if run.limit is not None:
-            far = present[found.distances[:, 0] > run.limit]
+        unlike = self._unlike(present, found)
+        if run.far_spec is not None:
+            far = present[unlike]
             run.far[self._rows[far]] = True
             depths, deepest = run.database.entries.depths, run.database.backbone.depth
             at_full = (plan[far] >= 0) & (depths[plan[far]] == deepest)
             plan[far if run.far_exit == ABSTAINED else far[~at_full]] = run.far_exit
+
+    def _unlike(self, present: NDArray[np.int64], found: Neighbours) -> NDArray[np.bool_]:
+        """(present rows,) which are unlike the database's rows, as they pass the first key."""
+        run, database = self._run, self._run.database
+        quantile = FarSpec().quantile if run.far_spec is None else run.far_spec.quantile
+        if database.far is not None:
+            usual = self._reader.unlike(database.far, found)
+            run.usual[self._rows[present]] = usual
+            return usual <= 1 - quantile
+        if database.nearest is None:
+            return np.zeros(len(present), bool)
+        return found.distances[:, 0] > far_distance(database.nearest, quantile)
 
     def _leave_as_planned(self, depth: int, present: NDArray[np.int64]) -> NDArray[np.bool_]:
         run = self._run

@@ -29,9 +29,10 @@ where they have five.
 
 _SHARE = 0.04
 """Of the rows, from which on near-copies are visible.  At most 2 % of the draws of any data set as
-it is came to it, labels compared.  From 350 rows on, so did four in five and more of those with
-near-copies of 5 % of the rows (each makes two rows that give each other away), and all with 10 %.
-By the last state of the model, TREC from 1,000 rows on comes to it as it is, too."""
+it is came to it, labels compared.  From 350 rows on, so did three in four and more of those with
+copies of 5 % of the rows, one word changed, and all with 10 %: each copy makes two rows that give
+each other away.  By the model's last state, TREC from 1,000 rows on comes to it as it is, too.
+"""
 
 _LEAST = 8
 """Rows, from which on near-copies are visible: four pairs, for small databases."""

@@ -13,6 +13,7 @@ from raee.batches import Batch
 from raee.calibration import warmed
 from raee.config import KeySpec
 from raee.exits import Entries, Exit, Neighbours
+from raee.far import Far, p_values
 from raee.index import Index
 from raee.probes import Linear, Probes, StateName, edr
 from raee.prompts import Prompt
@@ -44,6 +45,9 @@ class Database:
     """Of heads and votes, by exit: what their confidences are calibrated with."""
     nearest: NDArray[np.float32] | None = None
     """(rows,) of each row the squared L2 distance to its nearest neighbour by the first key."""
+    far: Far | None = None
+    """What says how unlike the database's a row is, at the first key's depth; before format 4 the
+    distance to the nearest row alone does."""
 
     @property
     def index(self) -> Index:
@@ -108,6 +112,14 @@ class BatchReader:
         found.rows[self._present], found.distances[self._present] = known.rows, known.distances
         self._neighbours[self._depth] = found
         return known
+
+    def unlike(self, far: Far, found: Neighbours) -> NDArray[np.float32]:
+        """(present rows,) p-value of each, drawn as the database's rows were or not.
+
+        found: their neighbours by the first key.
+        """
+        states = self._whole("mean").cpu().numpy()
+        return p_values(far, states, found.distances[:, 0]).astype(np.float32)
 
     def read(self, place: int, due: NDArray[np.int64] | slice = slice(None)) -> Reading:
         """An exit at this depth.

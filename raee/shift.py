@@ -4,6 +4,7 @@ How far its rows lie from the database's own, and in what shares it holds the la
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,14 @@ _LEAST_RATIO = 1e-3
 
 @dataclass(frozen=True)
 class Drift:
-    """How a corpus's nearest distances compare with the database's own."""
+    """How a corpus's rows lie compared with the database's own: by nearest distance or score."""
 
     statistic: float
     """Largest difference of the two distribution functions, from 0 to 1."""
     p_value: float
     """Of the hypothesis that there is no difference; two-sided."""
+    direction: Literal["farther", "nearer"]
+    """Where the corpus's rows lie, where that difference is largest."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +61,23 @@ def far_distance(nearest: NDArray[np.float32], quantile: float) -> float:
     return float(np.quantile(known, quantile)) if len(known) else np.inf
 
 
-def drift(
-    nearest_of_corpus: NDArray[np.float32], nearest_of_database: NDArray[np.float32]
-) -> Drift | None:
-    """The two-sample Kolmogorov-Smirnov test on nearest distances; None where a side has none.
+def drift(of_corpus: NDArray[np.float32], of_database: NDArray[np.float32]) -> Drift | None:
+    """The two-sample Kolmogorov-Smirnov test on nearest distances or on raee.far's scores.
 
-    Both (rows,), squared L2; those that are not finite are left out, and of many a side's evenly
-    spread quantiles are compared.  Database rows that are each other's nearest share a distance,
-    so a database smaller than the corpus has less to say than the test takes it to: without drift,
-    p < .01 came up in 3 of 100 simulated ones.
+    Both (rows,), larger is farther; those that are not finite are left out, and of many a side's
+    evenly spread quantiles are compared.  None where a side has none.  Database rows that are each
+    other's nearest share a distance, so a database smaller than the corpus has less to say than the
+    test takes it to: without drift, p < .01 came up in 3 of 100 simulated ones.
     """
     from scipy.stats import ks_2samp  # slow to import
 
-    corpus, database = _spread(nearest_of_corpus), _spread(nearest_of_database)
+    corpus, database = _spread(of_corpus), _spread(of_database)
     if not len(corpus) or not len(database):
         return None
     found = ks_2samp(corpus, database)
-    return Drift(float(found.statistic), float(found.pvalue))
+    # The sign says which distribution function is the larger one there: of smaller values.
+    direction: Literal["farther", "nearer"] = "nearer" if found.statistic_sign > 0 else "farther"
+    return Drift(float(found.statistic), float(found.pvalue), direction)
 
 
 def estimate_shares(

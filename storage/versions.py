@@ -24,6 +24,9 @@ CENTRE = "centre.safetensors"
 PROBES = "probes.safetensors"
 """Probes: maps, temperatures, label means and the sums that they were fitted on."""
 
+FAR = "far.safetensors"
+"""What says how unlike a database's rows a fresh row is."""
+
 REPORT = "report.html"
 
 VERDICT = "verdict.json"

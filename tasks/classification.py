@@ -25,7 +25,7 @@ from raee.shift import far_distance, prior_ratio
 from storage.parquet import part_name, read_table, write_table
 from storage.scan import read_shard
 from storage.store import Folder
-from storage.versions import FORMAT, MANIFEST
+from storage.versions import FORMAT, MANIFEST, read_manifest
 from tasks.classification_plan import PART, WORK, ClassificationPlan, is_finished, plan_of
 from tasks.corpus_shift import drift_account, label_shares, shares_account
 from tasks.entries import rejects_table
@@ -154,7 +154,7 @@ def finish_classification(output: str) -> dict[str, Any]:
         "tokens": sum(p["tokens"] for p in parts),
         "cut": sum(p["cut"] for p in parts),
         "far": _far_account(plan, far, looked_at),
-        "drift": drift_account(plan.database, _nearest(folder, len(plan.shards))),
+        "drift": drift_account(plan.database, *_distances(folder, len(plan.shards)), _barred(plan)),
         "balance": _balance_account(work, plan, predicted),
         "exits": dict(sorted(exits.items())),
         "layers_run": sum(p["layers_run"] for p in parts),
@@ -174,9 +174,11 @@ def _far_account(plan: ClassificationPlan, far: int, looked_at: int) -> dict[str
     spec, nearest = plan.job.far, plan.database.nearest
     if spec is None or nearest is None:
         return None
-    limit = far_distance(nearest, spec.quantile)
+    score, level = plan.database.far, 1 - spec.quantile
+    limit = far_distance(nearest, spec.quantile) if score is None else score.limit(level)
     return {
         **spec.model_dump(),
+        "score": "nearest distance" if score is None else "three distances",
         "limit": limit if math.isfinite(limit) else None,  # JSON knows no infinity
         "rows_looked_at": looked_at,
         "rows": far,
@@ -193,7 +195,15 @@ def _balance_account(
     return {"corrected": False, **shares_account(shares, plan.database.entries.labels)}
 
 
-def _nearest(folder: Folder, parts: int) -> NDArray[np.float32]:
-    """The known distances of all rows to their nearest entries."""
-    columns = [read_table(folder, part_name(n), ["nearest_distance"]) for n in range(parts)]
-    return pa.concat_tables(columns)["nearest_distance"].drop_null().to_numpy()
+def _barred(plan: ClassificationPlan) -> str | None:
+    """Why nothing can be promised on the version's own rows; None where something can."""
+    manifest = read_manifest(plan.job.store, plan.job.name, plan.version)
+    return None if manifest.copies is None else manifest.copies["barred"]
+
+
+def _distances(folder: Folder, parts: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The known distances of all rows to their nearest entries, and how usual they are."""
+    columns = ["nearest_distance", "usual"]
+    table = pa.concat_tables([read_table(folder, part_name(n), columns) for n in range(parts)])
+    nearest, usual = (table[column].drop_null().to_numpy() for column in columns)
+    return nearest, usual

@@ -60,25 +60,40 @@ def shares_account(shares: Shares, names: tuple[str, ...]) -> dict[str, Any]:
     return {"labels": found, "differ_beyond_noise": changed}
 
 
-def drift_account(database: Database, nearest: NDArray[np.float32]) -> dict[str, Any] | None:
-    """How the rows' distances to the database differ from those within it, as a manifest has it.
+def drift_account(
+    database: Database,
+    nearest: NDArray[np.float32],
+    usual: NDArray[np.float32],
+    barred: str | None,
+) -> dict[str, Any] | None:
+    """How the rows lie compared with the database's own, as a manifest has it; None if not known.
 
-    None where no distance is known.
+    nearest: (rows,) squared L2 distances to the nearest entry; usual: (rows,) p-values of the same
+    rows, as far as they are known.  barred: why the database's own rows lie too near to each other
+    to compare with; None if they do not.
     """
-    if database.nearest is None:
+    if database.far is not None and len(usual):
+        found = drift(1 - usual, (1 - database.far.own_p_values).astype(np.float32))
+    elif database.nearest is not None:
+        found = drift(nearest, database.nearest)
+    else:
         return None
-    found = drift(nearest, database.nearest)
     if found is None:
         return None
     beyond = found.p_value < _CHANCE and found.statistic >= _DRIFTED
-    if beyond:
+    if beyond and barred is None:
         logger.warning(
-            "the corpus lies elsewhere than the database: distances to the nearest entry differ "
-            "by %.2f (Kolmogorov-Smirnov); look at its far rows, and label some of them",
+            "the corpus lies elsewhere than the database: its rows are %s than the database's own "
+            "lie to each other, by %.2f (Kolmogorov-Smirnov); %s",
+            found.direction,
             found.statistic,
+            "look at its far rows, and label some of them"
+            if found.direction == "farther"
+            else "it may repeat texts of the database, or hold little else than its usual ones",
         )
     return {
         "kolmogorov_smirnov": round(found.statistic, 4),
         "p_value": found.p_value,
+        "direction": found.direction,
         "beyond_noise": beyond,
     }

@@ -27,6 +27,7 @@ from storage.parquet import read_local_table
 from storage.store import Folder
 from storage.versions import (
     CENTRE,
+    FAR,
     MANIFEST,
     PROBES,
     Manifest,
@@ -36,7 +37,7 @@ from storage.versions import (
     version_folder,
 )
 from tasks.entries import read_entries, read_lists, read_nearest
-from tasks.fitted import read_probes
+from tasks.fitted import read_far, read_probes
 from tasks.job import Job
 from tasks.models import backbone_of, retriever_of
 
@@ -179,7 +180,7 @@ def load_database(
     if retriever is not None:
         _check_model(manifest, "key", key.model, retriever, manifest.key)
     folder = version_folder(store, name, version)
-    small = [f.path for f in manifest.files if f.path in (CENTRE, PROBES)]
+    small = [f.path for f in manifest.files if f.path in (CENTRE, PROBES, FAR)]
     require_whole(folder, manifest, small)
     centre = safetensors.torch.load(folder.read(CENTRE))["mean"] if CENTRE in small else None
     readings, prompt = load_readings(store, name, version), _prompt(manifest)
@@ -195,6 +196,7 @@ def load_database(
         probes=None if manifest.probes is None else read_probes(folder, manifest.probes),
         nearest=readings.nearest,
         temperatures=manifest.temperatures or {},
+        far=read_far(folder) if FAR in small else None,
     )
 
 

@@ -139,7 +139,7 @@ def _why(database: Database, runs: RunnablePolicy, seen: _Seen, exit: int, far: 
     """The policy's reasons, a line each."""
     entries, policy = database.entries, POLICIES[runs.name]
     if far:
-        return ["its nearest entry is farther away than the database's own rows are: it is far"]
+        return ["it is unlike the database's own rows: it is far"]
     if isinstance(policy, Stepwise):
         lines, checkpoints = [], policy.checkpoints(runs, entries)
         for place in checkpoints:

@@ -115,6 +115,13 @@ def _growth(
     return grown
 
 
+def sampled_states(work: str, state: StateName, depth: int) -> NDArray[np.float32]:
+    """(sampled rows, width) one of their states at a depth."""
+    column = state_column(state, depth)
+    tables = [read_table(shard_folder(work, n), STATES, [column]) for n in plan_of(work).numbers]
+    return np.concatenate([list_values(table[column]) for table in tables])
+
+
 def _states(work: str, state: StateName, sums: Sums) -> States:
     """The sampled rows' states by depth, read for as many depths together as may be held."""
     numbers, rows, width = plan_of(work).numbers, marks_of(work).samples[-1], sums.first.shape[-1]

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from raee.far import Far, far_from
 from raee.probes import Fitted, Linear, Probes, StateName
 from raee.sums import Array, Sums, sums_from
 from storage.checked import FileRecord
 from storage.store import Folder
-from storage.versions import PROBES
+from storage.versions import FAR, PROBES
 
 
 def write_probes(folder: Folder, fitted: Fitted, sums: Mapping[StateName, Sums]) -> FileRecord:
@@ -44,6 +45,11 @@ def write_arrays(folder: Folder, name: str, arrays: dict[str, Array]) -> FileRec
     with folder.create(name) as file:
         file.write(data)
     return file.record()
+
+
+def read_far(folder: Folder) -> Far:
+    """What a version says of rows that are unlike its own."""
+    return far_from(safetensors.numpy.load(folder.read(FAR)))
 
 
 def read_probes(folder: Folder, said: dict[str, Any]) -> Probes:

@@ -28,6 +28,7 @@ def predictions_table(rows: list[Row], database: Database, found: Predictions) -
                 [exits[i].depth if i >= 0 else None for i in found.exits], pa.int16()
             ),
             "nearest_distance": pa.array(found.nearest, pa.float32(), mask=np.isnan(found.nearest)),
+            "usual": pa.array(found.usual, pa.float32(), mask=np.isnan(found.usual)),
             "flags": pa.array(
                 [["cut"] * bool(cut) + ["far"] * bool(far) for cut, far in flags],
                 pa.list_(pa.string()),

@@ -19,6 +19,7 @@ from raee.config import (
 )
 from raee.errors import InputError
 from raee.exits import Answers, Entries, Neighbours, answers_of
+from raee.far import Far
 from raee.index import Index
 from raee.index_choice import IndexAccount
 from raee.index_training import built_index, check_index_spec
@@ -28,7 +29,6 @@ from raee.paired import paired
 from raee.pruning import NEIGHBOURS, keep_rows, values
 from raee.readers import vote
 from raee.replay import Trial, figures, replay
-from raee.shift import far_distance
 from raee.texts import Texts
 from raee.tuning import NEIGHBOURS as PLANNED_ON
 from raee.tuning import Study, study
@@ -38,6 +38,7 @@ from storage.parquet import list_column, list_values, part_name, read_table, wri
 from storage.store import Folder
 from storage.versions import (
     CENTRE,
+    FAR,
     FORMAT,
     PROBES,
     REPORT,
@@ -49,6 +50,7 @@ from storage.versions import (
     version_folder,
 )
 from tasks.database import Readings, load_readings
+from tasks.fitted import read_far, write_arrays
 from tasks.job import Job
 from tasks.models import index_spec_of
 from tasks.policies import judged, objective_of, report_runs, runnable, tuning_of
@@ -69,7 +71,7 @@ _AT_ONCE = 50_000
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Shares of the rows that may go."""
 
-ALLOWED = RiskSpec(max_loss=0.01, confidence=0.95)
+ALLOWED = RiskSpec(max_loss=0.02, confidence=0.95)
 """What pruning may cost on new texts."""
 
 
@@ -247,7 +249,7 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
     copied = [
         f for f in manifest.files if f.path in (CENTRE, PROBES) or f.path.startswith("rejects/")
     ]
-    require_whole(parent.folder, manifest, [f.path for f in copied])
+    require_whole(parent.folder, manifest, [FAR, *(f.path for f in copied)])
     files: list[FileRecord] = []
     for record in copied:
         with folder.create(record.path) as file:
@@ -279,7 +281,9 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
     trial = pruned.trial(parent.entries.complete)
     barred = (manifest.copies or {}).get("barred")
     found = study(trial, costs, objective_of(job.policy), TUNING_SEED, barred)
-    files.append(_write_report(parent, trial, found, folder, version, nearest.distances[:, 0]))
+    far = read_far(parent.folder).among(trial.neighbours.distances[:, 0])
+    files.append(write_arrays(folder, FAR, far.tensors()))
+    files.append(_write_report(parent, trial, found, far, folder, version))
     runs = judged(job.policy, found, trial, costs, manifest.exits, parent.where)
     child = manifest.model_copy(
         update={
@@ -305,9 +309,9 @@ def _write_report(
     parent: Readings,
     trial: Trial,
     found: Study,
+    far: Far,
     folder: Folder,
     version: str,
-    nearest: NDArray[np.float32],
 ) -> FileRecord:
     """The child's report: on all of the parent's rows, as the kept ones answer them."""
     manifest, costs = parent.manifest, parent.costs
@@ -321,8 +325,8 @@ def _write_report(
             tuning=found.tuning,
             runs=report_runs(job.policy, found, trial, costs, manifest.exits, parent.where),
             costs=costs,
-            nearest=nearest,
-            far_distance=far_distance(nearest, (job.far or FarSpec()).quantile),
+            far=far,
+            far_level=1 - (job.far or FarSpec()).quantile,
             growth={},
             texts=texts_of(parent.folder, parent.parts) if job.keep_text else None,
             parent=parent_of(manifest),

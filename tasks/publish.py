@@ -1,6 +1,7 @@
 """The last steps of a build: the version's policies are tuned and judged, and it is published.
 
-    tuned/{token}/costs.json     what the parts of a row take on this machine
+    tuned/{token}/version/far.safetensors   how unlike the version's rows a row may be
+                 /costs.json     what the parts of a row take on this machine
                  /tuning.json    what the search over policies found
     tuned.json                   and what confidences are calibrated with, and copies among the rows
     evaluated.json               every compared policy on the version's own rows
@@ -23,13 +24,16 @@ from prefect import task
 from raee.calibration import calibrated, fit_temperatures
 from raee.config import PAPER_NEIGHBOURS, TunedPolicy
 from raee.costs import Costs
+from raee.discriminant import scatter_at
 from raee.errors import InputError
 from raee.exits import Entries, Neighbours
+from raee.far import Far, far_of
 from raee.gpu_search import search_on
 from raee.measuring import machine, measure_costs, texts_measured
 from raee.objectives import Tuning
 from raee.reading import Database
 from raee.replay import Trial, figures
+from raee.texts import copies_of
 from raee.tuning import Study, study
 from storage.checked import FileRecord
 from storage.parquet import read_table
@@ -37,6 +41,7 @@ from storage.scan import read_shard
 from storage.store import Folder
 from storage.versions import (
     CENTRE,
+    FAR,
     FORMAT,
     Manifest,
     has_version,
@@ -48,8 +53,8 @@ from tasks.build_plan import BuildPlan, plan_of
 from tasks.collect import put_readings_in_place
 from tasks.copies import copies_account
 from tasks.entries import read_entries, read_lists
-from tasks.fit import PROBED
-from tasks.fitted import read_probes
+from tasks.fit import PROBED, sampled_states
+from tasks.fitted import read_probes, read_sums, write_arrays
 from tasks.markers import (
     VERSION,
     Attempt,
@@ -64,6 +69,7 @@ from tasks.models import backbone_of, retriever_of
 from tasks.neighbours import INDEXED, entries_so_far, indexes_of
 from tasks.policies import judged, objective_of
 from tasks.retrying import RETRIES
+from tasks.shards import marks_of
 
 logger = logging.getLogger("raee")
 
@@ -91,9 +97,23 @@ def tune_build(work: str) -> None:
     found = study(trial, Costs(**costs["seconds"]), objective, SEED, copies["barred"])
     with suppress(InputError):  # said where the policy is judged
         log_tuning(found.tuning, objective)
+    far = write_arrays(attempt.version, FAR, _far(work, raw).tensors())
     attempt.folder.write_new("costs.json", json.dumps(costs).encode())
     attempt.folder.write_new("tuning.json", found.tuning.model_dump_json().encode())
-    done(attempt, [], len(trial), temperatures=temperatures, copies=copies)
+    done(attempt, [far], len(trial), temperatures=temperatures, copies=copies)
+
+
+def _far(work: str, trial: Trial) -> Far:
+    """What says how unlike the build's rows a fresh row is, at the first key's depth."""
+    depth, marks = plan_of(work).job.key.depth, marks_of(work)
+    entries, rows = trial.entries, trial.rows
+    return far_of(
+        scatter_at(read_sums(output(Folder(work), PROBED) / VERSION, "mean"), depth),
+        sampled_states(work, "mean", depth),
+        trial.label,
+        copies_of(entries.hashes[rows], marks.hashes, marks.label, len(entries.labels)),
+        trial.neighbours.distances[:, 0],
+    )
 
 
 def log_tuning(tuning: Tuning, objective: TunedPolicy) -> None:

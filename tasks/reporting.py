@@ -1,7 +1,6 @@
 """The step of a build that writes its version's report."""
 
 from datetime import UTC, datetime
-from functools import partial
 
 import numpy as np
 from prefect import task
@@ -12,15 +11,14 @@ from raee.index import Index, new_index
 from raee.neighbour_lists import nearest_other_texts
 from raee.readers import vote
 from raee.replay import Trial
-from raee.shift import far_distance
 from raee.texts import Texts
-from storage.parquet import read_table
 from storage.store import Folder
 from storage.versions import REPORT, Manifest, read_manifest
 from tasks.build_plan import plan_of
-from tasks.entries import read_nearest, read_rows
+from tasks.entries import read_rows
 from tasks.fit import PROBED, SEED
-from tasks.markers import Attempt, account_of, done, marker
+from tasks.fitted import read_far
+from tasks.markers import VERSION, Attempt, account_of, done, marker, output
 from tasks.neighbours import entries_so_far, indexes_of
 from tasks.policies import report_runs
 from tasks.publish import found_costs, found_tuning, study_of_build, trial_of_build
@@ -45,7 +43,6 @@ def write_report(work: str) -> None:
     costs, found = Costs(**found_costs(work)["seconds"]), study_of_build(work)
     runs = report_runs(plan.job.policy, found, trial, costs, names, plan.where)
     entries, parts, _ = entries_so_far(work)
-    nearest = read_nearest(partial(read_table, entries), parts)
     grown = [(int(rows), float(accuracy)) for rows, accuracy in account_of(work, PROBED)["growth"]]
     page = render(
         gather(
@@ -56,8 +53,8 @@ def write_report(work: str) -> None:
             tuning=tuning,
             runs=runs,
             costs=costs,
-            nearest=nearest,
-            far_distance=far_distance(nearest, (plan.job.far or FarSpec()).quantile),
+            far=read_far(output(folder, "tuned") / VERSION),
+            far_level=1 - (plan.job.far or FarSpec()).quantile,
             growth={
                 "probe": grown,
                 "vote": _vote_growth(trial, indexes_of(work)[0], [rows for rows, _ in grown]),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from raee import far as database_far
 from raee.calibration import cross_fitted_confidences
 from raee.choosing import FOLDS
 from raee.config import ReaderName
@@ -40,7 +41,7 @@ _LONGEST_LABEL = 60
 """Characters that are shown."""
 
 _MOST_LABELS = 200
-"""Labels in the table by label, the most frequent ones: a page is to be read."""
+"""Labels shown, the most frequent ones: a page is to be read."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,12 @@ class Bin:
 
 @dataclass(frozen=True)
 class Far:
-    """How far rows lie from their nearest neighbour."""
+    """How unlike the others each row is, without its text (`raee.far`)."""
 
+    level: float
+    """Share of fresh rows like these that is flagged as far."""
     limit: float
-    """Squared L2 distance beyond which a row is far."""
+    """Score beyond which a row is far."""
     beyond: int
     rows: int
     edges: tuple[float, ...]
@@ -233,8 +236,8 @@ def gather(
     tuning: Tuning,
     runs: Mapping[str, Judged],
     costs: Costs,
-    nearest: NDArray[np.float32],
-    far_distance: float,
+    far: database_far.Far,
+    far_level: float,
     growth: Mapping[str, Sequence[tuple[int, float]]],
     texts: Texts | None,
     parent: Parent | None = None,
@@ -243,9 +246,8 @@ def gather(
     """Count what a version's policies did.
 
     trial: what `tuning` was made on.  runs: by the name to show, `tuned` and the best at full depth
-    among them; `logistic` is compared with where it is there.  nearest: (rows,) squared L2 distance
-    of each row to the nearest of another text.  growth: rows of the database and accuracy, by
-    reader.
+    among them.  far: of the trial's rows; a row is far at far_level.  growth: rows of the database
+    and accuracy, by reader.
     """
     entries, label = trial.entries, trial.label
     done = {n: run.done for n, run in runs.items()}
@@ -287,7 +289,7 @@ def gather(
         bins=bins,
         calibration_error=calibration_error,
         growth={reader: tuple(points) for reader, points in growth.items() if points},
-        far=_far(nearest, far_distance),
+        far=_far(far, far_level),
         by_label=_by_label({n: found[n]["by_label"] for n in compared}),
         examples=None if texts is None else _examples(done, trial, texts, tuning.seed),
         parent=parent,
@@ -336,17 +338,19 @@ def _reliability(replayed: Replayed, trial: Trial, seed: int) -> tuple[tuple[Bin
     return tuple(bins), sum(gaps) / max(len(trial), 1)
 
 
-def _far(nearest: NDArray[np.float32], limit: float) -> Far:
+def _far(own: database_far.Far, level: float) -> Far:
     """The histogram ends a little beyond the limit: a few rows far out would flatten the rest."""
-    known = nearest[np.isfinite(nearest)].astype(np.float64)
+    limit, scores = own.limit(level), own.scores
+    known = scores.astype(np.float64)
     top = known.max(initial=1e-12)
     if np.isfinite(limit) and limit > 0:
         top = min(top, 1.25 * limit)
     counts, edges = np.histogram(np.minimum(known, top), bins=_FAR_BINS, range=(0.0, top))
     return Far(
+        level=level,
         limit=float(limit),
-        beyond=int((nearest > limit).sum()),
-        rows=len(nearest),
+        beyond=int((scores > limit).sum()),
+        rows=len(scores),
         edges=tuple(edges.tolist()),
         counts=tuple(counts.tolist()),
     )

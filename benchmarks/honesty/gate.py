@@ -1,0 +1,124 @@
+"""The promotion gate night after night: streams of new rows, half of them mislabelled or none."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, run_fresh, split
+from benchmarks.honesty.pools import pool
+from raee.config import TunedPolicy
+from raee.paired import paired
+from raee.tuning import TUNED, study
+from tasks.gate import LEVEL, look_level
+
+TASKS = ("sst2", "trec")
+NIGHTS = {"clean": 30, "half mislabelled": 15}
+SEEDS = {"clean": 6, "half mislabelled": 6}
+
+_ROWS = 1_000
+_NEW = 30
+"""Rows that come every night: three in a hundred of the first version's."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a gate did with a stream of nights."""
+
+    task: str
+    kind: str
+    stopped: int | None
+    """The first night whose version was refused; None if none was."""
+    by_pinned: bool
+    """Whether the pinned version refused it, and production would not have."""
+    lost: float
+    """Fresh accuracy of production at the end, less that of the first version."""
+    without: float
+    """The same if nothing had been refused up to that night and the last ones were promoted."""
+
+
+@dataclass(frozen=True)
+class _Version:
+    right: NDArray[np.bool_]
+    """(rows,) of its own policy on its own rows, cross-fitted."""
+    answers: NDArray[np.uint16]
+    fresh: float
+
+
+def measure(task: str, kind: str, seed: int) -> Stream:
+    """Run a stream through the gate, up to the first refusal."""
+    of = pool(task)
+    own, held = split(of, _ROWS + _NEW * NIGHTS[kind], seed)
+    rows, fresh = rows_of(of, own), rows_of(of, held)
+    if kind != "clean":
+        rows = _mislabelled(rows, len(of.names), seed)
+    first = production = _version(_first(rows, _ROWS), fresh, of.names)
+    before = _ROWS
+    for night in range(1, NIGHTS[kind] + 1):
+        size = _ROWS + night * _NEW
+        new = _version(_first(rows, size), fresh, of.names)
+        label = rows.label
+        against_production = _p_value(new, production, label, before)
+        against_pinned = _p_value(new, first, label, _ROWS)
+        by_production = against_production < LEVEL
+        if by_production or against_pinned < look_level(night):
+            lost = production.fresh - first.fresh
+            return Stream(task, kind, night, not by_production, lost, new.fresh - first.fresh)
+        production, before = new, size
+    lost = production.fresh - first.fresh
+    return Stream(task, kind, None, False, lost, lost)
+
+
+def _p_value(new: _Version, old: _Version, label: NDArray[np.uint16], common: int) -> float:
+    right = new.answers[:common] == label[:common]
+    return paired(right, old.answers[:common] == label[:common]).p_value("less")
+
+
+def _version(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> _Version:
+    built: Built = build(rows, fresh, names)
+    found = study(built.trial, COSTS, TunedPolicy())
+    done = found.done[TUNED]
+    told = run_fresh(found.picked.policy, built)
+    return _Version(
+        done.answers == rows.label, done.answers, float((told.answers == fresh.label).mean())
+    )
+
+
+def _first(rows: Rows, size: int) -> Rows:
+    return Rows(
+        rows.label[:size],
+        rows.hashes[:size],
+        rows.answers[:size],
+        rows.confidences[:size],
+        rows.states[:, :size],
+    )
+
+
+def _mislabelled(rows: Rows, labels: int, seed: int) -> Rows:
+    """Every second new row has another label."""
+    rng, label = np.random.default_rng(seed), rows.label.copy()
+    wrong = np.arange(_ROWS, len(label), 2)
+    label[wrong] = (label[wrong] + rng.integers(1, labels, len(wrong))) % labels
+    return replace(rows, label=label)
+
+
+def tables(found: list[Stream]) -> str:
+    """The table of BENCHMARKS.md."""
+    lines = ["### The gate, night after night\n"]
+    lines.append(
+        "| data set | stream | nights | streams | refused | by the pinned version alone | night, "
+        "median and last | production lost, mean and most |"
+    )
+    lines.append("|---" * 8 + "|")
+    for task in TASKS:
+        for kind, nights in NIGHTS.items():
+            own = [f for f in found if (f.task, f.kind) == (task, kind)]
+            stopped = [f.stopped for f in own if f.stopped is not None]
+            lost = [-100 * f.lost for f in own]
+            when = f"{np.median(stopped):.0f}, {max(stopped)}" if stopped else "–"
+            lines.append(
+                f"| {task} | {kind} | {nights} | {len(own)} | {len(stopped)} | "
+                f"{sum(f.by_pinned for f in own)} | {when} | "
+                f"{np.mean(lost):.1f}, {max(lost):.1f} points |"
+            )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,137 @@
+"""What pruning costs on fresh rows, and how often anything can go."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, run_fresh, split
+from benchmarks.honesty.pools import pool
+from raee.calibration import calibrated, fit_temperatures
+from raee.config import PAPER_NEIGHBOURS, RetrievalPolicy, RunnablePolicy, TunedPolicy
+from raee.exits import Neighbours, answers_of
+from raee.index import new_index
+from raee.neighbour_lists import nearest_other_texts
+from raee.objectives import loss_p_value
+from raee.paired import paired
+from raee.policies import POLICIES, Planned, layers_of
+from raee.pruning import NEIGHBOURS, keep_rows, values
+from raee.readers import vote
+from raee.replay import Replayed, Trial, replay
+from raee.texts import Texts
+from raee.tuning import study
+from tasks.prune import ALLOWED, SEED, SHARES
+
+_TASKS = ("sst2", "trec", "subj", "mpqa")
+_SIZES = {700: 4, 3_000: 2}
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruning of a build."""
+
+    task: str
+    size: int
+    share: float
+    """Of the rows that went; 0 if nothing could be shown to be free."""
+    lost: float
+    """Fresh accuracy that the version's own policy lost."""
+    vote_lost: float
+
+
+def plan() -> list[tuple[str, int, int]]:
+    """Task, size and seed of every pruning."""
+    return [(t, size, s) for size, seeds in _SIZES.items() for t in _TASKS for s in range(seeds)]
+
+
+def measure(task: str, size: int, seed: int) -> Pruned:
+    """Prune a build as `raee prune` does, and judge on fresh rows."""
+    of = pool(task)
+    own, held = split(of, size, seed)
+    rows, fresh = rows_of(of, own), rows_of(of, held)
+    built = build(rows, fresh, of.names)
+    picked = study(built.trial, COSTS, TunedPolicy()).picked.policy
+    policies: list[RunnablePolicy] = [RetrievalPolicy(), picked]
+    half = Texts(rows.hashes).folds(2, SEED)
+    near = _near(rows, rows, np.arange(size))
+
+    def worth(queries: NDArray[np.int64]) -> NDArray[np.float64]:
+        return values(near[queries], rows.label, queries)
+
+    by_half = [worth(np.flatnonzero(half != n)) for n in (0, 1)]
+    whole = [replay(p, built.trial).answers == rows.label for p in policies]
+    last = 0.0
+    for share in SHARES:
+        after = [np.zeros(size, bool) for _ in policies]
+        for n in (0, 1):
+            here = np.flatnonzero(half == n)
+            trial = _without(built, rows, rows, keep_rows(by_half[n], rows.label, share))
+            for right, policy in zip(after, policies, strict=True):
+                right[here] = replay(policy, trial[here]).answers == rows.label[here]
+        once = built.trial.texts.first_rows
+        found = [paired(a[once], b[once]) for a, b in zip(after, whole, strict=True)]
+        level = 1 - ALLOWED.confidence
+        if any(loss_p_value(f.losses, f.wins, len(once), ALLOWED) > level for f in found):
+            break
+        last = share
+    lost = [0.0, 0.0]
+    if last:
+        kept = keep_rows(worth(np.arange(size)), rows.label, last)
+        smaller = _without(built, rows, fresh, kept)
+        for i, policy in enumerate(policies):
+            before = run_fresh(policy, built).answers == fresh.label
+            lost[i] = float(before.mean() - (_run(policy, built, smaller) == fresh.label).mean())
+    return Pruned(task, size, last, lost[1], lost[0])
+
+
+def _near(rows: Rows, asked: Rows, kept: NDArray[np.int64]) -> Neighbours:
+    """The neighbours of some rows among those that are kept, of another text."""
+    index = new_index(rows.states.shape[2])
+    index.add(rows.states[0, kept])
+    texts = Texts(rows.hashes[kept])
+    found = nearest_other_texts(index, asked.states[0], NEIGHBOURS, asked.hashes, texts)
+    return replace(found, rows=np.where(found.rows < 0, -1, kept[found.rows]))
+
+
+def _without(built: Built, rows: Rows, asked: Rows, kept: NDArray[np.int64]) -> Trial:
+    """Some rows, as the database of the kept ones answers them."""
+    trial = built.trial if asked is rows else built.fresh
+    entries, near = trial.entries, _near(rows, asked, kept)
+    votes = answers_of([vote(near.first(PAPER_NEIGHBOURS), rows.label, len(entries.labels))])
+    answers, confidences = entries.answers.copy(), entries.confidences.copy()
+    places = entries.places("vote")
+    answers[:, places], confidences[:, places] = votes.answers, votes.confidences
+    factors = fit_temperatures(built.trial.entries)
+    changed = replace(entries, answers=answers, confidences=confidences)
+    of_votes = {n: f for n, f in factors.items() if n.startswith("vote")}
+    return Trial(calibrated(changed, of_votes), trial.rows, near)
+
+
+def _run(policy: RunnablePolicy, built: Built, smaller: Trial) -> NDArray[np.uint16]:
+    """What a policy answers fresh rows with the kept rows only."""
+    kind = POLICIES[policy.name]
+    if not isinstance(kind, Planned) or not kind.neighbours(policy):
+        return replay(policy, smaller).answers
+    exits = kind.plan(policy, built.trial.entries, smaller.neighbours)
+    done = smaller.entries.answers[np.arange(len(exits)), exits]
+    return Replayed(exits, done, layers_of(policy, built.trial.entries, exits), exits * 0.0).answers
+
+
+def tables(found: list[Pruned]) -> str:
+    """The table of BENCHMARKS.md."""
+    lines = ["### Pruning\n"]
+    lines.append(
+        "| rows | data set | prunings | share that went | the policy lost on fresh rows, mean and "
+        "most | the vote |"
+    )
+    lines.append("|---" * 6 + "|")
+    for size in _SIZES:
+        for task in _TASKS:
+            own = [f for f in found if (f.task, f.size) == (task, size)]
+            shares = ", ".join(f"{f.share:g}" for f in own)
+            lost, votes = ([100 * getattr(f, w) for f in own] for w in ("lost", "vote_lost"))
+            lines.append(
+                f"| {size:,} | {task} | {len(own)} | {shares} | {np.mean(lost):.1f}, "
+                f"{max(lost):.1f} points | {np.mean(votes):.1f}, {max(votes):.1f} points |"
+            )
+    return "\n".join(lines) + "\n"

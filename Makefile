@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help install demo test lint types unit services kills chunks clean \
-	benchmark-quality benchmark-rebuild benchmark-index benchmark-speed benchmark-gpu benchmark-orchestration
+	benchmark-honesty benchmark-quality benchmark-rebuild benchmark-index benchmark-speed benchmark-gpu benchmark-orchestration
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ unit: install services ## pytest
 
 benchmark-quality: install ## accuracy and layers on the data sets in RAEE_DATA
 	@$(BIN)/python benchmarks/quality.py
+
+benchmark-honesty: install ## what figures are worth on unseen texts, on the data sets in RAEE_DATA
+	@$(BIN)/python -m benchmarks.honesty
 
 benchmark-rebuild: install ## a nightly rebuild against a build from nothing, on passages of the reviews in RAEE_DATA
 	@$(BIN)/python benchmarks/rebuild.py

@@ -91,6 +91,12 @@ def tune_build(work: str) -> None:
     temperatures = fit_temperatures(raw.entries)
     trial = replace(raw, entries=calibrated(raw.entries, temperatures))
     copies = copies_account(raw.entries, _lists(work))
+    if copies["rows_with_an_equal"]:
+        logger.info(
+            "%d of %d rows have a text that another row has, too; figures leave out the text",
+            copies["rows_with_an_equal"],
+            copies["rows"],
+        )
     if copies["barred"]:
         logger.warning("%s: %s", plan.where, copies["barred"])
     objective = objective_of(plan.job.policy)

@@ -29,14 +29,10 @@ def main() -> None:
     """Measure all, side by side, and print."""
     read_pools()
     begun = time.monotonic()
-    of_gate = [
-        (t, k, s) for t in gate.TASKS for k, seeds in gate.SEEDS.items() for s in range(seeds)
-    ]
-    of_copies = [(*case, seed) for case in copies.CASES for seed in range(copies.SEEDS)]
     calls = {
-        "gate": [(gate.measure, arguments) for arguments in of_gate],
+        "gate": [(gate.measure, arguments) for arguments in gate.plan()],
         "figures": [(figures.measure, arguments) for arguments in figures.plan()],
-        "copies": [(copies.measure, arguments) for arguments in of_copies],
+        "copies": [(copies.measure, arguments) for arguments in copies.plan()],
         "near": [(near.measure, (task,)) for task in TASKS],
         "far": [(far.measure, arguments) for arguments in far.plan()],
         "pruning": [(pruning.measure, arguments) for arguments in pruning.plan()],
@@ -46,18 +42,18 @@ def main() -> None:
     with ProcessPoolExecutor(_PROCESSES) as processes:
         results = iter(list(processes.map(_one, every)))
     found = {name: [next(results) for _ in some] for name, some in calls.items()}
-    seen = [one for of_task in found["near"] for one in of_task]
+    for name in ("near", "far"):
+        found[name] = [one for many in found[name] for one in many]
     print(figures.tables(found["figures"]))
     print(copies.tables(found["copies"]))
-    print(near.tables(seen))
+    print(near.tables(found["near"]))
     print(found["promise"][0])
     print(far.tables(found["far"]))
     print(gate.tables(found["gate"]))
     print(pruning.tables(found["pruning"]))
-    lists = {n: f for n, f in found.items() if n not in ("near", "promise")} | {"near": seen}
-    _RESULTS.write_text(
-        json.dumps({n: [asdict(one) for one in some] for n, some in lists.items()}, indent=1)
-    )
+    del found["promise"]
+    lists = {name: [asdict(one) for one in some] for name, some in found.items()}
+    _RESULTS.write_text(json.dumps(lists, indent=1))
     print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr)
 
 

@@ -72,7 +72,8 @@ class Built:
     """Its own rows, each without its text."""
     fresh: Trial
     """With neighbours among the database's rows."""
-    fitted: Fitted
+    temperatures: dict[str, float]
+    """Of heads and votes, by exit."""
 
 
 def rows_of(pool: Pool, some: NDArray[np.int64]) -> Rows:
@@ -113,7 +114,7 @@ def build(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> Built:
             np.arange(len(fresh)),
             near_fresh,
         ),
-        fitted,
+        temperatures,
     )
 
 

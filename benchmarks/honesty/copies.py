@@ -44,6 +44,11 @@ class Copied:
     """Whether a corpus of clean rows is said to lie elsewhere."""
 
 
+def plan() -> list[tuple[str, int, Kind, int]]:
+    """Task, size, kind and seed of every build."""
+    return [(*case, seed) for case in CASES for seed in range(SEEDS)]
+
+
 def measure(task: str, size: int, kind: Kind, seed: int) -> Copied:
     """Build with a fifth of the rows copies of others, and judge on fresh rows."""
     of = pool(task)

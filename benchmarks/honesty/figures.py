@@ -9,7 +9,7 @@ from benchmarks.honesty.builds import COSTS, Built, build, rows_of, run_fresh, s
 from benchmarks.honesty.pools import TASKS, pool
 from raee.calibration import policy_lines
 from raee.choosing import cross_fitted, try_all, worth
-from raee.config import FixedPolicy, RiskSpec, TunedPolicy
+from raee.config import FixedPolicy, RiskSpec, RunnablePolicy, TunedPolicy
 from raee.errors import InputError
 from raee.replay import replay
 from raee.tuning import candidates, study
@@ -132,7 +132,7 @@ def _prices(built: Built, full_seconds: float) -> tuple[tuple[float, float, floa
     return tuple(found)
 
 
-def _calibration(built: Built, policy, labels: int) -> float:
+def _calibration(built: Built, policy: RunnablePolicy, labels: int) -> float:
     lines = policy_lines(replay(policy, built.trial, COSTS), built.trial)
     done = run_fresh(policy, built)
     sure = built.fresh.entries.confidences[built.fresh.rows, done.exits]
@@ -201,9 +201,7 @@ def tables(builds: list[Build]) -> str:
                 f"{(lost > loss).sum()} of {len(own)} |"
             )
     lines.append("\n### Targets and confidences\n")
-    lines.append(
-        "| rows | target refused | met on fresh rows | calibration error beyond a perfect reader's |"
-    )
+    lines.append("| rows | targets refused | met on fresh rows | calibration error beyond chance |")
     lines.append("|---" * 4 + "|")
     for size in sizes:
         own = [b for b in builds if b.size == size]

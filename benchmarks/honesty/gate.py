@@ -45,6 +45,11 @@ class _Version:
     fresh: float
 
 
+def plan() -> list[tuple[str, str, int]]:
+    """Task, kind and seed of every stream."""
+    return [(t, k, s) for t in TASKS for k, seeds in SEEDS.items() for s in range(seeds)]
+
+
 def measure(task: str, kind: str, seed: int) -> Stream:
     """Run a stream through the gate, up to the first refusal."""
     of = pool(task)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, run_fresh, split
 from benchmarks.honesty.pools import pool
-from raee.calibration import calibrated, fit_temperatures
+from raee.calibration import calibrated
 from raee.config import PAPER_NEIGHBOURS, RetrievalPolicy, RunnablePolicy, TunedPolicy
 from raee.exits import Neighbours, answers_of
 from raee.index import new_index
@@ -101,9 +101,8 @@ def _without(built: Built, rows: Rows, asked: Rows, kept: NDArray[np.int64]) -> 
     answers, confidences = entries.answers.copy(), entries.confidences.copy()
     places = entries.places("vote")
     answers[:, places], confidences[:, places] = votes.answers, votes.confidences
-    factors = fit_temperatures(built.trial.entries)
     changed = replace(entries, answers=answers, confidences=confidences)
-    of_votes = {n: f for n, f in factors.items() if n.startswith("vote")}
+    of_votes = {n: f for n, f in built.temperatures.items() if n.startswith("vote")}
     return Trial(calibrated(changed, of_votes), trial.rows, near)
 
 

@@ -146,6 +146,7 @@ def database_of(backbone: Backbone, texts: list[str]) -> tuple[Database, Sweep]:
         label=np.arange(len(texts), dtype=np.uint16) % len(LABELS),
         answers=np.column_stack([swept.answers, np.zeros(len(texts), np.uint16)]),
         confidences=np.column_stack([swept.confidences, unread]),
+        hashes=swept.hashes,
     )
     database = Database(
         backbone=backbone,

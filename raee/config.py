@@ -299,7 +299,8 @@ class FarSpec(Settings):
         default=0.999,
         gt=0,
         lt=1,
-        description="Share of the database's own rows that are nearer to their nearest neighbour.",
+        description="Share of rows like the database's that are not flagged: a row is far if it is "
+        "rarer than 1 - quantile among them.",
     )
     then: Literal["full", "abstain"] = Field(
         default="full", description="`full`: run to full depth; `abstain`: leave unlabelled."

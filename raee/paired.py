@@ -1,4 +1,4 @@
-"""Paired comparison of two right-or-wrong answers to the same rows: McNemar's exact test."""
+"""Paired comparison of answers to the same rows: McNemar's exact test, and of shares a t-test."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -36,3 +36,19 @@ def better_beyond_noise(
 ) -> bool:
     """Whether right answers `ours` (rows,) beat `theirs` on the same rows by more than chance."""
     return paired(ours, theirs).p_value("greater") < level
+
+
+def worse_p_value(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> float:
+    """Of "ours are no worse than theirs", against their being worse, on the same rows.
+
+    Both (rows,), from 0 to 1: the share of some readers that are right on a row.  Paired t-test; of
+    rows that are right or wrong, and nothing between, McNemar's exact test.
+    """
+    from scipy.stats import ttest_1samp  # slow to import
+
+    difference = ours - theirs
+    if np.isin(difference, (-1.0, 0.0, 1.0)).all():
+        return Paired(int((difference > 0).sum()), int((difference < 0).sum())).p_value("less")
+    if len(difference) < 2:
+        return 1.0
+    return float(ttest_1samp(difference, 0.0, alternative="less").pvalue)

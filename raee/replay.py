@@ -1,4 +1,4 @@
-"""Replay: run a policy on a database's own rows, each without itself, without the model.
+"""Replay: run a policy on a database's own rows, each without its text, without the model.
 
 A thousand policies on ten thousand rows are a matter of seconds.
 """

@@ -28,7 +28,7 @@ class Labelled:
     """(rows,) places of their labels."""
     labels: int
     sample: NDArray[np.bool_]
-    """(rows,) True where the states are kept, for figures without the row."""
+    """(rows,) True where the states are kept, for figures without the text."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def read_sums(folder: Folder, state: StateName) -> Sums:
 def account(fitted: Fitted, sums: Sums, sampled: int, seed: int) -> dict[str, Any]:
     """What the manifest says of a fit: all that it takes to do it again from the sums.
 
-    sampled: rows that carry the figures without the row; seed: of the regression's folds.
+    sampled: rows that carry the figures without the text; seed: of the regression's folds.
     """
     probes = fitted.probes
     return {

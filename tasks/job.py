@@ -55,7 +55,7 @@ class Job(Settings):
     sample_rows: int = Field(
         default=20_000,
         ge=1,
-        description="Rows whose states are kept for the figures of probes without the row itself.",
+        description="Rows whose states are kept for the figures of probes without the text.",
     )
     index: str = Field(
         default="auto",

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, run_fresh, split
 from benchmarks.honesty.pools import pool
 from raee.config import TunedPolicy
-from raee.paired import paired
-from raee.tuning import TUNED, study
-from tasks.gate import LEVEL, look_level
+from raee.paired import worse_p_value
+from raee.tuning import study
+from tasks.gate import LEVEL
 
 TASKS = ("sst2", "trec")
 NIGHTS = {"clean": 30, "half mislabelled": 15}
@@ -39,10 +39,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class _Version:
-    right: NDArray[np.bool_]
-    """(rows,) of its own policy on its own rows, cross-fitted."""
     answers: NDArray[np.uint16]
+    """(rows, depths) of the probes on its own rows, without the text."""
     fresh: float
+    """Accuracy of its policy on fresh rows."""
 
 
 def plan() -> list[tuple[str, str, int]]:
@@ -66,7 +66,7 @@ def measure(task: str, kind: str, seed: int) -> Stream:
         against_production = _p_value(new, production, label, before)
         against_pinned = _p_value(new, first, label, _ROWS)
         by_production = against_production < LEVEL
-        if by_production or against_pinned < look_level(night):
+        if by_production or against_pinned < LEVEL:
             lost = production.fresh - first.fresh
             return Stream(task, kind, night, not by_production, lost, new.fresh - first.fresh)
         production, before = new, size
@@ -75,18 +75,18 @@ def measure(task: str, kind: str, seed: int) -> Stream:
 
 
 def _p_value(new: _Version, old: _Version, label: NDArray[np.uint16], common: int) -> float:
-    right = new.answers[:common] == label[:common]
-    return paired(right, old.answers[:common] == label[:common]).p_value("less")
+    right, before = (
+        (version.answers[:common] == label[:common, None]).mean(axis=1) for version in (new, old)
+    )
+    return worse_p_value(right, before)
 
 
 def _version(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> _Version:
     built: Built = build(rows, fresh, names)
-    found = study(built.trial, COSTS, TunedPolicy())
-    done = found.done[TUNED]
-    told = run_fresh(found.picked.policy, built)
-    return _Version(
-        done.answers == rows.label, done.answers, float((told.answers == fresh.label).mean())
-    )
+    entries = built.trial.entries
+    policy = study(built.trial, COSTS, TunedPolicy()).picked.policy
+    right = run_fresh(policy, built).answers == fresh.label
+    return _Version(entries.answers[:, entries.places("probe")], float(right.mean()))
 
 
 def _first(rows: Rows, size: int) -> Rows:

@@ -11,15 +11,17 @@ from raee.backbones import Backbone
 from raee.batches import encode, token_batches
 from raee.config import KeySpec
 from raee.discriminant import linear_map, scatter_at
-from raee.exits import Entries, Neighbours, exits_of
+from raee.exits import Answers, Entries, Neighbours, answers_of, exits_of
 from raee.index import Index, new_index
-from raee.probes import Fitted, LeftOut, Linear, Probes, StateName, edr, fit_probes
+from raee.neighbour_lists import nearest_other_texts
+from raee.probes import Fitted, Judges, Linear, Probes, StateName, fit_probes, left_out_answers
 from raee.prompts import Prompt
 from raee.readers import HeadReader, head_reader, read_centre, vote
 from raee.reading import Database
 from raee.replay import Trial
 from raee.sums import sums_of
 from raee.sweep import Labelled, sweep
+from raee.texts import Texts, copies_of
 from tests.raee.models import MASKED_LMS
 
 TEXTS = (
@@ -137,25 +139,32 @@ def build(
     vote_k: int = 5,
     state: StateName = "mean",
 ) -> Built:
-    """Sweep texts and put them into a database, votes and probes leave-one-out."""
+    """Sweep texts and put them into a database, votes and probes without the text."""
     prompt, head = prompt_for(backbone), head_for(backbone, texts)
     label, n_labels = np.array(labels, dtype=np.uint16), len(prompt.labels)
     labelled = Labelled(label, n_labels, np.ones(len(label), dtype=bool))
     swept = sweep(backbone, prompt, head, key, retriever, texts, labelled)
     indexes = tuple(_index(keys) for keys in swept.keys)
+    hashes = swept.hashes
     found = [
-        index.search(keys, vote_k, exclude=np.arange(len(texts)))
+        replace(
+            nearest_other_texts(index, keys, vote_k, hashes, Texts(hashes)),
+            own=np.arange(len(texts)),
+        )
         for index, keys in zip(indexes, swept.keys, strict=True)
     ]
     states = swept.states[state]
-    fitted = fit_probes(state, swept.sums[state], states.__getitem__, label)
-    answers, confidences = _exits([vote(f, label, n_labels) for f in found], fitted.left_out)
+    judges = Judges(states.__getitem__, label, hashes, copies_of(hashes, hashes, label, n_labels))
+    fitted = fit_probes(state, swept.sums[state], judges)
+    votes = answers_of([vote(f, label, n_labels) for f in found])
+    read = [Answers(swept.answers, swept.confidences), votes, left_out_answers(fitted.left_out)]
     entries = Entries(
         exits=exits_of(backbone.depth, key.depths),
         labels=prompt.labels,
         label=label,
-        answers=np.column_stack([swept.answers, answers]).astype(np.uint16),
-        confidences=np.column_stack([swept.confidences, confidences]).astype(np.float32),
+        answers=np.column_stack([r.answers for r in read]).astype(np.uint16),
+        confidences=np.column_stack([r.confidences for r in read]).astype(np.float32),
+        hashes=hashes,
     )
     database = Database(
         backbone=backbone,
@@ -173,12 +182,13 @@ def build(
 
 
 def without(built: Built, row: int) -> Database:
-    """The database less one of its rows: keys, entries, and the probes as fitted on the others.
+    """The database less one of its texts: keys, entries, and the probes as fitted on the others.
 
     What a fit chooses rather than computes stays: shrinkages and temperatures, a sentence encoder's
-    centre, and the regression, whose answers on the row are cross-fitted.
+    centre, the labels' shares, and the regression, whose answers on the row are cross-fitted.
     """
-    database, others = built.database, np.arange(len(built)) != row
+    database = built.database
+    others = database.entries.hashes != database.entries.hashes[row]
     return replace(
         database,
         indexes=tuple(_index(keys[others]) for keys in built.keys),
@@ -194,28 +204,20 @@ def _index(keys: NDArray[np.float32]) -> Index:
     return index
 
 
-def _exits(votes: Sequence[NDArray], left_out: LeftOut) -> tuple[NDArray, NDArray]:
-    """Answers and confidences (rows, exits) of all exits but the heads."""
-    probes = np.exp(left_out.log_probabilities)
-    averages, regression = np.exp(left_out.averages), np.exp(left_out.regression)
-    distributions = [*votes, *probes, *averages, *probes, regression]
-    confidences = np.stack([d.max(axis=1) for d in distributions], axis=1)
-    for depth, distances in enumerate(left_out.prototype_distances):
-        de3 = len(votes) + 2 * len(probes) + depth
-        confidences[:, de3] = 1 - edr(probes[depth], distances)
-    return np.stack([d.argmax(axis=1) for d in distributions], axis=1), confidences
-
-
 def _fitted_on(built: Built, rows: NDArray[np.bool_]) -> Probes:
     probes, entries = built.fitted.probes, built.database.entries
     assert probes.fit == "lda"
     states, label, n_labels = built.states[:, rows], entries.label[rows], len(entries.labels)
     sums = sums_of(states, label, n_labels)
-    maps = tuple(
-        Linear(*linear_map(scatter_at(sums, depth), shrinkage), probes.maps[depth].temperature)
-        for depth, shrinkage in enumerate(built.fitted.shrinkages)
-    )
+    there, left = (np.bincount(y, minlength=n_labels) for y in (entries.label, label))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept = np.log(there / there.sum()) - np.log(left / left.sum())
+    kept[left == 0] = 0.0
+    maps = []
+    for depth, shrinkage in enumerate(built.fitted.shrinkages):
+        weights, biases = linear_map(scatter_at(sums, depth), shrinkage)
+        maps.append(Linear(weights, biases + kept, probes.maps[depth].temperature))
     means = np.zeros_like(probes.means)
     for c in np.unique(label):
         means[:, c] = states[:, label == c].mean(axis=1, dtype=np.float64)
-    return replace(probes, maps=maps, means=means)
+    return replace(probes, maps=tuple(maps), means=means)

@@ -24,6 +24,7 @@ def entries_of(label, answers, confidences, key_depths: Sequence[int] = (0,)) ->
         confidences=np.column_stack(
             [np.array(confidences, np.float32), np.ones((len(label), others), np.float32)]
         ),
+        hashes=np.arange(len(label), dtype=np.uint64),
     )
 
 
@@ -59,6 +60,7 @@ def random_trial(
         label=generator.integers(0, 3, rows).astype(np.uint16),
         answers=generator.integers(0, 3, (rows, len(exits))).astype(np.uint16),
         confidences=confidences,
+        hashes=np.arange(rows, dtype=np.uint64),
     )
     complete = generator.permutation(entries.complete)
     found = np.stack(

@@ -35,6 +35,7 @@ def _trial(depth, key_depths, seed, rows=24, k=5):
         label=generator.integers(0, 3, rows).astype(np.uint16),
         answers=generator.integers(0, 3, size).astype(np.uint16),
         confidences=generator.random(size).astype(np.float32),
+        hashes=np.arange(rows, dtype=np.uint64),
     )
     distances = np.sort(generator.random((rows, k)).astype(np.float32), axis=1)
     neighbours = Neighbours(generator.integers(0, rows, (rows, k)), distances)
@@ -125,6 +126,7 @@ def test_the_search_of_a_plan_is_paid_once_whoever_answers():
         label=np.zeros(2, np.uint16),
         answers=np.zeros((2, len(exits_of(2, (1,)))), np.uint16),
         confidences=np.ones((2, len(exits_of(2, (1,)))), np.float32),
+        hashes=np.arange(2, dtype=np.uint64),
     )
     trial = Trial(entries, np.arange(2), Neighbours(np.array([[1], [0]]), np.ones((2, 1))))
     vote_wins = KernelPolicy(readers=("vote",))
@@ -153,7 +155,10 @@ def test_rows_that_leave_on_the_way_to_the_key_pay_for_its_heads_once():
 @given(st.sets(st.integers(0, 6), min_size=1), st.sets(st.integers(0, 6)))
 def test_an_average_pays_for_each_depth_once_and_nobody_pays_for_anothers(averaged, alone):
     exits = exits_of(6, (0,))
-    entries = Entries(exits, ("a",), np.zeros(0, np.uint16), np.zeros((0, 0)), np.zeros((0, 0)))
+    nothing = np.zeros((0, 0))
+    entries = Entries(
+        exits, ("a",), np.zeros(0, np.uint16), nothing, nothing, np.zeros(0, np.uint64)
+    )
     asked = sorted(
         [*(Exit("probes", depth) for depth in averaged), *(Exit("probe", d) for d in alone)],
         key=lambda e: (e.depth, e.reader),

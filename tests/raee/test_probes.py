@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from raee.discriminant import linear_map, scatter_at
 from raee.probes import (
+    Judges,
     Linear,
     averages,
     edr,
@@ -19,6 +20,7 @@ from raee.probes import (
     left_out_accuracy,
 )
 from raee.sums import sums_of
+from raee.texts import copies_of
 
 
 def _unit(x):
@@ -44,9 +46,15 @@ def _skewed(rows=300, seed=0):
     return np.stack([_unit(states + 0.2 * generator.normal(size=(rows, 3))), _unit(states)]), label
 
 
-def _fit(states, label, labels=None, seed=0):
+def _judges(states, label, hashes=None):
+    hashes = np.arange(len(label), dtype=np.uint64) if hashes is None else hashes
+    labels = int(label.max()) + 1
+    return Judges(states.__getitem__, label, hashes, copies_of(hashes, hashes, label, labels))
+
+
+def _fit(states, label, labels=None, seed=0, hashes=None):
     labels = int(label.max()) + 1 if labels is None else labels
-    return fit_probes("mean", sums_of(states, label, labels), states.__getitem__, label, seed)
+    return fit_probes("mean", sums_of(states, label, labels), _judges(states, label, hashes), seed)
 
 
 def _linear_is_sane(linear, states):
@@ -136,26 +144,36 @@ class TestFit:
         states, label = _gaussian(rows=90)
         some = np.arange(0, 90, 3)
         sums = sums_of(states, label, 3)
-        fitted = fit_probes("mean", sums, lambda depth: states[depth, some], label[some])
+        fitted = fit_probes("mean", sums, _judges(states[:, some], label[some]))
         assert fitted.left_out.log_probabilities.shape == (3, 30, 3)
         for depth, linear in enumerate(fitted.probes.maps):
             for place, row in enumerate(some):
                 one = slice(row, row + 1)
                 rest = sums - sums_of(states[:, one], label[one], 3)
-                refit = Linear(
-                    *linear_map(scatter_at(rest, depth), fitted.shrinkages[depth]),
-                    linear.temperature,
-                )
+                weights, biases = linear_map(scatter_at(rest, depth), fitted.shrinkages[depth])
+                biases += np.log(sums.rows / sums.rows.sum()) - np.log(rest.rows / rest.rows.sum())
+                refit = Linear(weights, biases, linear.temperature)
                 np.testing.assert_allclose(
                     fitted.left_out.log_probabilities[depth, place],
                     refit.log_probabilities(states[depth, one])[0],
                     atol=1e-8,
                 )
 
+    def test_copies_of_rows_give_nothing_away(self):
+        generator = np.random.default_rng(1)
+        states = _unit(generator.normal(size=(1, 60, 60)))
+        label = generator.integers(0, 2, 60).astype(np.uint16)
+        twice = np.r_[np.arange(60), np.arange(60)]
+        copied = _fit(states[:, twice], label[twice], hashes=twice.astype(np.uint64))
+        by_row = _fit(states[:, twice], label[twice])  # as if copies were other texts
+        for fit in ("lda", "logistic"):
+            assert copied.accuracy[fit] < 0.7
+            assert by_row.accuracy[fit] > 0.8
+
     def test_measures_states_by_the_closed_forms_accuracy(self):
         states, label = _gaussian()
         own = [_fit(states[[d]], label).accuracy["lda"] for d in range(len(states))]
-        found = left_out_accuracy(sums_of(states, label, 3), states.__getitem__, label)
+        found = left_out_accuracy(sums_of(states, label, 3), _judges(states, label))
         assert found == pytest.approx(np.mean(own))
 
 
@@ -228,7 +246,7 @@ class TestPrototypes:
         sums = sums_of(states, label, 3) - sums_of(states[:, ~kept], label[~kept], 3)
         # What rounding may leave of a label whose rows are gone is no mean.
         sums.first[:, 1] += 1e-17
-        fitted = fit_probes("mean", sums, lambda depth: states[depth, kept], label[kept])
+        fitted = fit_probes("mean", sums, _judges(states[:, kept], label[kept]))
         np.testing.assert_array_equal(fitted.probes.means[:, 1], 0)
         for c in (0, 2):
             np.testing.assert_allclose(

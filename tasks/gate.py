@@ -11,6 +11,7 @@ depths, that are right.  Other policies are compared by their answers.
 """
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from prefect import task
 
 from raee.errors import InputError
-from raee.paired import worse_p_value
+from raee.paired import paired, worse_p_value
 from raee.policies import neighbours_planned_on
 from raee.replay import replay
 from raee.tuning import TUNED
@@ -81,7 +82,8 @@ def _judge_and_promote(job: Job, version: str) -> Verdict:
         how = ["there was none before"]
     else:
         if PINNED not in pointing:  # versions were promoted before there were pins
-            promote(job.store, job.name, current, PINNED)
+            with suppress(InputError):  # of a version that is gone
+                promote(job.store, job.name, current, PINNED)
         against = {DEFAULT_ALIAS: current}
         if (pinned := pointing.get(PINNED, current)) != current:
             against[PINNED] = pinned
@@ -136,11 +138,14 @@ def compare(new: Readings, old: Readings) -> Compared:
         for read in (ours, theirs)
     )
     _, once = np.unique([ours.rows[row][2] for row in common], return_index=True)
-    what = "the probes' mean accuracy is" if probes else "accuracy"
+    accuracy = f"accuracy {right.mean():.4f}, before {before.mean():.4f}"
+    if probes:
+        how = f"the probes' mean {accuracy}"
+    else:
+        found = paired(right[once] == 1, before[once] == 1)
+        how = f"{found.wins} answers got right and {found.losses} got wrong ({accuracy})"
     return Compared(
-        worse_p_value(right[once], before[once]),
-        f"on {len(common)} rows in common {what} {right.mean():.4f}, before {before.mean():.4f}"
-        f"{pace}",
+        worse_p_value(right[once], before[once]), f"on {len(common)} rows in common {how}{pace}"
     )
 
 

@@ -5,13 +5,11 @@ import pyarrow as pa
 import pytest
 
 from raee.errors import InputError
-from raee.exits import Neighbours, exits_of
+from raee.exits import Answers, Neighbours, answers_of, exits_of
 from storage.parquet import list_values, part_name, read_table, write_table
 from storage.scan import Reject
 from storage.store import Folder
 from tasks.entries import (
-    Answers,
-    answers_of,
     columns_of,
     entries_table,
     lists_path,
@@ -26,6 +24,7 @@ from tasks.entries import (
 
 _LABELS = ("no", "yes")
 _EXITS = exits_of(2, (0, 1))
+_HASHES = np.array([1, 2], np.uint64)
 
 
 @pytest.fixture
@@ -76,11 +75,12 @@ def test_entries_come_back_as_they_were_swept_voted_and_fitted(tmp_path, keep_te
     sampled = np.array([True, False, True, True])
     heads, votes, fitted = _said(4, 3, 0), _said(4, 2, 1), _said(3, len(_EXITS) - 5, 2)
     nearest = np.array([0.5, 0, np.inf, 2], np.float32)
-    entries = entries_table(rows, [heads, votes, spread_over(fitted, sampled)], nearest)
+    hashes = np.array([7, 2**64 - 1, 7, 0], np.uint64)
+    entries = entries_table(rows, hashes, [heads, votes, spread_over(fitted, sampled)], nearest)
     assert entries.schema.names == [
         *("id", "text_hash"),
         *(["text"] if keep_text else []),
-        *("label", "answers", "confidences", "nearest_distance"),
+        *("label", "answers", "confidences", "nearest_distance", "tokens"),
     ]
     paths = [part_name(n) for n in range(3)]
     for path, part in zip(paths, (entries[:1], entries[1:1], entries[1:]), strict=True):
@@ -88,6 +88,7 @@ def test_entries_come_back_as_they_were_swept_voted_and_fitted(tmp_path, keep_te
     read = partial(read_table, folder)
     back = read_entries(read, paths, _EXITS, _LABELS)
     assert back.label.tolist() == [0, 1, 0, 1]
+    np.testing.assert_array_equal(back.hashes, hashes)
     np.testing.assert_array_equal(back.answers[:, :3], heads.answers)
     np.testing.assert_array_equal(back.confidences[:, :3], heads.confidences)
     np.testing.assert_array_equal(back.answers[:, 3:5], votes.answers)
@@ -104,7 +105,7 @@ def test_entries_come_back_as_they_were_swept_voted_and_fitted(tmp_path, keep_te
 def test_entries_of_the_first_format_know_no_distances(tmp_path):
     """Who reads them knows it by the manifest's format, and does not ask."""
     folder = Folder(str(tmp_path))
-    entries = entries_table(_rows(["a", "b"]), [_said(2, 1, 0)], np.zeros(2, np.float32))
+    entries = entries_table(_rows(["a", "b"]), _HASHES, [_said(2, 1, 0)], np.zeros(2, np.float32))
     write_table(folder, "new.parquet", entries)
     write_table(folder, "old.parquet", entries.drop_columns(["nearest_distance"]))
     read = partial(read_table, folder)
@@ -116,10 +117,23 @@ def test_entries_of_the_first_format_know_no_distances(tmp_path):
 
 def test_entries_of_other_exits_are_bad_input(tmp_path):
     folder = Folder(str(tmp_path))
-    entries = entries_table(_rows(["a", "b"]), [_said(2, 3, 0)], np.zeros(2, np.float32))
+    entries = entries_table(_rows(["a", "b"]), _HASHES, [_said(2, 3, 0)], np.zeros(2, np.float32))
     write_table(folder, "part.parquet", entries)
     with pytest.raises(InputError, match="column answers is fixed_size"):
         read_entries(partial(read_table, folder), ["part.parquet"], _EXITS, _LABELS)
+
+
+def test_before_format_4_texts_are_equal_if_their_characters_are(tmp_path):
+    folder = Folder(str(tmp_path))
+    said = [_said(3, len(_EXITS), 0)]
+    hashes = np.arange(3, dtype=np.uint64)
+    entries = entries_table(_rows(["a", "b", "a"]), hashes, said, np.zeros(3, np.float32))
+    write_table(folder, "old.parquet", entries.drop_columns(["tokens"]))
+    read = partial(read_table, folder)
+    back = read_entries(read, ["old.parquet"], _EXITS, _LABELS, 3)
+    assert back.texts.repeated.tolist() == [True, False, True]
+    with pytest.raises(InputError, match="tokens"):
+        read_entries(read, ["old.parquet"], _EXITS, _LABELS)
 
 
 def test_lists_of_neighbours_come_back_by_the_first_key_as_those_of_all_rows(tmp_path):
@@ -154,6 +168,7 @@ def test_a_part_without_rows_is_a_table_of_the_same_columns():
     nobody, everybody = (
         entries_table(
             _rows(texts),
+            _HASHES[: len(texts)],
             [
                 _said(len(texts), 3, 0),
                 spread_over(_said(len(texts), 8, 0), np.ones(len(texts), bool)),

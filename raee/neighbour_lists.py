@@ -26,6 +26,12 @@ def nearest_other_texts(
     for rounding.
     """
     copies = texts.counts(hashes)
+    _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
+    if within is not None:
+        # Of a text whose queries ask up to different distances, the farthest is searched for all.
+        farthest = np.full(len(first), -np.inf, within.dtype)
+        np.maximum.at(farthest, number, within)
+        within = farthest[number]
     few = np.flatnonzero(copies <= 1)
     rows = np.full((len(keys), k), -1, np.int64)
     distances = np.full((len(keys), k), np.inf, np.float32)
@@ -35,7 +41,6 @@ def nearest_other_texts(
 
     found = index.search(keys[few], k, texts.first_row(hashes[few]), near(few))
     rows[few], distances[few] = found.rows, found.distances
-    _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
     repeated = first[copies[first] > 1]
     # A text's own copies stand before all others: so many more are asked for, at most twice that.
     for more in np.unique(_power_of_two(copies[repeated])):

@@ -28,6 +28,9 @@ logger = logging.getLogger("raee")
 COMPARED = ("full", "logistic", "fixed", "retrieval", "raee", "kernel", "de3", "cascade", "tuned")
 """In the order of tables: what the head says at full depth, what people do today, then exits."""
 
+FIRST_CALIBRATED = 4
+"""Format from which on a version's confidences are calibrated."""
+
 _PICKED = ("fixed", "retrieval", "kernel", "de3", "cascade")
 """Policies that a tuning picks for a table, of many of their kind."""
 
@@ -143,6 +146,11 @@ def report_runs(
 
 
 def written_lines(policy: RunnablePolicy, readings: Readings) -> Mapping[int, Line]:
-    """By exit, what calibrates the confidences that a policy writes, from a version's own rows."""
+    """By exit, what calibrates the confidences that a policy writes, from a version's own rows.
+
+    Versions before format 4 are read as they were: nothing is calibrated.
+    """
+    if readings.manifest.format < FIRST_CALIBRATED:
+        return {}
     trial = readings.trial(neighbours_planned_on(policy))
     return policy_lines(replay(policy, trial), trial)

@@ -341,11 +341,10 @@ def _reliability(replayed: Replayed, trial: Trial, seed: int) -> tuple[tuple[Bin
 def _far(own: database_far.Far, level: float) -> Far:
     """The histogram ends a little beyond the limit: a few rows far out would flatten the rest."""
     limit, scores = own.limit(level), own.scores
-    known = scores.astype(np.float64)
-    top = known.max(initial=1e-12)
+    top = float(scores.max(initial=1e-12))
     if np.isfinite(limit) and limit > 0:
         top = min(top, 1.25 * limit)
-    counts, edges = np.histogram(np.minimum(known, top), bins=_FAR_BINS, range=(0.0, top))
+    counts, edges = np.histogram(np.minimum(scores, top), bins=_FAR_BINS, range=(0.0, top))
     return Far(
         level=level,
         limit=float(limit),

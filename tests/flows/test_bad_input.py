@@ -122,8 +122,8 @@ class TestBuildRefuses:
 
     def test_a_parent_of_a_newer_format(self, published):
         manifest = next(published.store.rglob("manifest.json"))
-        manifest.write_text('{"format": 4}')
-        _refused(published, "is of format 4, newer than format 3", "build", published.job())
+        manifest.write_text('{"format": 5}')
+        _refused(published, "is of format 5, newer than format 4", "build", published.job())
 
 
 def test_a_refused_build_is_a_failed_run_that_is_not_retried(place):

@@ -82,6 +82,7 @@ class TestPublishedVersion:
             "entries/part-00000.parquet": 50,
             "entries/part-00001.parquet": 50,
             "entries/part-00002.parquet": 20,
+            "far.safetensors": None,
             "keys/layer-02.faiss": 120,
             "neighbours/part-00000.parquet": 50,
             "neighbours/part-00001.parquet": 50,
@@ -92,7 +93,7 @@ class TestPublishedVersion:
 
     def test_has_a_manifest_that_says_what_it_is(self, trained, model_of):
         manifest = manifest_of(trained)
-        assert (manifest["format"], manifest["name"], manifest["id"]) == (3, "minilm", trained.name)
+        assert (manifest["format"], manifest["name"], manifest["id"]) == (4, "minilm", trained.name)
         assert manifest["parent"] is None
         assert datetime.fromisoformat(manifest["created_at"]).tzinfo is not None
         assert manifest["exits"] == exits_of_entry(6, 2)
@@ -113,7 +114,8 @@ class TestPublishedVersion:
     def test_has_entries_that_pyarrow_reads_in_the_corpus_order(self, trained):
         entries, rows = entries_of(trained), _natural_rows()
         assert entries.schema.names == [
-            *("id", "text_hash", "text", "label", "answers", "confidences", "nearest_distance")
+            *("id", "text_hash", "text", "label", "answers", "confidences", "nearest_distance"),
+            "tokens",
         ]
         assert entries.schema.field("label").type == pa.uint16()
         assert entries.schema.field("answers").type == pa.list_(pa.uint16(), 30)
@@ -213,7 +215,7 @@ class TestPublishedVersion:
             assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
         readings = [pq.read_table(database / f["path"]) for f in swept if "states" not in f["path"]]
         assert pa.concat_tables(readings).schema.names == [
-            *("text_hash", "answers", "confidences", "key-0")
+            *("text_hash", "answers", "confidences", "tokens", "key-0")
         ]
 
     def test_leaves_no_work_behind(self, trained):
@@ -230,6 +232,7 @@ def test_the_same_build_gives_the_same_bytes(place):
         *(f"{folder}/part-0000{n}.parquet" for folder in ("entries", "neighbours") for n in (0, 1)),
         "keys/layer-01.faiss",
         "centre.safetensors",
+        "far.safetensors",
         "probes.safetensors",
     }
     assert versions[0] == versions[1]
@@ -385,9 +388,10 @@ def test_each_build_is_a_line_in_the_history_of_the_databases_artifact(place):
     assert newest["type"] == "table"
     lines = json.loads(newest["data"])
     assert [line["id"] for line in lines] == versions[::-1]
-    assert [line["aliases"] for line in lines] == ["production", "", "old"]
+    assert [line["aliases"] for line in lines] == ["production", "", "old, pinned"]
     assert [line["policy"] for line in lines] == ["retrieval", "full", "raee"]
     assert [line["promoted"] for line in lines] == ["yes", "yes", "yes"]
     assert [line["change"] == "" for line in lines] == [False, False, True]
-    assert f"Production now points at {versions[2]}: on 40 rows in common" in newest["description"]
+    assert f"Production now points at {versions[2]}: against" in newest["description"]
+    assert "on 40 rows in common" in newest["description"]
     assert flow_states("rebuild-database", "history") == ["COMPLETED"] * 3

@@ -52,6 +52,7 @@ class TestOutput:
             "reader": pa.string(),
             "depth": pa.int16(),
             "nearest_distance": pa.float32(),
+            "usual": pa.float32(),
             "flags": pa.list_(pa.string()),
         }
         labels = table["label"].to_pylist()

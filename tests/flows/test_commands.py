@@ -92,7 +92,7 @@ class TestBuild:
             *("tuned: ", "production now points at "),
         )
         for stage in told:
-            assert sum(stage in line for line in lines) == 1
+            assert sum(stage in line for line in lines) == 1, stage
 
 
 class TestVersions:
@@ -104,7 +104,7 @@ class TestVersions:
         answer = raee("versions", "demo", "--store", published.store)
         lines = answer.out.splitlines()
         assert [line.split()[0] for line in lines] == ["id", second, first]
-        assert lines[2].split()[-2:] == ["old", "production"]
+        assert lines[2].split()[-3:] == ["old", "pinned", "production"]
         accuracy = manifest_of(published.version(second))["metrics"]["full"]["accuracy"]
         assert f"{accuracy:.3f}" in lines[1]
 
@@ -113,7 +113,11 @@ class TestVersions:
         answer = raee("versions", "demo", "--store", published.store, "--json")
         (line,) = json.loads(answer.out)
         manifest = manifest_of(version)
-        assert (line["id"], line["rows"], line["aliases"]) == (version.name, 40, ["production"])
+        assert (line["id"], line["rows"], line["aliases"]) == (
+            version.name,
+            40,
+            ["pinned", "production"],
+        )
         assert line["policy"] == "tuned"
         assert line["accuracy"] == pytest.approx(manifest["metrics"]["tuned"]["accuracy"], abs=1e-4)
         assert line["full_accuracy"] == pytest.approx(

@@ -142,7 +142,7 @@ def test_a_jobs_own_policy_has_the_jobs_settings(place):
 
 
 def test_rows_left_unlabelled_are_not_right(place):
-    changed = {"policy": "retrieval", "far": {"then": "abstain"}}
+    changed = {"policy": "retrieval", "far": {"quantile": 0.9, "then": "abstain"}}
     figures, _ = _evaluated(place, "far.csv", **changed)
     said = figures["policies"]["retrieval"]
     answers, manifest = _classified(place, "far.csv", "far", **changed)

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from raee.calibration import Line
+from raee.config import PRICE
 from tests.flows.jobs import (
     Workplace,
     entries_of,
@@ -40,7 +42,12 @@ class TestAsJson:
         found = _explained(place, "the film was terrible")
         version = place.only_version().name
         assert (found["database"], found["version"], found["depth"]) == ("demo", version, 4)
-        assert found["policy"] == {"name": "tuned", "accuracy": "best", "risk": None}
+        assert found["policy"] == {
+            "name": "tuned",
+            "accuracy": "best",
+            "price": PRICE,
+            "risk": None,
+        }
         output = place.classify(str(place.root / "train.csv"), "explain/runs", shard_rows=100)
         assert found["runs"] == manifest_of(output)["runs"]
         assert (found["far"], found["cut"]) == (False, False)
@@ -75,8 +82,10 @@ class TestAsJson:
             (row,) = predictions_of(output).to_pylist()
             assert (row["reader"], row["depth"]) == (exit.split("@")[0], int(exit[-1]))
             assert found[exit]["label"] == row["label_name"]
-            if exit != "de3@1":  # which leaves by its own indicator, not by the probability
-                assert found[exit]["confidence"] == pytest.approx(row["confidence"], abs=1e-5)
+            # What is written is calibrated on the rows that leave there, here on all.
+            line = manifest_of(output)["calibration"][exit]
+            said = Line(**line)(np.array([found[exit]["confidence"]]), 3)[0]
+            assert row["confidence"] == pytest.approx(said, abs=1e-5)
 
     def test_names_how_often_each_exit_is_right_in_the_database(self, place):
         entries = entries_of(place.only_version())
@@ -168,9 +177,7 @@ class TestAFarText:
         assert found["far"]
         assert found["layers"] == 4
         assert found["exit"].endswith("@4")
-        assert found["why"] == [
-            "its nearest entry is farther away than the database's own rows are: it is far"
-        ]
+        assert found["why"] == ["it is unlike the database's own rows: it is far"]
 
     def test_is_left_unlabelled_where_the_job_says_so(self, place):
         changed = {"policy": "raee", "far": {"then": "abstain"}}

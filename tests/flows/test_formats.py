@@ -18,8 +18,46 @@ from tests.texts import sentences
 _EXITS = [*(f"head@{depth}" for depth in range(5)), "vote@1"]
 
 
+def _as_the_third_format(version):
+    """Make of a version what builds published whose figures left out the row, not the text."""
+    manifest = manifest_of(version)
+    (version / "far.safetensors").unlink()
+    for path in [*(version / "entries").iterdir(), *(version.parents[1] / "swept").iterdir()]:
+        table = pq.read_table(path)
+        if "tokens" in table.column_names:
+            pq.write_table(table.drop_columns(["tokens"]), path)
+    swept = [_as_it_lies(version.parents[1], file) for file in manifest["swept"]]
+    for later in ("temperatures", "copies"):
+        del manifest[later]
+    tuning = manifest["tuning"]
+    halves = {
+        "seed": 0,
+        "tried": tuning["tried"],
+        "searched_rows": tuning["rows"] // 2,
+        "checked_rows": tuning["rows"] - tuning["rows"] // 2,
+        "full_depth": _on_halves(tuning["full_depth"]),
+        "front": [_on_halves(point) for point in tuning["front"]],
+        "families": {name: _on_halves(p) for name, p in tuning["families"].items()},
+        "keys": tuning["keys"],
+    }
+    _write(version, manifest | {"format": 3, "tuning": halves, "swept": swept})
+
+
+def _on_halves(point):
+    """A point as it was when one half of the rows searched and the other checked."""
+    fitted = point["fitted"]
+    return {
+        "policy": point["policy"],
+        "searched": fitted,
+        "checked": fitted,
+        "lost": 0,
+        "gained": 0,
+    }
+
+
 def _as_the_second_format(version):
     """Make of a version what builds published before they took rows over."""
+    _as_the_third_format(version)
     manifest = manifest_of(version)
     shutil.rmtree(version / "neighbours")
     shutil.rmtree(version.parents[1] / "swept")
@@ -94,7 +132,10 @@ def test_it_is_listed_shown_and_verified(old):
     version = old.only_version().name
     store = ("--store", old.store)
     (line,) = json.loads(raee("versions", "demo", *store, "--json").out)
-    assert (line["id"], line["policy"], line["aliases"]) == (version, "raee", ["production"])
+    assert (line["id"], line["policy"], line["aliases"]) == (
+        *(version, "raee"),
+        ["pinned", "production"],
+    )
     assert raee("versions", "demo", *store).code == 0
     shown = raee("show", "demo", *store)
     assert shown.code == 0
@@ -143,7 +184,7 @@ def test_what_it_was_not_tuned_for_is_refused_in_one_line(old):
     answer = raee("explain", job, "a warm film")
     _refused(answer, f"database demo@{version} was built without tuning")
     answer = raee("prune", "demo", "--store", old.store)
-    _refused(answer, f"database demo@{version} was built without tuning; build it anew")
+    _refused(answer, f"database demo@{version} is of format 1, from an earlier raee; build it")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +220,7 @@ def test_it_is_explained_evaluated_and_tuned_as_far_as_it_goes(old, tmp_path):
     # Nobody measured what its readings take: a layer is one second.
     full = json.loads(file.read_text())["full_depth"]
     assert full["policy"]["exit"] == "head@4"
-    assert full["checked"]["seconds_per_row"] == 4
+    assert full["fitted"]["seconds_per_row"] == 4
 
 
 def test_the_next_build_is_its_child_and_of_this_format(old):
@@ -188,11 +229,11 @@ def test_the_next_build_is_its_child_and_of_this_format(old):
     assert answer.code == 0, answer.err
     child = old.version(answer.out.strip())
     manifest = manifest_of(child)
-    assert (manifest["format"], manifest["parent"]) == (3, parent.name)
+    assert (manifest["format"], manifest["parent"]) == (4, parent.name)
     assert (child / "centre.safetensors").read_bytes() == (
         parent / "centre.safetensors"
     ).read_bytes()
-    assert f"production now points at {child.name}: on 40 rows in common" in answer.err
+    assert f"production now points at {child.name}: against production" in answer.err
 
 
 class TestOfTheSecond:
@@ -208,14 +249,17 @@ class TestOfTheSecond:
         found = []
         for place in (published_once, second):
             output = second.root / place.root.name
-            place_job = Workplace(second.root, second.model_of).job(store=str(place.store))
+            policy = {"name": "fixed", "exit": "probe@2"}
+            job = Workplace(second.root, second.model_of)
+            place_job = job.job(store=str(place.store), policy=policy, far=None)
             answer = raee("classify", place_job, "--input", input, "--output", output)
             assert answer.code == 0, answer.err
             file = tmp_path / f"{place.root.name}.json"
             answer = raee("tune", place_job, "--json", file)
             assert answer.code == 0, answer.err
-            found.append((predictions_of(output), json.loads(file.read_text())))
-        assert found[0] == found[1]
+            found.append((predictions_of(output)["label"], json.loads(file.read_text())))
+        assert found[0][0] == found[1][0]
+        assert found[0][1]["tried"] == found[1][1]["tried"]
 
     def test_the_next_build_takes_nothing_over_but_its_centre(self, second):
         parent = second.only_version()
@@ -225,7 +269,40 @@ class TestOfTheSecond:
         assert "are taken over" not in answer.err
         child = second.version(answer.out.strip())
         manifest = manifest_of(child)
-        assert (manifest["format"], manifest["parent"]) == (3, parent.name)
+        assert (manifest["format"], manifest["parent"]) == (4, parent.name)
         centres = [(version / "centre.safetensors").read_bytes() for version in (parent, child)]
         assert centres[0] == centres[1]
         assert raee("verify", "demo", "--store", second.store).code == 0
+
+
+class TestOfTheThird:
+    @pytest.fixture
+    def third(self, published) -> Workplace:
+        _as_the_third_format(published.only_version())
+        published.write("new.csv", sentences(33, seed=7))
+        return published
+
+    @pytest.mark.parametrize("policy", ["tuned", "retrieval", {"name": "tuned", "accuracy": 0.3}])
+    def test_it_classifies_and_looks_for_far_rows_as_it_did(self, third, policy):
+        output = third.classify(str(third.root / "new.csv"), policy=policy)
+        manifest, table = manifest_of(output), predictions_of(output)
+        assert manifest["calibration"] == {}
+        assert table["usual"].null_count == 33
+        assert manifest["far"]["score"] == "nearest distance"
+        assert table["label"].null_count == 0
+
+    def test_the_next_build_reads_all_rows_anew_once_and_says_why(self, third):
+        parent = third.only_version()
+        answer = raee("build", third.job())
+        assert answer.code == 0, answer.err
+        assert f"nothing is taken over from version {parent.name}: it is of format 3" in answer.err
+        assert "sweep: 40 rows" in answer.err
+        child = manifest_of(third.version(answer.out.strip()))
+        assert (child["format"], child["parent"]) == (4, parent.name)
+        third.write("train.csv", sentences(40)[1:])
+        answer = raee("build", third.job())
+        assert "0 rows are new, 39 known" in answer.err
+
+    def test_it_is_pruned_after_it_was_built_anew(self, third):
+        answer = raee("prune", "demo", "--store", third.store)
+        _refused(answer, "is of format 3, from an earlier raee; build it anew to prune it")

@@ -28,9 +28,11 @@ def test_a_worse_version_stays_out_and_the_flow_says_why(taught):
     before = taught.only_version().name
     assert _production(taught) == before
     worse, said = _built(taught, policy={"name": "fixed", "exit": "head@0"})
-    assert f"{worse} stays unpromoted: it is worse than production ({before}) beyond noise" in said
+    assert (
+        f"{worse} stays unpromoted: it is worse beyond noise: against production ({before})" in said
+    )
     assert "on 300 rows in common" in said
-    assert said.endswith("below 0.05")
+    assert said.endswith("below 0.007")
     assert _production(taught) == before
     output = taught.classify(str(taught.root / "train.csv"), shard_rows=100)
     assert manifest_of(output)["version"] == before
@@ -47,9 +49,11 @@ def test_corrected_labels_count_for_both(taught):
     assert changed > 10
     taught.write("train.csv", corrected)
     version, said = _built(taught)
-    assert f"production now points at {version}: on 300 rows in common" in said
-    accuracy = manifest_of(taught.version(version))["metrics"]["tuned"]["accuracy"]
-    assert f"(accuracy {accuracy:.4f}, before 0." in said
+    assert f"production now points at {version}: against production" in said
+    assert "on 300 rows in common the probes' mean accuracy" in said
+    figures = manifest_of(taught.version(version))["metrics"]["tuned"]
+    pace = f"{figures['accuracy']:.4f} at {1000 * figures['seconds_per_row']:.2f} ms a row"
+    assert f"its policy has {pace}, before 0." in said
     assert _production(taught) == version
 
 
@@ -58,5 +62,6 @@ def test_without_a_row_in_common_accuracies_are_compared(published):
     rows = [row | {"text": f"{row['text']} again"} for row in sentences(40)]
     published.write("train.csv", rows)
     version, said = _built(published)
-    assert f"production now points at {version}: no row in common; accuracy 0." in said
+    assert f"production now points at {version}: against" in said
+    assert "no row in common; accuracy 0." in said
     assert _production(published) == version

@@ -49,6 +49,7 @@ def test_a_build_that_is_done_leaves_nothing(published):
 def test_a_dry_run_says_what_goes_and_how_many_bytes_and_the_run_says_the_same(published):
     first = published.only_version().name
     second = published.build(policy="full")
+    raee("promote", "demo", second, "--store", published.store)  # and pins it
     _make_old(published)
     before = published.files()
     said = _gc(published, "--keep", 1, "--dry-run")

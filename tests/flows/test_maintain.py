@@ -11,6 +11,7 @@ from tests.flows.jobs import ask_server, raee
 def test_it_collects_what_gc_would_and_verifies_the_rest(published):
     versions = [published.only_version().name]
     versions += [published.build(policy=policy) for policy in ("full", "raee", "retrieval")]
+    raee("promote", "demo", versions[-1], "--store", published.store)  # and pins it
 
     (kept,) = maintain_store(str(published.store), keep=1, older_than_days=0)
 

@@ -125,6 +125,8 @@ def test_the_exits_of_probes_are_those_of_a_fit_without_the_row(taught_version, 
     scores = []
     for depth in depths:
         weights, biases = linear_map(scatter_at(others, depth), said["shrinkages"][depth])
+        biases += np.log(read.sums.rows / read.sums.rows.sum())  # of all rows' labels
+        biases -= np.log(others.rows / others.rows.sum())
         scores.append(said["temperatures"][depth] * (weights @ read.states[depth, row] + biases))
     logs = log_softmax(np.array(scores), axis=1)
     for depth in depths:

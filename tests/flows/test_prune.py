@@ -8,6 +8,8 @@ import faiss
 import numpy as np
 import pytest
 
+from tasks.prune import SHARES
+from tests.flows.allowing import allowing
 from tests.flows.jobs import Workplace, entries_of, manifest_of, predictions_of, raee
 from tests.flows.opinions import plain_words
 
@@ -27,13 +29,15 @@ def pruned(layered_once, tmp_path_factory):
     shutil.copytree(layered_once.root, root)
     place = Workplace(root, layered_once.model_of)
     parent = place.only_version("layered")
-    said = json.loads(_prune(place, "layered", "--json").out)
+    with allowing(0.3):
+        said = json.loads(_prune(place, "layered", "--json").out)
     return place, parent, place.version(said["version"], "layered"), said
 
 
 def test_redundant_rows_go(pruned):
     _, parent, child, said = pruned
     assert (said["of"], said["rows_before"]) == (parent.name, 150)
+    assert said["share"] in SHARES
     assert said["rows_after"] == len(entries_of(child)) <= 90
     kept = entries_of(child)["id"].to_pylist()
     before = entries_of(parent)["id"].to_pylist()
@@ -53,16 +57,17 @@ def test_the_child_says_where_it_comes_from_and_what_it_is_worth(pruned):
     assert manifest["parent"] == parent.name
     assert manifest["pruned"] == {key: value for key, value in said.items() if key != "version"}
     assert set(said["before"]) == set(said["after"]) == {"retrieval", "tuned"}
+    assert set(manifest["metrics"]) == set(before["metrics"])
     for name, figures in said["after"].items():
-        assert manifest["metrics"][name] == figures
         loss = said["before"][name]["accuracy"] - figures["accuracy"]
-        assert loss < 0.05, "or those rows would have stayed"
+        assert loss < 0.3, "or those rows would have stayed"
         # In seconds of the same cost table, not in layers.
         assert figures["seconds_per_row"] == pytest.approx(
             said["before"][name]["seconds_per_row"], rel=0.5
         )
-    for what in ("exits", "labels", "probes", "costs", "tuning", "job", "prompt", "corpus"):
+    for what in ("exits", "labels", "probes", "costs", "job", "prompt", "corpus"):
         assert manifest[what] == before[what]
+    assert manifest["tuning"]["rows"] == 150, "tuned anew, on all of the parent's rows"
 
 
 def test_the_child_is_whole_and_has_every_file(pruned):
@@ -86,7 +91,8 @@ def test_the_childs_votes_and_distances_are_those_of_the_rows_that_stayed(pruned
     keys = index.reconstruct_n(0, index.ntotal).astype(np.float64)
     assert len(keys) == len(entries)
     distances = np.square(keys[:, None] - keys[None]).sum(axis=2)
-    np.fill_diagonal(distances, np.inf)
+    tokens = entries["tokens"].to_numpy()
+    distances[tokens[:, None] == tokens[None]] = np.inf
     label = entries["label"].to_numpy()
     votes = np.zeros((len(keys), 3))
     for row, nearest in enumerate(np.argsort(distances, axis=1, kind="stable")[:, :12]):
@@ -115,7 +121,7 @@ def test_the_child_is_not_promoted_and_classifies_when_it_is_named(pruned):
     lines = json.loads(raee("versions", "layered", "--store", place.store, "--json").out)
     assert [(line["id"], line["aliases"]) for line in lines] == [
         (child.name, []),
-        (parent.name, ["production"]),
+        (parent.name, ["pinned", "production"]),
     ]
     rows = plain_words(40, seed=2)
     input = place.write("new.csv", rows)
@@ -137,16 +143,23 @@ def test_a_pruned_version_is_not_pruned_again(pruned):
 
 
 def test_where_rows_are_needed_fewer_go_and_the_command_prints_a_table(taught):
-    answer = _prune(taught, "demo")
+    with allowing(0.15):
+        answer = _prune(taught, "demo")
     lines = answer.out.splitlines()
     account = manifest_of(taught.version(lines[-1]))["pruned"]
-    assert 200 <= account["rows_after"] < 300
+    assert 20 <= account["rows_after"] < 300
     assert lines[0].strip() == f"300 rows, then {account['rows_after']}"
     assert [line.split()[0] for line in lines[2:-1]] == ["retrieval", "tuned"]
     for line in lines[2:-1]:
         name, before, after, *_ = line.split()
         assert before == f"{account['before'][name]['accuracy']:.4f}"
         assert after == f"{account['after'][name]['accuracy']:.4f}"
+
+
+def test_what_cannot_be_shown_on_so_few_rows_is_not_done(taught):
+    version = taught.only_version().name
+    answer = _prune(taught, "demo")
+    assert answer.out == f"demo@{version}: no tenth of its rows can go; nothing is published\n"
 
 
 def test_where_nothing_can_go_nothing_is_published(place):
@@ -163,7 +176,8 @@ def test_where_nothing_can_go_nothing_is_published(place):
 def test_the_child_has_an_index_of_the_kind_that_the_job_asks_for(place):
     place.write("train.csv", plain_words(150))
     place.build(index="IVF100,Flat")
-    said = json.loads(_prune(place, "demo", "--json").out)
+    with allowing(0.3):
+        said = json.loads(_prune(place, "demo", "--json").out)
     child = place.version(said["version"])
     index = faiss.read_index(str(child / "keys/layer-01.faiss"))
     assert index.nlist == 100

@@ -69,7 +69,7 @@ class TestTwoBuilds:
         [
             (tasks.build, "read_shard", 2),
             (tasks.fit, "fit_probes", 1),
-            (tasks.publish, "tune", 1),
+            (tasks.publish, "study", 1),
             (tasks.publish, "publish", 1),
         ],
         ids=lambda value: value if isinstance(value, str) else "",

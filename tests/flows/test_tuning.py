@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from raee.calibration import Line
+from raee.config import PRICE
 from tests.flows.jobs import Answer, Workplace, ask_server, manifest_of, predictions_of, raee
 from tests.flows.opinions import opinions
 
@@ -23,10 +25,15 @@ def _tuning(place):
     return manifest_of(place.only_version())["tuning"]
 
 
-def _cheapest(points, needed):
-    """As the documentation says: the cheapest by checked figures, of equals the most accurate."""
-    good = [p for p in points if p["checked"]["accuracy"] >= needed]
-    return min(good, key=lambda p: (p["checked"]["seconds_per_row"], -p["checked"]["accuracy"]))[
+def _points(place):
+    tuning = _tuning(place)
+    return [*tuning["front"], tuning["full_depth"]]
+
+
+def _cheapest(points, good):
+    """As the documentation says: the cheapest on all rows, of equals the most accurate."""
+    found = [p for p in points if good(p["fitted"]["accuracy"])]
+    return min(found, key=lambda p: (p["fitted"]["seconds_per_row"], -p["fitted"]["accuracy"]))[
         "policy"
     ]
 
@@ -38,31 +45,47 @@ def _classified(place, output, policy):
 
 
 class TestObjectives:
-    def test_best_is_the_cheapest_within_half_a_standard_error(self, place):
-        tuning = _tuning(place)
-        best = max(p["checked"]["accuracy"] for p in tuning["front"])
-        error = np.sqrt(best * (1 - best) / tuning["checked_rows"])
-        output = _classified(place, "best", "tuned")
-        manifest = manifest_of(output)
-        assert manifest["policy"] == {"name": "tuned", "accuracy": "best", "risk": None}
-        assert manifest["runs"] == _cheapest(tuning["front"], best - error / 2)
+    @pytest.mark.parametrize("price", [PRICE, 0.0, 0.5])
+    def test_best_is_what_has_most_left_after_its_price(self, place, price):
+        full = _tuning(place)["full_depth"]["fitted"]["seconds_per_row"]
+        policy = {"name": "tuned", "price": price}
+        manifest = manifest_of(_classified(place, f"best-{price}", policy))
+        assert manifest["policy"] == {
+            "name": "tuned",
+            "accuracy": "best",
+            "price": price,
+            "risk": None,
+        }
+
+        def left(point):
+            fitted = point["fitted"]
+            return fitted["accuracy"] - price * fitted["seconds_per_row"] / full
+
+        best = max(_points(place), key=left)
+        runs = next(p for p in _points(place) if p["policy"] == manifest["runs"])
+        assert left(runs) == pytest.approx(left(best))
 
     def test_full_is_the_cheapest_as_good_as_the_best_exit_at_full_depth(self, place):
-        tuning = _tuning(place)
-        full = tuning["full_depth"]
+        full = _tuning(place)["full_depth"]
         assert full["policy"]["exit"].endswith("@4")
         output = _classified(place, "full", {"name": "tuned", "accuracy": "full"})
-        expected = _cheapest([*tuning["front"], full], full["checked"]["accuracy"])
+        needed = full["fitted"]["accuracy"]
+        expected = _cheapest(_points(place), lambda accuracy: accuracy >= needed)
         assert manifest_of(output)["runs"] == expected
 
-    def test_a_number_is_the_cheapest_that_reaches_it(self, place):
-        tuning = _tuning(place)
-        accuracies = sorted({p["checked"]["accuracy"] for p in tuning["front"]})
-        assert len(accuracies) > 2, "there is something to choose from"
-        for number in (accuracies[0], accuracies[-1]):
-            policy = {"name": "tuned", "accuracy": number}
+    def test_a_number_is_the_cheapest_that_reaches_it_less_a_standard_error(self, place):
+        texts = _tuning(place)["texts"]
+
+        def lower(accuracy):
+            return accuracy - np.sqrt(accuracy * (1 - accuracy) / texts)
+
+        reached = sorted({lower(p["fitted"]["accuracy"]) for p in _tuning(place)["front"]})
+        assert len(reached) > 2, "there is something to choose from"
+        for number in (reached[0], reached[-1]):
+            policy = {"name": "tuned", "accuracy": number - 1e-9}
             output = _classified(place, f"number-{number:.3f}", policy)
-            assert manifest_of(output)["runs"] == _cheapest(tuning["front"], number)
+            expected = _cheapest(_points(place), lambda a, n=number: lower(a) >= n - 1e-9)
+            assert manifest_of(output)["runs"] == expected
 
     def test_a_risk_that_nothing_cheaper_meets_is_full_depth_with_a_warning(self, place):
         risk = {"max_loss": 0.001, "confidence": 0.99}
@@ -72,7 +95,7 @@ class TestObjectives:
         assert answer.code == 0, answer.err
         manifest = manifest_of(output)
         assert manifest["policy"]["risk"] == risk
-        assert manifest["runs"] == _tuning(place)["full_depth"]["policy"]
+        assert manifest["runs"] == _tuning(place)["promise"]["baseline"]["policy"]
         assert manifest["mean_layers"] == 4
         assert (
             "no cheaper policy can be promised to lose at most 0.001 of the accuracy with "
@@ -87,18 +110,19 @@ class TestObjectives:
         assert answer.code == 0, answer.err
         assert "can be promised" not in answer.err
         runs, tuning = manifest_of(output)["runs"], _tuning(place)
-        (point,) = (p for p in tuning["front"] if p["policy"] == runs)
-        assert (point["lost"] - point["gained"]) / tuning["checked_rows"] < 0.25
+        (step,) = (s for s in tuning["promise"]["steps"] if s["policy"] == runs)
+        assert (step["lost"] - step["gained"]) / tuning["texts"] < 0.25
 
     def test_one_that_nothing_reaches_is_refused_in_one_line(self, place):
         input, output = place.root / "tuning.csv", place.root / "tuning/unreachable"
         job = place.job(policy=_UNREACHABLE)
         answer = raee("classify", job, "--input", input, "--output", output)
         assert (answer.code, answer.out) == (2, "")
-        best = max(p["checked"]["accuracy"] for p in _tuning(place)["front"])
+        best = max(p["fitted"]["accuracy"] for p in _tuning(place)["front"])
+        lower = best - np.sqrt(best * (1 - best) / _tuning(place)["texts"])
         assert answer.error.endswith(
-            "policy.accuracy 0.99: no policy reaches it on the rows kept for checking; the best "
-            f"has {best:.3f}"
+            "policy.accuracy 0.99: no policy reaches it less one standard error; the best has "
+            f"{best:.3f}, less one {lower:.3f}"
         )
         assert not output.exists()
 
@@ -120,6 +144,7 @@ class TestWhatRuns:
         thresholds = cascade["threshold"]
         if not isinstance(thresholds, list):
             thresholds = [thresholds] * (last - first + 1)
+        lines = manifest["calibration"]
         for reader, depth, confidence, flags in zip(
             *(table[c].to_pylist() for c in ("reader", "depth", "confidence", "flags")),
             strict=True,
@@ -128,7 +153,11 @@ class TestWhatRuns:
                 continue
             assert reader in cascade["readers"]
             assert first <= depth <= last
-            assert depth == last or confidence >= thresholds[depth - first]
+            # Rows leave by what was read; what is written is calibrated.
+            needed = np.array([thresholds[depth - first]])
+            if depth != last and f"{reader}@{depth}" in lines:
+                least = Line(**lines[f"{reader}@{depth}"])(needed, 3)[0]
+                assert confidence >= least - 1e-5
 
 
 class TestTune:
@@ -142,18 +171,18 @@ class TestTune:
         lines = raee("tune", place.job()).out.splitlines()
         version = place.only_version().name
         assert lines[0].strip() == (
-            f"database demo@{version}: {tuning['tried']:,} policies searched on 150 rows; "
-            "accuracy on the 150 others"
+            f"database demo@{version}: {tuning['tried']:,} policies tried on 300 rows; accuracy is "
+            "cross-fitted"
         )
         (picked,) = (line for line in lines if line.rstrip().endswith("<- the job's policy"))
         runs = manifest_of(_classified(place, "printed", "tuned"))["runs"]
         (point,) = (p for p in tuning["front"] if p["policy"] == runs)
-        checked, searched = point["checked"], point["searched"]
+        fitted = point["fitted"]
         assert picked.split()[:4] == [
-            f"{checked['accuracy']:.4f}",
-            f"{searched['accuracy']:.4f}",
-            f"{checked['mean_layers']:.2f}",
-            f"{1000 * checked['seconds_per_row']:.2f}",
+            f"{point['cross_fitted']['accuracy']:.4f}",
+            f"{fitted['accuracy']:.4f}",
+            f"{fitted['mean_layers']:.2f}",
+            f"{1000 * fitted['seconds_per_row']:.2f}",
         ]
         assert sum("(best exit at full depth)" in line for line in lines) == 1
         kinds = lines.index(next(line for line in lines if "best of each kind" in line))
@@ -164,10 +193,13 @@ class TestTune:
         assert [line.split()[0] for line in lines if line.startswith("vote@")] == ["vote@1"]
 
     def test_marks_the_objective_that_the_job_names(self, place):
-        number = min(p["checked"]["accuracy"] for p in _tuning(place)["front"])
-        job = place.job(policy={"name": "tuned", "accuracy": number})
+        cheapest = _tuning(place)["front"][0]["fitted"]
+        job = place.job(policy={"name": "tuned", "accuracy": 0.01})
         (line,) = (x for x in raee("tune", job).out.splitlines() if "<- the job's policy" in x)
-        assert line.split()[0] == f"{number:.4f}"
+        assert line.split()[1:3] == [
+            f"{cheapest['accuracy']:.4f}",
+            f"{cheapest['mean_layers']:.2f}",
+        ]
 
     def test_refuses_an_objective_that_nothing_reaches(self, place):
         answer = raee("tune", place.job(policy=_UNREACHABLE))
@@ -227,4 +259,4 @@ class TestAnUnreachableObjective:
         assert answer.code == 0, answer.err
         second = answer.out.strip()
         (said,) = (line for line in answer.err.splitlines() if "production now points" in line)
-        assert f"production now points at {second}: the one before cannot be run: " in said
+        assert f"production now points at {second}: production ({first}) cannot be run: " in said

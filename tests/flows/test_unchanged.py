@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from tests.flows.allowing import allowing
 from tests.flows.jobs import Workplace, entries_of, manifest_of, neighbours_of, raee
 from tests.flows.rebuilds import Swept
 from tests.texts import LABELS, sentences
@@ -158,7 +159,8 @@ def test_a_pruned_version_is_no_parent(layered_once, tmp_path, swept):
     shutil.copytree(layered_once.root, root)
     place = Workplace(root, layered_once.model_of)
     parent = place.only_version("layered")
-    answer = raee("prune", "layered", "--store", place.store, "--json")
+    with allowing(0.5):
+        answer = raee("prune", "layered", "--store", place.store, "--json")
     pruned = json.loads(answer.out)["version"]
     assert pruned > parent.name
     job = {"name": "layered", "key": {"layers": [0, 2]}, "shard_rows": 60}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from raee.calibration import Line, warmed
 from raee.classify import classify
 from raee.config import (
     CascadePolicy,
@@ -194,6 +195,36 @@ def test_no_texts_give_no_predictions(built_of, spec):
         found = classify(built_of("bert", key).database, spec, [])
         assert len(found.labels) == len(found.exits) == len(found.nearest) == 0
         assert found.layers_run == 0
+
+
+def test_lines_calibrate_what_is_written_by_exit_and_change_no_answer(built_of):
+    database = built_of("bert", KEYS["keys at two depths"]).database
+    for spec in (*POLICIES, CascadePolicy(readers=("vote", "probes", "head"), threshold=0.6)):
+        plain = classify(database, spec, CORPUS)
+        line, place = Line(slope=0.5, offset=-0.2), int(plain.exits[0])
+        found = classify(database, spec, CORPUS, lines={place: line})
+        there = plain.exits == place
+        for field in ("labels", "exits", "layers"):
+            np.testing.assert_array_equal(getattr(found, field), getattr(plain, field))
+        np.testing.assert_array_equal(found.confidences[~there], plain.confidences[~there])
+        expected = line(plain.confidences[there], len(LABELS))
+        np.testing.assert_allclose(found.confidences[there], expected, atol=1e-6)
+
+
+def test_temperatures_calibrate_heads_and_votes_before_a_policy_asks_them(built_of):
+    database = built_of("bert", KEYS["keys at two depths"]).database
+    warm = replace(database, temperatures={"head@2": 0.4, "vote@1": 0.2})
+    for name, factor in (("head@2", 0.4), ("vote@1", 0.2), ("head@3", 1.0)):
+        plain, found = (classify(d, FixedPolicy(exit=name), CORPUS) for d in (database, warm))
+        np.testing.assert_array_equal(found.labels, plain.labels)
+        expected = warmed(plain.confidences, factor, len(LABELS))
+        np.testing.assert_allclose(found.confidences, expected, atol=1e-6)
+    before = classify(database, FixedPolicy(exit="head@2"), CORPUS).confidences
+    after = warmed(before, 0.4, len(LABELS))
+    spec = CascadePolicy(readers=("head",), first=2, threshold=float(np.sort(after)[-3:-1].mean()))
+    sure = after >= spec.threshold
+    assert 0 < sure.sum() < (before >= spec.threshold).sum()
+    np.testing.assert_array_equal(classify(warm, spec, CORPUS).layers == 2, sure)
 
 
 def test_a_text_that_lost_its_end_is_marked(built_of):

@@ -97,6 +97,15 @@ def test_rates_without_a_row_are_those_of_the_other_rows():
         np.testing.assert_allclose(found[row], entries[np.arange(24) != row].rates, atol=1e-12)
 
 
+def test_rates_without_a_row_are_without_its_equals_too():
+    entries = random_trial(2, unread=5).entries
+    entries = replace(entries, hashes=(np.arange(24) % 7).astype(np.uint64))
+    found = entries.rates_without(np.arange(24)[::-1])[::-1]
+    for row in range(24):
+        others = entries.hashes != entries.hashes[row]
+        np.testing.assert_allclose(found[row], entries[others].rates, atol=1e-12)
+
+
 def test_the_best_exit_is_right_most_often_and_of_equals_the_shallowest():
     entries = entries_of([0, 0], [[0, 0, 0], [1, 0, 0]], np.ones((2, 3)))
     assert entries.best([0, 1, 2]) == 1
@@ -122,6 +131,7 @@ def test_some_of_the_rows_are_entries_of_their_own():
         np.testing.assert_array_equal(few.label, entries.label[some])
         np.testing.assert_array_equal(few.right, entries.right[some])
         np.testing.assert_array_equal(few.confidences, entries.confidences[some])
+        np.testing.assert_array_equal(few.hashes, entries.hashes[some])
 
 
 def test_the_first_neighbours_are_the_nearest_ones():

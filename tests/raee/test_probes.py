@@ -9,18 +9,19 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from raee.discriminant import linear_map, scatter_at
+from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
 from raee.probes import (
     Judges,
     Linear,
     averages,
     edr,
     fit_probes,
+    fit_shrinkage,
     fit_temperature,
     left_out_accuracy,
 )
 from raee.sums import sums_of
-from raee.texts import copies_of
+from raee.texts import copies_of, each_once
 
 
 def _unit(x):
@@ -170,6 +171,22 @@ class TestFit:
             assert copied.accuracy[fit] < 0.7
             assert by_row.accuracy[fit] > 0.8
 
+    def test_takes_the_shrinkage_under_which_labels_are_likeliest_at_its_own_temperature(self):
+        states, label = _gaussian(rows=80, width=12)
+        scatter, copies = scatter_at(sums_of(states, label, 3), 2), each_once(label)
+
+        def loss(shrinkage):
+            scores = left_out_scores(scatter, shrinkage, states[2], copies)
+            warm = log_softmax(fit_temperature(scores, label) * scores, axis=1)
+            return -warm[np.arange(80), label].mean()
+
+        found = fit_shrinkage(scatter, states[2], label, copies)
+        assert loss(found) == pytest.approx(min(loss(s) for s in SHRINKAGES))
+        # Where nothing tells them apart, the largest.
+        same = np.broadcast_to(states[:, :1], states.shape)
+        flat = scatter_at(sums_of(same, label, 3), 2)
+        assert fit_shrinkage(flat, same[2], label, copies) == max(SHRINKAGES)
+
     def test_measures_states_by_the_closed_forms_accuracy(self):
         states, label = _gaussian()
         own = [_fit(states[[d]], label).accuracy["lda"] for d in range(len(states))]
@@ -239,6 +256,22 @@ class TestPrototypes:
                         expected = np.linalg.norm(x[row] - of_label.mean(axis=0))
                     found = fitted.left_out.prototype_distances[depth, row, c]
                     assert found == pytest.approx(expected, abs=1e-9)
+
+    def test_distances_are_without_rows_of_the_same_text_whatever_their_labels(self):
+        states, _ = _gaussian(rows=8, labels=3)
+        text = np.array([0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 7])
+        label = np.array([0, 0, 1, 2, 2, 0, 1, 0, 1, 0, 0, 1], np.uint16)
+        x = states[:, text]
+        fitted = _fit(x, label, labels=3, hashes=text.astype(np.uint64))
+        for row, depth in np.ndindex(12, 3):
+            others = text != text[row]
+            for c in range(3):
+                of_label = x[depth][others & (label == c)].astype(np.float64)
+                expected = np.inf
+                if len(of_label):
+                    expected = np.linalg.norm(x[depth, row] - of_label.mean(axis=0))
+                found = fitted.left_out.prototype_distances[depth, row, c]
+                assert found == pytest.approx(expected, abs=1e-9)
 
     def test_are_the_labels_means_and_nothing_for_a_label_without_rows(self):
         states, label = _gaussian(rows=40, labels=3)

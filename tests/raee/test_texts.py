@@ -68,14 +68,18 @@ def test_rows_without_equals_leave_alone():
     assert found.of_label(label).tolist() == [1, 1, 1]
 
 
+def _rows_of_texts(numbers, seed):
+    """An index of rows (rows, width) of which those of a text are the same, and their keys."""
+    own = np.random.default_rng(seed).normal(size=(9, 4)).astype(np.float32)
+    index = new_index(4)
+    index.add(own[numbers])
+    return index, own[numbers]
+
+
 @settings(max_examples=60)
 @given(texts_of_rows, st.integers(1, 12), st.integers(0, 99))
 def test_the_nearest_of_another_text_are_found_however_many_copies_there_are(numbers, k, seed):
-    generator = np.random.default_rng(seed)
-    own = generator.normal(size=(9, 4)).astype(np.float32)
-    keys, hashes = own[numbers], _hashes(numbers)
-    index = new_index(4)
-    index.add(keys)
+    (index, keys), hashes = _rows_of_texts(numbers, seed), _hashes(numbers)
     found = nearest_other_texts(index, keys, k, hashes, Texts(hashes))
     squared = np.square(keys[:, None].astype(float) - keys[None]).sum(axis=2)
     for row, text in enumerate(numbers):
@@ -86,3 +90,27 @@ def test_the_nearest_of_another_text_are_found_however_many_copies_there_are(num
         np.testing.assert_allclose(found.distances[row][there], expected, atol=1e-5)
         assert set(found.rows[row][there]) <= set(others)
         assert np.isinf(found.distances[row][~there]).all()
+
+
+@settings(max_examples=60)
+@given(texts_of_rows, st.integers(1, 6), st.integers(0, 99), st.data())
+def test_each_query_finds_what_it_asks_for_whatever_its_equals_ask_for(numbers, k, seed, data):
+    index, keys = _rows_of_texts(numbers, seed)
+    hashes, texts = _hashes(numbers), Texts(_hashes(numbers))
+    limits = st.sampled_from([-np.inf, 0.5, 2.0, 8.0, 1e9])
+    within = [data.draw(limits) for _ in numbers]
+    limited = nearest_other_texts(index, keys, k, hashes, texts, np.array(within, np.float32))
+    whole = nearest_other_texts(index, keys, k, hashes, texts)
+    for row, limit in enumerate(within):
+        near = whole.distances[row] <= limit
+        there = limited.distances[row][: near.sum()]
+        np.testing.assert_allclose(there, whole.distances[row][near], atol=1e-5)
+
+
+def test_texts_that_the_index_has_not_find_all_that_are_near():
+    index, keys = _rows_of_texts([0, 1, 1, 2], seed=0)
+    found = nearest_other_texts(
+        index, keys[[1, 1]], 3, _hashes([7, 7]), Texts(_hashes([0, 1, 1, 2]))
+    )
+    np.testing.assert_array_equal(found.rows[:, :2], [[1, 2], [1, 2]])
+    assert (found.rows >= 0).all()

@@ -78,7 +78,7 @@ def classify(
     """
     entries = database.entries
     encoded = encode(database.backbone, database.prompt, texts)
-    run = _Run.of(database, spec, far, ratio, len(texts))
+    run = _Run.of(database, spec, far, ratio, lines or {}, len(texts))
     known = _known_before_pass(run, texts)
     plan = _plan_before_pass(run, known)
     layers_run = 0
@@ -88,15 +88,11 @@ def classify(
         layers_run += walk(database.backbone.stack, batch.inputs, visit)
         on_rows(len(batch.rows))
     answered = run.exits != ABSTAINED
-    confidences = run.confidences
-    for place, line in (lines or {}).items():
-        there = run.exits == place
-        confidences[there] = line(confidences[there], len(entries.labels))
     layers = np.full(len(texts), database.key.depth)
     layers[answered] = layers_of(spec, entries, run.exits[answered])
     return Predictions(
         labels=np.where(answered, run.labels, -1),
-        confidences=np.where(answered, confidences, np.float32(np.nan)),
+        confidences=np.where(answered, run.confidences, np.float32(np.nan)),
         exits=run.exits,
         layers=layers,
         nearest=run.nearest,
@@ -124,6 +120,8 @@ class _Run:
     far_exit: int
     """Where far rows leave."""
     ratio: NDArray[np.float64] | None
+    lines: Mapping[int, Line]
+    """By exit, what calibrates the confidences that are written."""
     labels: NDArray[np.int32]
     confidences: NDArray[np.float32]
     exits: NDArray[np.int64]
@@ -138,6 +136,7 @@ class _Run:
         spec: RunnablePolicy,
         far: FarSpec | None,
         ratio: NDArray[np.float64] | None,
+        lines: Mapping[int, Line],
         rows: int,
     ) -> "_Run":
         entries, key = database.entries, database.key
@@ -161,6 +160,7 @@ class _Run:
             far_spec=far,
             far_exit=far_exit,
             ratio=ratio,
+            lines=lines,
             labels=np.full(rows, -1, dtype=np.int32),
             confidences=np.full(rows, np.nan, dtype=np.float32),
             exits=np.full(rows, UNDECIDED),
@@ -172,7 +172,14 @@ class _Run:
     def write(self, rows: NDArray[np.int64], place: int, reading: Reading) -> None:
         """Rows (n,) answer at an exit."""
         self.labels[rows] = reading.distributions.argmax(axis=1)
-        self.confidences[rows] = reading.confidences
+        if place in self.lines:
+            labels = len(self.database.entries.labels)
+            self.confidences[rows] = self.lines[place](reading.confidences, labels)
+        elif self.database.entries.exits[place].reader == "de3":
+            # Its indicator says whether an answer stands; by itself it is no probability.
+            self.confidences[rows] = reading.distributions.max(axis=1)
+        else:
+            self.confidences[rows] = reading.confidences
         self.exits[rows] = place
 
 

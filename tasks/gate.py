@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prefect import task
 
+from raee.config import RunnablePolicy
 from raee.errors import InputError
 from raee.paired import paired, worse_p_value
 from raee.policies import neighbours_planned_on
@@ -115,8 +116,12 @@ def compare(new: Readings, old: Readings) -> Compared:
     """
     from scipy.stats import fisher_exact  # slow to import
 
+    policies = [_policy(readings) for readings in (new, old)]
     probes = all(_is_tuned(readings) for readings in (new, old))
-    ours, theirs = (_Read.of(readings, probes) for readings in (new, old))
+    ours, theirs = (
+        _Read.of(readings, None if probes else policy)
+        for readings, policy in zip((new, old), policies, strict=True)
+    )
     pace = _pace(new.manifest, old.manifest)
     common = [row for row in ours.rows if row in theirs.rows]
     if not common:
@@ -149,6 +154,12 @@ def compare(new: Readings, old: Readings) -> Compared:
     )
 
 
+def _policy(readings: Readings) -> RunnablePolicy:
+    """A version's policy; raises InputError if it cannot be run."""
+    job = Job.model_validate(readings.manifest.job)
+    return runnable(job.policy, tuning_of(readings.manifest), readings.where)
+
+
 def _is_tuned(readings: Readings) -> bool:
     """Whether a version's policy is picked among exits that probes are read at."""
     return readings.manifest.policy["name"] == TUNED and bool(readings.entries.places("probe"))
@@ -176,15 +187,13 @@ class _Read:
     token ids."""
 
     @classmethod
-    def of(cls, readings: Readings, probes: bool) -> "_Read":
-        """The answers of all probes, or of the version's policy."""
+    def of(cls, readings: Readings, policy: RunnablePolicy | None) -> "_Read":
+        """The answers of a policy, or of all probes."""
         entries, names = readings.entries, np.array(readings.manifest.labels)
-        if probes:
+        if policy is None:
             rows = entries.complete
             answers = entries.answers[rows][:, entries.places("probe")]
         else:
-            job = Job.model_validate(readings.manifest.job)
-            policy = runnable(job.policy, tuning_of(readings.manifest), readings.where)
             trial = readings.trial(neighbours_planned_on(policy))
             rows, answers = trial.rows, replay(policy, trial).answers[:, None]
         keys: list[tuple[str, str]] = []

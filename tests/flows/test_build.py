@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from raee.config import TunedPolicy
 from tests.flows.jobs import (
     Workplace,
     ask_server,
@@ -102,7 +103,7 @@ class TestPublishedVersion:
         assert manifest["corpus"]["rows"] == 120
         assert len(manifest["corpus"]["fingerprint"]) == 64
         assert manifest["job"]["backbone"]["model"] == model_of("minilm")
-        assert manifest["policy"] == {"name": "tuned", "accuracy": "best", "risk": None}
+        assert manifest["policy"] == TunedPolicy().model_dump()
         stages = ["centre", "sweep", "fit", "index", "vote", "tune", "evaluate", "report"]
         assert list(manifest["seconds"]) == stages
         assert manifest["code_version"]

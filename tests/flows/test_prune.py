@@ -156,9 +156,9 @@ def test_where_rows_are_needed_fewer_go_and_the_command_prints_a_table(taught):
         assert after == f"{account['after'][name]['accuracy']:.4f}"
 
 
-def test_what_cannot_be_shown_on_so_few_rows_is_not_done(taught):
-    version = taught.only_version().name
-    answer = _prune(taught, "demo")
+def test_what_cannot_be_shown_on_so_few_rows_is_not_done(published):
+    version = published.only_version().name
+    answer = _prune(published, "demo")
     assert answer.out == f"demo@{version}: no tenth of its rows can go; nothing is published\n"
 
 

@@ -82,7 +82,7 @@ class TestObjectives:
         reached = sorted({lower(p["fitted"]["accuracy"]) for p in _tuning(place)["front"]})
         assert len(reached) > 2, "there is something to choose from"
         for number in (reached[0], reached[-1]):
-            policy = {"name": "tuned", "accuracy": number - 1e-9}
+            policy = {"name": "tuned", "accuracy": float(number) - 1e-9}
             output = _classified(place, f"number-{number:.3f}", policy)
             expected = _cheapest(_points(place), lambda a, n=number: lower(a) >= n - 1e-9)
             assert manifest_of(output)["runs"] == expected

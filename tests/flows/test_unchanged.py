@@ -45,6 +45,7 @@ class TestWhereNothingHasChanged:
     def test_an_alias_that_was_rolled_back_stays_there(self, published):
         first = published.only_version().name
         second = published.build(policy="full")
+        raee("promote", "demo", second, "--store", published.store)
         assert _production(published) == second
         assert raee("rollback", "demo", "--store", published.store).code == 0
         before = published.files()

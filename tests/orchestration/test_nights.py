@@ -105,7 +105,7 @@ def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(
     assert newest["change"][0] in "+-"
     promoted = current(nightly.store, nightly.name, "production")
     assert newest["promoted"] == ("yes" if promoted == second else "no")
-    assert f"points at {second}: on " in newest["why"] or "worse than production" in newest["why"]
+    assert f"against production ({first})" in newest["why"]
     assert (before["id"], before["parent"], before["promoted"]) == (first, "", "yes")
     assert site.artifacts(f"raee-{nightly.name}-report")
 

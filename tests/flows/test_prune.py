@@ -162,6 +162,23 @@ def test_what_cannot_be_shown_on_so_few_rows_is_not_done(published):
     assert answer.out == f"demo@{version}: no tenth of its rows can go; nothing is published\n"
 
 
+@pytest.mark.parametrize("copies", [1, 6])
+def test_what_can_be_shown_on_enough_texts_is_done_and_copies_are_no_texts(place, copies):
+    rows = [
+        row | {"id": f"{row['id']}-{n}"}
+        for row in plain_words(360 // copies)
+        for n in range(copies)
+    ]
+    place.write("train.csv", rows)
+    version = place.build(policy="retrieval", shard_rows=200)
+    said = json.loads(_prune(place, "demo", "--json").out)
+    if copies > 1:
+        assert said == {"version": None, "of": version, "rows_before": 360}
+    else:
+        assert said["share"] == SHARES[-1]
+        assert said["rows_after"] == len(entries_of(place.version(said["version"]))) == 36
+
+
 def test_where_nothing_can_go_nothing_is_published(place):
     """A label keeps at least one row."""
     place.write("train.csv", plain_words(6)[1:4])

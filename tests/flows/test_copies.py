@@ -48,7 +48,7 @@ def built(tmp_path_factory, model_of):
     copies = [row | {"id": f"c{row['id']}", "text": row["text"].replace(" ", "  ")} for row in some]
     near = [row | {"id": f"n{row['id']}", "text": _one_word_changed(row["text"])} for row in some]
     found = {}
-    for name, corpus in (("alone", rows), ("copied", rows + copies), ("near", rows + near)):
+    for name, corpus in (("uncopied", rows), ("copied", rows + copies), ("near", rows + near)):
         place.write("train.csv", corpus)
         said = raee("build", place.job(name=name, shard_rows=100))
         assert said.code == 0, said.err
@@ -72,7 +72,7 @@ class TestEqualTexts:
         assert len(np.unique(tokens)) == _ROWS
 
     def test_leave_every_figure_as_it_is_without_them(self, built):
-        alone, copied = built["alone"].accuracy, built["copied"].accuracy
+        alone, copied = built["uncopied"].accuracy, built["copied"].accuracy
         noise = np.sqrt(0.25 / _ROWS)
         for name in _SETTLED:
             assert abs(copied[name] - alone[name]) < 2 * noise, name
@@ -86,7 +86,7 @@ class TestEqualTexts:
         itself = np.arange(len(label))
         other = np.where(nearest[:, 0] == itself, nearest[:, 1], nearest[:, 0])
         flattered = float((label[other] == label).mean())
-        assert flattered > built["alone"].accuracy["retrieval"] + 0.1
+        assert flattered > built["uncopied"].accuracy["retrieval"] + 0.1
 
     def test_are_no_evidence_of_their_own(self, built):
         tuning = manifest_of(built["copied"].version)["tuning"]
@@ -94,7 +94,7 @@ class TestEqualTexts:
         assert tuning["promise"]["texts"] == _ROWS
 
     def test_are_told_by_the_log_and_the_report(self, built):
-        copied, alone = built["copied"], built["alone"]
+        copied, alone = built["copied"], built["uncopied"]
         told = f"{2 * _AGAIN} of {_ROWS + _AGAIN} rows have a text that another row has, too"
         assert sum(told in line for line in copied.said.err.splitlines()) == 1
         assert "have a text that another row has, too" not in alone.said.err
@@ -111,17 +111,17 @@ class TestNearCopies:
         assert said["barred"].startswith(share)
 
     def test_are_not_seen_where_there_are_none(self, built):
-        said = manifest_of(built["alone"].version)["copies"]
+        said = manifest_of(built["uncopied"].version)["copies"]
         assert (said["near_copies_visible"], said["barred"]) == (False, None)
 
     def test_are_told_by_the_log_and_the_report(self, built):
         barred = manifest_of(built["near"].version)["copies"]["barred"]
         assert sum(barred in line for line in built["near"].said.err.splitlines()) == 1
         assert barred[1:].replace("'", "&#39;") in built["near"].report
-        assert "lie much nearer to another text" not in built["alone"].said.err
-        assert "lie much nearer to another text" not in built["alone"].report
+        assert "lie much nearer to another text" not in built["uncopied"].said.err
+        assert "lie much nearer to another text" not in built["uncopied"].report
 
-    @pytest.mark.parametrize("name", ["alone", "near"])
+    @pytest.mark.parametrize("name", ["uncopied", "near"])
     def test_bar_a_promise_that_would_be_given_without_them(self, built, name):
         place = built[name].place
         place.write("new.csv", opinions(place.model_of("bert-encoder"), 10, seed=1))

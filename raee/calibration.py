@@ -42,10 +42,9 @@ def warmed(
     distribution comes to; of more, it takes the other labels' probabilities together, so that no
     more has to be known than the answer's.  A guess stays a guess.
     """
-    if labels < 2 or temperature == 1.0:
+    if temperature == 1.0:
         return confidences.astype(np.float32)
-    found = expit(temperature * excess(confidences, labels) - np.log(labels - 1))
-    return np.where(np.isnan(confidences), np.nan, found).astype(np.float32)
+    return Line(slope=temperature)(confidences, labels)
 
 
 def fit_temperature(
@@ -57,11 +56,10 @@ def fit_temperature(
     """
     if labels < 2 or not len(right):
         return 1.0
-    z, offset = excess(confidences, labels), np.log(labels - 1)
-    sign = np.where(right, 1.0, -1.0)
+    z = excess(confidences, labels)
 
     def loss(log_factor: float) -> float:
-        return float(np.logaddexp(0, -sign * (np.exp(log_factor) * z - offset)).mean())
+        return float(_misses(np.exp(log_factor) * z, right, labels).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-5, 3), method="bounded").x))
 
@@ -89,16 +87,19 @@ def fit_line(confidences: NDArray[np.floating], right: NDArray[np.bool_], labels
     """
     if labels < 2 or not len(right):
         return Line()
-    z, base = excess(confidences, labels), np.log(labels - 1)
-    sign = np.where(right, 1.0, -1.0)
+    z = excess(confidences, labels)
 
     def loss(line: Array) -> float:
-        slope, offset = np.exp(line[0]), line[1]
-        misses = np.logaddexp(0, -sign * (slope * z + offset - base)).sum()
+        misses = _misses(np.exp(line[0]) * z + line[1], right, labels).sum()
         return float(misses + 0.5 * _PRIOR_ROWS * np.square(line).sum())
 
     found = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(-3, 2), (-5, 5)]).x
     return Line(float(np.exp(found[0])), float(found[1]))
+
+
+def _misses(z: Array, right: NDArray[np.bool_], labels: int) -> Array:
+    """(rows,) how unlikely it was to be right or wrong, with log-odds z beyond a guess: -log P."""
+    return np.logaddexp(0, np.where(right, -1.0, 1.0) * (z - np.log(labels - 1)))
 
 
 def policy_lines(done: Replayed, trial: Trial) -> dict[int, Line]:
@@ -120,9 +121,21 @@ def cross_fitted_confidences(
     for number in np.unique(fold):
         held, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
         lines = policy_lines(done[others], trial[others])
-        for place, line in lines.items():
-            here = held[done.exits[held] == place]
-            found[here] = line(found[here], len(trial.entries.labels))
+        found[held] = written(lines, done.exits[held], found[held], len(trial.entries.labels))
+    return found
+
+
+def written(
+    lines: Mapping[int, Line],
+    exits: NDArray[np.int64],
+    confidences: NDArray[np.float32],
+    labels: int,
+) -> NDArray[np.float32]:
+    """(rows,) confidences by their exits' lines; without one, as they are.  All (rows,)."""
+    found = confidences.copy()
+    for place, line in lines.items():
+        here = exits == place
+        found[here] = line(confidences[here], labels)
     return found
 
 

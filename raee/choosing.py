@@ -81,16 +81,6 @@ class Tried:
             self.right[some],
         )
 
-    def __add__(self, more: "Tried") -> "Tried":
-        return Tried(
-            [*self.policies, *more.policies],
-            np.concatenate([self.exits, more.exits]),
-            np.concatenate([self.layers, more.layers]),
-            np.concatenate([self.seconds, more.seconds]),
-            np.concatenate([self.answers, more.answers]),
-            np.concatenate([self.right, more.right]),
-        )
-
 
 def try_all(policies: Iterable[RunnablePolicy], trial: Trial, costs: Costs) -> Tried:
     """Replay policies on a trial."""

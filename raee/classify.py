@@ -115,8 +115,9 @@ class _Run:
     """Places of the exits that may be read."""
     asks_key: bool
     """Whether rows ask their neighbours at the first key's depth."""
-    far_spec: FarSpec | None
-    """What becomes of far rows; None if nobody looks."""
+    limit: float | None
+    """P-value down to which a row is far; before format 4 the squared L2 distance beyond which it
+    is.  None if nobody looks."""
     far_exit: int
     """Where far rows leave."""
     ratio: NDArray[np.float64] | None
@@ -144,8 +145,13 @@ class _Run:
         votes = any(entries.exits[i] == Exit("vote", key.depth) for i in uses)
         asked = votes or neighbours_planned_on(spec) > 0
         # With an encoder of its own, a key costs a pass: too much for distances alone.
-        if database.nearest is None or not (key.of_backbone or asked):
-            far = None
+        limit = None
+        if far is not None and database.nearest is not None and (key.of_backbone or asked):
+            limit = (
+                far_distance(database.nearest, far.quantile)
+                if database.far is None
+                else 1 - far.quantile
+            )
         far_exit = ABSTAINED
         if far is not None and far.then == "full":
             # Not an average over depths: every row would be read at all of them for the few.
@@ -156,8 +162,8 @@ class _Run:
             spec=spec,
             policy=POLICIES[spec.name],
             uses=uses,
-            asks_key=asked or far is not None,
-            far_spec=far,
+            asks_key=asked or limit is not None,
+            limit=limit,
             far_exit=far_exit,
             ratio=ratio,
             lines=lines,
@@ -242,24 +248,21 @@ class _Visitor:
         if isinstance(run.policy, Planned) and (plan[present] == UNDECIDED).any():
             plan[present] = run.policy.plan(run.spec, run.database.entries, found)
         unlike = self._unlike(present, found)
-        if run.far_spec is not None:
+        if unlike is not None:
             far = present[unlike]
             run.far[self._rows[far]] = True
             depths, deepest = run.database.entries.depths, run.database.backbone.depth
             at_full = (plan[far] >= 0) & (depths[plan[far]] == deepest)
             plan[far if run.far_exit == ABSTAINED else far[~at_full]] = run.far_exit
 
-    def _unlike(self, present: NDArray[np.int64], found: Neighbours) -> NDArray[np.bool_]:
-        """(present rows,) which are unlike the database's rows, as they pass the first key."""
-        run, database = self._run, self._run.database
-        quantile = FarSpec().quantile if run.far_spec is None else run.far_spec.quantile
-        if database.far is not None:
-            usual = self._reader.unlike(database.far, found)
+    def _unlike(self, present: NDArray[np.int64], found: Neighbours) -> NDArray[np.bool_] | None:
+        """(present rows,) which are unlike the database's rows; None if nobody looks."""
+        run, far = self._run, self._run.database.far
+        if far is not None:
+            usual = self._reader.unlike(far, found)
             run.usual[self._rows[present]] = usual
-            return usual <= 1 - quantile
-        if database.nearest is None:
-            return np.zeros(len(present), bool)
-        return found.distances[:, 0] > far_distance(database.nearest, quantile)
+            return None if run.limit is None else usual <= run.limit
+        return None if run.limit is None else found.distances[:, 0] > run.limit
 
     def _leave_as_planned(self, depth: int, present: NDArray[np.int64]) -> NDArray[np.bool_]:
         run = self._run

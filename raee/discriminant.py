@@ -137,17 +137,12 @@ def _left_out(
     x_u = np.einsum("rw,rjw->rj", x, weighted)
     u_u = np.einsum("riw,rjw->rij", u, weighted)
     # The text's labels have other means without it: m_j - step_j u_j.
-    own_u = np.take_along_axis(u_means, own[:, :, None], axis=2)[:, :, 0]
-    square = np.einsum("rjj->rj", u_u)
-    means_means[row, own] += step * (step * square - 2 * own_u)
+    columns = np.broadcast_to(own[:, None], u_u.shape)
+    u_own = np.take_along_axis(u_means, columns, axis=2)
+    square, cross = (np.einsum("rjj->rj", product) for product in (u_u, u_own))
+    means_means[row, own] += step * (step * square - 2 * cross)
     x_means[row, own] -= step * x_u
-    np.put_along_axis(
-        u_means,
-        np.broadcast_to(own[:, None], u_u.shape),
-        np.take_along_axis(u_means, np.broadcast_to(own[:, None], u_u.shape), axis=2)
-        - step[:, None] * u_u,
-        axis=2,
-    )
+    np.put_along_axis(u_means, columns, u_own - step[:, None] * u_u, axis=2)
     inner = np.where(varies, n, 1.0)[:, None, None] * np.eye(own.shape[1]) - np.where(
         varies[:, None, None], u_u * factor[:, None], 0.0
     )

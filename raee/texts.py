@@ -54,15 +54,13 @@ class Texts:
 
     def counts(self, hashes: TextHashes) -> NDArray[np.int64]:
         """(texts asked,) rows that have each of some texts."""
-        left, right = (np.searchsorted(self._sorted, hashes, side) for side in ("left", "right"))
-        return right - left
+        place, there = self._find(hashes)
+        return np.where(there, self._distinct[3][place], 0)
 
     def first_row(self, hashes: TextHashes) -> NDArray[np.int64]:
         """(texts asked,) the first row that has each of some texts; -2 where there is none."""
-        if not len(self._sorted):
-            return np.full(len(hashes), -2)
-        place = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
-        return np.where(self._sorted[place] == hashes, self._order[place], -2)
+        place, there = self._find(hashes)
+        return np.where(there, self._distinct[1][place], -2)
 
     def folds(self, number: int, seed: int) -> NDArray[np.int64]:
         """(rows,) in which of so many folds each row is: those of one text in the same.
@@ -76,13 +74,13 @@ class Texts:
     def _distinct(self) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         return np.unique(self.hashes, return_index=True, return_inverse=True, return_counts=True)
 
-    @cached_property
-    def _order(self) -> NDArray[np.int64]:
-        return np.argsort(self.hashes, kind="stable")
-
-    @cached_property
-    def _sorted(self) -> TextHashes:
-        return self.hashes[self._order]
+    def _find(self, hashes: TextHashes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(texts asked,) the number of each text, and whether a row has it; else it is any."""
+        known = self._distinct[0]
+        if not len(known):
+            return np.zeros(0, np.int64), np.zeros(len(hashes), bool)
+        place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        return place, known[place] == hashes
 
 
 @dataclass(frozen=True)
@@ -96,10 +94,6 @@ class Copies:
 
     def __getitem__(self, some: NDArray | slice) -> "Copies":
         return Copies(self.labels[some], self.counts[some])
-
-    def of_label(self, label: NDArray[np.integer]) -> NDArray[np.int64]:
-        """(texts,) rows of a text with a label, one label a text."""
-        return np.where(self.labels == label[:, None], self.counts, 0).sum(axis=1)
 
 
 def copies_of(
@@ -122,8 +116,3 @@ def copies_of(
     found = Copies(np.zeros(size, np.int64), np.zeros(size, np.int64))
     found.labels[text, nth], found.counts[text, nth] = of_label, counts
     return found[number]
-
-
-def each_once(label: NDArray[np.integer]) -> Copies:
-    """Rows of which no two have equal texts.  label: (rows,)."""
-    return Copies(label.astype(np.int64)[:, None], np.ones((len(label), 1), np.int64))

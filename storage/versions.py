@@ -16,6 +16,10 @@ from storage.store import Folder
 FORMAT = 4
 """Format of what is written here; a reader refuses newer ones by name."""
 
+FIRST_BY_TEXT = 4
+"""Format from which on a version says which texts are equal, figures leave out the text and not the
+row alone, and confidences are calibrated."""
+
 MANIFEST = "manifest.json"
 
 CENTRE = "centre.safetensors"
@@ -89,6 +93,11 @@ class Manifest(BaseModel):
     """Of a pruned version: the version that it came from, and its figures before and after."""
     code_version: str
     libraries: dict[str, str]
+
+    @property
+    def barred(self) -> str | None:
+        """Why nothing can be promised on the version's rows; None if something can."""
+        return None if self.copies is None else self.copies["barred"]
 
     @field_validator("files", "swept")
     @classmethod

@@ -124,6 +124,7 @@ def finish_classification(output: str) -> dict[str, Any]:
         forget(work)
         return json.loads(folder.read(MANIFEST))
     plan = plan_of(output)
+    barred = read_manifest(plan.job.store, plan.job.name, plan.version).barred
     steps = [numbered(PART, n) for n in range(len(plan.shards))]
     accounts = {step: said(work, step) for step in steps}
     put_in_place(work, accounts, folder)
@@ -154,7 +155,7 @@ def finish_classification(output: str) -> dict[str, Any]:
         "tokens": sum(p["tokens"] for p in parts),
         "cut": sum(p["cut"] for p in parts),
         "far": _far_account(plan, far, looked_at),
-        "drift": drift_account(plan.database, *_distances(folder, len(plan.shards)), _barred(plan)),
+        "drift": drift_account(plan.database, *_distances(folder, len(plan.shards)), barred),
         "balance": _balance_account(work, plan, predicted),
         "exits": dict(sorted(exits.items())),
         "layers_run": sum(p["layers_run"] for p in parts),
@@ -193,12 +194,6 @@ def _balance_account(
         return {"corrected": True, **said(work, BALANCE)["balance"]}
     shares = label_shares(plan.database, plan.runs, predicted)
     return {"corrected": False, **shares_account(shares, plan.database.entries.labels)}
-
-
-def _barred(plan: ClassificationPlan) -> str | None:
-    """Why nothing can be promised on the version's own rows; None where something can."""
-    manifest = read_manifest(plan.job.store, plan.job.name, plan.version)
-    return None if manifest.copies is None else manifest.copies["barred"]
 
 
 def _distances(folder: Folder, parts: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

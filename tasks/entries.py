@@ -14,7 +14,7 @@ from raee.texts import TextHashes, text_hashes
 from storage.parquet import list_column, list_values, part_name, read_table
 from storage.scan import Reject
 from storage.store import Folder
-from storage.versions import FORMAT
+from storage.versions import FIRST_BY_TEXT, FORMAT
 
 TOKENS = "tokens"
 """The column of the hash of a text's token ids."""
@@ -98,11 +98,14 @@ def read_entries(
     Confidences are as they were read, not calibrated.  Before format 4, texts are equal where their
     characters are.  Raises InputError where a part does not hold what entries hold.
     """
+    text, of_text = TOKENS, pa.uint64()
+    if version_format < FIRST_BY_TEXT:
+        text, of_text = "text_hash", pa.string()
     kinds = {
         "label": pa.uint16(),
         "answers": pa.list_(pa.uint16(), len(exits)),
         "confidences": pa.list_(pa.float32(), len(exits)),
-        **({TOKENS: pa.uint64()} if version_format >= 4 else {"text_hash": pa.string()}),
+        text: of_text,
     }
     tables = [read(path, list(kinds)) for path in paths]
     for path, table in zip(paths, tables, strict=True):
@@ -116,7 +119,7 @@ def read_entries(
         label=np.concatenate([t["label"].to_numpy() for t in tables]),
         answers=np.concatenate([list_values(t["answers"]) for t in tables]),
         confidences=np.concatenate([list_values(t["confidences"]) for t in tables]),
-        hashes=np.concatenate([_hashes(t.column(3)) for t in tables]),
+        hashes=np.concatenate([_hashes(t[text]) for t in tables]),
     )
 
 

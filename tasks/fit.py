@@ -1,5 +1,6 @@
 """The fit of a build's probes, on the sums of all shards and the states of the sampled rows."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -115,16 +116,16 @@ def _growth(
     return grown
 
 
-def sampled_states(work: str, state: StateName, depth: int) -> NDArray[np.float32]:
-    """(sampled rows, width) one of their states at a depth."""
-    column = state_column(state, depth)
-    tables = [read_table(shard_folder(work, n), STATES, [column]) for n in plan_of(work).numbers]
-    return np.concatenate([list_values(table[column]) for table in tables])
+def sampled_states(work: str, state: StateName, depths: Sequence[int]) -> list[NDArray[np.float32]]:
+    """(sampled rows, width) one of their states, by depth; read together."""
+    columns = [state_column(state, depth) for depth in depths]
+    tables = [read_table(shard_folder(work, n), STATES, columns) for n in plan_of(work).numbers]
+    return [np.concatenate([list_values(t[column]) for t in tables]) for column in columns]
 
 
 def _states(work: str, state: StateName, sums: Sums) -> States:
     """The sampled rows' states by depth, read for as many depths together as may be held."""
-    numbers, rows, width = plan_of(work).numbers, marks_of(work).samples[-1], sums.first.shape[-1]
+    rows, width = marks_of(work).samples[-1], sums.first.shape[-1]
     together = max(1, _HELD_BYTES // int(rows * width * np.float32().itemsize))
     held: dict[int, NDArray[np.float32]] = {}
 
@@ -132,10 +133,7 @@ def _states(work: str, state: StateName, sums: Sums) -> States:
         if depth not in held:
             held.clear()
             depths = range(depth, min(depth + together, sums.depths))
-            columns = [state_column(state, d) for d in depths]
-            tables = [read_table(shard_folder(work, n), STATES, columns) for n in numbers]
-            for d, column in zip(depths, columns, strict=True):
-                held[d] = np.concatenate([list_values(t[column]) for t in tables])
+            held.update(zip(depths, sampled_states(work, state, depths), strict=True))
         return held[depth]
 
     return read

@@ -40,6 +40,11 @@ after night at the same pinned version, is a false alarm, is then 5 % (Pocock, B
 equally spaced looks, each at 2.46 standard errors)."""
 
 
+_Rows = dict[tuple[str, str], tuple[NDArray[np.str_], str, int]]
+"""By id and text hash the answers (one, or one a probe), the row's label, and the hash of its token
+ids."""
+
+
 @dataclass(frozen=True)
 class Compared:
     """A new version against an older one."""
@@ -119,14 +124,14 @@ def compare(new: Readings, old: Readings) -> Compared:
     policies = [_policy(readings) for readings in (new, old)]
     probes = all(_is_tuned(readings) for readings in (new, old))
     ours, theirs = (
-        _Read.of(readings, None if probes else policy)
+        _read(readings, None if probes else policy)
         for readings, policy in zip((new, old), policies, strict=True)
     )
     pace = _pace(new.manifest, old.manifest)
-    common = [row for row in ours.rows if row in theirs.rows]
+    common = [row for row in ours if row in theirs]
     if not common:
         right, before = (
-            np.array([np.mean(said == label) for said, label, _ in read.rows.values()])
+            np.array([np.mean(said == label) for said, label, _ in read.values()])
             for read in (ours, theirs)
         )
         wins, losses = round(right.sum()), round(before.sum())
@@ -135,14 +140,12 @@ def compare(new: Readings, old: Readings) -> Compared:
             float(fisher_exact(table, alternative="less").pvalue),
             f"no row in common; accuracy {right.mean():.4f}, before {before.mean():.4f}{pace}",
         )
-    label = [ours.rows[row][1] for row in common]
+    label = [ours[row][1] for row in common]
     right, before = (
-        np.array(
-            [np.mean(read.rows[row][0] == own) for row, own in zip(common, label, strict=True)]
-        )
+        np.array([np.mean(read[row][0] == own) for row, own in zip(common, label, strict=True)])
         for read in (ours, theirs)
     )
-    _, once = np.unique([ours.rows[row][2] for row in common], return_index=True)
+    _, once = np.unique([ours[row][2] for row in common], return_index=True)
     accuracy = f"accuracy {right.mean():.4f}, before {before.mean():.4f}"
     if probes:
         how = f"the probes' mean {accuracy}"
@@ -178,32 +181,21 @@ def _pace(new: Manifest, old: Manifest) -> str:
     return f"; its policy has {said[0]}, before {said[1]}"
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A version's complete rows, as it reads them."""
-
-    rows: dict[tuple[str, str], tuple[NDArray[np.str_], str, int]]
-    """By id and text hash the answers (one, or one a probe), the row's label, and the hash of its
-    token ids."""
-
-    @classmethod
-    def of(cls, readings: Readings, policy: RunnablePolicy | None) -> "_Read":
-        """The answers of a policy, or of all probes."""
-        entries, names = readings.entries, np.array(readings.manifest.labels)
-        if policy is None:
-            rows = entries.complete
-            answers = entries.answers[rows][:, entries.places("probe")]
-        else:
-            trial = readings.trial(neighbours_planned_on(policy))
-            rows, answers = trial.rows, replay(policy, trial).answers[:, None]
-        keys: list[tuple[str, str]] = []
-        for part in readings.parts:
-            table = read_table(readings.folder, part, ["id", "text_hash"])
-            columns = (table["id"].to_pylist(), table["text_hash"].to_pylist())
-            keys += list(zip(*columns, strict=True))
-        return cls(
-            {
-                keys[row]: (names[own], str(names[entries.label[row]]), int(entries.hashes[row]))
-                for row, own in zip(rows, answers, strict=True)
-            }
-        )
+def _read(readings: Readings, policy: RunnablePolicy | None) -> _Rows:
+    """A version's complete rows, as a policy answers them, or without one all probes."""
+    entries, names = readings.entries, np.array(readings.manifest.labels)
+    if policy is None:
+        rows = entries.complete
+        answers = entries.answers[rows][:, entries.places("probe")]
+    else:
+        trial = readings.trial(neighbours_planned_on(policy))
+        rows, answers = trial.rows, replay(policy, trial).answers[:, None]
+    keys: list[tuple[str, str]] = []
+    for part in readings.parts:
+        table = read_table(readings.folder, part, ["id", "text_hash"])
+        columns = (table["id"].to_pylist(), table["text_hash"].to_pylist())
+        keys += list(zip(*columns, strict=True))
+    return {
+        keys[row]: (names[own], str(names[entries.label[row]]), int(entries.hashes[row]))
+        for row, own in zip(rows, answers, strict=True)
+    }

@@ -20,16 +20,13 @@ from raee.objectives import Tuning
 from raee.policies import neighbours_planned_on
 from raee.replay import Replayed, Trial, replay
 from raee.tuning import FULL_DEPTH, TUNED, Study
-from storage.versions import Manifest
+from storage.versions import FIRST_BY_TEXT, Manifest
 from tasks.database import Readings
 
 logger = logging.getLogger("raee")
 
 COMPARED = ("full", "logistic", "fixed", "retrieval", "raee", "kernel", "de3", "cascade", "tuned")
 """In the order of tables: what the head says at full depth, what people do today, then exits."""
-
-FIRST_CALIBRATED = 4
-"""Format from which on a version's confidences are calibrated."""
 
 _PICKED = ("fixed", "retrieval", "kernel", "de3", "cascade")
 """Policies that a tuning picks for a table, of many of their kind."""
@@ -124,9 +121,9 @@ def judged(
 ) -> dict[str, Judged]:
     """The compared policies on a version's own rows.  study: of the trial, for the job's policy."""
     found = {}
+    set_by_the_job = None if isinstance(spec, TunedPolicy) else spec.name
     for name, policy in compared(spec, study.tuning, exits, where).items():
-        picked = name in (*_PICKED, TUNED) and name in study.done and name != spec.name
-        picked = picked or (name == TUNED and isinstance(spec, TunedPolicy))
+        picked = name in (*_PICKED, TUNED) and name in study.done and name != set_by_the_job
         done = study.done[name] if picked else replay(policy, trial, costs)
         found[name] = Judged(policy, done, picked)
     return found
@@ -150,7 +147,7 @@ def written_lines(policy: RunnablePolicy, readings: Readings) -> Mapping[int, Li
 
     Versions before format 4 are read as they were: nothing is calibrated.
     """
-    if readings.manifest.format < FIRST_CALIBRATED:
+    if readings.manifest.format < FIRST_BY_TEXT:
         return {}
     trial = readings.trial(neighbours_planned_on(policy))
     return policy_lines(replay(policy, trial), trial)

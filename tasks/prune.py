@@ -122,8 +122,8 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
         return values(found.first(NEIGHBOURS)[queries], entries.label, queries)
 
     by_half = [worth(np.flatnonzero(half != n)) for n in (0, 1)]
-    judged = [np.intersect1d(entries.complete, np.flatnonzero(half == n)) for n in (0, 1)]
-    rows = np.concatenate(judged)
+    judges = [np.intersect1d(entries.complete, np.flatnonzero(half == n)) for n in (0, 1)]
+    rows = np.concatenate(judges)
     whole = Trial(entries, rows, found[rows])
     before = {n: replay(p, whole, parent.costs) for n, p in policies.items()}
     last = None
@@ -135,7 +135,7 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
             if too_few or len(halves[0]) == len(entries):
                 continue
             tried = [
-                _without(parent, kept).trial(own) for kept, own in zip(halves, judged, strict=True)
+                _without(parent, kept).trial(own) for kept, own in zip(halves, judges, strict=True)
             ]
             after = {
                 n: np.concatenate([replay(p, t, parent.costs).answers for t in tried])
@@ -279,8 +279,7 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
         begun += len(table)
     job, costs = Job.model_validate(manifest.job), parent.costs
     trial = pruned.trial(parent.entries.complete)
-    barred = (manifest.copies or {}).get("barred")
-    found = study(trial, costs, objective_of(job.policy), TUNING_SEED, barred)
+    found = study(trial, costs, objective_of(job.policy), TUNING_SEED, manifest.barred)
     far = read_far(parent.folder).among(trial.neighbours.distances[:, 0])
     files.append(write_arrays(folder, FAR, far.tensors()))
     files.append(_write_report(parent, trial, found, far, folder, version))

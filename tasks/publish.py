@@ -88,8 +88,6 @@ def tune_build(work: str) -> None:
     attempt = Attempt(folder, "tuned")
     raw = _trial_as_read(work)
     costs = _costs(work, raw.entries)
-    temperatures = fit_temperatures(raw.entries)
-    trial = replace(raw, entries=calibrated(raw.entries, temperatures))
     copies = copies_account(raw.entries, _lists(work))
     if copies["rows_with_an_equal"]:
         logger.info(
@@ -100,13 +98,13 @@ def tune_build(work: str) -> None:
     if copies["barred"]:
         logger.warning("%s: %s", plan.where, copies["barred"])
     objective = objective_of(plan.job.policy)
-    found = study(trial, Costs(**costs["seconds"]), objective, SEED, copies["barred"])
+    found = _studied(work, json.dumps(costs["seconds"]), copies["barred"])
     with suppress(InputError):  # said where the policy is judged
-        log_tuning(found.tuning, objective)
+        _log_tuning(found.tuning, objective)
     far = write_arrays(attempt.version, FAR, _far(work, raw).tensors())
     attempt.folder.write_new("costs.json", json.dumps(costs).encode())
     attempt.folder.write_new("tuning.json", found.tuning.model_dump_json().encode())
-    done(attempt, [far], len(trial), temperatures=temperatures, copies=copies)
+    done(attempt, [far], len(raw), temperatures=_temperatures(work), copies=copies)
 
 
 def _far(work: str, trial: Trial) -> Far:
@@ -115,14 +113,14 @@ def _far(work: str, trial: Trial) -> Far:
     entries, rows = trial.entries, trial.rows
     return far_of(
         scatter_at(read_sums(output(Folder(work), PROBED) / VERSION, "mean"), depth),
-        sampled_states(work, "mean", depth),
+        sampled_states(work, "mean", [depth])[0],
         trial.label,
         copies_of(entries.hashes[rows], marks.hashes, marks.label, len(entries.labels)),
         trial.neighbours.distances[:, 0],
     )
 
 
-def log_tuning(tuning: Tuning, objective: TunedPolicy) -> None:
+def _log_tuning(tuning: Tuning, objective: TunedPolicy) -> None:
     """Say what a search found.  Raises InputError where nothing meets the objective."""
     picked = tuning.pick(objective)
     logger.info(
@@ -161,20 +159,29 @@ def found_costs(work: str) -> dict[str, Any]:
     return json.loads(output(Folder(work), "tuned").read("costs.json"))
 
 
-@lru_cache(maxsize=1)
 def study_of_build(work: str) -> Study:
     """A build's tuning, with what its picks did row by row."""
-    plan, account = plan_of(work), account_of(work, "tuned")
-    costs, barred = Costs(**found_costs(work)["seconds"]), account["copies"]["barred"]
-    return study(trial_of_build(work), costs, objective_of(plan.job.policy), SEED, barred)
+    barred = account_of(work, "tuned")["copies"]["barred"]
+    return _studied(work, json.dumps(found_costs(work)["seconds"]), barred)
+
+
+@lru_cache(maxsize=1)
+def _studied(work: str, seconds: str, barred: str | None) -> Study:
+    """Tuned once for the steps that tune, evaluate and report.  seconds: the costs, as JSON."""
+    objective = objective_of(plan_of(work).job.policy)
+    return study(trial_of_build(work), Costs(**json.loads(seconds)), objective, SEED, barred)
 
 
 @lru_cache(maxsize=1)
 def trial_of_build(work: str) -> Trial:
     """A build's complete rows, calibrated, with their neighbours among all rows."""
     raw = _trial_as_read(work)
-    temperatures = account_of(work, "tuned")["temperatures"]
-    return replace(raw, entries=calibrated(raw.entries, temperatures))
+    return replace(raw, entries=calibrated(raw.entries, _temperatures(work)))
+
+
+@lru_cache(maxsize=1)
+def _temperatures(work: str) -> dict[str, float]:
+    return fit_temperatures(_trial_as_read(work).entries)
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ from tasks.fitted import read_far
 from tasks.markers import VERSION, Attempt, account_of, done, marker, output
 from tasks.neighbours import entries_so_far, indexes_of
 from tasks.policies import report_runs
-from tasks.publish import found_costs, found_tuning, study_of_build, trial_of_build
+from tasks.publish import found_costs, study_of_build, trial_of_build
 from tasks.report.data import Parent, gather
 from tasks.report.data import Texts as LookUp
 from tasks.report.page import render
@@ -38,7 +38,7 @@ def write_report(work: str) -> None:
     if marker(folder, "reported") is not None:
         return
     attempt = Attempt(folder, "reported")
-    trial, tuning = trial_of_build(work), found_tuning(work)
+    trial = trial_of_build(work)
     names = [str(e) for e in plan.exits]
     costs, found = Costs(**found_costs(work)["seconds"]), study_of_build(work)
     runs = report_runs(plan.job.policy, found, trial, costs, names, plan.where)
@@ -50,7 +50,7 @@ def write_report(work: str) -> None:
             version=plan.version,
             created_at=datetime.now(UTC),
             trial=trial,
-            tuning=tuning,
+            tuning=found.tuning,
             runs=runs,
             costs=costs,
             far=read_far(output(folder, "tuned") / VERSION),

@@ -23,6 +23,7 @@ from raee.prompts import Prompt
 from storage.parquet import list_values, read_table
 from storage.store import Folder
 from storage.versions import (
+    FIRST_BY_TEXT,
     PROBES,
     Manifest,
     database_folder,
@@ -44,9 +45,6 @@ STATES = "-states.parquet"
 Hashes = NDArray[np.bytes_]
 """(rows,) text hashes."""
 
-FIRST_TO_TAKE_OVER = 4
-"""Format from which on readings hold the hash of their text's token ids."""
-
 _TABLES_HELD = 4
 """Tables of a parent held in memory: where one shard's rows end, the next one's begin."""
 
@@ -61,7 +59,7 @@ def takes_over(
     """Whether rows can be taken over from a parent; says why not where that is a surprise."""
     if parent is None or not parent.swept:
         return False
-    if parent.format < FIRST_TO_TAKE_OVER:
+    if parent.format < FIRST_BY_TEXT:
         logger.warning(
             "nothing is taken over from version %s: it is of format %d, which does not say which "
             "texts are equal; all rows are read anew, this once",

@@ -26,6 +26,6 @@ def tune_version(job: Job, version: str | None) -> tuple[Readings, Tuning]:
             readings.costs,
             objective_of(job.policy),
             SEED,
-            (readings.manifest.copies or {}).get("barred"),
+            readings.manifest.barred,
         )
         return readings, found.tuning

@@ -54,6 +54,15 @@ class Rows:
     def __len__(self) -> int:
         return len(self.label)
 
+    def __getitem__(self, some: NDArray[np.int64] | slice) -> "Rows":
+        return Rows(
+            self.label[some],
+            self.hashes[some],
+            self.answers[some],
+            self.confidences[some],
+            self.states[:, some],
+        )
+
     def __add__(self, more: "Rows") -> "Rows":
         return Rows(
             np.concatenate([self.label, more.label]),
@@ -78,13 +87,7 @@ class Built:
 
 def rows_of(pool: Pool, some: NDArray[np.int64]) -> Rows:
     """Some rows of a pool."""
-    return Rows(
-        pool.label[some],
-        pool.hashes[some],
-        pool.answers[some],
-        pool.confidences[some],
-        pool.states[:, some],
-    )
+    return Rows(pool.label, pool.hashes, pool.answers, pool.confidences, pool.states)[some]
 
 
 def split(pool: Pool, size: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

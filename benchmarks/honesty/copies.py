@@ -59,7 +59,7 @@ def measure(task: str, size: int, kind: Kind, seed: int) -> Copied:
         wanted = int(SHARE * size)
         rng = np.random.default_rng(seed)
         copies = _exact(rows, wanted, rng) if kind == "exact" else _dropped(of, own, wanted)
-        rows = _some(rows, np.arange(size - len(copies))) + copies
+        rows = rows[: size - len(copies)] + copies
     built = build(rows, rows_of(of, held), of.names)
     barred = "near-copies" if near_copies(built.trial.neighbours, rows.label).visible else None
     found = study(built.trial, COSTS, TunedPolicy(), barred=barred).tuning
@@ -83,19 +83,9 @@ def measure(task: str, size: int, kind: Kind, seed: int) -> Copied:
     )
 
 
-def _some(rows: Rows, some: np.ndarray) -> Rows:
-    return Rows(
-        rows.label[some],
-        rows.hashes[some],
-        rows.answers[some],
-        rows.confidences[some],
-        rows.states[:, some],
-    )
-
-
 def _exact(rows: Rows, wanted: int, rng: np.random.Generator) -> Rows:
     """Copies of rows that stay."""
-    return _some(rows, rng.permutation(len(rows) - wanted)[:wanted])
+    return rows[rng.permutation(len(rows) - wanted)[:wanted]]
 
 
 def _dropped(of: Pool, own: np.ndarray, wanted: int) -> Rows:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from benchmarks.honesty.builds import COSTS, Built, build, rows_of, run_fresh, split
 from benchmarks.honesty.pools import TASKS, pool
-from raee.calibration import policy_lines
+from raee.calibration import policy_lines, written
 from raee.choosing import cross_fitted, try_all, worth
 from raee.config import FixedPolicy, RiskSpec, RunnablePolicy, TunedPolicy
 from raee.errors import InputError
@@ -135,10 +135,8 @@ def _prices(built: Built, full_seconds: float) -> tuple[tuple[float, float, floa
 def _calibration(built: Built, policy: RunnablePolicy, labels: int) -> float:
     lines = policy_lines(replay(policy, built.trial, COSTS), built.trial)
     done = run_fresh(policy, built)
-    sure = built.fresh.entries.confidences[built.fresh.rows, done.exits]
-    for place, line in lines.items():
-        here = done.exits == place
-        sure[here] = line(sure[here], labels)
+    read = built.fresh.entries.confidences[built.fresh.rows, done.exits]
+    sure = written(lines, done.exits, read, labels)
     rng = np.random.default_rng(0)
     perfect = np.mean([expected_error(sure, rng.random(len(sure)) < sure) for _ in range(_DRAWS)])
     return expected_error(sure, done.answers == built.fresh.label) - float(perfect)

@@ -57,11 +57,11 @@ def measure(task: str, kind: str, seed: int) -> Stream:
     rows, fresh = rows_of(of, own), rows_of(of, held)
     if kind != "clean":
         rows = _mislabelled(rows, len(of.names), seed)
-    first = production = _version(_first(rows, _ROWS), fresh, of.names)
+    first = production = _version(rows[:_ROWS], fresh, of.names)
     before = _ROWS
     for night in range(1, NIGHTS[kind] + 1):
         size = _ROWS + night * _NEW
-        new = _version(_first(rows, size), fresh, of.names)
+        new = _version(rows[:size], fresh, of.names)
         label = rows.label
         against_production = _p_value(new, production, label, before)
         against_pinned = _p_value(new, first, label, _ROWS)
@@ -87,16 +87,6 @@ def _version(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> _Version:
     policy = study(built.trial, COSTS, TunedPolicy()).picked.policy
     right = run_fresh(policy, built).answers == fresh.label
     return _Version(entries.answers[:, entries.places("probe")], float(right.mean()))
-
-
-def _first(rows: Rows, size: int) -> Rows:
-    return Rows(
-        rows.label[:size],
-        rows.hashes[:size],
-        rows.answers[:size],
-        rows.confidences[:size],
-        rows.states[:, :size],
-    )
 
 
 def _mislabelled(rows: Rows, labels: int, seed: int) -> Rows:

@@ -7,6 +7,7 @@ import numpy as np
 
 from raee.exits import Entries, Neighbours, exits_of
 from raee.replay import Trial
+from raee.texts import Copies
 
 LABELS = ("a", "b", "c")
 
@@ -26,6 +27,11 @@ def entries_of(label, answers, confidences, key_depths: Sequence[int] = (0,)) ->
         ),
         hashes=np.arange(len(label), dtype=np.uint64),
     )
+
+
+def each_once(label) -> Copies:
+    """Rows of which no two have equal texts.  label: (rows,)."""
+    return Copies(label.astype(np.int64)[:, None], np.ones((len(label), 1), np.int64))
 
 
 def saying(entries: Entries, said: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Entries:

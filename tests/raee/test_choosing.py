@@ -98,6 +98,6 @@ def test_trying_says_what_replay_says():
         np.testing.assert_array_equal(own.answers, done.answers)
         np.testing.assert_array_equal(tried.right[n], done.answers == trial.label)
         assert tried.means().seconds[n] == pytest.approx(done.seconds.mean(), rel=1e-6)
-    both = tried[[1]] + tried[[0]]
+    both = tried[[1, 0]]
     assert both.policies == policies[::-1]
     np.testing.assert_array_equal(both.exits, tried.exits[::-1])

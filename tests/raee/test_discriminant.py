@@ -9,7 +9,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
 from raee.sums import sums_of
-from raee.texts import copies_of, each_once
+from raee.texts import copies_of
+from tests.raee.entries import each_once
 
 
 def _rows(counts, width, spread, seed):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from raee.discriminant import scatter_at
 from raee.far import SHRINKAGE, distances, far_of, left_out, p_values, scores, space_of
 from raee.sums import sums_of
-from raee.texts import copies_of, each_once
+from raee.texts import copies_of
+from tests.raee.entries import each_once
 
 
 def _rows(rows, labels, width, seed, apart=0.5, steep=0.5):

@@ -21,7 +21,8 @@ from raee.probes import (
     left_out_accuracy,
 )
 from raee.sums import sums_of
-from raee.texts import copies_of, each_once
+from raee.texts import copies_of
+from tests.raee.entries import each_once
 
 
 def _unit(x):

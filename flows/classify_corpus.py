@@ -1,6 +1,9 @@
 """The flow that classifies a corpus with a version of a database."""
 
 import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from prefect import flow, runtime
 
@@ -8,6 +11,7 @@ from flows.classify_shards import classify_shards
 from flows.crashes import check_run_count
 from flows.fan_out import Shards, Workers, spread
 from raee.config import PolicySpec
+from storage.scan import check_rejected
 from storage.store import Folder
 from storage.versions import database_folder
 from tasks.about import about
@@ -67,7 +71,7 @@ def classify_corpus(
                 # Of two such runs at once the faster one has finished, and removed their work.
                 if not is_finished(planned.output):
                     raise
-            figures = finish_classification(planned.output)
+            figures = finish_classification(planned.output, job.max_reject_fraction)
             record_classification(job.name, figures)
             database = database_folder(job.store, job.name).uri
             record_asset(planned.output, [input, database], version=planned.version)
@@ -86,6 +90,12 @@ def run_steps(planned: PlannedClassification, job: Job, workers: Workers | None)
     """All that a planned classification's output is made of."""
     estimate_balance(planned.output)
     work = Folder(planned.output) / WORK
+    rejected: Counter[str] = Counter()
+
+    def check(account: Mapping[str, Any]) -> None:
+        rejected.update(account["rejected"])
+        check_rejected(planned.input, rejected, planned.rows, job.max_reject_fraction)
+
     shards = Shards(
         flow=classify_shards,
         address=planned.output,
@@ -93,6 +103,7 @@ def run_steps(planned: PlannedClassification, job: Job, workers: Workers | None)
         step=PART,
         total=planned.shards,
         account=lambda number: said(work, numbered(PART, number)),
+        check=check,
         credentials=job.credentials,
         database=job.name,
         about=planned.output,

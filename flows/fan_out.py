@@ -97,6 +97,8 @@ class Shards:
     database: str
     about: str
     """What they belong to, for people."""
+    check: Callable[[Mapping[str, Any]], None] = lambda account: None
+    """Is told what each shard left as it is done; raises if the others need not be."""
 
     def parameters(self, chunk: "Chunk") -> dict[str, Any]:
         """What a run of the flow is told: an address and numbers, never data."""
@@ -152,6 +154,8 @@ def spread(shards: Shards, workers: Workers | None) -> None:
             # A run costs about a second: shards that are taken over take a fraction of one.
             seconds = (time.monotonic() - begun) / chunk.count
             left -= set(chunk.numbers)
+            for number in chunk.numbers:
+                shards.check(shards.account(number))
             progress.show(shards.total - len(left))
     else:
         _Dispatcher(shards, workers, progress).run()
@@ -273,6 +277,7 @@ class _Dispatcher:
         done = self._shards.done()
         for number in done - self._done:
             account = self._shards.account(number)
+            self._shards.check(account)
             self._seconds.append(account["seconds"])
             advance(account["rows"])
             for chunk in self._runs.values():

@@ -14,7 +14,7 @@ from storage.store import Folder
 from storage.versions import database_folder
 from tasks.about import about
 from tasks.artifacts import record_asset, record_report, record_versions
-from tasks.build import count_swept, read_database_centre
+from tasks.build import check_swept, read_database_centre
 from tasks.build_plan import PlannedBuild, forget_build, is_published, plan_build
 from tasks.collect import collect_readings
 from tasks.credentials import use_credentials
@@ -87,8 +87,8 @@ def run_steps(build: PlannedBuild, job: Job, workers: Workers | None) -> None:
     )
     with stage("sweep", build.rows, build.done):
         spread(shards, workers)
-    swept = count_swept(build.work)
-    logger.info("%d rows are new, %d known", swept, build.rows - swept)
+    rows, new = check_swept(build.work)
+    logger.info("%d rows are new, %d known", new, rows - new)
     collect_readings(build.work)
     match_rows(build.work)
     fit_database_probes(build.work)

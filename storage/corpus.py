@@ -1,28 +1,46 @@
 """Corpora: rows out of Parquet, CSV and JSON lines; a file, a folder or a glob, local or remote."""
 
-import csv
-import json
+import bz2
+import codecs
+import gzip
 import lzma
+import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, cast
 
-import fsspec
+import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ConfigDict, Field
+from fsspec import AbstractFileSystem
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from raee.errors import InputError
-from storage.faults import check_read_whole, in_words, may_pass, placed
+from storage.blocks import Dialect, Recoded
+from storage.corpus_files import CorpusFile, file_system, format_of, stamp_of
+from storage.csv_rows import count_csv, csv_batches
+from storage.faults import in_words, may_pass, placed
+from storage.json_rows import count_json, json_batches
+from storage.looks import advice
+from storage.parquet_rows import count_parquet, parquet_batches
+from storage.rows import Batch, Columns
+from storage.values import Role
 
-_BATCH = 1_000
-"""Rows of a Parquet file held as Python objects at a time."""
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
-csv.field_size_limit(sys.maxsize)  # a text may be longer than the csv module's 131,072 characters
+_UTF_8 = "utf-8"
+
+_DECOMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": zstd.ZstdFile,
+}
 
 
 class CorpusSpec(BaseModel):
@@ -31,23 +49,51 @@ class CorpusSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     uri: str = Field(
-        description="File, folder or glob; .parquet, .csv, .jsonl (or .ndjson), the latter two "
-        "also compressed; local or remote.",
+        description="File, folder or glob; .parquet, .csv, .tsv, .jsonl (or .ndjson, .json), all "
+        "but the first also compressed (.gz, .bz2, .xz, .zst); local or remote.",
     )
     id: str | None = Field(
         default=None, description="Column of the row's name; default: file name and row number."
     )
     text: str = Field(default="text", description="Column of the text.")
     label: str = Field(default="label", description="Column of the label.")
+    delimiter: str | None = Field(
+        default=None,
+        description="One character between the fields of a CSV file; default: a comma, and in .tsv "
+        "a tab.",
+    )
+    quote: str | None = Field(
+        default='"',
+        description="The character around fields of a CSV file that have a delimiter or a line "
+        "break in them; null: there is none.",
+    )
+    encoding: str = Field(
+        default=_UTF_8, description="Of CSV and JSON lines, such as utf-16 or cp1252."
+    )
 
+    @field_validator("delimiter", "quote")
+    @classmethod
+    def _is_a_character(cls, value: str | None) -> str | None:
+        if value is not None and (len(value) != 1 or not value.isascii() or value in "\r\n\0"):
+            raise ValueError(f'{value!r} is not one ASCII character; a tab is written "\\t"')
+        return value
 
-@dataclass(frozen=True)
-class CorpusFile:
-    """One file of a corpus."""
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            return codecs.lookup(value).name
+        except LookupError:
+            raise ValueError(f"there is no encoding {value!r}; try utf-8, utf-16, cp1252") from None
 
-    uri: str
-    name: str
-    """Its path below what all files have in common: unique within the corpus."""
+    def columns(self, labelled: bool) -> Columns:
+        """The columns that are read.  labelled: whether the label's is."""
+        names = {"id": self.id, "text": self.text, "label": self.label if labelled else None}
+        return {cast(Role, role): name for role, name in names.items() if name is not None}
+
+    def dialect(self, path: str) -> Dialect:
+        """How a CSV file's rows are written."""
+        return Dialect(self.delimiter or ("\t" if format_of(path) == ".tsv" else ","), self.quote)
 
 
 @dataclass(frozen=True)
@@ -60,106 +106,16 @@ class Span:
     rows: int
     mark_row: int = 0
     mark_offset: int = 0
-    """A row at or before `start`, and the byte at which it begins (uncompressed)."""
+    """A row at or before `start`, and the byte at which it begins (uncompressed, in UTF-8)."""
 
 
-class Record(NamedTuple):
-    """One row as it stands in a file; a missing value is None."""
+@dataclass(frozen=True)
+class Counted:
+    """How many rows a file has, and where reading can begin."""
 
-    row: int
-    """From 1."""
-    id: Any
-    text: Any
-    label: Any
-    offset: int
-    """The byte at which the row begins (uncompressed); 0 in Parquet, which is read by row."""
-    fault: str | None = None
-    """Why the row cannot be read, where it cannot."""
-
-
-def corpus_files(uri: str) -> list[CorpusFile]:
-    """The files of a corpus, in the order of their paths.
-
-    Raises InputError where there is none, or a single file is of no known kind.
-    """
-    if not uri:
-        raise InputError("corpus: its address is empty")
-    try:
-        # What has been written since must be seen: no listing is remembered.
-        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-        if any(c in path for c in "*?[") and not fs.exists(path):
-            paths = [p for p in fs.glob(path) if _format_of(p)]
-        elif fs.isdir(path):
-            paths = [p for p in fs.find(path) if _format_of(p)]
-        elif not fs.exists(path):
-            raise InputError(f"corpus {uri}: there is no such file or folder")
-        elif _format_of(path):
-            paths = [path]
-        else:
-            raise InputError(f"corpus {uri}: not one of {', '.join(_FORMATS)}")
-    except InputError:
-        raise
-    except Exception as error:
-        said = in_words(error, f"corpus {uri}")
-        if said is None and isinstance(error, ValueError | ImportError | OSError):
-            said = None if may_pass(error) else InputError(f"corpus {uri}: {error}")
-        if said is None:
-            raise
-        raise said from error
-    if not paths:
-        raise InputError(f"corpus {uri}: no file there ends in {', '.join(_FORMATS)}")
-    paths = sorted(paths)
-    folders = [p.split("/")[:-1] for p in paths]
-    shared = 0
-    while all(len(f) > shared and f[shared] == folders[0][shared] for f in folders):
-        shared += 1
-    local = isinstance(fs, LocalFileSystem)
-    return [
-        CorpusFile(p if local else fs.unstrip_protocol(p), "/".join(p.split("/")[shared:]))
-        for p in paths
-    ]
-
-
-def read_records(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Record]:
-    """The rows of a span, in order.
-
-    labelled: whether the label column is read.  Raises InputError where the file lacks a column
-    or cannot be read at all; a row that cannot is a Record with its fault.
-    """
-    columns = {"id": spec.id, "text": spec.text, "label": spec.label if labelled else None}
-    reader = _READERS[_format_of(span.file.uri)]
-    try:
-        with _opened(span.file.uri) as file:
-            yield from reader(file, span, columns)
-    except InputError:
-        raise
-    except csv.Error as error:
-        raise InputError(f"{span.file.uri}: no CSV: {_bare(error)}") from error
-    except Exception as error:
-        said = in_words(error, span.file.uri)
-        if said is None and _is_of_the_content(error):
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            said = InputError(f"{span.file.uri} cannot be read: {reason}")
-        said = said or placed(error, span.file.uri)
-        if said is None:
-            raise
-        raise said from error
-
-
-def _opened(uri: str) -> AbstractContextManager[IO[bytes]]:
-    """A corpus file; what is compressed is read as if it were not."""
-    if _format_of(uri) == ".parquet":
-        fs, path = fsspec.url_to_fs(uri, use_listings_cache=False)
-        # Columns lie apart: what is read ahead of one is nothing of the next.
-        return fs.open(path, "rb", cache_type="none")
-    return fsspec.open(uri, "rb", compression="infer", use_listings_cache=False)
-
-
-def _is_of_the_content(error: Exception) -> bool:
-    """Whether it is what stands in a file that cannot be read, not the disk or the network."""
-    if isinstance(error, OSError):
-        return error.errno is None and not may_pass(error)
-    return isinstance(error, pa.ArrowException | EOFError | lzma.LZMAError | zlib.error)
+    rows: int
+    marks: list[tuple[int, int]]
+    """Rows before a place, and its byte; ascending."""
 
 
 def whole(file: CorpusFile) -> Span:
@@ -167,152 +123,118 @@ def whole(file: CorpusFile) -> Span:
     return Span(file, 0, sys.maxsize)
 
 
-def _format_of(path: str) -> str:
-    """The known ending of a path, compression left out; empty where there is none."""
-    bare = path.removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")
-    ending = next((e for e in _FORMATS if bare.endswith(e)), "")
-    return "" if bare != path and ending == ".parquet" else ending
+def read_batches(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Batch]:
+    """The rows of a span, in order.
 
-
-_Columns = dict[str, str | None]
-
-
-def _check_columns(span: Span, columns: _Columns, there: Sequence[str]) -> None:
-    for column in columns.values():
-        if column is not None and column not in there:
-            raise InputError(
-                f"{span.file.uri}: no column {column!r}; it has {', '.join(map(repr, there))}"
-            )
-        if column is not None and there.count(column) > 1:
-            raise InputError(f"{span.file.uri}: {there.count(column)} columns are named {column!r}")
-
-
-def _parquet(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Record]:
-    parquet = pq.ParquetFile(file)
-    _check_columns(span, columns, parquet.schema_arrow.names)
-    groups, before = [], 0
-    skip, end = span.start, span.start + span.rows
-    for group in range(parquet.num_row_groups):
-        rows = parquet.metadata.row_group(group).num_rows
-        if before + rows <= span.start:
-            skip -= rows
-        elif before < end:
-            groups.append(group)
-        before += rows
-    wanted = sorted({c for c in columns.values() if c is not None})
-    row = span.start - skip
-    for batch in parquet.iter_batches(_BATCH, row_groups=groups, columns=wanted):
-        if row + len(batch) > span.start and row < end:
-            values = {
-                name: [None] * len(batch) if column is None else _values(batch[column])
-                for name, column in columns.items()
-            }
-            for i in range(max(0, span.start - row), min(len(batch), end - row)):
-                yield Record(row + i + 1, values["id"][i], values["text"][i], values["label"][i], 0)
-        row += len(batch)
-        if row >= end:
-            return  # a row group may go on for long
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """A column's values; bytes that are no UTF-8 become lone surrogates, as in `_lines`."""
-    try:
-        return column.to_pylist()
-    except UnicodeDecodeError:
-        raw = column.cast(pa.large_binary()).to_pylist()
-        return [None if r is None else r.decode("utf-8", "surrogateescape") for r in raw]
-
-
-def _lines(file: IO[bytes], span: Span) -> tuple[Iterator[str], Callable[[], int]]:
-    """Lines from a span's mark on, and how far they are read.
-
-    Only a newline ends a line; bytes that are no UTF-8 become lone surrogates, which a later check
-    of the text finds.
+    labelled: whether the label column is read.  Raises InputError if the file lacks a column,
+    cannot be read at all, or is not the one any more that was listed; a row that cannot be used has
+    its fault.
     """
-    offset = span.mark_offset
-    file.seek(offset)
-
-    def lines() -> Iterator[str]:
-        nonlocal offset
-        for line in file:
-            start = 3 if offset == 0 and line.startswith(b"\xef\xbb\xbf") else 0
-            offset += len(line)
-            yield line[start:].decode("utf-8", "surrogateescape")
-        check_read_whole(file, offset)
-
-    return lines(), lambda: offset
-
-
-def _csv(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Record]:
-    header = next(filter(None, csv.reader(_lines(file, Span(span.file, 0, 0))[0])), None)
-    if header is None:
-        return
-    _check_columns(span, columns, header)
-    places = {name: None if c is None else header.index(c) for name, c in columns.items()}
-    lines, offset = _lines(file, span)
-    rows = csv.reader(lines, strict=True)
-    if span.mark_offset == 0:
-        next(filter(None, rows))
-    row, end = span.mark_row, span.start + span.rows
-    while row < end:
-        begin = offset()
-        try:
-            values = next(rows, None)
-        except csv.Error as error:
-            raise InputError(f"{span.file.uri} row {row + 1}: no CSV: {_bare(error)}") from error
-        if values is None:
-            return
-        if not values:
-            continue  # a blank line between rows
-        row += 1
-        if row <= span.start:
-            continue
-        if len(values) != len(header):
-            fault = f"{len(values)} fields where the header has {len(header)}"
-            yield Record(row, None, None, None, begin, fault)
-            continue
-        fields = {name: None if i is None else values[i] for name, i in places.items()}
-        yield Record(row, fields["id"], fields["text"], fields["label"], begin)
+    columns, file, end = spec.columns(labelled), span.file, span.start + span.rows
+    given = {role: file.folders[name] for role, name in columns.items() if name in file.folders}
+    read = {role: name for role, name in columns.items() if role not in given}
+    with _opened(spec, file) as opened:
+        mark = span.mark_row, span.mark_offset
+        if format_of(file.uri) == ".parquet":
+            batches = parquet_batches(opened, file.uri, read, span.start, end)
+        elif format_of(file.uri) in (".csv", ".tsv"):
+            dialect = spec.dialect(file.uri)
+            batches = csv_batches(opened, file.uri, read, dialect, mark)
+        else:
+            batches = json_batches(opened, file.uri, read, mark)
+        for batch in batches:
+            if batch.before >= end:
+                break
+            first, after = max(span.start - batch.before, 0), end - batch.before
+            frame = batch.frame[first : min(after, len(batch))]
+            if len(frame):
+                values = [pl.lit(value, pl.String).alias(role) for role, value in given.items()]
+                yield Batch(batch.before + first, batch.offset, frame.with_columns(values))
+            if after <= len(batch):
+                break
 
 
-def _bare(error: csv.Error) -> str:
-    """What is wrong, without the advice to programmers."""
-    return str(error).partition(" - ")[0]
+def count_rows(spec: CorpusSpec, file: CorpusFile) -> Counted:
+    """Count a file's rows without looking at them.
+
+    Raises InputError as `read_batches` does.
+    """
+    columns = {role: name for role, name in spec.columns(False).items() if name not in file.folders}
+    with _opened(spec, file) as opened:
+        if format_of(file.uri) == ".parquet":
+            return Counted(count_parquet(opened, file.uri, columns), [(0, 0)])
+        if format_of(file.uri) in (".csv", ".tsv"):
+            marks = list(count_csv(opened, file.uri, columns, spec.dialect(file.uri)))
+        else:
+            marks = list(count_json(opened, file.uri, columns))
+        rows = marks.pop()[0]
+        return Counted(rows, marks or [(0, 0)])
 
 
-def _json_lines(file: IO[bytes], span: Span, columns: _Columns) -> Iterator[Record]:
-    lines, offset = _lines(file, span)
-    row, end = span.mark_row, span.start + span.rows
-    begin = offset()
-    for line in lines:
-        if row >= end:
-            return
-        if line.strip():
-            row += 1
-        if line.strip() and row > span.start:
-            yield _json_record(line, row, begin, span, columns)
-        begin = offset()
+@contextmanager
+def _opened(spec: CorpusSpec, file: CorpusFile) -> Iterator[Any]:
+    """A corpus file, as if it were not compressed and in UTF-8.
 
-
-def _json_record(line: str, row: int, begin: int, span: Span, columns: _Columns) -> Record:
+    What goes wrong in reading it is said in one line, and that it has changed before anything else.
+    """
+    fs, path = file_system(file.uri)
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
-        return Record(row, None, None, None, begin, "no JSON")
-    if not isinstance(values, dict):
-        return Record(row, None, None, None, begin, "no JSON object")
-    if row == 1:
-        _check_columns(span, columns, list(values))
-    get = {name: None if c is None else values.get(c) for name, c in columns.items()}
-    return Record(row, get["id"], get["text"], get["label"], begin)
+        with ExitStack() as stack:
+            if format_of(file.uri) == ".parquet":
+                # Columns lie apart: what is read ahead of one is nothing of the next.
+                yield stack.enter_context(fs.open(path, "rb", cache_type="none"))
+            else:
+                opened = stack.enter_context(fs.open(path, "rb"))
+                unpack = _DECOMPRESSED.get(os.path.splitext(path.lower())[1])
+                if unpack is not None:
+                    opened = stack.enter_context(unpack(opened))
+                yield opened if spec.encoding == _UTF_8 else Recoded(opened, spec.encoding)
+        change = _change(fs, path, file)
+    except Exception as error:
+        change = None
+        with suppress(Exception):  # the server may be what fails
+            change = _change(fs, path, file)
+        raise change or _in_words(error, spec, file) from error
+    if change is not None:
+        raise change
 
 
-_Reader = Callable[[IO[bytes], Span, _Columns], Iterator[Record]]
-_READERS: dict[str, _Reader] = {
-    ".parquet": _parquet,
-    ".csv": _csv,
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".json": _json_lines,
-}
-_FORMATS = tuple(_READERS)
+def _change(fs: AbstractFileSystem, path: str, file: CorpusFile) -> InputError | None:
+    """What is said if a file is not the one any more that was listed."""
+    if not file.stamp:
+        return None
+    try:
+        now = stamp_of(fs, path)
+    except FileNotFoundError:
+        now = "not there"
+    if now == file.stamp:
+        return None
+    return InputError(
+        f"{file.uri} has changed since it was looked at (it was {file.stamp}, and is {now}); "
+        "start again when it is whole"
+    )
+
+
+def _in_words(error: Exception, spec: CorpusSpec, file: CorpusFile) -> Exception:
+    said: Exception | None
+    if isinstance(error, UnicodeError):
+        return InputError(f"{file.uri} is not in {spec.encoding}: {error.args[-1]}")
+    if isinstance(error, InputError):
+        said = error
+    else:
+        said = in_words(error, file.uri)
+        if said is None and _is_of_the_content(error):
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            said = InputError(f"{file.uri} cannot be read: {reason}")
+    if isinstance(said, InputError):
+        seen = advice(file.uri, no_column="no column" in str(said))
+        return InputError(f"{said}; {seen}") if seen else said
+    return said or placed(error, file.uri) or error
+
+
+def _is_of_the_content(error: Exception) -> bool:
+    """Whether it is what stands in a file that cannot be read, not the disk or the network."""
+    if isinstance(error, OSError):
+        return error.errno is None and not may_pass(error)
+    kinds = pa.ArrowException, EOFError, lzma.LZMAError, zlib.error, zstd.ZstdError
+    return isinstance(error, kinds)

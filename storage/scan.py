@@ -1,47 +1,49 @@
-"""One look over a whole corpus before any work: what is usable, what is not, and how to split it.
+"""A look over a whole corpus before any work: what is usable, what is not, and how to split it.
 
-It streams: of each row at most a digest is kept.
+A labelled corpus is read once: labels, ids and the sample have to be known.  Of an unlabelled one
+only rows are counted.
 """
 
 import hashlib
 import heapq
-import json
-import math
+import logging
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from raee.errors import InputError
-from storage.corpus import CorpusFile, CorpusSpec, Record, Span, corpus_files, read_records, whole
+from storage.checked_rows import check_batch, shown
+from storage.corpus import CorpusSpec, Counted, Span, count_rows, read_batches, whole
+from storage.corpus_files import CorpusFile, list_corpus
+from storage.fingerprint import Fingerprint
+
+logger = logging.getLogger("raee")
 
 CENTRE_ROWS = 4_096
-"""Rows over which a sentence encoder's centre is read (DESIGN.md section 2)."""
+"""Rows over which a sentence encoder's centre is read (docs/method.md)."""
 
-_MARK_EVERY = 500
-"""Rows between two places at which reading can start without reading what stands before."""
+MOST_LABELS = 1 << 16
+"""Labels are stored in 16 bits."""
 
+_SAMPLE, _CENTRE = 1, 2
+"""Streams of numbers: who judges the rows is not who a centre is read over."""
 
-class Row(NamedTuple):
-    """A usable row."""
+_AT_ONCE = 16
+"""Files that are counted at one time: most of it is waiting for a remote store."""
 
-    id: str
-    text: str
-    label: str | None
-    """A label name; None where the corpus is read without labels."""
+_MEASURED_ROWS = 1_000
+"""Rows whose length is taken for that of all, where they are not read."""
 
-
-class Reject(NamedTuple):
-    """A row that cannot be used, and why."""
-
-    id: str | None
-    file: str
-    row: int
-    """From 1."""
-    reason: str
+_SUSPECTS = 1_000
+"""Hashes of ids that are looked up at once among all rows."""
 
 
 Shard = list[Span]
@@ -54,55 +56,58 @@ class Scan:
 
     files: list[CorpusFile]
     rows: int = 0
-    """Usable ones."""
+    """Usable ones; of an unlabelled corpus all."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Rows that are not, by reason."""
     labels: Counter[str] = field(default_factory=Counter)
     """Usable rows by label name."""
-    characters: int = 0
-    """Of all usable texts."""
+    mean_characters: float = 0.0
+    """Of usable texts; of an unlabelled corpus of its first."""
     fingerprint: str = ""
-    """SHA-256 of all rows' content in order, whatever files they stand in."""
+    """SHA-256 of all rows' content in order, whatever files they stand in; of an unlabelled corpus
+    of its files' names and stamps."""
     centre_texts: list[str] = field(default_factory=list)
-    """Texts of the CENTRE_ROWS rows with the smallest text hashes."""
-    _hashes: dict[str, "array[int]"] = field(default_factory=dict)
+    """Texts of CENTRE_ROWS rows, drawn by their texts."""
+    _numbers: dict[str, "array[int]"] = field(default_factory=dict)
     """By label name a number of each usable row's text."""
-    _marks: list[list[int]] = field(default_factory=list)
-    """For each file the bytes at which rows 0, _MARK_EVERY, .. begin."""
-    _file_rows: list[int] = field(default_factory=list)
+    _counted: list[Counted] = field(default_factory=list)
+    """Of each file."""
 
     @property
     def total(self) -> int:
         """Rows, usable or not."""
-        return sum(self._file_rows)
+        return sum(counted.rows for counted in self._counted)
 
     def sample(self, rows: int) -> dict[str, int] | None:
         """A sample of about so many labelled rows, in which labels have the shares they have here.
 
-        By label name the largest `sample_number` of a text that is in the sample; None where all
+        By label name the largest of `sample_numbers` of a text that is in the sample; None if all
         rows are.  The numbers are as good as random, and the same on every machine.
         """
         if rows >= self.rows:
             return None
         limits = {}
-        for name, numbers in self._hashes.items():
-            kept = max(1, round(rows * len(numbers) / self.rows))
-            limits[name] = int(np.partition(np.frombuffer(numbers, np.uint64), kept - 1)[kept - 1])
+        for name, kept in self._numbers.items():
+            wanted = max(1, round(rows * len(kept) / self.rows))
+            numbers = np.frombuffer(kept, np.uint64)
+            numbers.partition(wanted - 1)  # in place: their order says nothing
+            limits[name] = int(numbers[wanted - 1])
         return limits
 
     def shards(self, rows: int) -> list[Shard]:
         """The corpus in shards of `rows` rows each, usable or not; a shard may span files."""
         shards: list[Shard] = [[]]
         room = rows
-        for file, count, marks in zip(self.files, self._file_rows, self._marks, strict=True):
+        for file, counted in zip(self.files, self._counted, strict=True):
+            begins = [row for row, _ in counted.marks]
             start = 0
-            while start < count:
+            while start < counted.rows:
                 if room == 0:
                     shards.append([])
                     room = rows
-                size = min(room, count - start)
-                mark = start // _MARK_EVERY
-                shards[-1].append(Span(file, start, size, mark * _MARK_EVERY, marks[mark]))
+                size = min(room, counted.rows - start)
+                mark = counted.marks[bisect_right(begins, start) - 1]
+                shards[-1].append(Span(file, start, size, *mark))
                 start += size
                 room -= size
         return shards
@@ -113,208 +118,226 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def sample_number(text: str) -> int:
-    """A text's number by which samples are drawn: other 64 bits of its SHA-256 than `text_hash`."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[16:24], "big")
+def sample_numbers(texts: pl.Series) -> NDArray[np.uint64]:
+    """(rows,) a number of each text by which samples are drawn, as good as random."""
+    return _mixed(_checksums(texts), _SAMPLE)
 
 
 def scan(
     spec: CorpusSpec,
-    labelled: bool,
     declared: Sequence[str] | None = None,
     max_reject_fraction: float = 1.0,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Scan:
-    """Look at every row of a corpus.
+    """Look at every row of a labelled corpus.
 
-    labelled: whether rows need a label and a name of their own.  declared: the labels that the
-    prompt names, in order.  Raises InputError where the corpus is empty, lacks a column, has a
-    label that the prompt does not, has two rows of one id, or too many unusable rows.
+    declared: the labels that the prompt names, in order.  Raises InputError if the corpus is empty,
+    lacks a column, has a label that the prompt does not, has two rows of one id, or too many
+    unusable rows.
     """
-    result = Scan(corpus_files(spec.uri))
-    content = hashlib.sha256()
-    smallest: list[tuple[int, int, str]] = []  # of the texts' hashes, negated: a max-heap
-    ids: list[bytes] = []
-    first_reject: Reject | None = None
+    result = Scan(_files_of(spec))
+    content, centre, ids = Fingerprint(), _Smallest(CENTRE_ROWS), array("Q")
+    first_reject = ""
+    characters = 0
     for file in result.files:
-        marks = [0]
+        marks: list[tuple[int, int]] = []
         count = 0
-        for record in read_records(spec, whole(file), labelled):
-            if record.row % _MARK_EVERY == 1 and record.row > 1:
-                marks.append(record.offset)
-            count = record.row
-            said = (_id(record.id), record.text, _label_name(record.label, None))
-            content.update(json.dumps(said, default=str).encode())
-            row = check(file, record, spec, labelled, declared)
-            if isinstance(row, Reject):
-                first_reject = first_reject or row
-                result.rejected[row.reason] += 1
-            else:
-                result.rows += 1
-                result.characters += len(row.text)
-                if labelled:
-                    result.labels[str(row.label)] += 1
-                    number = sample_number(row.text)
-                    result._hashes.setdefault(str(row.label), array("Q")).append(number)
-                    key = -int(text_hash(row.text), 16)
-                    heapq.heappush(smallest, (key, result.rows, row.text))
-                    if len(smallest) > CENTRE_ROWS:
-                        heapq.heappop(smallest)
-                    if spec.id is not None:
-                        ids.append(_digest(row.id))
-            if count % _MARK_EVERY == 0:
-                on_rows(_MARK_EVERY)
-        result._marks.append(marks)
-        result._file_rows.append(count)
-        on_rows(count % _MARK_EVERY)
+        for batch in read_batches(spec, whole(file), True):
+            marks.append((batch.before, batch.offset))
+            checked = check_batch(batch, file, spec, True, declared)
+            content.add(batch.frame, checked.labels)
+            if len(checked.rejects):
+                if not first_reject:
+                    first_reject = f"{file.uri} row {checked.rejects['row'][0]}"
+                result.rejected.update(_counts(checked.rejects["reason"]))
+            count += len(batch)
+            usable = checked.usable
+            characters += int(usable["text"].str.len_chars().sum())
+            checksums = _checksums(usable["text"])
+            centre.add(usable["text"], _mixed(checksums, _CENTRE))
+            for name, numbers in _by_label(usable["label"], _mixed(checksums, _SAMPLE)):
+                result._numbers.setdefault(name, array("Q")).frombytes(numbers.tobytes())
+            if len(result._numbers) > MOST_LABELS:
+                raise InputError(
+                    f"corpus {spec.uri}: more than {MOST_LABELS:,} labels, which is all that a "
+                    f"database holds; is column {spec.label!r} the label's?"
+                )
+            if spec.id is not None:
+                ids.frombytes(usable["id"].hash().to_numpy().tobytes())
+            on_rows(len(batch))
+        result._counted.append(Counted(count, marks or [(0, 0)]))
+    result.labels = Counter({name: len(kept) for name, kept in result._numbers.items()})
+    result.rows = result.labels.total()
+    result.mean_characters = characters / max(result.rows, 1)
     _check_counts(spec, result, first_reject, max_reject_fraction)
     _check_ids(spec, result.files, ids, declared)
-    result.fingerprint = content.hexdigest()
-    result.centre_texts = [text for _, _, text in sorted(smallest, reverse=True)]
+    result.fingerprint = content.hex()
+    result.centre_texts = centre.texts()
+    return result
+
+
+def count(spec: CorpusSpec, on_rows: Callable[[int], None] = lambda rows: None) -> Scan:
+    """Count the rows of an unlabelled corpus, without a look at them.
+
+    Raises InputError if it is empty or lacks a column.
+    """
+    result = Scan(_files_of(spec))
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for counted in threads.map(lambda file: count_rows(spec, file), result.files):
+            result._counted.append(counted)
+            on_rows(counted.rows)
+    result.rows = result.total
+    if result.rows == 0:
+        raise InputError(f"corpus {spec.uri} is empty")
+    names = [[file.name, file.stamp] for file in result.files]
+    result.fingerprint = hashlib.sha256(repr(names).encode()).hexdigest()
+    first = next(f for f, n in zip(result.files, result._counted, strict=True) if n.rows)
+    lengths = [
+        batch.frame["text"].str.len_chars().mean()
+        for batch in read_batches(spec, Span(first, 0, _MEASURED_ROWS), False)
+    ]
+    result.mean_characters = float(np.mean([x for x in lengths if x is not None] or [0.0]))
     return result
 
 
 def read_shard(
     spec: CorpusSpec, shard: Shard, labelled: bool, declared: Sequence[str] | None
-) -> tuple[list[Row], list[Reject]]:
-    """The usable rows of a shard, in order, and the others."""
-    rows: list[Row] = []
-    rejects: list[Reject] = []
-    for span in shard:
-        for record in read_records(spec, span, labelled):
-            row = check(span.file, record, spec, labelled, declared)
-            if isinstance(row, Reject):
-                rejects.append(row)
-            else:
-                rows.append(row)
-    return rows, rejects
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The usable rows of a shard, in order, and the others, as `Checked` has them.
 
-
-def check(
-    file: CorpusFile,
-    record: Record,
-    spec: CorpusSpec,
-    labelled: bool,
-    declared: Sequence[str] | None,
-) -> Row | Reject:
-    """A record as a usable row, or why it is none.
-
-    Raises InputError for a label that the prompt does not name.
+    Raises InputError if a file has fewer rows than were planned.
     """
-    name = f"{file.name}:{record.row}" if spec.id is None else _id(record.id)
-
-    def reject(reason: str) -> Reject:
-        return Reject(name, file.uri, record.row, reason)
-
-    if record.fault is not None:
-        return reject(record.fault)
-    if name is None:
-        return reject("no id")
-    fault = _text_fault(record.text)
-    if fault is not None:
-        return reject(fault)
-    if not labelled:
-        return Row(name, record.text, None)
-    label = _label_name(record.label, declared)
-    if label is None:
-        return reject("no label")
-    if declared is not None and label not in declared:
-        raise InputError(
-            f"{file.uri} row {record.row}: label {label[:80]!r} is not in the prompt; "
-            f"its labels are {', '.join(declared)}"
-        )
-    return Row(name, record.text, label)
+    usable, rejects = [], []
+    for span in shard:
+        found = 0
+        for batch in read_batches(spec, span, labelled):
+            checked = check_batch(batch, span.file, spec, labelled, declared)
+            usable.append(checked.usable)
+            rejects.append(checked.rejects)
+            found += len(batch)
+        if found != span.rows:
+            raise InputError(
+                f"{span.file.uri} has {found:,} rows after row {span.start:,} where "
+                f"{span.rows:,} were counted: it has changed since"
+            )
+    return pl.concat(usable), pl.concat(rejects)
 
 
-def _id(value: object) -> str | None:
-    if value is None or value == "":
-        return None
-    name = str(value)
-    return None if _has_lone_surrogate(name) else name
+def _files_of(spec: CorpusSpec) -> list[CorpusFile]:
+    listing = list_corpus(spec.uri)
+    if left_out := listing.left_out_in_words():
+        logger.warning("corpus %s: files that are not read: %s", spec.uri, left_out)
+    return listing.files
 
 
-def _text_fault(text: object) -> str | None:
-    if text is None:
-        return "text is null"
-    if not isinstance(text, str):
-        return f"text is no string but {type(text).__name__}"
-    if not text:
-        return "text is empty"
-    if text.isspace():
-        return "text is blank"
-    return "text is not valid UTF-8" if _has_lone_surrogate(text) else None
+def _counts(reasons: pl.Series) -> dict[str, int]:
+    return dict(reasons.value_counts().iter_rows())
 
 
-def _label_name(value: object, declared: Sequence[str] | None) -> str | None:
-    """A label's name; an integer counts in the prompt's order.  None where there is no label."""
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        value = int(value) if value.is_integer() else value
-    name = "" if value is None else str(value).strip()
-    if not name or _has_lone_surrogate(name):
-        return None
-    if declared is not None and name not in declared and name.isdecimal():
-        return declared[int(name)] if len(name) < 10 and int(name) < len(declared) else name
-    return name
+def _checksums(texts: pl.Series) -> NDArray[np.uint64]:
+    """(rows,) the CRC-32 of each text: nothing hangs on it but which rows are drawn."""
+    return np.fromiter(map(crc32, texts.cast(pl.Binary).to_list()), np.uint64, len(texts))
 
 
-def _has_lone_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+def _mixed(numbers: NDArray[np.uint64], stream: int) -> NDArray[np.uint64]:
+    """Numbers in which nothing is left of their order (splitmix64; Steele and others, 2014).
+
+    stream: other numbers for another purpose.
+    """
+    mixed = numbers + np.uint64(stream * 0x9E3779B97F4A7C15 % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
-def _digest(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=16).digest()
+def _by_label(
+    labels: pl.Series, numbers: NDArray[np.uint64]
+) -> Iterator[tuple[str, NDArray[np.uint64]]]:
+    grouped = pl.DataFrame({"label": labels, "number": numbers}).group_by("label").agg("number")
+    for name, own in zip(grouped["label"], grouped["number"], strict=True):
+        yield name, own.to_numpy()
+
+
+class _Smallest:
+    """The texts with the smallest numbers so far."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._kept: list[tuple[int, int, str]] = []
+        self._limit = np.uint64(2**64 - 1)
+        self._seen = 0
+
+    def add(self, texts: pl.Series, numbers: NDArray[np.uint64]) -> None:
+        """More texts, and their numbers."""
+        near = np.flatnonzero(numbers <= self._limit)
+        places = (self._seen + near).tolist()
+        self._kept += zip(numbers[near].tolist(), places, texts.gather(near), strict=True)
+        self._seen += len(texts)
+        if len(self._kept) > 2 * self._rows:
+            self._kept = heapq.nsmallest(self._rows, self._kept)
+            self._limit = np.uint64(self._kept[-1][0])
+
+    def texts(self) -> list[str]:
+        """The texts, by their numbers."""
+        return [text for *_, text in heapq.nsmallest(self._rows, self._kept)]
 
 
 def _check_counts(
-    spec: CorpusSpec, found: Scan, first_reject: Reject | None, max_reject_fraction: float
+    spec: CorpusSpec, found: Scan, first_reject: str, max_reject_fraction: float
 ) -> None:
     if found.total == 0:
         raise InputError(f"corpus {spec.uri} is empty")
-    rejected = sum(found.rejected.values())
-    if first_reject is not None and (
-        rejected > max_reject_fraction * found.total or not found.rows
-    ):
-        reasons = ", ".join(f"{reason}: {n}" for reason, n in found.rejected.most_common(5))
+    check_rejected(spec.uri, found.rejected, found.total, max_reject_fraction, first_reject)
+
+
+def check_all_there(uri: str, rows: int, rejected: Counter[str], total: int) -> None:
+    """Raises InputError if not all of a corpus's rows were used or rejected."""
+    if rows + rejected.total() != total:
         raise InputError(
-            f"corpus {spec.uri}: {rejected} of {found.total} rows cannot be used ({reasons}), more "
-            f"than max_reject_fraction {max_reject_fraction:g} allows; the first is "
-            f"{first_reject.file} row {first_reject.row}"
+            f"corpus {uri}: {total:,} rows were counted, but {rows:,} were read and "
+            f"{rejected.total():,} rejected: it has changed meanwhile; start again"
+        )
+
+
+def check_rejected(
+    uri: str, rejected: Counter[str], total: int, max_reject_fraction: float, first: str = ""
+) -> None:
+    """Raises InputError if more of a corpus's rows are unusable than may be, or all are.
+
+    first: file and row of one.
+    """
+    rows = rejected.total()
+    if rows and (rows > max_reject_fraction * total or rows == total):
+        reasons = ", ".join(f"{reason}: {n}" for reason, n in rejected.most_common(5))
+        raise InputError(
+            f"corpus {uri}: {rows} of {total} rows cannot be used ({reasons}), more "
+            f"than max_reject_fraction {max_reject_fraction:g} allows"
+            + (f"; the first is {first}" if first else "")
         )
 
 
 def _check_ids(
     spec: CorpusSpec,
     files: Sequence[CorpusFile],
-    digests: list[bytes],
+    hashes: "array[int]",
     declared: Sequence[str] | None,
 ) -> None:
-    ids = np.frombuffer(b"".join(digests), dtype=[("high", "u8"), ("low", "u8")])
-    ids = ids[np.lexsort((ids["low"], ids["high"]))]
-    twice = np.flatnonzero(ids[1:] == ids[:-1])
+    ids = np.frombuffer(hashes, np.uint64)
+    ids.sort()  # in place: there may be a hundred million
+    twice = np.unique(ids[1:][ids[1:] == ids[:-1]][:_SUSPECTS])
     if not len(twice):
         return
-    seen: tuple[CorpusFile, Record] | None = None
-    for file, record in _labelled_records(spec, files):
-        row = check(file, record, spec, True, declared)
-        if isinstance(row, Row) and _digest(row.id) == ids[twice[0]].tobytes():
-            if seen is not None:
-                first, before = seen
-                raise InputError(
-                    f"corpus {spec.uri}: id {row.id[:80]!r} stands twice, in {first.uri} row "
-                    f"{before.row} and in {file.uri} row {record.row}; ids must be unique"
-                )
-            seen = file, record
-
-
-def _labelled_records(
-    spec: CorpusSpec, files: Sequence[CorpusFile]
-) -> Iterator[tuple[CorpusFile, Record]]:
+    seen: dict[str, str] = {}
     for file in files:
-        for record in read_records(spec, whole(file), True):
-            yield file, record
+        for batch in read_batches(spec, whole(file), True):
+            usable = check_batch(batch, file, spec, True, declared).usable
+            suspects = usable.filter(pl.col("id").hash().is_in(twice.tolist()))
+            for name, row in suspects.select("id", "row").iter_rows():
+                here = f"{file.uri} row {row}"
+                if name in seen:
+                    raise InputError(
+                        f"corpus {spec.uri}: id {shown(name)} stands twice, in {seen[name]} and in "
+                        f"{here}; ids must be unique"
+                    )
+                seen[name] = here

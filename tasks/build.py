@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import safetensors.torch
 from numpy.typing import NDArray
@@ -21,17 +22,28 @@ from prefect import task
 from raee.readers import HeadReader, head_reader, read_centre
 from raee.sweep import Labelled, Sweep, sweep
 from storage.parquet import list_column, part_name, write_table
-from storage.scan import Row, read_shard, sample_number, text_hash
+from storage.scan import check_all_there, check_rejected, sample_numbers, text_hash
 from storage.store import Folder
 from storage.versions import CENTRE
 from tasks.build_plan import CENTRE_TEXTS, BuildPlan, plan_of
-from tasks.entries import TOKENS, key_column, rejects_table
+from tasks.entries import TOKENS, key_column
 from tasks.fitted import write_arrays
 from tasks.markers import Attempt, done, marker, numbered, output
 from tasks.models import backbone_of, retriever_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
-from tasks.shards import NEW, ROWS, STATES, TAKEN, shard_account, state_column, sums_name
+from tasks.rows import label_places, rows_of_shard
+from tasks.shards import (
+    NEW,
+    ROWS,
+    STATES,
+    TAKEN,
+    rows_rejected,
+    rows_swept,
+    shard_account,
+    state_column,
+    sums_name,
+)
 from tasks.takeover import Hashes, Parent, load_parent
 
 
@@ -57,28 +69,37 @@ def sweep_shard(work: str, number: int) -> int:
     if (before := marker(folder, numbered("shard", number))) is not None:
         return int(before["rows"])
     attempt = Attempt(folder, numbered("shard", number))
-    rows, rejects = read_shard(plan.job.corpus, plan.shards[number], True, plan.prompt.labels)
-    shard = _look_up(plan, rows)
+    backbone = backbone_of(plan.job.backbone)
+    rows = rows_of_shard(plan.job.corpus, plan.shards[number], backbone, plan.prompt.labels)
+    shard = _look_up(plan, rows.usable)
     _write(attempt.folder, shard, plan, _read(work, shard))
     written = []
-    if rejects:
+    if len(rows.rejects):
         name = f"rejects/{part_name(number)}"
-        written.append(write_table(attempt.version, name, rejects_table(rejects)))
+        written.append(write_table(attempt.version, name, rows.rejects.to_arrow()))
     new = int(shard.new.sum())
-    return int(done(attempt, written, len(rows), new=new)["rows"])
+    rejected = rows.rejected()
+    return int(done(attempt, written, len(rows), new=new, rejected=rejected)["rows"])
 
 
 @task(**RETRIES)
-def count_swept(work: str) -> int:
-    """Of a build's rows those that were read here: all that were not taken over."""
-    return sum(shard_account(work, n)["new"] for n in plan_of(work).numbers)
+def check_swept(work: str) -> tuple[int, int]:
+    """Whether all rows of the corpus were read or rejected; rows, and those that were read here.
+
+    The others were taken over.  Raises InputError if rows are missing, or too many are rejected.
+    """
+    plan, rows, rejected = plan_of(work), rows_swept(work), rows_rejected(work)
+    check_all_there(plan.job.corpus.uri, rows, rejected, plan.corpus["rows"])
+    check_rejected(plan.job.corpus.uri, rejected, plan.corpus["rows"], plan.job.max_reject_fraction)
+    return rows, sum(shard_account(work, n)["new"] for n in plan.numbers)
 
 
 @dataclass(frozen=True)
 class _Shard:
     """A shard's rows, and what the parent knows of them."""
 
-    rows: Sequence[Row]
+    rows: pl.DataFrame
+    """id, text, label."""
     hashes: Hashes
     label: NDArray[np.uint16]
     sampled: NDArray[np.bool_]
@@ -100,22 +121,23 @@ class _Shard:
 
     def texts(self, which: NDArray[np.bool_]) -> list[str]:
         """The texts of some rows."""
-        return [row.text for row, asked in zip(self.rows, which, strict=True) if asked]
+        return self.rows["text"].filter(pl.Series(which)).to_list()
 
 
-def _look_up(plan: BuildPlan, rows: Sequence[Row]) -> _Shard:
+def _look_up(plan: BuildPlan, rows: pl.DataFrame) -> _Shard:
     labels = plan.prompt.labels
+    label = label_places(rows["label"], labels)
     sampled = np.ones(len(rows), dtype=bool)
     if plan.sample is not None:
-        limits = plan.sample
-        sampled[:] = [sample_number(row.text) <= limits[str(row.label)] for row in rows]
-    hashes = np.array([text_hash(row.text) for row in rows], dtype="S32")
+        limits = np.array([plan.sample.get(name, 0) for name in labels], np.uint64)
+        sampled = sample_numbers(rows["text"]) <= limits[label]
+    hashes = np.array([text_hash(text) for text in rows["text"]], dtype="S32")
     nowhere = np.full(len(rows), -1)
     parent = parent_of(plan)
     return _Shard(
         rows=rows,
         hashes=hashes,
-        label=np.array([labels.index(str(row.label)) for row in rows], dtype=np.uint16),
+        label=label,
         sampled=sampled,
         parent=parent,
         places=nowhere if parent is None else parent.find(hashes),
@@ -153,9 +175,9 @@ def _write(folder: Folder, shard: _Shard, plan: BuildPlan, found: tuple[Sweep, S
     """Write a shard's files."""
     swept, again = found
     rows = {
-        "id": pa.array([r.id for r in shard.rows], pa.string()),
+        "id": shard.rows["id"].to_arrow().cast(pa.string()),
         "text_hash": _hash_column(shard.hashes),
-        "text": pa.array([r.text for r in shard.rows], pa.string()),
+        "text": shard.rows["text"].to_arrow().cast(pa.string()),
         "label": pa.array(shard.label, pa.uint16()),
         "sampled": pa.array(shard.sampled),
         "new": pa.array(shard.new),

@@ -74,7 +74,7 @@ class BuildPlan(BaseModel):
     rejected: dict[str, int]
     corpus: dict[str, Any]
     sample: dict[str, int] | None
-    """By label the largest `sample_number` of a row in the sample; None where all rows are."""
+    """By label the largest of `sample_numbers` of a row in the sample; None if all rows are."""
     shards: list[Shard]
 
     @property
@@ -267,7 +267,7 @@ def forget_build(work: str) -> None:
 def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
     declared = declared_labels(job.prompt, job.backbone.family)
     with stage("read corpus", None):
-        found = scan(job.corpus, True, declared, job.max_reject_fraction, advance)
+        found = scan(job.corpus, declared, job.max_reject_fraction, advance)
     numbers = all(name.isdecimal() for name in found.labels)
     labels = sorted(found.labels, key=lambda name: (len(name) if numbers else 0, name))
     backbone = backbone_of(job.backbone)
@@ -339,7 +339,7 @@ def _build_key(job: Job, recipe: str, found: Scan, centre: bytes | None) -> str:
     decisive = {
         "steps": STEPS,
         "recipe": recipe,
-        "files": [file.uri for file in found.files],  # where the plan's shards are read
+        "files": [(f.uri, f.stamp) for f in found.files],  # where the plan's shards are read
         "shard_rows": job.shard_rows,
         "centre": None if centre is None else sha256(centre).hexdigest(),
     }

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -23,16 +24,16 @@ from prefect import task
 from raee.classify import ABSTAINED, classify
 from raee.shift import far_distance, prior_ratio
 from storage.parquet import part_name, read_table, write_table
-from storage.scan import read_shard
+from storage.scan import check_all_there, check_rejected
 from storage.store import Folder
 from storage.versions import FORMAT, MANIFEST, read_manifest
 from tasks.classification_plan import PART, WORK, ClassificationPlan, is_finished, plan_of
 from tasks.corpus_shift import drift_account, label_shares, shares_account
-from tasks.entries import rejects_table
 from tasks.markers import Attempt, done, forget, marker, numbered, put_in_place, said
 from tasks.predictions import predictions_table
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
+from tasks.rows import rows_of_shard
 
 logger = logging.getLogger("raee")
 
@@ -56,10 +57,10 @@ def estimate_balance(output: str) -> None:
     database, texts = plan.database, []
     chooser = np.random.default_rng(0)
     for shard in plan.shards:
-        rows, _ = read_shard(plan.corpus, shard, False, None)
-        wanted = min(len(rows), math.ceil(BALANCE_ROWS * len(rows) / plan.rows))
-        chosen = np.sort(chooser.choice(len(rows), wanted, replace=False))
-        texts += [rows[i].text for i in chosen]
+        found = rows_of_shard(plan.corpus, shard, database.backbone, None).texts
+        wanted = min(len(found), math.ceil(BALANCE_ROWS * len(found) / plan.rows))
+        chosen = np.sort(chooser.choice(len(found), wanted, replace=False))
+        texts += [found[i] for i in chosen]
     with stage("estimate balance", len(texts)):
         predictions = classify(database, plan.runs, texts, advance)
     counts = np.bincount(predictions.labels, minlength=len(database.entries.labels))
@@ -77,20 +78,21 @@ def classify_shard(output: str, number: int) -> int:
     if (before := marker(work, step)) is not None:
         return int(before["rows"])
     attempt = Attempt(work, step)
-    rows, rejects = read_shard(plan.corpus, plan.shards[number], False, None)
-    read = time.monotonic()
     database = plan.database
+    rows = rows_of_shard(plan.corpus, plan.shards[number], database.backbone, None)
+    read = time.monotonic()
     ratio = None
     if plan.job.balance == "corpus":
         ratio = np.array(said(work, BALANCE)["balance"]["ratio"])
-    texts = [row.text for row in rows]
+    texts = rows.texts
     lines = {database.entries.place_of(name): line for name, line in plan.lines.items()}
     predictions = classify(database, plan.runs, texts, advance, plan.job.far, ratio, lines)
     ran = time.monotonic()
     name = part_name(number)
-    written = [write_table(attempt.version, name, predictions_table(rows, database, predictions))]
-    if rejects:
-        written.append(write_table(attempt.version, f"rejects/{name}", rejects_table(rejects)))
+    table = predictions_table(rows.usable["id"], database, predictions)
+    written = [write_table(attempt.version, name, table)]
+    if len(rows.rejects):
+        written.append(write_table(attempt.version, f"rejects/{name}", rows.rejects.to_arrow()))
     stages = {"read": read - attempt.begun, "classify": ran - read, "write": time.monotonic() - ran}
     exits = [None if i == ABSTAINED else database.entries.exits[i] for i in predictions.exits]
     labelled = predictions.labels[predictions.labels >= 0]
@@ -98,6 +100,7 @@ def classify_shard(output: str, number: int) -> int:
         attempt,
         written,
         len(rows),
+        rejected=rows.rejected(),
         stages=stages,
         layers_run=predictions.layers_run,
         tokens=predictions.tokens,
@@ -111,11 +114,20 @@ def classify_shard(output: str, number: int) -> int:
     return len(rows)
 
 
+def rejected_of(parts: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """The rejects of shards, by reason.  parts: what their steps left."""
+    rejected: Counter[str] = Counter()
+    for part in parts:
+        rejected.update(part["rejected"])
+    return rejected
+
+
 @task(**RETRIES)
-def finish_classification(output: str) -> dict[str, Any]:
+def finish_classification(output: str, max_reject_fraction: float) -> dict[str, Any]:
     """Write the manifest, which says that the output is whole; returns its figures.
 
-    Where another run has written it meanwhile, they are that run's.
+    If another run has written it meanwhile, they are that run's.  Raises InputError if rows are
+    missing, or too many are rejected.
     """
     folder = Folder(output)
     work = folder / WORK
@@ -127,9 +139,11 @@ def finish_classification(output: str) -> dict[str, Any]:
     barred = read_manifest(plan.job.store, plan.job.name, plan.version).barred
     steps = [numbered(PART, n) for n in range(len(plan.shards))]
     accounts = {step: said(work, step) for step in steps}
-    put_in_place(work, accounts, folder)
     parts = list(accounts.values())
-    rows = sum(p["rows"] for p in parts)
+    rows, rejected = sum(p["rows"] for p in parts), rejected_of(parts)
+    check_all_there(plan.corpus.uri, rows, rejected, plan.rows)
+    check_rejected(plan.corpus.uri, rejected, plan.rows, max_reject_fraction)
+    put_in_place(work, accounts, folder)
     exits: Counter[str] = Counter()
     for part in parts:
         exits.update(part["exits"])
@@ -149,9 +163,9 @@ def finish_classification(output: str) -> dict[str, Any]:
         "input": plan.corpus.uri,
         "input_fingerprint": plan.fingerprint,
         "output": plan.output,
-        "rows_in": plan.total,
+        "rows_in": plan.rows,
         "rows_out": rows,
-        "rejected": plan.rejected,
+        "rejected": dict(rejected),
         "tokens": sum(p["tokens"] for p in parts),
         "cut": sum(p["cut"] for p in parts),
         "far": _far_account(plan, far, looked_at),

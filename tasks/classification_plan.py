@@ -20,7 +20,7 @@ from raee.reading import Database
 from storage.aliases import resolve_version
 from storage.conditional import require_conditional_writes
 from storage.corpus import CorpusSpec
-from storage.scan import Scan, Shard, scan
+from storage.scan import Scan, Shard, count
 from storage.store import Folder
 from storage.versions import FORMAT, MANIFEST, read_manifest
 from tasks.database import check_fits, load_database, load_readings
@@ -60,8 +60,7 @@ class ClassificationPlan(BaseModel):
     output: str
     fingerprint: str
     rows: int
-    total: int
-    rejected: dict[str, int]
+    """Usable or not."""
     shards: list[Shard]
     seconds: float
     """For looking over the input."""
@@ -76,9 +75,11 @@ class ClassificationPlan(BaseModel):
 class PlannedClassification(BaseModel):
     """What the other steps of a classification are told."""
 
+    input: str
     output: str
     version: str
     rows: int
+    """Usable or not."""
     done: int
     """Rows that an earlier try has classified."""
     shards: int
@@ -106,10 +107,10 @@ def plan_classification(
     check_fits(job, manifest)
     check_policy(policy, parse_exits(manifest.exits))
     runs = runnable(policy, tuning_of(manifest), f"database {job.name}@{chosen}")
-    corpus = CorpusSpec(uri=uri, id=job.corpus.id, text=job.corpus.text)
+    corpus = job.corpus.model_copy(update={"uri": uri})
     begun = time.monotonic()
     with stage("read input", None):
-        found = scan(corpus, False, None, job.max_reject_fraction, advance)
+        found = count(corpus, advance)
     seconds = time.monotonic() - begun
     key = _key(job, policy, corpus, found)
     started = _started(folder, key)
@@ -118,7 +119,12 @@ def plan_classification(
         logger.info("%s holds this classification already: nothing to do", folder)
         forget(folder / WORK)
         return PlannedClassification(
-            output=folder.uri, version=chosen, rows=found.rows, done=found.rows, shards=0
+            input=uri,
+            output=folder.uri,
+            version=chosen,
+            rows=found.rows,
+            done=found.rows,
+            shards=0,
         )
     if started is not None and started.version != chosen:
         if version == chosen:
@@ -145,23 +151,21 @@ def plan_classification(
             output=folder.uri,
             fingerprint=found.fingerprint,
             rows=found.rows,
-            total=found.total,
-            rejected=dict(found.rejected),
             shards=found.shards(shard_rows_of(job, database.backbone, found)),
             seconds=seconds,
         )
         (folder / WORK).write_new("plan.json", started.model_dump_json().encode())
         plan_of.cache_clear()
     logger.info(
-        "input %s: %d rows in %d shards, %d rejected; database %s@%s",
+        "input %s: %d rows in %d shards; database %s@%s",
         uri,
         started.rows,
         len(started.shards),
-        sum(started.rejected.values()),
         job.name,
         started.version,
     )
     return PlannedClassification(
+        input=uri,
         output=folder.uri,
         version=started.version,
         rows=started.rows,

@@ -23,7 +23,7 @@ from tasks.build import parent_of
 from tasks.build_plan import BuildPlan, plan_of
 from tasks.markers import Attempt, account_of, done, marker, output
 from tasks.retrying import RETRIES
-from tasks.shards import NEW, all_hashes, marks_of, shard_account, shard_folder
+from tasks.shards import NEW, all_hashes, marks_of, rows_swept, shard_account, shard_folder
 from tasks.shards import STATES as SHARD_STATES
 from tasks.takeover import STATES, SWEPT, Parent, Parts, hashes_of
 
@@ -57,7 +57,8 @@ def collect_readings(work: str) -> None:
         *_write_parts(attempt.folder, f"{plan.version}-{{:05d}}.parquet", readings),
         *_write_parts(attempt.folder, f"{plan.version}-{{:05d}}{STATES}", states),
     ]
-    done(attempt, [], plan.rows, kept=[asdict(f) for f in kept], new=[asdict(f) for f in written])
+    rows = rows_swept(work)
+    done(attempt, [], rows, kept=[asdict(f) for f in kept], new=[asdict(f) for f in written])
 
 
 def put_readings_in_place(work: str) -> list[FileRecord]:

@@ -12,7 +12,6 @@ from raee.errors import InputError
 from raee.exits import Answers, Entries, Exit, Neighbours
 from raee.texts import TextHashes, text_hashes
 from storage.parquet import list_column, list_values, part_name, read_table
-from storage.scan import Reject
 from storage.store import Folder
 from storage.versions import FIRST_BY_TEXT, FORMAT
 
@@ -68,18 +67,6 @@ def lists_table(found: Sequence[Neighbours]) -> pa.Table:
         columns[f"rows-{place}"] = list_column(neighbours.rows)
         columns[f"distances-{place}"] = list_column(neighbours.distances)
     return pa.table(columns)
-
-
-def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
-    """Rows that cannot be used, and why."""
-    return pa.table(
-        {
-            "id": pa.array([r.id for r in rejects], pa.string()),
-            "source_file": pa.array([r.file for r in rejects], pa.string()),
-            "row": pa.array([r.row for r in rejects], pa.int64()),
-            "reason": pa.array([r.reason for r in rejects], pa.string()),
-        }
-    )
 
 
 ReadColumns = Callable[[str, Sequence[str]], pa.Table]

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
@@ -15,7 +16,7 @@ from raee.reading import Database
 from raee.replay import scores
 from raee.shift import differs, prior_ratio
 from storage.aliases import resolve_version
-from storage.scan import Row, read_shard, scan
+from storage.scan import scan
 from storage.versions import read_manifest
 from tasks.corpus_shift import label_shares
 from tasks.credentials import use_credentials
@@ -24,6 +25,7 @@ from tasks.job import Job
 from tasks.models import check_policy, shard_rows_of
 from tasks.policies import compared, runnable, tuning_of
 from tasks.progress import advance, stage
+from tasks.rows import label_places, rows_of_shard
 
 _SIDE_BY_SIDE = 500
 """Rows that all policies classify in turn: what else the machine does falls on all of them."""
@@ -47,16 +49,15 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
     labels = manifest.labels
     corpus = job.corpus.model_copy(update={"uri": uri})
     with stage("read rows", None):
-        found = scan(corpus, True, labels, job.max_reject_fraction, advance)
+        found = scan(corpus, labels, job.max_reject_fraction, advance)
     database = load_database(job.store, job.name, chosen, job.backbone, job.key)
     tuning, where = tuning_of(manifest), f"database {job.name}@{chosen}"
     policies = compared(job.policy, tuning, manifest.exits, where)
     shards = found.shards(shard_rows_of(job, database.backbone, found))
-    rows: list[Row] = []
-    for shard in shards:
-        rows += read_shard(corpus, shard, True, labels)[0]
-    right = np.array([labels.index(str(row.label)) for row in rows], dtype=np.int32)
-    texts = [row.text for row in rows]
+    read = [rows_of_shard(corpus, shard, database.backbone, labels) for shard in shards]
+    rows = pl.concat([part.usable for part in read])
+    right = label_places(rows["label"], labels).astype(np.int32)
+    texts = rows["text"].to_list()
     ratio = None
     if job.balance == "corpus":
         own = runnable(job.policy, tuning, where)
@@ -89,8 +90,8 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
         "database": job.name,
         "version": chosen,
         "input": uri,
-        "rows": found.rows,
-        "rejected": dict(found.rejected),
+        "rows": len(rows),
+        "rejected": dict(sum((Counter(part.rejected()) for part in read), Counter())),
         "labels": labels,
         "depth": database.backbone.depth,
         "policies": results,

@@ -76,7 +76,7 @@ def shard_rows_of(job: Job, backbone: Backbone, found: Scan, new: float = 1.0) -
     new: the share of rows that are read, not taken over.
     """
     if job.shard_rows == "auto":
-        return auto_shard_rows(backbone, found.characters / found.rows, new)
+        return auto_shard_rows(backbone, found.mean_characters, new)
     return job.shard_rows
 
 

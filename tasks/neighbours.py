@@ -54,7 +54,7 @@ from tasks.match import source_of
 from tasks.models import index_spec_of
 from tasks.progress import advance
 from tasks.retrying import RETRIES
-from tasks.shards import marks_of, shard_table, shard_values
+from tasks.shards import marks_of, rows_swept, shard_table, shard_values
 
 INDEXED = "indexed"
 
@@ -73,17 +73,17 @@ def build_index(work: str) -> None:
             index.write(file.write)
         records.append(file.record(rows=len(index)))
         accounts[path] = account.model_dump()
-    done(attempt, records, plan.rows, indexes=accounts)
+    done(attempt, records, rows_swept(work), indexes=accounts)
 
 
 def _indexed(work: str, place: int) -> tuple[Index, IndexAccount]:
     """The index of a key, and how much of the nearest rows it finds."""
     plan = plan_of(work)
-    width = _keys_of(work, place, np.zeros(1, np.int64)).shape[1]
+    width, rows = _keys_of(work, place, np.zeros(1, np.int64)).shape[1], rows_swept(work)
     shards = (shard_values(work, n, [key_column(place)])[0] for n in plan.numbers)
     return built_index(
-        index_spec_of(plan.job, plan.rows, width),
-        plan.rows,
+        index_spec_of(plan.job, rows, width),
+        rows,
         width,
         partial(_keys_of, work, place),
         shards,

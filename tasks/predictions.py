@@ -1,21 +1,21 @@
 """Predictions as Parquet: what stands in which column of a classification's output."""
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from raee.classify import Predictions
 from raee.reading import Database
-from storage.scan import Row
 
 
-def predictions_table(rows: list[Row], database: Database, found: Predictions) -> pa.Table:
+def predictions_table(ids: pl.Series, database: Database, found: Predictions) -> pa.Table:
     """A shard's predictions, in the order of its rows; null where a row was left unlabelled."""
     exits, names = database.entries.exits, database.entries.labels
     answered = found.labels >= 0
     flags = zip(found.cut, found.far, strict=True)
     return pa.table(
         {
-            "id": pa.array([row.id for row in rows], pa.string()),
+            "id": ids.to_arrow().cast(pa.string()),
             "label": pa.array(found.labels, pa.int32(), mask=~answered),
             "label_name": pa.array(
                 [names[i] if i >= 0 else None for i in found.labels], pa.string()

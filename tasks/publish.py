@@ -37,7 +37,6 @@ from raee.texts import copies_of
 from raee.tuning import Study, study
 from storage.checked import FileRecord
 from storage.parquet import read_table
-from storage.scan import read_shard
 from storage.store import Folder
 from storage.versions import (
     CENTRE,
@@ -69,7 +68,8 @@ from tasks.models import backbone_of, retriever_of
 from tasks.neighbours import INDEXED, entries_so_far, indexes_of
 from tasks.policies import judged, objective_of
 from tasks.retrying import RETRIES
-from tasks.shards import marks_of
+from tasks.rows import rows_of_shard
+from tasks.shards import marks_of, rows_rejected, rows_swept
 
 logger = logging.getLogger("raee")
 
@@ -205,7 +205,7 @@ def _costs(work: str, entries: Entries) -> dict[str, Any]:
     """The parent's cost table where it is this backbone's on this machine, or a new one."""
     plan = plan_of(work)
     database = _database(work, entries)
-    here = {"machine": machine(database), "rows": plan.rows}
+    here = {"machine": machine(database), "rows": rows_swept(work)}
     if plan.parent is not None:
         parent = read_manifest(plan.job.store, plan.job.name, plan.parent)
         before = parent.costs
@@ -214,12 +214,13 @@ def _costs(work: str, entries: Entries) -> dict[str, Any]:
             and (parent.backbone, parent.key) == (plan.backbone, plan.key)
             and before["machine"] == here["machine"]
             and parent.job["key"] == plan.job.key.model_dump(mode="json")
-            and 0.8 < plan.rows / before["rows"] < 1.25  # a search takes longer among more rows
+            and 0.8 < here["rows"] / before["rows"] < 1.25  # a search takes longer among more rows
         ):
             return before
-    rows, _ = read_shard(plan.job.corpus, plan.shards[0], True, plan.prompt.labels)
-    spread = np.linspace(0, len(rows) - 1, min(texts_measured(database), len(rows))).astype(int)
-    costs = measure_costs(database, [rows[i].text for i in spread])
+    shard, labels = plan.shards[0], plan.prompt.labels
+    texts = rows_of_shard(plan.job.corpus, shard, database.backbone, labels).texts
+    spread = np.linspace(0, len(texts) - 1, min(texts_measured(database), len(texts))).astype(int)
+    costs = measure_costs(database, [texts[i] for i in spread])
     return {**here, "seconds": asdict(costs)}
 
 
@@ -301,8 +302,8 @@ def _manifest(
         key=plan.key,
         exits=[str(e) for e in plan.exits],
         labels=list(prompt.labels),
-        rows=plan.rows,
-        rejected=plan.rejected,
+        rows=rows_swept(folder.uri),
+        rejected=dict(rows_rejected(folder.uri)),
         files=sorted(files, key=lambda f: f.path),
         corpus=plan.corpus,
         metrics=account_of(folder.uri, "evaluated")["metrics"],

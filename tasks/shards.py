@@ -8,6 +8,7 @@ states.parquet               text_hash, mean-00 ..: the states of the sampled ro
 sums-mean.safetensors        sums of the states of the new rows, where there are any
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -66,6 +67,19 @@ class Marks:
 def shard_account(work: str, number: int) -> Mapping[str, Any]:
     """What a shard's sweep left.  Raises FileNotFoundError where it is not done."""
     return account_of(work, numbered("shard", number))
+
+
+def rows_swept(work: str) -> int:
+    """The rows of all shards: those of the plan without a few that only a tokenizer rejects."""
+    return sum(shard_account(work, n)["rows"] for n in plan_of(work).numbers)
+
+
+def rows_rejected(work: str) -> Counter[str]:
+    """The rows of all shards that could not be used, by reason."""
+    rejected: Counter[str] = Counter()
+    for number in plan_of(work).numbers:
+        rejected.update(shard_account(work, number)["rejected"])
+    return rejected
 
 
 def shard_folder(work: str, number: int) -> Folder:

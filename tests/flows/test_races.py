@@ -67,7 +67,7 @@ class TestTwoBuilds:
     @pytest.mark.parametrize(
         ("module", "name", "call"),
         [
-            (tasks.build, "read_shard", 2),
+            (tasks.build, "rows_of_shard", 2),
             (tasks.fit, "fit_probes", 1),
             (tasks.publish, "study", 1),
             (tasks.publish, "publish", 1),

@@ -129,16 +129,16 @@ class TestOfABuildThatDied:
     def died(self, place, monkeypatch):
         import tasks.build
 
-        real, stop = tasks.build.read_shard, []
+        real, stop = tasks.build.rows_of_shard, []
 
-        def read_shard(*args):
+        def rows_of_shard(*args):
             if stop:
                 raise KeyboardInterrupt
             stop.append(True)
             return real(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(tasks.build, "read_shard", read_shard)
+            patch.setattr(tasks.build, "rows_of_shard", rows_of_shard)
             assert raee("build", place.job()).code == 130
         return place
 

@@ -77,7 +77,7 @@ class TestUnusableRows:
             6: "1 fields where the header has 2",
             7: "3 fields where the header has 2",
             8: "text is not valid UTF-8",
-            9: "no label",
+            9: "label is not valid UTF-8",
         }
 
     def test_in_json_lines(self, tmp_path):
@@ -139,7 +139,7 @@ class TestRefused:
 
     def _refused(self, path, match, **kwargs):
         with refused(match):
-            scan(CorpusSpec(uri=str(path)), True, **kwargs)
+            scan(CorpusSpec(uri=str(path)), **kwargs)
 
     def test_no_such_file(self, tmp_path):
         self._refused(tmp_path / "a.csv", "a.csv: there is no such file or folder")
@@ -149,7 +149,7 @@ class TestRefused:
 
     def test_folder_without_a_corpus(self, tmp_path):
         (tmp_path / "notes.txt").write_text("text,label\n")
-        self._refused(tmp_path, "no file there ends in .parquet, .csv, .jsonl")
+        self._refused(tmp_path, "no file there ends in .parquet, .csv, .tsv, .jsonl")
 
     @pytest.mark.parametrize("name", ["a.txt", "a", "a.parquet.gz", "a.csv.zip", "csv"])
     def test_file_of_an_unknown_kind(self, tmp_path, name):
@@ -247,17 +247,17 @@ class TestRefused:
 def test_unusable_rows_are_an_error_only_above_the_fraction_allowed(tmp_path):
     rows = [{"text": "" if i in (3, 7) else "good", "label": "x"} for i in range(20)]
     uri = write_corpus(tmp_path / "a.csv", rows)
-    assert scan(CorpusSpec(uri=uri), True, None, 0.1).rejected == {"text is empty": 2}
+    assert scan(CorpusSpec(uri=uri), None, 0.1).rejected == {"text is empty": 2}
     with refused(
         r"2 of 20 rows cannot be used \(text is empty: 2\), more than max_reject_fraction 0.09 "
         r"allows; the first is .*a.csv row 4"
     ):
-        scan(CorpusSpec(uri=uri), True, None, 0.09)
+        scan(CorpusSpec(uri=uri), None, 0.09)
     with refused("max_reject_fraction 0 allows"):
-        scan(CorpusSpec(uri=uri), True, None, 0.0)
+        scan(CorpusSpec(uri=uri), None, 0.0)
 
 
 def test_a_json_file_that_is_one_list_is_refused(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps([{"text": "a", "label": "x"}]))
     with refused("no JSON object"):
-        scan(CorpusSpec(uri=str(tmp_path)), True)
+        scan(CorpusSpec(uri=str(tmp_path)))

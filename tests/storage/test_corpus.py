@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import storage.scan
-from storage.corpus import CorpusSpec, Span, corpus_files, read_records, whole
+import storage.blocks
+from storage.corpus import CorpusSpec, Span, read_batches, whole
+from storage.corpus_files import list_corpus
 from storage.scan import read_shard, scan
-from tests.storage.corpora import COMPRESSED, FORMATS, read_all, split, write_corpus
+from tests.storage.corpora import COMPRESSED, FORMATS, read_all, read_span, split, write_corpus
 
 _LEGAL_TEXT = st.text(
     st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from('\0\r\n",\ufeffא😀\u2028')),
@@ -38,15 +39,15 @@ def _rows(n):
     form=st.sampled_from(["parquet", "csv", "jsonl", "csv.gz", "jsonl.gz"]),
     shard_rows=st.integers(1, 30),
     row_group=st.integers(1, 7),
-    mark_every=st.sampled_from([2, 3, 500]),
+    block=st.sampled_from([1, 7, 40, 1 << 20]),
 )
 @settings(max_examples=250)
 def test_any_legal_text_comes_back_in_order_however_it_is_stored(
-    texts, sizes, form, shard_rows, row_group, mark_every
+    texts, sizes, form, shard_rows, row_group, block
 ):
-    # Places to start reading from, so dense that even these small files have some.
-    marks = patch.object(storage.scan, "_MARK_EVERY", mark_every)
-    with tempfile.TemporaryDirectory() as folder, marks:
+    # So small that even these files have several.
+    blocks = patch.object(storage.blocks, "BLOCK", block)
+    with tempfile.TemporaryDirectory() as folder, blocks:
         expected = []
         for number, some in enumerate(split(texts, sizes)):
             path = Path(folder, f"{number}.{form}")
@@ -96,7 +97,7 @@ def test_a_file_a_folder_and_a_glob_give_the_same_rows(tmp_path):
 
 def test_a_file_whose_name_looks_like_a_glob_is_read(tmp_path):
     uri = write_corpus(tmp_path / "part[1].csv", _rows(2))
-    assert [file.name for file in corpus_files(uri)] == ["part[1].csv"]
+    assert [file.name for file in list_corpus(uri).files] == ["part[1].csv"]
 
 
 def test_files_are_read_in_the_order_of_their_paths(tmp_path):
@@ -198,28 +199,27 @@ def test_an_empty_file_among_others_is_no_fault(tmp_path):
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
 def test_a_span_reads_its_own_rows_and_says_their_numbers(tmp_path, form):
     spec = CorpusSpec(uri=write_corpus(tmp_path / f"a.{form}", _rows(40), row_group=15))
-    (file,) = corpus_files(spec.uri)
+    (file,) = list_corpus(spec.uri).files
     for start, rows in ((0, 1), (14, 3), (30, 10), (39, 1), (35, 99), (40, 5)):
-        records = list(read_records(spec, Span(file, start, rows), True))
         expected = range(start, min(start + rows, 40))
-        assert [r.row for r in records] == [i + 1 for i in expected]
-        assert [r.text for r in records] == [_rows(40)[i]["text"] for i in expected]
+        found = read_span(spec, Span(file, start, rows), True)
+        assert found == [(i + 1, _rows(40)[i]["text"]) for i in expected]
 
 
 def test_reading_a_corpus_leaves_no_file_open(tmp_path):
     # pytest makes an unclosed file an error; half a file read must close it, too.
     for form in ("parquet", "csv", "jsonl.gz"):
         spec = CorpusSpec(uri=write_corpus(tmp_path / f"a.{form}", _rows(10)))
-        records = read_records(spec, whole(corpus_files(spec.uri)[0]), True)
-        assert next(records).row == 1
-        records.close()
+        batches = read_batches(spec, whole(list_corpus(spec.uri).files[0]), True)
+        assert next(batches).before == 0
+        batches.close()
 
 
 def test_a_shard_across_files_keeps_their_order(tmp_path):
     for number, some in enumerate(split(_rows(9), [2, 3])):
         write_corpus(tmp_path / f"{number}.jsonl", some)
     spec = CorpusSpec(uri=str(tmp_path), id="id")
-    shards = scan(spec, True).shards(4)
+    shards = scan(spec).shards(4)
     assert [[span.rows for span in shard] for shard in shards] == [[2, 2], [1, 3], [1]]
-    read = [[row.id for row in read_shard(spec, shard, True, None)[0]] for shard in shards]
+    read = [read_shard(spec, shard, True, None)[0]["id"].to_list() for shard in shards]
     assert read == [[f"row {i}" for i in some] for some in ([0, 1, 2, 3], [4, 5, 6, 7], [8])]

@@ -8,13 +8,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.corpus import CorpusFile, CorpusSpec, Span, corpus_files, read_records, whole
+from storage.corpus import CorpusSpec, Span, read_batches, whole
+from storage.corpus_files import CorpusFile, list_corpus
 from storage.scan import scan
 from storage.store import Folder
 from tests import s3
 from tests.ports import free_ports
 from tests.raee.errors import refused
-from tests.storage.corpora import COMPRESSED, FORMATS, read_all, split, uploaded, write_corpus
+from tests.storage.corpora import (
+    COMPRESSED,
+    FORMATS,
+    read_all,
+    read_span,
+    split,
+    uploaded,
+    write_corpus,
+)
 from tests.storage.proxy import between, error
 
 _ROWS = [
@@ -37,7 +46,7 @@ def test_any_format_gives_the_same_shards(tmp_path, store, form):
     found, rows, rejects = read_all(CorpusSpec(uri=uri, id="id"), 501)
     assert [row._asdict() for row in rows] == _ROWS
     assert rejects == []
-    local = scan(CorpusSpec(uri=str(tmp_path / "a"), id="id"), True)
+    local = scan(CorpusSpec(uri=str(tmp_path / "a"), id="id"))
     assert (found.rows, found.labels, found.fingerprint) == (
         local.rows,
         local.labels,
@@ -62,8 +71,8 @@ def test_of_a_parquet_file_only_the_rows_and_columns_that_are_wanted_are_moved(m
     span = Span(CorpusFile(f"{folder.uri}/a.parquet", "a.parquet"), 2_200, 100)
     with between(moto, note) as watched:
         use(watched)
-        found = list(read_records(CorpusSpec(uri=folder.uri, id="id"), span, labelled=True))
-    assert [record.text for record in found] == [row["text"] for row in rows[2_200:2_300]]
+        found = read_span(CorpusSpec(uri=folder.uri, id="id"), span, True)
+    assert [text for _, text in found] == [row["text"] for row in rows[2_200:2_300]]
     assert sum(moved) < 2 * 1_000 * 230, "a row group's text, id and label, and the file's end"
 
 
@@ -93,20 +102,19 @@ def test_files_have_the_same_names_and_order(tmp_path, store):
     rows = read_all(CorpusSpec(uri=uri), 3)[1]
     assert [row.text for row in rows] == sorted(names)
     assert [row.id for row in rows] == [f"{name}:1" for name in sorted(names)]
-    assert all(file.uri.startswith(f"{uri}/") for file in corpus_files(uri))
-    for file in corpus_files(uri):
-        (record,) = read_records(CorpusSpec(uri=uri), whole(file), True)
-        assert record.text == file.name
+    assert all(file.uri.startswith(f"{uri}/") for file in list_corpus(uri).files)
+    for file in list_corpus(uri).files:
+        assert read_span(CorpusSpec(uri=uri), whole(file), True) == [(1, file.name)]
 
 
 def test_what_has_come_meanwhile_is_seen(tmp_path, store):
     write_corpus(tmp_path / "a/a.csv", _ROWS[:2])
     uri = uploaded(tmp_path / "a", store)
-    assert scan(CorpusSpec(uri=uri), True).rows == 2
+    assert scan(CorpusSpec(uri=uri)).rows == 2
     write_corpus(tmp_path / "a/a.csv", _ROWS[:50])
     write_corpus(tmp_path / "a/b.csv", _ROWS[:3])
     uploaded(tmp_path / "a", store)
-    assert scan(CorpusSpec(uri=uri), True).rows == 53
+    assert scan(CorpusSpec(uri=uri)).rows == 53
 
 
 class TestRefused:
@@ -114,7 +122,7 @@ class TestRefused:
 
     def _refused(self, uri, match):
         with refused(match):
-            scan(CorpusSpec(uri=uri), True)
+            scan(CorpusSpec(uri=uri))
 
     def test_nothing_there(self, store):
         Folder(store).write_new("notes.txt", b"text,label\n")
@@ -167,13 +175,13 @@ class TestServerThatFails:
 
     @pytest.mark.parametrize("status", [500, 503])
     def test_while_it_lists_or_reads(self, moto, use, uri, status):
-        (file,) = corpus_files(uri)
+        (file,) = list_corpus(uri).files
         fail = (status, error("InternalError" if status == 500 else "ServiceUnavailable"))
         with between(moto, lambda r: fail if r.method == "GET" else None) as spoilt:
             use(spoilt, AWS_MAX_ATTEMPTS="1")
             for ask in (
-                lambda: corpus_files(uri.rpartition("/")[0]),
-                lambda: list(read_records(CorpusSpec(uri=uri), whole(file), True)),
+                lambda: list_corpus(uri.rpartition("/")[0]),
+                lambda: list(read_batches(CorpusSpec(uri=uri), whole(file), True)),
             ):
                 with pytest.raises(OSError, match=f"{uri[:-6]}.* the server says (Int|Serv)"):
                     ask()
@@ -182,5 +190,5 @@ class TestServerThatFails:
         use(s3.Server(f"http://127.0.0.1:{free_ports(1)}"), AWS_MAX_ATTEMPTS="1")
         begun = time.monotonic()
         with pytest.raises(ConnectionError, match=f"corpus {uri}: .* does not answer"):
-            corpus_files(uri)
+            list_corpus(uri)
         assert time.monotonic() - begun < 60

@@ -7,7 +7,6 @@ import pytest
 from raee.errors import InputError
 from raee.exits import Answers, Neighbours, answers_of, exits_of
 from storage.parquet import list_values, part_name, read_table, write_table
-from storage.scan import Reject
 from storage.store import Folder
 from tasks.entries import (
     columns_of,
@@ -18,7 +17,6 @@ from tasks.entries import (
     read_lists,
     read_nearest,
     read_rows,
-    rejects_table,
     spread_over,
 )
 
@@ -179,11 +177,3 @@ def test_a_part_without_rows_is_a_table_of_the_same_columns():
     )
     assert nobody.schema == everybody.schema
     assert list_values(nobody["confidences"]).shape == (0, 11)
-
-
-def test_rejects_may_have_no_id():
-    rejects = [Reject(None, "a.csv", 1, "no id"), Reject("r2", "a.csv", 2, "text is null")]
-    assert rejects_table(rejects).to_pylist() == [
-        {"id": None, "source_file": "a.csv", "row": 1, "reason": "no id"},
-        {"id": "r2", "source_file": "a.csv", "row": 2, "reason": "text is null"},
-    ]

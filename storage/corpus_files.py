@@ -1,0 +1,271 @@
+"""The files of a corpus: what a folder, a glob or an address stands for, and what each file is."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import fsspec
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from raee.errors import InputError
+from storage.faults import in_words, may_pass
+
+FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+
+_MOST_ENDINGS = 5
+"""Kinds of files that are named of those that are not read."""
+
+_TABLES = {
+    "_delta_log": "a Delta table",
+    ".hoodie": "a Hudi table",
+}
+"""What a folder is that holds a folder of this name; Iceberg's is told by its files."""
+
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class CorpusFile:
+    """One file of a corpus."""
+
+    uri: str
+    name: str
+    """Its path below what all files have in common: unique within the corpus."""
+    stamp: str = ""
+    """Its size, time and ETag, as far as the store knows them: another one is another content."""
+    folders: Mapping[str, str | None] = field(default_factory=dict)
+    """Columns that its folders' names give it, as Hive does: label=x."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a corpus, in the order of their paths, and what else lies among them."""
+
+    files: list[CorpusFile]
+    left_out: Counter[str]
+    """How many files are not read, by ending."""
+
+    def left_out_in_words(self) -> str:
+        """What is not read, for people; empty if all is."""
+        kinds = [
+            f"{n:,} {ending}" if ending else f"{n:,} without an ending"
+            for ending, n in self.left_out.most_common(_MOST_ENDINGS)
+        ]
+        more = sum(self.left_out.values()) - sum(
+            n for _, n in self.left_out.most_common(_MOST_ENDINGS)
+        )
+        return ", ".join([*kinds, f"{more:,} others"] if more else kinds)
+
+
+def list_corpus(uri: str) -> Listing:
+    """The files of a corpus.
+
+    Names that begin with `.` or `_` below a folder are left out, as Spark and DuckDB do.  Raises
+    InputError if there is no file, or one that cannot be read as a corpus.
+    """
+    if not uri:
+        raise InputError("corpus: its address is empty")
+    try:
+        fs, path = file_system(uri)
+        return _listing(uri, fs, path)
+    except InputError:
+        raise
+    except Exception as error:
+        said = in_words(error, f"corpus {uri}")
+        if said is None and isinstance(error, ValueError | ImportError | OSError):
+            said = None if may_pass(error) else InputError(f"corpus {uri}: {error}")
+        if said is None:
+            raise
+        raise said from error
+
+
+def file_system(uri: str) -> tuple[AbstractFileSystem, str]:
+    """What an address is read with, and its path there; nothing that it listed is remembered."""
+    protocol, separator, path = uri.partition("://")
+    if not separator or protocol in ("file", "local"):
+        return LocalFileSystem(use_listings_cache=False), os.path.abspath(path or uri)
+    if "::" in protocol:
+        return fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    # A path may have in it what elsewhere joins addresses: `::`.
+    kind = fsspec.get_filesystem_class(protocol)
+    options = kind._get_kwargs_from_urls(uri) | {"use_listings_cache": False}
+    return kind(**options), kind._strip_protocol(uri)
+
+
+def stamp_of(fs: AbstractFileSystem, path: str) -> str:
+    """What tells whether a file is still the one that was listed."""
+    return _stamp(_local(path) if isinstance(fs, LocalFileSystem) else fs.info(path))
+
+
+def format_of(path: str) -> str:
+    """The known ending of a path in small letters, compression left out; empty if it has none."""
+    bare, compression = os.path.splitext(path.lower())
+    if compression not in COMPRESSIONS:
+        bare, compression = path.lower(), ""
+    ending = next((e for e in FORMATS if bare.endswith(e)), "")
+    return "" if compression and ending == ".parquet" else ending
+
+
+def _listing(uri: str, fs: AbstractFileSystem, path: str) -> Listing:
+    is_local, root = isinstance(fs, LocalFileSystem), path
+    if any(c in path for c in "*?[") and not fs.exists(path):
+        root, pattern = _fixed_part(path)
+        hidden = {part[0] for part in pattern.split("/") if part.startswith((".", "_"))}
+        found = [
+            info
+            for place in sorted(str(p) for p in fs.glob(path))
+            for info in _below(uri, fs, place)
+            if hidden or not _is_hidden(str(info["name"])[len(root) :])
+        ]
+    elif fs.isdir(path):
+        found = [i for i in _below(uri, fs, path) if not _is_hidden(str(i["name"])[len(path) :])]
+    elif not fs.exists(path) and not os.path.lexists(path):
+        raise InputError(f"corpus {uri}: there is no such file or folder")
+    elif format_of(path):
+        found = [_local(path) if is_local else fs.info(path)]
+    else:
+        raise InputError(f"corpus {uri}: not one of {', '.join(FORMATS)}")
+    unread = Counter(_ending(info["name"]) for info in found if not format_of(info["name"]))
+    read = {str(info["name"]): info for info in found if format_of(info["name"])}
+    if not read:
+        raise InputError(f"corpus {uri}: no file there ends in {', '.join(FORMATS)}")
+    names = sorted(read)
+    for name in names:
+        _check_name(uri, name)
+        _check_kind(name, read[name])
+    folders = [name.split("/")[:-1] for name in names]
+    shared = 0
+    while all(len(f) > shared and f[shared] == folders[0][shared] for f in folders):
+        shared += 1
+    return Listing(
+        [
+            CorpusFile(
+                uri=name if is_local else fs.unstrip_protocol(name),
+                name="/".join(name.split("/")[shared:]),
+                stamp=_stamp(read[name]),
+                folders=_hive(name[len(root) :]),
+            )
+            for name in names
+        ],
+        unread,
+    )
+
+
+def _below(uri: str, fs: AbstractFileSystem, root: str) -> Iterator[dict[str, Any]]:
+    """The files below a folder that count; of a file, itself.
+
+    Raises InputError if a folder is a table of which files are no part to be read alone.
+    """
+    if isinstance(fs, LocalFileSystem):
+        found = _walk(uri, root)
+    elif fs.isdir(root):
+        found = iter(fs.find(root, detail=True).values())
+    else:
+        yield fs.info(root)
+        return
+    for info in found:
+        inner = str(info["name"])[len(root) :].strip("/").split("/")
+        for place, part in enumerate(inner):
+            table = _TABLES.get(part)
+            if part == "metadata" and inner[-1].endswith(".metadata.json"):
+                table = "an Iceberg table"
+            if table is not None:
+                where = "/".join([root.rstrip("/"), *inner[:place]])
+                raise InputError(
+                    f"corpus {uri}: {where} is {table}: its files also hold rows that were deleted "
+                    "since; write the table out as Parquet"
+                )
+        yield info
+
+
+def _walk(uri: str, root: str) -> Iterator[dict[str, Any]]:
+    """The files below a folder on the disk, through links; each folder once on a path."""
+    if not os.path.isdir(root):
+        yield _local(root)
+        return
+    pending = [(root, {os.path.realpath(root)})]
+    while pending:
+        folder, above = pending.pop()
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda e: e.name):
+                if not entry.is_dir():
+                    yield _local(entry.path)
+                    continue
+                real = os.path.realpath(entry.path)
+                if real in above:
+                    raise InputError(f"corpus {uri}: {entry.path} is a link to a folder above it")
+                pending.append((entry.path, above | {real}))
+
+
+def _local(path: str) -> dict[str, Any]:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return {"name": path, "broken": True}
+    return {
+        "name": path,
+        "size": found.st_size,
+        "etag": f"of {found.st_mtime_ns}",
+        "mode": found.st_mode,
+    }
+
+
+def _fixed_part(path: str) -> tuple[str, str]:
+    """A glob's path up to the first part that is a pattern, and the rest."""
+    parts = path.split("/")
+    first = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
+    return "/".join(parts[:first]), "/".join(parts[first:])
+
+
+def _is_hidden(below: str) -> bool:
+    return any(part.startswith((".", "_")) for part in below.strip("/").split("/"))
+
+
+def _check_kind(path: str, info: Mapping[str, Any]) -> None:
+    """Raises InputError if a file is none that can be read from its start to its end."""
+    if info.get("broken"):
+        raise InputError(f"{path}: a link to what is not there")
+    mode = info.get("mode")
+    if isinstance(mode, int) and not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        raise InputError(f"{path}: a pipe, a socket or a device, no file")
+
+
+def _check_name(uri: str, path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"corpus {uri}: the name of {os.fsencode(path)!r} is not UTF-8; rename it"
+        ) from None
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _stamp(info: Mapping[str, Any]) -> str:
+    """Empty if not even the size is known.
+
+    Of what stores say only what they say alike of a file that is listed and of one that is asked
+    for: the ETag, and on the disk the time.
+    """
+    if info.get("size") is None:
+        return ""
+    said = str(info.get("ETag") or info.get("etag") or "").strip('"')
+    return f"{info['size']} bytes {said}".strip()
+
+
+def _hive(below: str) -> dict[str, str | None]:
+    """The columns that the names of folders below a corpus's root give."""
+    found: dict[str, str | None] = {}
+    for part in below.split("/")[:-1]:
+        name, separator, value = part.partition("=")
+        if separator and name:
+            found[unquote(name)] = None if value == _NO_VALUE else unquote(value)
+    return found

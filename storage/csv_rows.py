@@ -1,0 +1,235 @@
+"""Rows of CSV files: polars parses what is written by the rules, and Python's csv what is not.
+
+Both say the same of a file that both can read.  Python's takes a file as it comes, row by row: a
+row that has bytes which are no UTF-8 is found with its number, and quotes may stand inside fields.
+"""
+
+import csv
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+import numpy as np
+import polars as pl
+
+from raee.errors import InputError
+from storage.blocks import BOM, Block, Dialect, Unstructured, blocks
+from storage.faults import check_read_whole
+from storage.rows import Batch, Columns, batch_of_values, check_columns, frame_of
+from storage.values import Role, column_of
+
+csv.field_size_limit(sys.maxsize)  # a text may be longer than the csv module's 131,072 characters
+
+_ROWS_AT_ONCE = 1_000
+"""Rows that Python's reader gives at once."""
+
+_HEADER = 1 << 16
+"""Bytes read to find a header in, and more if it is longer."""
+
+
+def header_of(file: IO[bytes], uri: str, dialect: Dialect) -> tuple[list[str], int]:
+    """The names of a file's columns, and the byte at which its rows begin; none if it is empty."""
+    offset = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal offset
+        left = b""
+        while read := file.read(_HEADER):
+            *whole, left = (left + read).split(b"\n")
+            for line in whole:
+                offset += len(line) + 1
+                yield _decoded(line + b"\n", offset - len(line) - 1)
+        if left:
+            offset += len(left)
+            yield _decoded(left, offset - len(left))
+
+    try:
+        found = next(filter(None, _reader(lines(), dialect)), None)
+    except csv.Error as error:
+        raise InputError(f"{uri}: no CSV: {_bare(error)}") from error
+    return found or [], offset
+
+
+def csv_batches(
+    file: IO[bytes],
+    uri: str,
+    columns: Columns,
+    dialect: Dialect,
+    mark: tuple[int, int],
+) -> Iterator[Batch]:
+    """The rows of a file, from a mark on.
+
+    mark: how many rows stand before it, and the byte at which it is; byte 0 is the file's start.
+    """
+    names, begin = header_of(file, uri, dialect)
+    if not names:
+        return
+    check_columns(uri, columns, names)
+    before, offset = mark
+    offset = offset or begin
+    file.seek(offset)
+    for block in blocks(file, offset, dialect):
+        if isinstance(block, Unstructured):
+            rows = _lines(block.data, file, block.offset)
+            yield from _by_hand(rows, uri, columns, names, dialect, before, block.offset)
+            return
+        if not len(block):
+            continue
+        batch = _parsed(block, columns, names, dialect, before)
+        if batch is not None:
+            yield batch
+        else:
+            lines = (_decoded(block.line(i), 1) for i in range(len(block)))
+            yield from _by_hand(lines, uri, columns, names, dialect, before, block.offset)
+        before += len(block)
+
+
+def count_csv(
+    file: IO[bytes], uri: str, columns: Columns, dialect: Dialect
+) -> Iterator[tuple[int, int]]:
+    """Row and byte at which each block begins, and at last how many rows there are."""
+    names, begin = header_of(file, uri, dialect)
+    if not names:
+        yield 0, 0
+        return
+    check_columns(uri, columns, names)
+    file.seek(begin)
+    before = 0
+    for block in blocks(file, begin, dialect):
+        if isinstance(block, Unstructured):
+            rows = _lines(block.data, file, block.offset)
+            for batch in _by_hand(rows, uri, columns, names, dialect, before, block.offset):
+                yield batch.before, batch.offset
+                before += len(batch)
+        else:
+            yield before, block.offset
+            before += len(block)
+    yield before, 0
+
+
+def _parsed(
+    block: Block, columns: Columns, names: Sequence[str], dialect: Dialect, before: int
+) -> Batch | None:
+    """What polars reads of a block; None if it cannot."""
+    assert block.fields is not None
+    fits = block.fields == len(names)
+    data = block.of(fits)
+    wanted = {role: names.index(name) for role, name in columns.items() if name in names}
+    quote = dialect.quote if dialect.quote and dialect.quote.encode() in data else None
+    scanned = pl.scan_csv(
+        data,
+        has_header=False,
+        separator=dialect.delimiter,
+        quote_char=quote,
+        schema=dict.fromkeys(map(str, range(len(names))), pl.String),
+        empty_string_is_null=False,
+        raise_if_empty=False,
+    )
+    chosen = [pl.col(str(place)).alias(role) for role, place in wanted.items()]
+    try:
+        found = scanned.select(chosen).collect()
+    except (pl.exceptions.ComputeError, pl.exceptions.SchemaError):
+        return None
+    if len(found) != fits.sum():
+        return None
+    read: dict[Role, pl.Series] = {role: found[role] for role in wanted}
+    faults = None
+    if not fits.all():
+        places = np.full(len(block), -1)
+        places[fits] = np.arange(len(found))
+        order = pl.Series(places).replace(-1, None)
+        read = {role: values.gather(order) for role, values in read.items()}
+        said = [None if n == len(names) else _ragged(n, names) for n in block.fields.tolist()]
+        faults = pl.Series(said, dtype=pl.String)
+    frame = frame_of({role: column_of(values, role) for role, values in read.items()}, len(block))
+    if faults is not None:
+        frame = frame.with_columns(fault=faults)
+    return Batch(before, block.offset, frame)
+
+
+def _by_hand(
+    lines: Iterator[str],
+    uri: str,
+    columns: Columns,
+    names: Sequence[str],
+    dialect: Dialect,
+    before: int,
+    offset: int,
+) -> Iterator[Batch]:
+    """What Python's csv reads of lines."""
+    read = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal read
+        for line in lines:
+            read += len(line.encode("utf-8", "surrogateescape"))
+            yield line
+
+    places = {role: names.index(name) for role, name in columns.items() if name in names}
+    rows = filter(None, _reader(counted(), dialect))
+    while True:
+        begin, kept = offset + read, []
+        try:
+            for values in itertools.islice(rows, _ROWS_AT_ONCE):
+                kept.append(values)
+        except csv.Error as error:
+            row = before + len(kept) + 1
+            raise InputError(f"{uri} row {row}: no CSV: {_bare(error)}") from error
+        if not kept:
+            return
+        yield batch_of_values(
+            before,
+            begin,
+            [
+                {role: values[place] for role, place in places.items()}
+                if len(values) == len(names)
+                else _ragged(len(values), names)
+                for values in kept
+            ],
+        )
+        before += len(kept)
+
+
+def _reader(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
+    if dialect.quote is None:
+        return csv.reader(lines, delimiter=dialect.delimiter, quoting=csv.QUOTE_NONE, strict=True)
+    return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
+
+
+def _lines(data: bytes, file: IO[bytes], offset: int) -> Iterator[str]:
+    """Lines of some bytes and of what a file still has after them."""
+    for line in _whole_lines(data, file, offset):
+        yield _decoded(line, offset)
+        offset += len(line)
+
+
+def _whole_lines(data: bytes, file: IO[bytes], offset: int) -> Iterator[bytes]:
+    read = offset + len(data)
+    while True:
+        *whole, data = data.split(b"\n")
+        for line in whole:
+            yield line + b"\n"
+        more = file.read(_HEADER)
+        if not more:
+            break
+        read += len(more)
+        data += more
+    check_read_whole(file, read)
+    if data:
+        yield data
+
+
+def _decoded(line: bytes, offset: int) -> str:
+    """A line; bytes that are no UTF-8 become lone surrogates, which are found later."""
+    bare = line.removeprefix(BOM) if offset == 0 else line
+    return bare.decode("utf-8", "surrogateescape")
+
+
+def _ragged(fields: int, names: Sequence[str]) -> str:
+    return f"{fields} fields where the header has {len(names)}"
+
+
+def _bare(error: csv.Error) -> str:
+    """What is wrong, without the advice to programmers."""
+    return str(error).partition(" - ")[0]

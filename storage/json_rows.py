@@ -1,0 +1,138 @@
+"""Rows of JSON lines: polars reads them by the block, and Python's json what it cannot.
+
+Both say the same.  polars makes strings of all values; of those that look like anything but a
+string the line is read again, as are lines with half a surrogate pair, which it does not see.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import polars as pl
+
+from raee.errors import InputError
+from storage.blocks import Block, Unstructured, blocks
+from storage.rows import Batch, Columns, batch_of_values, check_columns, frame_of
+from storage.values import column_of
+
+_NESTED = r"[\[{](?s:.*)[\]}]"
+_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+_NO_STRING = rf"^(?:{_NESTED}|{_NUMBER}|true|false)$"
+_NO_NAME = rf"^(?:{_NESTED}|-?[0-9]+[.eE][-+.eE0-9]+)$"
+"""What does not look alike as a string and as what it is: a list, and 1.50, which is 1.5."""
+
+_SURROGATES = (b"\\ud", b"\\uD")
+
+
+def json_batches(
+    file: IO[bytes], uri: str, columns: Columns, mark: tuple[int, int]
+) -> Iterator[Batch]:
+    """The rows of a file, from a mark on.
+
+    mark: how many rows stand before it, and the byte at which it is.
+    """
+    before, offset = mark
+    file.seek(offset)
+    for block in blocks(file, offset, None):
+        assert not isinstance(block, Unstructured)
+        if not len(block):
+            continue
+        batch = _batch(block, columns, before)
+        if before == 0:
+            _check_keys(block, batch, uri, columns)
+        yield batch
+        before += len(block)
+
+
+def count_json(file: IO[bytes], uri: str, columns: Columns) -> Iterator[tuple[int, int]]:
+    """Row and byte at which each block begins, and at last how many rows there are."""
+    before = 0
+    for block in blocks(file, 0, None):
+        assert not isinstance(block, Unstructured)
+        if before == 0 and len(block):
+            _check_keys(block, _batch(block, columns, 0), uri, columns)
+        yield before, block.offset
+        before += len(block)
+    yield before, 0
+
+
+def _batch(block: Block, columns: Columns, before: int) -> Batch:
+    found = _parsed(block, columns, before)
+    if found is not None:
+        return found
+    rows = [_row(block.line(i), columns) for i in range(len(block))]
+    return batch_of_values(before, block.offset, rows)
+
+
+def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
+    """What polars reads of a block; None if it cannot."""
+    data = block.of(np.ones(len(block), bool))
+    schema = dict.fromkeys(columns.values(), pl.String)
+    try:
+        found = pl.scan_ndjson(data, schema=schema).collect()
+    except pl.exceptions.ComputeError:
+        return None
+    if len(found) != len(block):
+        return None
+    odd = pl.Series(np.zeros(len(block), bool))
+    for role, name in columns.items():
+        odd |= found[name].str.contains(_NO_STRING if role == "text" else _NO_NAME).fill_null(False)
+    again = odd.to_numpy(writable=True)
+    if any(half in data for half in _SURROGATES):
+        again |= [any(half in block.line(i) for half in _SURROGATES) for i in range(len(block))]
+    frame = frame_of(
+        {role: column_of(found[name], role) for role, name in columns.items()}, len(block)
+    )
+    if again.any():
+        places = np.flatnonzero(again)
+        rows = [_row(block.line(i), columns) for i in places.tolist()]
+        mended = batch_of_values(0, 0, rows).frame
+        order = np.arange(len(block))
+        order[places] = len(block) + np.arange(len(places))
+        frame = pl.concat([frame, mended])[order]
+    return Batch(before, block.offset, frame)
+
+
+def _row(line: bytes, columns: Columns) -> dict[Any, Any] | str:
+    """The values of a line, or why it cannot be read."""
+    try:
+        values = _loaded(line)
+    except (ValueError, RecursionError):
+        return "no JSON"
+    if not isinstance(values, dict):
+        return "no JSON object"
+    return {role: values.get(name) for role, name in columns.items()}
+
+
+def _loaded(line: bytes) -> Any:
+    return json.loads(line.decode("utf-8", "surrogateescape"), object_pairs_hook=_first_of_each)
+
+
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a key that stands twice the first counts, as polars has it."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        found.setdefault(key, value)
+    return found
+
+
+def _check_keys(block: Block, batch: Batch, uri: str, columns: Columns) -> None:
+    """Raises InputError if no object among a file's first has a column's key."""
+    missing = [role for role in columns if batch.frame[role].null_count() == len(batch)]
+    if not missing:
+        return
+    keys: dict[str, None] = {}
+    for row in range(len(block)):
+        try:
+            found = _loaded(block.line(row))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict):
+            keys |= dict.fromkeys(found)
+    if keys:
+        check_columns(uri, {role: columns[role] for role in missing}, list(keys))
+    elif block.data.lstrip().startswith(b"["):
+        raise InputError(
+            f"{uri}: one JSON list, no JSON object a line; write every object on a line of its own"
+        )

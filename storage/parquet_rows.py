@@ -1,0 +1,68 @@
+"""Rows of Parquet files, a batch of some row groups' columns at a time.
+
+pyarrow reads the pages, out of whatever the store opens (polars reads a file object as a whole, and
+a remote one by a client of its own, with other credentials and other errors); what they hold is
+polars' from there on.
+"""
+
+from collections.abc import Iterator
+from typing import IO
+
+import pyarrow.parquet as pq
+
+from storage.rows import Batch, Columns, check_columns, frame_of
+from storage.values import arrow_column
+
+_BATCH_BYTES = 4 << 20
+"""Of the columns that are read, uncompressed, at once."""
+
+_MOST_ROWS = 20_000
+
+
+def parquet_batches(
+    file: IO[bytes], uri: str, columns: Columns, start: int, end: int
+) -> Iterator[Batch]:
+    """The rows of a file from one on, and up to another, the batches that hold them."""
+    parquet = pq.ParquetFile(file)
+    check_columns(uri, columns, parquet.schema_arrow.names)
+    groups, before, first = [], 0, None
+    for group in range(parquet.num_row_groups):
+        rows = parquet.metadata.row_group(group).num_rows
+        if before + rows > start and before < end:
+            groups.append(group)
+            first = before if first is None else first
+        before += rows
+    if first is None:
+        return
+    wanted = sorted(set(columns.values()))
+    size = _batch_rows(parquet, groups, wanted)
+    for batch in parquet.iter_batches(size, row_groups=groups, columns=wanted):
+        if first + len(batch) > start:
+            read = {
+                role: arrow_column(batch[name], f"{uri}: column {name!r}", role)
+                for role, name in columns.items()
+            }
+            yield Batch(first, 0, frame_of(read, len(batch)))
+        first += len(batch)
+        if first >= end:
+            return  # a row group may go on for long
+
+
+def count_parquet(file: IO[bytes], uri: str, columns: Columns) -> int:
+    """How many rows a file has, from its footer."""
+    parquet = pq.ParquetFile(file)
+    check_columns(uri, columns, parquet.schema_arrow.names)
+    return int(parquet.metadata.num_rows)
+
+
+def _batch_rows(parquet: pq.ParquetFile, groups: list[int], wanted: list[str]) -> int:
+    """Rows of a batch, so that texts of any length take about the same memory."""
+    rows = size = 0
+    for group in groups:
+        found = parquet.metadata.row_group(group)
+        rows += found.num_rows
+        for place in range(found.num_columns):
+            column = found.column(place)
+            if any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in wanted):
+                size += column.total_uncompressed_size
+    return max(1, min(_MOST_ROWS, _BATCH_BYTES * rows // max(size, 1)))

@@ -1,0 +1,66 @@
+"""Batches of a corpus's rows as frames, whatever they are read from."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from raee.errors import InputError
+from storage.values import ROLES, Column, Role, value_of
+
+Columns = Mapping[Role, str]
+"""What the columns are called that are read."""
+
+SCHEMA = {"id": pl.String, "text": pl.String, "label": pl.String, "fault": pl.String}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive rows of a file."""
+
+    before: int
+    """Rows of the file that stand before them."""
+    offset: int
+    """The byte (uncompressed, in UTF-8) at which the first begins; 0 in Parquet."""
+    frame: pl.DataFrame
+    """id, text, label: strings, null if they are missing or not read; fault: why a row cannot be
+    used, null if nothing in the file speaks against it."""
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+
+def frame_of(columns: Mapping[Role, Column], rows: int) -> pl.DataFrame:
+    """A batch's frame."""
+    nothing = pl.Series([None], dtype=pl.String).new_from_index(0, rows)
+    faults = [column.faults for column in columns.values() if column.faults.null_count() < rows]
+    return pl.DataFrame(
+        {role: columns[role].values if role in columns else nothing for role in ROLES}
+        | {"fault": pl.select(pl.coalesce(*faults)).to_series() if faults else nothing},
+        schema=SCHEMA,
+    )
+
+
+def batch_of_values(before: int, offset: int, rows: Sequence[Mapping[Role, Any] | str]) -> Batch:
+    """A batch of rows that were read one by one: their values, or why a row cannot be read."""
+    kept: list[tuple[str | None, ...]] = []
+    for row in rows:
+        if isinstance(row, str):
+            kept.append((None, None, None, row))
+            continue
+        found = [value_of(row.get(role), role) for role in ROLES]
+        fault = next((fault for _, fault in found if fault is not None), None)
+        kept.append((*(value for value, _ in found), fault))
+    return Batch(before, offset, pl.DataFrame(kept, schema=SCHEMA, orient="row"))
+
+
+def check_columns(uri: str, columns: Columns, there: Sequence[str]) -> None:
+    """Raises InputError if a file lacks a column, or has two of its name."""
+    counts = Counter(there)
+    for column in columns.values():
+        if not counts[column]:
+            raise InputError(f"{uri}: no column {column!r}; it has {', '.join(map(repr, there))}")
+        if counts[column] > 1:
+            raise InputError(f"{uri}: {counts[column]} columns are named {column!r}")

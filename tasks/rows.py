@@ -1,0 +1,79 @@
+"""A shard's rows as a model reads them: those without a token for its tokenizer are rejects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from raee.backbones import Backbone
+from storage.corpus import CorpusSpec
+from storage.scan import Shard, read_shard
+
+NO_TOKEN = "text has no token"
+
+_FEW_CHARACTERS = 16
+_LETTER = "[0-9A-Za-z]"
+_VISIBLE = r"[^\p{C}\p{Z}\p{M}]"
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """The rows of a shard."""
+
+    usable: pl.DataFrame
+    """row, id, text, label."""
+    rejects: pl.DataFrame
+    """id, source_file, row, reason."""
+
+    def __len__(self) -> int:
+        return len(self.usable)
+
+    @property
+    def texts(self) -> list[str]:
+        """Of the usable rows."""
+        return self.usable["text"].to_list()
+
+    def rejected(self) -> dict[str, int]:
+        """How many rows are not usable, by reason."""
+        return dict(self.rejects["reason"].value_counts().iter_rows())
+
+
+def rows_of_shard(
+    spec: CorpusSpec, shard: Shard, backbone: Backbone, labels: Sequence[str] | None
+) -> ShardRows:
+    """Read a shard.
+
+    labels: of a labelled corpus, as the prompt names them.  Raises InputError as `read_shard` does.
+    """
+    usable, rejects = read_shard(spec, shard, labels is not None, labels)
+    empty = _without_token(backbone, usable["text"])
+    if not empty.any():
+        return ShardRows(usable.drop("source_file"), rejects)
+    gone = usable.filter(empty).select(
+        "id", "source_file", pl.col("row"), pl.lit(NO_TOKEN).alias("reason")
+    )
+    return ShardRows(usable.filter(~empty).drop("source_file"), pl.concat([rejects, gone]))
+
+
+def label_places(labels: pl.Series, names: Sequence[str]) -> NDArray[np.uint16]:
+    """(rows,) the place of each label among all."""
+    places = pl.Series(range(len(names)), dtype=pl.UInt16)
+    return labels.replace_strict(pl.Series(names), places).to_numpy()
+
+
+def _without_token(backbone: Backbone, texts: pl.Series) -> pl.Series:
+    """(rows,) True if the tokenizer makes nothing of a text.
+
+    It is asked of texts that look so: without a visible character, or short and without a letter or
+    a digit that every vocabulary has.
+    """
+    short = (texts.str.len_chars() <= _FEW_CHARACTERS) & ~texts.str.contains(_LETTER)
+    suspect = short | ~texts.str.contains(_VISIBLE)
+    asked = texts.filter(suspect).to_list()
+    empty = np.zeros(len(texts), bool)
+    if asked:
+        coded = backbone.tokenizer(asked, add_special_tokens=False, verbose=False)["input_ids"]
+        empty[suspect.to_numpy()] = [not ids for ids in coded]
+    return pl.Series(empty)

@@ -115,6 +115,8 @@ def _parsed(
     assert block.fields is not None
     fits = block.fields == len(names)
     data = block.of(fits)
+    if data.startswith(BOM):  # polars would take it away
+        return None
     wanted = {role: names.index(name) for role, name in columns.items() if name in names}
     quote = dialect.quote if dialect.quote and dialect.quote.encode() in data else None
     scanned = pl.scan_csv(

@@ -1,10 +1,12 @@
 """Rows of JSON lines: polars reads them by the block, and Python's json what it cannot.
 
-Both say the same.  polars makes strings of all values; of those that look like anything but a
-string the line is read again, as are lines with half a surrogate pair, which it does not see.
+Both say the same.  polars makes strings of all values: a line is read again if a text looks like
+anything but a string, a name like a list, or if it has a float for a name (polars writes 1.0 as 1),
+or half a surrogate pair, which polars does not see.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -12,17 +14,15 @@ import numpy as np
 import polars as pl
 
 from raee.errors import InputError
-from storage.blocks import Block, Unstructured, blocks
+from storage.blocks import BOM, Block, Unstructured, blocks
 from storage.rows import Batch, Columns, batch_of_values, check_columns, frame_of
 from storage.values import column_of
 
 _NESTED = r"[\[{](?s:.*)[\]}]"
-_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
-_NO_STRING = rf"^(?:{_NESTED}|{_NUMBER}|true|false)$"
-_NO_NAME = rf"^(?:{_NESTED}|-?[0-9]+[.eE][-+.eE0-9]+)$"
-"""What does not look alike as a string and as what it is: a list, and 1.50, which is 1.5."""
+_NO_STRING = rf"^(?:{_NESTED}|-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false)$"
+_NO_NAME = rf"^{_NESTED}$"
 
-_SURROGATES = (b"\\ud", b"\\uD")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def json_batches(
@@ -68,6 +68,8 @@ def _batch(block: Block, columns: Columns, before: int) -> Batch:
 def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
     """What polars reads of a block; None if it cannot."""
     data = block.of(np.ones(len(block), bool))
+    if data.startswith(BOM):  # polars would take it away
+        return None
     schema = dict.fromkeys(columns.values(), pl.String)
     try:
         found = pl.scan_ndjson(data, schema=schema).collect()
@@ -76,11 +78,16 @@ def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
     if len(found) != len(block):
         return None
     odd = pl.Series(np.zeros(len(block), bool))
+    patterns = [_SURROGATE]
     for role, name in columns.items():
         odd |= found[name].str.contains(_NO_STRING if role == "text" else _NO_NAME).fill_null(False)
+        if role != "text":
+            key = re.escape(json.dumps(name, ensure_ascii=False).encode())
+            patterns.append(re.compile(key + rb"\s*:\s*-?[0-9]+[.eE]"))
     again = odd.to_numpy(writable=True)
-    if any(half in data for half in _SURROGATES):
-        again |= [any(half in block.line(i) for half in _SURROGATES) for i in range(len(block))]
+    for pattern in patterns:
+        if pattern.search(data):
+            again |= [bool(pattern.search(block.line(i))) for i in range(len(block))]
     frame = frame_of(
         {role: column_of(found[name], role) for role, name in columns.items()}, len(block)
     )

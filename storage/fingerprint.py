@@ -13,7 +13,7 @@ class Fingerprint:
 
     def add(self, frame: pl.DataFrame, labels: pl.Series) -> None:
         """More rows: their ids and texts, and their labels' names."""
-        columns = [frame["id"], frame["text"], labels]
+        columns = [frame["id"].replace("", None), frame["text"], labels]
         for (lengths, values), column in zip(self._columns, columns, strict=True):
             # Lengths and bytes apart: no two columns have both alike.  A missing value is -1 long.
             length = column.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy()

@@ -126,6 +126,8 @@ def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_keys(block: Block, batch: Batch, uri: str, columns: Columns) -> None:
     """Raises InputError if no object among a file's first has a column's key."""
+    if block.data.lstrip().startswith(b"[") and _row(block.line(0), columns) == "no JSON":
+        raise _one_list(uri)
     missing = [role for role in columns if batch.frame[role].null_count() == len(batch)]
     if not missing:
         return
@@ -140,6 +142,10 @@ def _check_keys(block: Block, batch: Batch, uri: str, columns: Columns) -> None:
     if keys:
         check_columns(uri, {role: columns[role] for role in missing}, list(keys))
     elif block.data.lstrip().startswith(b"["):
-        raise InputError(
-            f"{uri}: one JSON list, no JSON object a line; write every object on a line of its own"
-        )
+        raise _one_list(uri)
+
+
+def _one_list(uri: str) -> InputError:
+    return InputError(
+        f"{uri}: one JSON list, no JSON object a line; write every object on a line of its own"
+    )

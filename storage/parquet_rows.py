@@ -38,10 +38,7 @@ def parquet_batches(
     size = _batch_rows(parquet, groups, wanted)
     for batch in parquet.iter_batches(size, row_groups=groups, columns=wanted):
         if first + len(batch) > start:
-            read = {
-                role: arrow_column(batch[name], f"{uri}: column {name!r}", role)
-                for role, name in columns.items()
-            }
+            read = {role: arrow_column(batch[name], role) for role, name in columns.items()}
             yield Batch(first, 0, frame_of(read, len(batch)))
         first += len(batch)
         if first >= end:

@@ -22,8 +22,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raee.errors import InputError
-
 Role = Literal["id", "text", "label"]
 ROLES: tuple[Role, ...] = ("id", "text", "label")
 
@@ -63,11 +61,8 @@ def column_of(values: pl.Series, role: Role) -> Column:
     return Column(_scalars(values), nothing)
 
 
-def arrow_column(values: pa.Array, where: str, role: Role) -> Column:
-    """A column of a Parquet file in its text form.
-
-    Raises InputError if it is of a type that has none and that polars does not know.
-    """
+def arrow_column(values: pa.Array, role: Role) -> Column:
+    """A column of a Parquet file in its text form."""
     kind = values.type
     while True:
         if isinstance(kind, pa.BaseExtensionType):
@@ -85,8 +80,6 @@ def arrow_column(values: pa.Array, where: str, role: Role) -> Column:
         values = values.cast(pa.binary_view())  # polars takes it for granted that strings are UTF-8
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         values = values.cast(pa.large_binary())
-    elif pa.types.is_interval(kind) or pa.types.is_union(kind):
-        raise InputError(f"{where}: its {role}s are of type {kind}; write them as strings")
     series = pl.from_arrow(values)
     assert isinstance(series, pl.Series)
     return column_of(series, role)
@@ -132,7 +125,7 @@ def _scalars(values: pl.Series) -> pl.Series:
         unique = values.unique()
         written = [None if v is None or math.isnan(v) else str(v) for v in unique.to_list()]
         return values.replace_strict(unique, pl.Series(written, dtype=pl.String))
-    if kind.is_temporal() and kind not in (pl.Date, pl.Time):
+    if kind.is_temporal():
         return values.dt.to_string("iso")
     return values.cast(pl.String)
 

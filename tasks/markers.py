@@ -22,7 +22,7 @@ from storage.checked import FileRecord
 from storage.store import Folder
 from tasks.retrying import RETRIES
 
-STEPS = 3
+STEPS = 4
 """The format of what steps leave and later ones read: what was begun in another is begun anew."""
 
 _HELD = 50_000

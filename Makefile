@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help install demo test lint types unit services kills chunks clean \
-	benchmark-honesty benchmark-quality benchmark-rebuild benchmark-index benchmark-speed benchmark-gpu benchmark-orchestration
+	benchmark-honesty benchmark-quality benchmark-scan benchmark-rebuild benchmark-index benchmark-speed benchmark-gpu benchmark-orchestration
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ benchmark-rebuild: install ## a nightly rebuild against a build from nothing, on
 
 benchmark-gpu: install ## seconds a row by the layer left at, for larger models, on the reviews in RAEE_DATA
 	@$(BIN)/python benchmarks/gpu.py
+
+benchmark-scan: install ## the look over 3,000,000 rows, next to a polars query and a loop over rows
+	@$(BIN)/python -m benchmarks.scan
 
 benchmark-index: install ## which index so many keys get, its recall, time and memory
 	@$(BIN)/python benchmarks/index.py

@@ -14,14 +14,20 @@ from numpy.typing import NDArray
 
 from storage.faults import check_read_whole
 
-BLOCK = 1 << 20
+BLOCK = 1 << 22
 """Bytes read at once: a block is about so long, or as long as a row."""
+
+MARK_EVERY = 1_000
+"""Rows between two places at which reading can begin."""
 
 BOM = b"\xef\xbb\xbf"
 
 _NEWLINE, _RETURN = 10, 13
 
 Places = NDArray[np.int64]
+
+Mark = tuple[int, int]
+"""How many rows of a file stand before a place, and its byte (uncompressed, in UTF-8)."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,12 @@ class Block:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def marks(self, before: int) -> list[Mark]:
+        """Places at which reading can begin.  before: rows of the file before the block."""
+        rows = range(0, len(self), MARK_EVERY)
+        offsets = (self.offset + self.starts[::MARK_EVERY]).tolist()
+        return [(before + row, offset) for row, offset in zip(rows, offsets, strict=True)]
+
     def line(self, row: int) -> bytes:
         """A row as it is written."""
         return self.data[self.starts[row] : self.ends[row]]
@@ -75,8 +87,10 @@ class Unstructured:
     offset: int
 
 
-def blocks(file: IO[bytes], offset: int, dialect: Dialect | None) -> Iterator[Block | Unstructured]:
-    """The rest of a file from a row's first byte on.
+def blocks(
+    file: IO[bytes], offset: int, dialect: Dialect | None, end: int | None = None
+) -> Iterator[Block | Unstructured]:
+    """A file from a row's first byte on, to its end or to another row's first byte.
 
     file: stands at `offset`.  dialect: None for JSON lines, in which every newline ends a row.  A
     CSV file whose quotes do not stand around whole fields ends with what is left of it to read,
@@ -85,13 +99,15 @@ def blocks(file: IO[bytes], offset: int, dialect: Dialect | None) -> Iterator[Bl
     left, size = b"", BLOCK
     found: Block | None
     while True:
-        read = file.read(size)
+        most = size if end is None else min(size, max(end - offset - len(left), 0))
+        read = file.read(most)
         data = left + read
         if offset == 0 and data.startswith(BOM):
             data, offset = data[len(BOM) :], len(BOM)
         last = len(read) == 0
         if last:
-            check_read_whole(file, offset + len(data))
+            if end is None:
+                check_read_whole(file, offset + len(data))
             if not data:
                 return
         found = (

@@ -18,7 +18,7 @@ from fsspec import AbstractFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from raee.errors import InputError
-from storage.blocks import Dialect, Recoded
+from storage.blocks import Dialect, Mark, Recoded
 from storage.corpus_files import CorpusFile, file_system, format_of, stamp_of
 from storage.csv_rows import count_csv, csv_batches
 from storage.faults import in_words, may_pass, placed
@@ -104,9 +104,10 @@ class Span:
     start: int
     """Rows before the first one wanted, from 0."""
     rows: int
-    mark_row: int = 0
-    mark_offset: int = 0
-    """A row at or before `start`, and the byte at which it begins (uncompressed, in UTF-8)."""
+    mark: Mark = (0, 0)
+    """At or before `start`."""
+    end: int | None = None
+    """A byte at which a row after the last one wanted begins; None for the file's end."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ class Counted:
     """How many rows a file has, and where reading can begin."""
 
     rows: int
-    marks: list[tuple[int, int]]
-    """Rows before a place, and its byte; ascending."""
+    marks: list[Mark]
+    """Ascending; none in Parquet."""
 
 
 def whole(file: CorpusFile) -> Span:
@@ -133,15 +134,15 @@ def read_batches(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Batch
     columns, file, end = spec.columns(labelled), span.file, span.start + span.rows
     given = {role: file.folders[name] for role, name in columns.items() if name in file.folders}
     read = {role: name for role, name in columns.items() if role not in given}
+    stop = span.end if spec.encoding == _UTF_8 else None  # elsewhere, nobody knows where that is
     with _opened(spec, file) as opened:
-        mark = span.mark_row, span.mark_offset
         if format_of(file.uri) == ".parquet":
             batches = parquet_batches(opened, file.uri, read, span.start, end)
         elif format_of(file.uri) in (".csv", ".tsv"):
             dialect = spec.dialect(file.uri)
-            batches = csv_batches(opened, file.uri, read, dialect, mark)
+            batches = csv_batches(opened, file.uri, read, dialect, span.mark, stop)
         else:
-            batches = json_batches(opened, file.uri, read, mark)
+            batches = json_batches(opened, file.uri, read, span.mark, stop)
         for batch in batches:
             if batch.before >= end:
                 break
@@ -149,7 +150,7 @@ def read_batches(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Batch
             frame = batch.frame[first : min(after, len(batch))]
             if len(frame):
                 values = [pl.lit(value, pl.String).alias(role) for role, value in given.items()]
-                yield Batch(batch.before + first, batch.offset, frame.with_columns(values))
+                yield Batch(batch.before + first, batch.marks, frame.with_columns(values))
             if after <= len(batch):
                 break
 
@@ -162,13 +163,12 @@ def count_rows(spec: CorpusSpec, file: CorpusFile) -> Counted:
     columns = {role: name for role, name in spec.columns(False).items() if name not in file.folders}
     with _opened(spec, file) as opened:
         if format_of(file.uri) == ".parquet":
-            return Counted(count_parquet(opened, file.uri, columns), [(0, 0)])
+            return Counted(count_parquet(opened, file.uri, columns), [])
         if format_of(file.uri) in (".csv", ".tsv"):
             marks = list(count_csv(opened, file.uri, columns, spec.dialect(file.uri)))
         else:
             marks = list(count_json(opened, file.uri, columns))
-        rows = marks.pop()[0]
-        return Counted(rows, marks or [(0, 0)])
+        return Counted(marks.pop()[0], marks)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from raee.errors import InputError
-from storage.blocks import BOM, Block, Dialect, Unstructured, blocks
+from storage.blocks import BOM, Block, Dialect, Mark, Unstructured, blocks
 from storage.faults import check_read_whole
 from storage.rows import Batch, Columns, batch_of_values, check_columns, frame_of
 from storage.values import Role, column_of
@@ -56,11 +56,12 @@ def csv_batches(
     uri: str,
     columns: Columns,
     dialect: Dialect,
-    mark: tuple[int, int],
+    mark: Mark,
+    end: int | None,
 ) -> Iterator[Batch]:
-    """The rows of a file, from a mark on.
+    """The rows of a file from a mark on, up to a byte at which a row begins.
 
-    mark: how many rows stand before it, and the byte at which it is; byte 0 is the file's start.
+    mark: byte 0 is the file's start.
     """
     names, begin = header_of(file, uri, dialect)
     if not names:
@@ -69,7 +70,7 @@ def csv_batches(
     before, offset = mark
     offset = offset or begin
     file.seek(offset)
-    for block in blocks(file, offset, dialect):
+    for block in blocks(file, offset, dialect, end):
         if isinstance(block, Unstructured):
             rows = _lines(block.data, file, block.offset)
             yield from _by_hand(rows, uri, columns, names, dialect, before, block.offset)
@@ -85,10 +86,8 @@ def csv_batches(
         before += len(block)
 
 
-def count_csv(
-    file: IO[bytes], uri: str, columns: Columns, dialect: Dialect
-) -> Iterator[tuple[int, int]]:
-    """Row and byte at which each block begins, and at last how many rows there are."""
+def count_csv(file: IO[bytes], uri: str, columns: Columns, dialect: Dialect) -> Iterator[Mark]:
+    """The marks of a file, and at last how many rows there are."""
     names, begin = header_of(file, uri, dialect)
     if not names:
         yield 0, 0
@@ -100,10 +99,10 @@ def count_csv(
         if isinstance(block, Unstructured):
             rows = _lines(block.data, file, block.offset)
             for batch in _by_hand(rows, uri, columns, names, dialect, before, block.offset):
-                yield batch.before, batch.offset
+                yield from batch.marks
                 before += len(batch)
         else:
-            yield before, block.offset
+            yield from block.marks(before)
             before += len(block)
     yield before, 0
 
@@ -147,7 +146,7 @@ def _parsed(
     frame = frame_of({role: column_of(values, role) for role, values in read.items()}, len(block))
     if faults is not None:
         frame = frame.with_columns(fault=faults)
-    return Batch(before, block.offset, frame)
+    return Batch(before, block.marks(before), frame)
 
 
 def _by_hand(
@@ -182,7 +181,7 @@ def _by_hand(
             return
         yield batch_of_values(
             before,
-            begin,
+            [(before, begin)],
             [
                 {role: values[place] for role, place in places.items()}
                 if len(values) == len(names)

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from raee.errors import InputError
-from storage.blocks import BOM, Block, Unstructured, blocks
+from storage.blocks import BOM, Block, Mark, Unstructured, blocks
 from storage.rows import Batch, Columns, batch_of_values, check_columns, frame_of
 from storage.values import column_of
 
@@ -26,15 +26,12 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def json_batches(
-    file: IO[bytes], uri: str, columns: Columns, mark: tuple[int, int]
+    file: IO[bytes], uri: str, columns: Columns, mark: Mark, end: int | None
 ) -> Iterator[Batch]:
-    """The rows of a file, from a mark on.
-
-    mark: how many rows stand before it, and the byte at which it is.
-    """
+    """The rows of a file from a mark on, up to a byte at which a row begins."""
     before, offset = mark
     file.seek(offset)
-    for block in blocks(file, offset, None):
+    for block in blocks(file, offset, None, end):
         assert not isinstance(block, Unstructured)
         if not len(block):
             continue
@@ -45,14 +42,14 @@ def json_batches(
         before += len(block)
 
 
-def count_json(file: IO[bytes], uri: str, columns: Columns) -> Iterator[tuple[int, int]]:
-    """Row and byte at which each block begins, and at last how many rows there are."""
+def count_json(file: IO[bytes], uri: str, columns: Columns) -> Iterator[Mark]:
+    """The marks of a file, and at last how many rows there are."""
     before = 0
     for block in blocks(file, 0, None):
         assert not isinstance(block, Unstructured)
         if before == 0 and len(block):
             _check_keys(block, _batch(block, columns, 0), uri, columns)
-        yield before, block.offset
+        yield from block.marks(before)
         before += len(block)
     yield before, 0
 
@@ -62,7 +59,7 @@ def _batch(block: Block, columns: Columns, before: int) -> Batch:
     if found is not None:
         return found
     rows = [_row(block.line(i), columns) for i in range(len(block))]
-    return batch_of_values(before, block.offset, rows)
+    return batch_of_values(before, block.marks(before), rows)
 
 
 def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
@@ -94,11 +91,11 @@ def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
     if again.any():
         places = np.flatnonzero(again)
         rows = [_row(block.line(i), columns) for i in places.tolist()]
-        mended = batch_of_values(0, 0, rows).frame
+        mended = batch_of_values(0, [], rows).frame
         order = np.arange(len(block))
         order[places] = len(block) + np.arange(len(places))
         frame = pl.concat([frame, mended])[order]
-    return Batch(before, block.offset, frame)
+    return Batch(before, block.marks(before), frame)
 
 
 def _row(line: bytes, columns: Columns) -> dict[Any, Any] | str:

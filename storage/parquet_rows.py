@@ -39,7 +39,7 @@ def parquet_batches(
     for batch in parquet.iter_batches(size, row_groups=groups, columns=wanted):
         if first + len(batch) > start:
             read = {role: arrow_column(batch[name], role) for role, name in columns.items()}
-            yield Batch(first, 0, frame_of(read, len(batch)))
+            yield Batch(first, [], frame_of(read, len(batch)))
         first += len(batch)
         if first >= end:
             return  # a row group may go on for long

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from raee.errors import InputError
+from storage.blocks import Mark
 from storage.values import ROLES, Column, Role, value_of
 
 Columns = Mapping[Role, str]
@@ -22,8 +23,8 @@ class Batch:
 
     before: int
     """Rows of the file that stand before them."""
-    offset: int
-    """The byte (uncompressed, in UTF-8) at which the first begins; 0 in Parquet."""
+    marks: list[Mark]
+    """Where reading can begin; in Parquet, which is read by row, nowhere."""
     frame: pl.DataFrame
     """id, text, label: strings, null if they are missing or not read; fault: why a row cannot be
     used, null if nothing in the file speaks against it."""
@@ -43,7 +44,9 @@ def frame_of(columns: Mapping[Role, Column], rows: int) -> pl.DataFrame:
     )
 
 
-def batch_of_values(before: int, offset: int, rows: Sequence[Mapping[Role, Any] | str]) -> Batch:
+def batch_of_values(
+    before: int, marks: list[Mark], rows: Sequence[Mapping[Role, Any] | str]
+) -> Batch:
     """A batch of rows that were read one by one: their values, or why a row cannot be read."""
     kept: list[tuple[str | None, ...]] = []
     for row in rows:
@@ -53,7 +56,7 @@ def batch_of_values(before: int, offset: int, rows: Sequence[Mapping[Role, Any] 
         found = [value_of(row.get(role), role) for role in ROLES]
         fault = next((fault for _, fault in found if fault is not None), None)
         kept.append((*(value for value, _ in found), fault))
-    return Batch(before, offset, pl.DataFrame(kept, schema=SCHEMA, orient="row"))
+    return Batch(before, marks, pl.DataFrame(kept, schema=SCHEMA, orient="row"))
 
 
 def check_columns(uri: str, columns: Columns, there: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import heapq
 import logging
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from raee.errors import InputError
+from storage.blocks import Mark
 from storage.checked_rows import check_batch, shown
 from storage.corpus import CorpusSpec, Counted, Span, count_rows, read_batches, whole
 from storage.corpus_files import CorpusFile, list_corpus
@@ -106,8 +107,11 @@ class Scan:
                     shards.append([])
                     room = rows
                 size = min(room, counted.rows - start)
-                mark = counted.marks[bisect_right(begins, start) - 1]
-                shards[-1].append(Span(file, start, size, *mark))
+                place = bisect_right(begins, start) - 1
+                mark = (0, 0) if place < 0 else counted.marks[place]
+                after = bisect_left(begins, start + size)
+                end = counted.marks[after][1] if after < len(begins) else None
+                shards[-1].append(Span(file, start, size, mark, end))
                 start += size
                 room -= size
         return shards
@@ -140,10 +144,10 @@ def scan(
     first_reject = ""
     characters = 0
     for file in result.files:
-        marks: list[tuple[int, int]] = []
+        marks: list[Mark] = []
         count = 0
         for batch in read_batches(spec, whole(file), True):
-            marks.append((batch.before, batch.offset))
+            marks += batch.marks
             checked = check_batch(batch, file, spec, True, declared)
             content.add(batch.frame, checked.labels)
             if len(checked.rejects):
@@ -165,7 +169,7 @@ def scan(
             if spec.id is not None:
                 ids.frombytes(usable["id"].hash().to_numpy().tobytes())
             on_rows(len(batch))
-        result._counted.append(Counted(count, marks or [(0, 0)]))
+        result._counted.append(Counted(count, marks))
     result.labels = Counter({name: len(kept) for name, kept in result._numbers.items()})
     result.rows = result.labels.total()
     result.mean_characters = characters / max(result.rows, 1)

@@ -40,13 +40,14 @@ def _rows(n):
     shard_rows=st.integers(1, 30),
     row_group=st.integers(1, 7),
     block=st.sampled_from([1, 7, 40, 1 << 20]),
+    mark_every=st.sampled_from([1, 2, 500]),
 )
 @settings(max_examples=250)
 def test_any_legal_text_comes_back_in_order_however_it_is_stored(
-    texts, sizes, form, shard_rows, row_group, block
+    texts, sizes, form, shard_rows, row_group, block, mark_every
 ):
     # So small that even these files have several.
-    blocks = patch.object(storage.blocks, "BLOCK", block)
+    blocks = patch.multiple(storage.blocks, BLOCK=block, MARK_EVERY=mark_every)
     with tempfile.TemporaryDirectory() as folder, blocks:
         expected = []
         for number, some in enumerate(split(texts, sizes)):

@@ -2,9 +2,9 @@
 
 `make benchmark-scan` writes 3,000,000 short rows as Parquet, CSV and JSON lines and has each looked
 over in a process of its own, which reports its CPU seconds and its memory: by raee, labelled and
-not; by a polars query of the same questions (labels, missing values, ids that stand twice), which keeps
-nothing to draw a sample with, names no reject and works in one go; and by a loop over rows, on a
-tenth of them.
+not; by a polars query of the same questions (labels, missing values, ids that stand twice), which
+keeps nothing to draw a sample with, names no reject and works in one go; and by a loop over rows,
+on a tenth of them.
 """
 
 import csv

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from storage.faults import check_read_whole
 
-BLOCK = 1 << 22
+BLOCK = 1 << 21
 """Bytes read at once: a block is about so long, or as long as a row."""
 
 MARK_EVERY = 1_000

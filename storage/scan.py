@@ -90,7 +90,7 @@ class Scan:
         limits = {}
         for name, kept in self._numbers.items():
             wanted = max(1, round(rows * len(kept) / self.rows))
-            numbers = np.frombuffer(kept, np.uint64)
+            numbers = np.frombuffer(kept, np.uint32)
             numbers.partition(wanted - 1)  # in place: their order says nothing
             limits[name] = int(numbers[wanted - 1])
         return limits
@@ -122,7 +122,7 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def sample_numbers(texts: pl.Series) -> NDArray[np.uint64]:
+def sample_numbers(texts: pl.Series) -> NDArray[np.uint32]:
     """(rows,) a number of each text by which samples are drawn, as good as random."""
     return _mixed(_checksums(texts), _SAMPLE)
 
@@ -160,7 +160,7 @@ def scan(
             checksums = _checksums(usable["text"])
             centre.add(usable["text"], _mixed(checksums, _CENTRE))
             for name, numbers in _by_label(usable["label"], _mixed(checksums, _SAMPLE)):
-                result._numbers.setdefault(name, array("Q")).frombytes(numbers.tobytes())
+                result._numbers.setdefault(name, array("I")).frombytes(numbers.tobytes())
             if len(result._numbers) > MOST_LABELS:
                 raise InputError(
                     f"corpus {spec.uri}: more than {MOST_LABELS:,} labels, which is all that a "
@@ -243,7 +243,7 @@ def _checksums(texts: pl.Series) -> NDArray[np.uint64]:
     return np.fromiter(map(crc32, texts.cast(pl.Binary).to_list()), np.uint64, len(texts))
 
 
-def _mixed(numbers: NDArray[np.uint64], stream: int) -> NDArray[np.uint64]:
+def _mixed(numbers: NDArray[np.uint64], stream: int) -> NDArray[np.uint32]:
     """Numbers in which nothing is left of their order (splitmix64; Steele and others, 2014).
 
     stream: other numbers for another purpose.
@@ -252,12 +252,12 @@ def _mixed(numbers: NDArray[np.uint64], stream: int) -> NDArray[np.uint64]:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed ^= mixed >> np.uint64(shift)
         mixed *= np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+    return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
 def _by_label(
-    labels: pl.Series, numbers: NDArray[np.uint64]
-) -> Iterator[tuple[str, NDArray[np.uint64]]]:
+    labels: pl.Series, numbers: NDArray[np.uint32]
+) -> Iterator[tuple[str, NDArray[np.uint32]]]:
     grouped = pl.DataFrame({"label": labels, "number": numbers}).group_by("label").agg("number")
     for name, own in zip(grouped["label"], grouped["number"], strict=True):
         yield name, own.to_numpy()
@@ -269,10 +269,10 @@ class _Smallest:
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._kept: list[tuple[int, int, str]] = []
-        self._limit = np.uint64(2**64 - 1)
+        self._limit = 2**32 - 1
         self._seen = 0
 
-    def add(self, texts: pl.Series, numbers: NDArray[np.uint64]) -> None:
+    def add(self, texts: pl.Series, numbers: NDArray[np.uint32]) -> None:
         """More texts, and their numbers."""
         near = np.flatnonzero(numbers <= self._limit)
         places = (self._seen + near).tolist()
@@ -280,7 +280,7 @@ class _Smallest:
         self._seen += len(texts)
         if len(self._kept) > 2 * self._rows:
             self._kept = heapq.nsmallest(self._rows, self._kept)
-            self._limit = np.uint64(self._kept[-1][0])
+            self._limit = self._kept[-1][0]
 
     def texts(self) -> list[str]:
         """The texts, by their numbers."""

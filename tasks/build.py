@@ -129,7 +129,7 @@ def _look_up(plan: BuildPlan, rows: pl.DataFrame) -> _Shard:
     label = label_places(rows["label"], labels)
     sampled = np.ones(len(rows), dtype=bool)
     if plan.sample is not None:
-        limits = np.array([plan.sample.get(name, 0) for name in labels], np.uint64)
+        limits = np.array([plan.sample.get(name, 0) for name in labels], np.uint32)
         sampled = sample_numbers(rows["text"]) <= limits[label]
     hashes = np.array([text_hash(text) for text in rows["text"]], dtype="S32")
     nowhere = np.full(len(rows), -1)

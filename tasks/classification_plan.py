@@ -109,7 +109,7 @@ def plan_classification(
     runs = runnable(policy, tuning_of(manifest), f"database {job.name}@{chosen}")
     corpus = job.corpus.model_copy(update={"uri": uri})
     begun = time.monotonic()
-    with stage("read input", None):
+    with stage("count rows", None):
         found = count(corpus, advance)
     seconds = time.monotonic() - begun
     key = _key(job, policy, corpus, found)

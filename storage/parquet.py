@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -28,6 +29,20 @@ def write_table(folder: Folder, name: str, table: pa.Table) -> FileRecord:
     with folder.create(name) as file:
         pq.write_table(table, file, compression=compression, use_dictionary=others)
     return file.record(rows=table.num_rows)
+
+
+def table_of(frame: pl.DataFrame) -> pa.Table:
+    """A frame as a table whose types every reader of Parquet knows by their plain names."""
+    table = frame.to_arrow()
+    return table.cast(pa.schema([pa.field(f.name, _plain(f.type)) for f in table.schema]))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    return kind
 
 
 def _leaf(field: pa.Field) -> str:

@@ -21,7 +21,7 @@ from prefect import task
 
 from raee.readers import HeadReader, head_reader, read_centre
 from raee.sweep import Labelled, Sweep, sweep
-from storage.parquet import list_column, part_name, write_table
+from storage.parquet import list_column, part_name, table_of, write_table
 from storage.scan import check_all_there, check_rejected, sample_numbers, text_hash
 from storage.store import Folder
 from storage.versions import CENTRE
@@ -76,7 +76,7 @@ def sweep_shard(work: str, number: int) -> int:
     written = []
     if len(rows.rejects):
         name = f"rejects/{part_name(number)}"
-        written.append(write_table(attempt.version, name, rows.rejects.to_arrow()))
+        written.append(write_table(attempt.version, name, table_of(rows.rejects)))
     new = int(shard.new.sum())
     rejected = rows.rejected()
     return int(done(attempt, written, len(rows), new=new, rejected=rejected)["rows"])
@@ -174,10 +174,11 @@ def sweep_rows(
 def _write(folder: Folder, shard: _Shard, plan: BuildPlan, found: tuple[Sweep, Sweep]) -> None:
     """Write a shard's files."""
     swept, again = found
+    kept = table_of(shard.rows.select("id", "text"))
     rows = {
-        "id": shard.rows["id"].to_arrow().cast(pa.string()),
+        "id": kept["id"],
         "text_hash": _hash_column(shard.hashes),
-        "text": shard.rows["text"].to_arrow().cast(pa.string()),
+        "text": kept["text"],
         "label": pa.array(shard.label, pa.uint16()),
         "sampled": pa.array(shard.sampled),
         "new": pa.array(shard.new),

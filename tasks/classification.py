@@ -23,14 +23,14 @@ from prefect import task
 
 from raee.classify import ABSTAINED, classify
 from raee.shift import far_distance, prior_ratio
-from storage.parquet import part_name, read_table, write_table
+from storage.parquet import part_name, read_table, table_of, write_table
 from storage.scan import check_all_there, check_rejected
 from storage.store import Folder
 from storage.versions import FORMAT, MANIFEST, read_manifest
 from tasks.classification_plan import PART, WORK, ClassificationPlan, is_finished, plan_of
 from tasks.corpus_shift import drift_account, label_shares, shares_account
 from tasks.markers import Attempt, done, forget, marker, numbered, put_in_place, said
-from tasks.predictions import predictions_table
+from tasks.predictions import predictions_frame
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 from tasks.rows import rows_of_shard
@@ -89,10 +89,10 @@ def classify_shard(output: str, number: int) -> int:
     predictions = classify(database, plan.runs, texts, advance, plan.job.far, ratio, lines)
     ran = time.monotonic()
     name = part_name(number)
-    table = predictions_table(rows.usable["id"], database, predictions)
+    table = table_of(predictions_frame(rows.usable["id"], database, predictions))
     written = [write_table(attempt.version, name, table)]
     if len(rows.rejects):
-        written.append(write_table(attempt.version, f"rejects/{name}", rows.rejects.to_arrow()))
+        written.append(write_table(attempt.version, f"rejects/{name}", table_of(rows.rejects)))
     stages = {"read": read - attempt.begun, "classify": ran - read, "write": time.monotonic() - ran}
     exits = [None if i == ABSTAINED else database.entries.exits[i] for i in predictions.exits]
     labelled = predictions.labels[predictions.labels >= 0]

@@ -1,37 +1,43 @@
-"""Predictions as Parquet: what stands in which column of a classification's output."""
+"""Predictions as a frame: what stands in which column of a classification's output."""
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
+from numpy.typing import NDArray
 
 from raee.classify import Predictions
 from raee.reading import Database
 
 
-def predictions_table(ids: pl.Series, database: Database, found: Predictions) -> pa.Table:
-    """A shard's predictions, in the order of its rows; null where a row was left unlabelled."""
+def predictions_frame(ids: pl.Series, database: Database, found: Predictions) -> pl.DataFrame:
+    """A shard's predictions, in the order of its rows; null if a row was left unlabelled."""
     exits, names = database.entries.exits, database.entries.labels
-    answered = found.labels >= 0
-    flags = zip(found.cut, found.far, strict=True)
-    return pa.table(
-        {
-            "id": ids.to_arrow().cast(pa.string()),
-            "label": pa.array(found.labels, pa.int32(), mask=~answered),
-            "label_name": pa.array(
-                [names[i] if i >= 0 else None for i in found.labels], pa.string()
-            ),
-            "confidence": pa.array(found.confidences, pa.float32(), mask=~answered),
-            "reader": pa.array(
-                [exits[i].reader if i >= 0 else None for i in found.exits], pa.string()
-            ),
-            "depth": pa.array(
-                [exits[i].depth if i >= 0 else None for i in found.exits], pa.int16()
-            ),
-            "nearest_distance": pa.array(found.nearest, pa.float32(), mask=np.isnan(found.nearest)),
-            "usual": pa.array(found.usual, pa.float32(), mask=np.isnan(found.usual)),
-            "flags": pa.array(
-                [["cut"] * bool(cut) + ["far"] * bool(far) for cut, far in flags],
-                pa.list_(pa.string()),
-            ),
-        }
+    answered = pl.Series(found.labels >= 0)
+    labels, places = _or_null(found.labels), _or_null(found.exits)
+    flags = [
+        pl.when(pl.Series(flagged)).then(pl.lit(pl.Series([[name]]))).otherwise(pl.lit(_NO_FLAG))
+        for name, flagged in (("cut", found.cut), ("far", found.far))
+    ]
+    return pl.DataFrame({"id": ids}).with_columns(
+        label=labels,
+        label_name=pl.Series(names, dtype=pl.String).gather(labels),
+        confidence=pl.when(answered).then(pl.Series(found.confidences.astype(np.float32))),
+        reader=pl.Series([e.reader for e in exits], dtype=pl.String).gather(places),
+        depth=pl.Series([e.depth for e in exits], dtype=pl.Int16).gather(places),
+        nearest_distance=_known(found.nearest),
+        usual=_known(found.usual),
+        flags=pl.concat_list(flags),
     )
+
+
+_NO_FLAG = pl.Series([[]], dtype=pl.List(pl.String))
+
+
+def _or_null(places: NDArray) -> pl.Series:
+    """Places among others; null for none, which is a negative number."""
+    found = pl.Series(places, dtype=pl.Int32)
+    return found.set(found < 0, None)
+
+
+def _known(values: NDArray) -> pl.Series:
+    """Numbers; null for those that are not known, which are NaN."""
+    return pl.Series(values.astype(np.float32)).fill_nan(None)

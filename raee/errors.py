@@ -1,4 +1,6 @@
-"""The one error that a user's input can cause."""
+"""The one error that a user's input can cause, and how messages name what may be long."""
+
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -6,3 +8,16 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with 2; tasks never retry it.
     """
+
+
+def cut(value: object, most: int = 80) -> str:
+    """A value as a message names it: on one line, and cut where it is longer than `most`."""
+    said = " ".join(str(value).split())
+    return said if len(said) <= most else f"{said[: most - 2]}.."
+
+
+def listed(values: Iterable[object], most: int = 10) -> str:
+    """Values as a message lists them: the first `most`, each cut, and how many more there are."""
+    every = list(values)
+    said = ", ".join(cut(value) for value in every[:most]) or "none"
+    return said if len(every) <= most else f"{said} and {len(every) - most:,} more"

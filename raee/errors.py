@@ -11,8 +11,11 @@ class InputError(ValueError):
 
 
 def cut(value: object, most: int = 80) -> str:
-    """A value as a message names it: on one line, and cut where it is longer than `most`."""
-    said = " ".join(str(value).split())
+    """A value as a message names it: on one line, and cut where it is longer than `most`.
+
+    What is no Unicode in it, as in a file's name, is written as its number: no log takes it else.
+    """
+    said = " ".join(str(value).encode(errors="backslashreplace").decode().split())
     return said if len(said) <= most else f"{said[: most - 2]}.."
 
 

@@ -17,6 +17,11 @@ def test_what_has_lines_is_said_on_one():
     assert cut("a\nb\r\n\tc\u2028d") == "a b c d"
 
 
+def test_what_is_no_unicode_is_said_by_its_number():
+    assert cut("caf\udce9") == "caf\\udce9"
+    assert listed(["\ud800", "b"]) == "\\ud800, b"
+
+
 def test_few_values_are_all_listed():
     assert listed(["a", "b", "c"]) == "a, b, c"
     assert listed(str(n) for n in range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"

@@ -111,7 +111,7 @@ def rollback(
 
 
 def verify(name: NameAt, store: Store) -> None:
-    """Read every file of a version and compare size and SHA-256; exits with 1 where any differs."""
+    """Read every file of a version and compare it with its manifest; exits with 1 at any fault."""
     from storage.versions import read_manifest
     from tasks.maintenance import faults_of
 
@@ -124,7 +124,8 @@ def verify(name: NameAt, store: Store) -> None:
     manifest = read_manifest(store, database, version)
     files = [*manifest.files, *manifest.swept]
     size = sum(f.bytes for f in files)
-    say(f"{database}@{version}: {len(files)} files, {size:,} bytes, all as written")
+    but = "" if manifest.digest else "; its manifest is from before manifests had a digest"
+    say(f"{database}@{version}: {len(files)} files, {size:,} bytes, all as written{but}")
 
 
 def gc(

@@ -1,10 +1,12 @@
 """Versions of a database: immutable, whole or not there.  And the manifest that makes them so."""
 
+import json
 import re
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -93,6 +95,8 @@ class Manifest(BaseModel):
     """Of a pruned version: the version that it came from, and its figures before and after."""
     code_version: str
     libraries: dict[str, str]
+    digest: str | None = None
+    """What `digest_of` says of all else here; none of versions from before manifests had one."""
 
     @property
     def barred(self) -> str | None:
@@ -184,11 +188,19 @@ def has_version(store: str, name: str, version: str) -> bool:
 
 
 def publish(folder: Folder, manifest: Manifest) -> None:
-    """Make a version exist: its files are all there, and now its manifest is.
+    """Make a version exist: its files are all there, and now its manifest is, with its digest.
 
     Raises FileExistsError where it exists already.
     """
-    folder.write_new(MANIFEST, manifest.model_dump_json(indent=1).encode())
+    said = json.loads(manifest.model_dump_json(exclude={"digest"}))
+    data = json.dumps(said | {"digest": digest_of(said)}, indent=1, ensure_ascii=False)
+    folder.write_new(MANIFEST, data.encode())
+
+
+def digest_of(said: dict[str, Any]) -> str:
+    """SHA-256 of what a manifest says beside its digest: as JSON, keys sorted, nothing between."""
+    rest = {key: value for key, value in said.items() if key != "digest"}
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_verdict(store: str, name: str, version: str, verdict: Verdict) -> None:
@@ -244,6 +256,17 @@ def read_manifest(store: str, name: str, version: str) -> Manifest:
     return manifest
 
 
+def manifest_faults(folder: Folder) -> list[str]:
+    """What is wrong with a version's manifest by its own digest; nothing where it has none."""
+    try:
+        said = json.loads(folder.read(MANIFEST))
+    except (FileNotFoundError, ValueError):  # collected just now
+        return [f"{MANIFEST} is missing"]
+    if said.get("digest") in (None, digest_of(said)):
+        return []
+    return [f"{MANIFEST} has another digest than it says: something in it was changed"]
+
+
 def verify(folder: Folder, files: Sequence[FileRecord]) -> list[str]:
     """Read files, which a manifest names below a folder; says of each that differs in what."""
     faults = []
@@ -261,8 +284,12 @@ def verify(folder: Folder, files: Sequence[FileRecord]) -> list[str]:
 
 
 def require_whole(folder: Folder, manifest: Manifest, paths: Sequence[str]) -> None:
-    """Check files before anything reads them; raises InputError where one is not what it was."""
-    faults = verify(folder, [file for file in manifest.files if file.path in paths])
+    """Check a manifest, and files that it names, before anything reads them.
+
+    Raises InputError where one is not what it was.
+    """
+    faults = manifest_faults(folder)
+    faults += verify(folder, [file for file in manifest.files if file.path in paths])
     if faults:
         raise InputError(
             f"{folder} is damaged: {'; '.join(faults)}. Roll back to another version or build anew."

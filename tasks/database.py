@@ -117,6 +117,7 @@ def load_readings(store: str, name: str, version: str) -> Readings:
     """
     manifest = read_manifest(store, name, version)
     folder = version_folder(store, name, version)
+    require_whole(folder, manifest, [])
     records = {f.path: f for f in manifest.files}
     parts = sorted(path for path in records if path.startswith("entries/"))
     lists = sorted(path for path in records if path.startswith("neighbours/"))

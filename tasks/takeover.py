@@ -27,6 +27,7 @@ from storage.versions import (
     PROBES,
     Manifest,
     database_folder,
+    manifest_faults,
     read_manifest,
     require_whole,
     verify,
@@ -81,7 +82,8 @@ def takes_over(
     probes = parent.probes or {}
     if not built.keep_text and parent.rows > probes["sampled_rows"]:
         why_not = "it keeps neither the texts nor the states of all its rows"
-    faults = verify(database_folder(job.store, job.name), parent.swept)
+    faults = manifest_faults(version_folder(job.store, job.name, parent.id))
+    faults += verify(database_folder(job.store, job.name), parent.swept)
     if faults:
         why_not = "; ".join(faults)
     if why_not is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from tests.flows.jobs import flow_states, raee
+from tests.flows.jobs import flow_states, manifest_of, raee
 from tests.texts import LABELS, sentences
 
 _PR_SET_SECUREBITS = 28
@@ -272,6 +272,23 @@ class TestClassifyRefuses:
         manifest = next(ready.store.rglob("manifest.json"))
         manifest.write_text(manifest.read_text()[:-50])
         _refused(ready, "manifest.json is damaged", *_arguments(ready))
+
+    @pytest.mark.parametrize("command", ["classify", "explain", "tune", "prune", "build"])
+    def test_a_manifest_in_which_something_was_changed(self, ready, command):
+        version = ready.only_version()
+        said = manifest_of(version)
+        said["costs"]["rows"] += 1
+        (version / "manifest.json").write_text(json.dumps(said))
+        ready.write("train.csv", sentences(41))
+        arguments = {
+            "classify": _arguments(ready),
+            "explain": ("explain", ready.job(), "a warm film"),
+            "tune": ("tune", ready.job()),
+            "prune": ("prune", "demo", "--store", ready.store),
+            "build": ("build", ready.job()),
+        }
+        match = f"{version.name} is damaged: manifest.json has another digest than it says"
+        _refused(ready, match, *arguments[command])
 
     def test_an_output_folder_that_holds_something_else(self, ready):
         (ready.root / "out").mkdir()

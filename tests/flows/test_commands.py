@@ -222,6 +222,40 @@ class TestVerify:
             f"demo@{version.name}: {len(files)} files, {size:,} bytes, all as written\n"
         )
 
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"labels": ["bad", "good", "strange"]},
+            {"rows": 41},
+            {"created_at": "2020-01-01T00:00:00Z"},
+            {"libraries": {}},
+        ],
+        ids=str,
+    )
+    def test_finds_that_the_manifest_was_changed_and_exits_with_1(self, published, changed):
+        version = _version(published)
+        said = json.dumps(manifest_of(version) | changed)
+        (version / "manifest.json").write_text(said)
+        answer = raee("verify", "demo", "--store", published.store)
+        assert answer.code == 1
+        first, *others = answer.out.splitlines()
+        assert first == (
+            f"demo@{version.name}: manifest.json has another digest than it says: something in it "
+            "was changed"
+        )
+        assert bool(others) == ("labels" in changed or "rows" in changed)
+
+    def test_says_where_a_manifest_has_no_digest(self, published):
+        version = _version(published)
+        said = manifest_of(version)
+        del said["digest"]
+        (version / "manifest.json").write_text(json.dumps(said))
+        answer = raee("verify", "demo", "--store", published.store)
+        assert answer.code == 0
+        assert answer.out.endswith(
+            "all as written; its manifest is from before manifests had a digest\n"
+        )
+
     def test_lists_every_damaged_file_and_exits_with_1(self, published):
         version = _version(published)
         (version / "entries/part-00000.parquet").unlink()

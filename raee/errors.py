@@ -1,6 +1,6 @@
 """The one error that a user's input can cause, and how messages name what may be long."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -24,3 +24,9 @@ def listed(values: Iterable[object], most: int = 10) -> str:
     every = list(values)
     said = ", ".join(cut(value) for value in every[:most]) or "none"
     return said if len(every) <= most else f"{said} and {len(every) - most:,} more"
+
+
+def clauses(said: Sequence[str]) -> str:
+    """What a message has to say one after the other: the first ten, and how many more there are."""
+    more = [f"and {len(said) - 10:,} more"] if len(said) > 10 else []
+    return "; ".join([*said[:10], *more])

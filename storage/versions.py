@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from raee.errors import InputError
+from raee.errors import InputError, clauses, cut, listed
 from storage.checked import FileRecord
 from storage.store import Folder
 
@@ -110,11 +110,11 @@ class Manifest(BaseModel):
         seen = {MANIFEST}
         for file in files:
             if file.path in seen or not _is_path_below(file.path):
-                raise ValueError(f"no path of a file of its own: {file.path[:80]!r}")
+                raise ValueError(f"no path of a file of its own: {cut(repr(file.path))}")
             if file.bytes < 0 or (file.rows or 0) < 0:
-                raise ValueError(f"{file.path[:80]!r} has less than nothing in it")
+                raise ValueError(f"{cut(repr(file.path))} has less than nothing in it")
             if not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
-                raise ValueError(f"no SHA-256 of {file.path[:80]!r}")
+                raise ValueError(f"no SHA-256 of {cut(repr(file.path))}")
             seen.add(file.path)
         return files
 
@@ -132,8 +132,8 @@ def check_name(what: str, name: str) -> None:
     """Raises InputError for a name that would not do as a folder's and an artifact key's."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise InputError(
-            f"{what} {name[:80]!r}: use lowercase letters, digits and dashes, 63 at most, and no "
-            "dash at the start"
+            f"{what} {cut(repr(name))}: use lowercase letters, digits and dashes, 63 at most, and "
+            "no dash at the start"
         )
 
 
@@ -248,11 +248,11 @@ def read_manifest(store: str, name: str, version: str) -> Manifest:
     except ValidationError as error:
         reason = error.errors()[0]
         place = ".".join(map(str, reason["loc"]))
-        said = " ".join(f"{place} {reason['msg']}".split())
-        raise InputError(f"{where} is damaged: {said[:300]}") from error
+        said = cut(f"{place} {reason['msg']}", 300)
+        raise InputError(f"{where} is damaged: {said}") from error
     if (manifest.name, manifest.id) != (name, version):
         other = f"{manifest.name}@{manifest.id}"
-        raise InputError(f"{where} is damaged: it is the manifest of {other[:150]!r}")
+        raise InputError(f"{where} is damaged: it is the manifest of {cut(repr(other), 150)}")
     return manifest
 
 
@@ -292,7 +292,7 @@ def require_whole(folder: Folder, manifest: Manifest, paths: Sequence[str]) -> N
     faults += verify(folder, [file for file in manifest.files if file.path in paths])
     if faults:
         raise InputError(
-            f"{folder} is damaged: {'; '.join(faults)}. Roll back to another version or build anew."
+            f"{folder} is damaged: {clauses(faults)}. Roll back to another version or build anew."
         )
 
 
@@ -312,5 +312,4 @@ def _what_there_is(store: str, name: str) -> str:
     ids = version_ids(store, name)
     if ids:
         return f"the newest is {ids[-1]}"
-    names = databases(store).names()
-    return f"it has none; databases there: {', '.join(names) if names else 'none'}"
+    return f"it has none; databases there: {listed(databases(store).names())}"

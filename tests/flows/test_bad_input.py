@@ -109,6 +109,17 @@ class TestBuildRefuses:
         match = "2 of 100 rows cannot be used (text is empty: 2), more than max_reject_fraction"
         _refused(place, match, "build", place.job())
 
+    def test_more_labels_than_a_database_holds(self, place):
+        rows = [{"id": n, "text": f"text {n}", "label": f"label {n}"} for n in range(2**16 + 1)]
+        place.write("train.csv", rows)
+        match = "the corpus has 65,537 labels (label 0, label 1, "
+        _refused(place, match, "build", place.job(prompt=None))
+        assert not place.store.exists()
+
+    def test_a_label_of_the_prompt_that_no_file_holds(self, place):
+        prompt = {"labels": {"\ud800": "x", "b": "y"}}
+        _refused(place, r"'\ud800' is not valid Unicode", "build", place.job(prompt=prompt))
+
     def test_a_missing_job_file(self, place):
         _refused(place, "there is no such job file", "build", place.root / "nothing.yaml")
 
@@ -240,6 +251,12 @@ class TestClassifyRefuses:
         Path(job).write_text(text)
         arguments = ("--input", ready.root / "new.csv", "--output", ready.root / "out")
         _refused(ready, "the job's prompt has odd, good, bad", "classify", job, *arguments)
+
+    def test_another_prompt_of_which_it_names_some_of_many_labels(self, ready):
+        prompt = {"labels": {f"label {n:03d} {'x' * 100}": f"word {n}" for n in range(300)}}
+        arguments = _arguments(ready, prompt=prompt)
+        match = f"label 009 {'x' * 68}.. and 290 more; build it anew"
+        _refused(ready, match, *arguments)
 
     def test_another_prompt(self, ready):
         prompt = {"labels": {label: f"one {label} film" for label in LABELS}}

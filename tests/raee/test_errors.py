@@ -1,6 +1,6 @@
 import pytest
 
-from raee.errors import cut, listed
+from raee.errors import clauses, cut, listed
 
 
 @pytest.mark.parametrize("value", ["", "a", "x" * 80, "grün 😀", 7])
@@ -37,3 +37,10 @@ def test_of_many_values_the_first_are_listed_and_the_others_counted():
 def test_each_of_the_listed_is_cut():
     assert listed(["x" * 1_000, "y"]) == "x" * 78 + ".., y"
     assert len(listed(["x" * 1_000] * 1_000)) < 900
+
+
+def test_of_many_clauses_the_first_are_said_whole():
+    said = [f"entries/part-{n:05d}.parquet {'x' * 100}" for n in range(12)]
+    assert clauses(said[:2]) == "; ".join(said[:2])
+    assert clauses(said) == "; ".join(said[:10]) + "; and 2 more"
+    assert clauses([]) == ""

@@ -116,6 +116,13 @@ class TestBuildRefuses:
         _refused(place, match, "build", place.job(prompt=None))
         assert not place.store.exists()
 
+    @pytest.mark.parametrize("command", ["build", "classify"])
+    def test_a_job_that_is_larger_than_the_orchestrator_takes(self, place, command):
+        labels = {f"label {n}": "x" * 1_000 + str(n) for n in range(600)}
+        more = () if command == "build" else ("--input", place.root, "--output", place.root / "out")
+        match = "bytes as JSON, and the Prefect server takes 524,288; let the corpus name"
+        _refused(place, match, command, place.job(prompt={"labels": labels}), *more)
+
     def test_a_label_of_the_prompt_that_no_file_holds(self, place):
         prompt = {"labels": {"\ud800": "x", "b": "y"}}
         _refused(place, r"'\ud800' is not valid Unicode", "build", place.job(prompt=prompt))

@@ -4,19 +4,23 @@ Heavy imports stand inside the commands: `raee --help` and a mistake in a job fi
 """
 
 import json
+import os
+import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from flows import cli_server, cli_store
-from flows.console import log_to_stderr, print_table
+from flows.console import log_to_stderr, prepare_streams, print_table, reader_has_left, say
 from flows.options import (
     BAD_INPUT,
     BROKEN,
     INTERRUPTED,
+    NOBODY_READS,
     AsJson,
     Input,
     JobFile,
@@ -25,7 +29,8 @@ from flows.options import (
     Version,
 )
 from flows.tables import evaluation_table, explanation_tables, tuning_tables
-from raee.errors import InputError
+from raee.errors import InputError, cut
+from storage.faults import placed
 from tasks.job import Job, load_job, validated_policy
 
 app = typer.Typer(
@@ -48,7 +53,7 @@ def build(job_file: JobFile) -> None:
         log_to_stderr()
         wait()
         version = rebuild_database(job)
-    typer.echo(version)
+    say(version)
 
 
 @app.command()
@@ -70,7 +75,7 @@ def classify(
         log_to_stderr()
         wait()
         where = classify_corpus(job, input, output, version, chosen)
-    typer.echo(where)
+    say(where)
 
 
 @app.command()
@@ -82,29 +87,31 @@ def evaluate(
 ) -> None:
     """Accuracy, mean layers and rows/s of every policy on labelled texts."""
     job = load_job(job_file)
-    _check_folder(json_file)
+    _check_can_be_written(json_file)
     from tasks.evaluation import evaluate_corpus
 
     log_to_stderr()
     found = evaluate_corpus(job, input, version)
-    if json_file is not None:
-        json_file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    print_table(evaluation_table(found))
+    try:
+        print_table(evaluation_table(found))
+    finally:  # neither is lost where the other cannot be written
+        _write(json_file, json.dumps(found, indent=1))
 
 
 @app.command()
 def tune(job_file: JobFile, version: Version = None, json_file: JsonFile = None) -> None:
     """Search over policies on a version's own rows; prints the best for each cost."""
     job = load_job(job_file)
-    _check_folder(json_file)
+    _check_can_be_written(json_file)
     from tasks.tune import tune_version
 
     log_to_stderr()
     readings, found = tune_version(job, version)
-    if json_file is not None:
-        json_file.write_text(found.model_dump_json(indent=1) + "\n", "utf-8")
-    for part in tuning_tables(found, job.policy, readings.where):
-        print_table(part)
+    try:
+        for part in tuning_tables(found, job.policy, readings.where):
+            print_table(part)
+    finally:  # neither is lost where the other cannot be written
+        _write(json_file, found.model_dump_json(indent=1))
 
 
 @app.command()
@@ -123,7 +130,7 @@ def explain(
     log_to_stderr()
     found = explain_text(job, text, version, chosen)
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        say(json.dumps(found, indent=1))
         return
     for part in explanation_tables(found):
         print_table(part)
@@ -145,12 +152,14 @@ for _command in (
 
 def main() -> None:
     """The console script `raee`."""
+    prepare_streams()
     sys.exit(run(app, sys.argv[1:]))
 
 
 def run(command: Callable[..., Any], arguments: list[str]) -> int:
     """Run a command; a user's mistake is one line on stderr and exit code 2."""
     try:
+        _check_encoded(arguments)
         code = command(arguments, standalone_mode=False)
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
@@ -159,28 +168,38 @@ def run(command: Callable[..., Any], arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except BaseException as error:
-        if _interrupted(error):
+        if _behind(error, KeyboardInterrupt):
             return _fail("interrupted; run the same command again to go on from here", INTERRUPTED)
+        broken = _behind(error, BrokenPipeError)
+        if broken and reader_has_left():
+            return NOBODY_READS
+        if broken and isinstance(error, SystemExit):  # what typer makes of any broken pipe
+            error = broken
         if isinstance(error, OSError):  # a full disk, a store that may not be written
             return _fail(str(error), BROKEN)
         # typer's own usage errors, which say how to do it
         show_usage = getattr(error, "show", None)
         if show_usage is None:
             raise
-        show_usage()
+        with suppress(OSError):
+            show_usage()
         return BAD_INPUT
     return code if isinstance(code, int) else 0
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: Prefect, cut short in its own steps, may raise another."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+_Kind = TypeVar("_Kind", bound=BaseException)
+
+
+def _behind(error: BaseException | None, kind: type[_Kind]) -> _Kind | None:
+    """The error of a kind that is behind an error: libraries, cut short, may raise another."""
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"raee: {' '.join(message.split())}", err=True)
+    with suppress(OSError):  # nobody reads it: the code says enough
+        say(f"raee: {' '.join(message.split())}", sys.stderr)
     return code
 
 
@@ -189,6 +208,46 @@ def _policy(job: Job, name: str | None) -> Any:
     return job.policy if name is None or name == job.policy.name else validated_policy(name)
 
 
-def _check_folder(json_file: Path | None) -> None:
-    if json_file is not None and not json_file.parent.is_dir():
-        raise InputError(f"--json {json_file}: there is no folder {json_file.parent}")
+def _check_encoded(arguments: Sequence[str]) -> None:
+    """Raises InputError where the bytes of an argument are no text in the locale's encoding."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            encoding = sys.getfilesystemencoding()
+            raise InputError(
+                f"the argument {cut(ascii(argument))} is not valid {encoding}; convert it, or let "
+                "the locale (LC_ALL) name its encoding"
+            ) from None
+
+
+def _check_can_be_written(json_file: Path | None) -> None:
+    """Raises InputError where a file of figures could not be written: they take a while."""
+    if json_file is None:
+        return
+    folder = json_file.parent
+    try:
+        if not folder.is_dir():
+            fault = f"there is no folder {folder}"
+        elif stat.S_ISDIR(json_file.stat().st_mode):
+            fault = "it is a folder; name a file in it"
+        else:
+            fault = "" if os.access(json_file, os.W_OK) else "you may not write it"
+    except FileNotFoundError:
+        fault = "" if os.access(folder, os.W_OK | os.X_OK) else f"you may not write to {folder}"
+    except OSError as error:  # such as too long a name
+        fault = str(error.strerror)
+    if fault:
+        raise InputError(f"--json {json_file}: {fault}")
+
+
+def _write(json_file: Path | None, figures: str) -> None:
+    if json_file is None:
+        return
+    try:
+        json_file.write_text(f"{figures}\n", "utf-8")
+    except OSError as error:
+        said = placed(error, str(json_file))
+        if said is None:
+            raise
+        raise said from error

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flows.console import say
 from raee.errors import InputError
 from tasks.job import Job, load_job
 
@@ -46,7 +47,7 @@ def deploy(
 
     schedule = None if cron is None else schedule_of(cron, timezone)
     for name in deploy(pool_type, image, loaded, schedule):  # type: ignore[arg-type]
-        typer.echo(name)
+        say(name)
 
 
 def up(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.console import log_to_stderr, print_table
+from flows.console import log_to_stderr, print_table, say
 from flows.options import BROKEN, Alias, AsJson, Days, DryRun, IfCurrent, Name, NameAt, Store
 from flows.tables import pruning_table, table
 from raee.errors import InputError
@@ -21,13 +21,13 @@ def prune(name: NameAt, store: Store, as_json: AsJson = False) -> None:
     database, _, version = name.partition("@")
     child, account = prune_version(store, database, version or None)
     if as_json:
-        typer.echo(json.dumps({"version": child, **account}, indent=1))
+        say(json.dumps({"version": child, **account}, indent=1))
         return
     if child is None:
-        typer.echo(f"{database}@{account['of']}: no tenth of its rows can go; nothing is published")
+        say(f"{database}@{account['of']}: no tenth of its rows can go; nothing is published")
         return
     print_table(pruning_table(account))
-    typer.echo(child)
+    say(child)
 
 
 def versions(name: Name, store: Store, as_json: AsJson = False) -> None:
@@ -35,11 +35,11 @@ def versions(name: Name, store: Store, as_json: AsJson = False) -> None:
     from tasks.listing import list_versions
 
     lines = list_versions(store, name)
-    if as_json:
-        typer.echo(json.dumps(lines, indent=1))
-        return
     if not lines:
         raise InputError(f"database {name} in {store} has no version")
+    if as_json:
+        say(json.dumps(lines, indent=1))
+        return
     shown = table("id", "created", "rows", "accuracy", "mean layers", "policy", "aliases")
     for line in lines:
         shown.add_row(
@@ -60,7 +60,7 @@ def show(name: NameAt, store: Store, as_json: AsJson = False) -> None:
 
     manifest = read_manifest(store, *_resolved(name, store)).model_dump(mode="json")
     if as_json:
-        typer.echo(json.dumps(manifest, indent=1))
+        say(json.dumps(manifest, indent=1))
         return
     shown = table("what", "value")
     for key, value in manifest.items():
@@ -95,7 +95,7 @@ def promote(
     record = promote(store, name, resolve_version(store, name, version), alias, if_current)
     if alias == DEFAULT_ALIAS:
         promote(store, name, record.version, PINNED)
-    typer.echo(f"{name}: {alias} -> {record.version} (before: {record.previous or 'nothing'})")
+    say(f"{name}: {alias} -> {record.version} (before: {record.previous or 'nothing'})")
 
 
 def rollback(
@@ -107,24 +107,25 @@ def rollback(
     record = rollback(store, name, alias, if_current)
     if alias == DEFAULT_ALIAS:
         promote(store, name, record.version, PINNED)
-    typer.echo(f"{name}: {alias} -> {record.version} (before: {record.previous})")
+    say(f"{name}: {alias} -> {record.version} (before: {record.previous})")
 
 
 def verify(name: NameAt, store: Store) -> None:
-    """Read every file of a version and compare size and SHA-256; exits with 1 where any differs."""
+    """Read every file of a version and compare it with its manifest; exits with 1 at any fault."""
     from storage.versions import read_manifest
     from tasks.maintenance import faults_of
 
     database, version = _resolved(name, store)
     faults = faults_of(store, database, version)
     for fault in faults:
-        typer.echo(f"{database}@{version}: {fault}")
+        say(f"{database}@{version}: {fault}")
     if faults:
         raise typer.Exit(BROKEN)
     manifest = read_manifest(store, database, version)
     files = [*manifest.files, *manifest.swept]
     size = sum(f.bytes for f in files)
-    typer.echo(f"{database}@{version}: {len(files)} files, {size:,} bytes, all as written")
+    but = "" if manifest.digest else "; its manifest is from before manifests had a digest"
+    say(f"{database}@{version}: {len(files)} files, {size:,} bytes, all as written{but}")
 
 
 def gc(
@@ -143,16 +144,16 @@ def gc(
     size = sum(one.bytes for one in found)
     if as_json:
         lines = [one.account() for one in found]
-        typer.echo(json.dumps({"dry_run": dry_run, "bytes": size, "collected": lines}, indent=1))
+        say(json.dumps({"dry_run": dry_run, "bytes": size, "collected": lines}, indent=1))
         return
     if not found:
-        typer.echo(f"{name}: nothing is to be collected")
+        say(f"{name}: nothing is to be collected")
         return
     shown = table("what", "where", "files", "bytes", "why")
     for one in found:
         shown.add_row(one.kind, one.path, f"{len(one.files):,}", f"{one.bytes:,}", one.why)
     print_table(shown)
-    typer.echo(f"{name}: {size:,} bytes {'would go' if dry_run else 'went'}")
+    say(f"{name}: {size:,} bytes {'would go' if dry_run else 'went'}")
 
 
 def _resolved(name_at: str, store: str) -> tuple[str, str]:

@@ -1,10 +1,48 @@
 """Where a command's lines go: results to stdout, progress and logs to stderr."""
 
+import io
 import logging
+import os
+import select
 import sys
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
+
+_stdout = 1
+"""The file that stdout was when the program began."""
+
+
+def prepare_streams() -> None:
+    """Have stdin, stdout and stderr take what commands do with them, however they were opened.
+
+    What the caller closed is nothing to read, or nobody who reads.  A letter that the output's
+    encoding lacks is written as its number.
+    """
+    global _stdout
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open to the end
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    _stdout = os.dup(sys.stdout.fileno())  # what draws tables replaces a broken pipe
+
+
+def reader_has_left() -> bool:
+    """Whether stdout is a pipe that nobody reads any more, as after `| head`."""
+    poll = select.poll()
+    poll.register(_stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print a line at once, by default to stdout."""
+    # Not with `typer.echo`, which writes UTF-8 where the output is to be ASCII.
+    stream = sys.stdout if stream is None else stream
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 def log_to_stderr() -> None:
@@ -26,4 +64,6 @@ def print_table(table: Table) -> None:
     # What stands in the cells is the user's: brackets and colons are no markup there.
     width = None if sys.stdout.isatty() else 500
     console = Console(width=width, markup=False, emoji=False)
-    console.print(table)
+    with console.capture() as drawn:
+        console.print(table)
+    say(drawn.get().removesuffix("\n"))

@@ -6,6 +6,7 @@ from datetime import timedelta
 from prefect import flow
 
 from flows.crashes import check_run_count
+from raee.errors import clauses
 from storage.versions import databases
 from tasks.about import about
 from tasks.artifacts import record_maintenance
@@ -52,5 +53,5 @@ def maintain_store(
     record_maintenance(store, found)
     faults = [f"{kept.database}: {fault}" for kept in found for fault in kept.faults]
     if faults:
-        raise RuntimeError(f"{store} is damaged: {'; '.join(faults)}")
+        raise RuntimeError(f"{store} is damaged: {clauses(faults)}")
     return found

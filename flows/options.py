@@ -10,6 +10,8 @@ from storage.aliases import DEFAULT_ALIAS
 BROKEN = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+NOBODY_READS = 141
+"""What a shell says of a program that a closed pipe has stopped."""
 
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The database's name.")]

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,9 @@ _DELIVERY_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 30.0
 _HOST = "127.0.0.1"
+
+_TOO_LARGE = re.compile(r"must be less than (\S+) bytes when serialized \(got (\S+) bytes\)")
+"""What Prefect says of parameters."""
 
 Process = subprocess.Popen[bytes]
 
@@ -46,6 +50,8 @@ def orchestrator() -> Iterator[Callable[[], None]]:
     imports what it needs, and stops at the end.  It records in Prefect's own database, so what ran
     is there to see when `prefect server start` opens the UI.  Prefect's built-in temporary server
     would do the same, but only starts when the first flow does, and costs three times as much.
+
+    Raises InputError where a job is larger than what the server takes.
     """
     from prefect.settings import (
         PREFECT_API_URL,
@@ -55,7 +61,8 @@ def orchestrator() -> Iterator[Callable[[], None]]:
     )
 
     if get_current_settings().api.url is not None:
-        yield require_server
+        with _refusals_in_words():
+            yield require_server
         return
     port = _free_port()
     with _running(port, ["--no-ui", "--log-level", "CRITICAL"], {}) as server:
@@ -64,9 +71,28 @@ def orchestrator() -> Iterator[Callable[[], None]]:
         # to a second for the last one.
         with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             try:
-                yield lambda: _wait(server, url)
+                with _refusals_in_words():
+                    yield lambda: _wait(server, url)
             finally:
                 _deliver()
+
+
+@contextmanager
+def _refusals_in_words() -> Iterator[None]:
+    """Within, a server that finds a flow's parameters too large says so in a line."""
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        yield
+    except PrefectHTTPStatusError as error:
+        sizes = _TOO_LARGE.search(str(error))
+        if sizes is None:
+            raise
+        raise InputError(
+            f"the job is {sizes[2]} bytes as JSON, and the Prefect server takes {sizes[1]}; let "
+            "the corpus name the labels instead of the prompt, or set "
+            "PREFECT_SERVER_API_MAX_PARAMETER_SIZE where the server runs"
+        ) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.hub import cached_file
 
 from raee.config import BackboneSpec, Family
-from raee.errors import InputError
+from raee.errors import InputError, cut, listed
 from raee.walk import Inputs, Stack, find_stack
 
 logger = logging.getLogger(__name__)
@@ -155,18 +155,19 @@ def label_tokens(tokenizer: Any, words: Sequence[str]) -> list[int]:
         if len(ids) != 1:
             pieces = tokenizer.convert_ids_to_tokens(ids)
             raise InputError(
-                f"label word {word!r} is {len(ids)} tokens for this tokenizer ({pieces}); "
+                f"label word {cut(repr(word))} is {len(ids)} tokens for this tokenizer "
+                f"({cut(pieces)}); "
                 "choose a word that is one token"
             )
         if ids[0] == tokenizer.unk_token_id:
             raise InputError(
-                f"label word {word!r} is unknown to this tokenizer ({tokenizer.unk_token}); "
-                "choose another word"
+                f"label word {cut(repr(word))} is unknown to this tokenizer "
+                f"({tokenizer.unk_token}); choose another word"
             )
         if ids[0] in tokens:
             raise InputError(
-                f"label words {tokens[ids[0]]!r} and {word!r} are the same token for this "
-                "tokenizer; choose different words"
+                f"label words {cut(repr(tokens[ids[0]]))} and {cut(repr(word))} are the same token "
+                "for this tokenizer; choose different words"
             )
         tokens[ids[0]] = word
     return list(tokens)
@@ -252,8 +253,8 @@ def _check(spec: BackboneSpec, tokenizer: Any, missing_weights: Collection[str])
     random = sorted(name for name in missing_weights if "pooler" not in name)
     if random:
         raise InputError(
-            f"backbone {spec.model!r} has no weights for {random[0]} and {len(random) - 1} more; "
-            f"is it a {spec.family} model?"
+            f"backbone {spec.model!r} has no weights for {listed(random, 1)}; is it a "
+            f"{spec.family} model?"
         )
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no words; are files missing?")

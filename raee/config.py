@@ -3,9 +3,19 @@
 Light on purpose: importing it loads neither torch nor faiss.
 """
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from raee.errors import cut, listed
 
 Family = Literal["masked-lm", "sentence-encoder"]
 
@@ -17,6 +27,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 PAPER_NEIGHBOURS = 12
 """k of the paper (arXiv 2405.15198, section 4): neighbours asked for one query."""
 
+MOST_LABELS = 1 << 16
+"""Labels of a database: in its entries they are numbers of 16 bits."""
 
 PRICE = 0.05
 """Accuracy that a full pass must buy, by default (BENCHMARKS.md, what a price buys)."""
@@ -33,10 +45,29 @@ def _in_order(value: Any) -> Any:
     if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
         return value
     pairs = [pair for each in value for pair in each.items()]
-    names = [name for name, _ in pairs]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"label {min(twice, key=str)!r} stands twice")
+    counts = Counter(name for name, _ in pairs)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(f"label {cut(repr(min(twice, key=str)))} stands twice")
     return dict(pairs)
+
+
+def _text(value: str) -> str:
+    """A text that a file can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{cut(ascii(value))} is not valid Unicode") from None
+    return value
+
+
+def _numbered(labels: dict[str, str]) -> dict[str, str]:
+    """Labels that can all be numbered."""
+    if len(labels) > MOST_LABELS:
+        raise ValueError(
+            f"{len(labels):,} labels ({listed(labels)}) are more than the {MOST_LABELS:,} that a "
+            "database holds"
+        )
+    return labels
 
 
 class PromptSpec(Settings):
@@ -47,7 +78,8 @@ class PromptSpec(Settings):
         description="The text's frame: `{text}` once; for masked LMs also `{mask}` once.",
     )
     labels: Annotated[
-        dict[str, str],
+        dict[Annotated[str, AfterValidator(_text)], str],
+        AfterValidator(_numbered),
         BeforeValidator(_in_order, json_schema_input_type=dict[str, str] | list[dict[str, str]]),
     ] = Field(
         min_length=1,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raee.config import ReaderName
-from raee.errors import InputError
+from raee.errors import InputError, cut, listed
 from raee.texts import TextHashes, Texts
 
 
@@ -48,7 +48,9 @@ def parse_exits(names: Iterable[str]) -> tuple[Exit, ...]:
     for name in names:
         reader, _, depth = name.partition("@")
         if reader not in get_args(ReaderName) or not depth.isdecimal():
-            raise InputError(f"{name!r} is no exit; write it like head@4, probe@2 or vote@0")
+            raise InputError(
+                f"{cut(repr(name))} is no exit; write it like head@4, probe@2 or vote@0"
+            )
         result.append(Exit(reader, int(depth)))  # type: ignore[arg-type]
     return tuple(result)
 
@@ -158,7 +160,9 @@ class Entries:
         """Place of an exit by its name; raises InputError where the database has no such exit."""
         names = [str(e) for e in self.exits]
         if name not in names:
-            raise InputError(f"exit {name!r} is not in the database; it has {', '.join(names)}")
+            raise InputError(
+                f"exit {cut(repr(name))} is not in the database; it has {listed(names)}"
+            )
         return names.index(name)
 
 

@@ -26,7 +26,7 @@ from raee.config import (
     RunnablePolicy,
     Walkway,
 )
-from raee.errors import InputError
+from raee.errors import InputError, cut, listed
 from raee.exits import Entries, Neighbours, neighbour_weights
 
 Plan = NDArray[np.int64]
@@ -55,7 +55,7 @@ def retrieval(spec: RetrievalPolicy, entries: Entries, neighbours: Neighbours) -
     votes = entries.places("vote")
     place = entries.best(votes) if spec.exit is None else entries.place_of(spec.exit)
     if place not in votes:
-        raise InputError(f"policy.exit {spec.exit!r} is no vote")
+        raise InputError(f"policy.exit {cut(repr(spec.exit))} is no vote")
     return np.full(len(neighbours.rows), place)
 
 
@@ -134,7 +134,7 @@ def kernel_exits(spec: KernelPolicy, entries: Entries) -> list[int]:
         if e.reader in spec.readers and e.depth >= entries.key_depth
     ]
     if not places:
-        raise InputError(f"the database has no exit of the readers {', '.join(spec.readers)}")
+        raise InputError(f"the database has no exit of the readers {listed(spec.readers)}")
     return sorted(places, key=lambda i: entries.exits[i].depth)
 
 
@@ -159,7 +159,7 @@ def checkpoints(spec: Walkway, entries: Entries, readers: Sequence[ReaderName]) 
     ]
     if not places:
         raise InputError(
-            f"the database has no exit of the readers {', '.join(readers)} from depth "
+            f"the database has no exit of the readers {listed(readers)} from depth "
             f"{spec.first} to {last}"
         )
     order = [readers.index(entries.exits[i].reader) for i in places]

@@ -8,8 +8,8 @@ from typing import Literal
 
 import yaml
 
-from raee.config import Family, PromptSpec
-from raee.errors import InputError
+from raee.config import MOST_LABELS, Family, PromptSpec
+from raee.errors import InputError, cut, listed
 
 Form = Literal["masked", "instruct", "described"]
 
@@ -57,7 +57,7 @@ def built_in(name: str, form: Form) -> Prompt:
     """
     if name not in _built_in():
         raise InputError(
-            f"prompt {name!r} is not built in; there are {', '.join(built_in_names())}, "
+            f"prompt {cut(repr(name))} is not built in; there are {listed(built_in_names())}, "
             "or write your own as {template: .., labels: {..}}"
         )
     prompt = _built_in()[name]
@@ -73,7 +73,8 @@ def resolve_prompt(
     """The prompt that a job means.
 
     Without one, a sentence encoder takes the corpus's labels as their own descriptions.
-    Raises InputError where the template does not fit the family, or nothing names the labels.
+    Raises InputError where the template does not fit the family, nothing names the labels, or they
+    are more than a database holds.
     """
     if isinstance(spec, str):
         return built_in(spec, _FORM_OF_FAMILY[family])
@@ -87,6 +88,11 @@ def resolve_prompt(
         raise InputError(f"prompt is missing: family {family} needs a template and label words")
     if corpus_labels is None:
         raise InputError("prompt is missing and no corpus says what the labels are")
+    if len(corpus_labels) > MOST_LABELS:
+        raise InputError(
+            f"the corpus has {len(corpus_labels):,} labels ({listed(corpus_labels)}), more than "
+            f"the {MOST_LABELS:,} that a database holds; does corpus.label name the labels' column?"
+        )
     return Prompt(tuple(corpus_labels), tuple(corpus_labels))
 
 
@@ -99,7 +105,7 @@ def _check_template(template: str, family: Family) -> None:
     masks = 1 if family == "masked-lm" else 0
     if template.count("{text}") != 1 or template.count("{mask}") != masks:
         needs = "{text} once and {mask} once" if masks else "{text} once and no {mask}"
-        raise InputError(f"prompt.template {template!r}: family {family} needs {needs}")
+        raise InputError(f"prompt.template {cut(repr(template))}: family {family} needs {needs}")
 
 
 def _check_different(words: dict[str, str]) -> None:
@@ -107,7 +113,8 @@ def _check_different(words: dict[str, str]) -> None:
     for label, word in words.items():
         if word in label_of:
             raise InputError(
-                f"prompt.labels: {label_of[word]!r} and {label!r} are both {word!r}; "
+                f"prompt.labels: {cut(repr(label_of[word]))} and {cut(repr(label))} are both "
+                f"{cut(repr(word))}; "
                 "the model could not tell them apart"
             )
         label_of[word] = label

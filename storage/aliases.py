@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from raee.errors import InputError
+from raee.errors import InputError, listed
 from storage.conditional import require_conditional_writes
 from storage.store import Folder
 from storage.versions import (
@@ -125,20 +125,18 @@ def resolve_version(store: str, name: str, version: str | None) -> str:
             return promoted
         ids = version_ids(store, name)
         if not ids:
-            there = ", ".join(databases(store).names()) or "none"
             raise InputError(
-                f"there is no version of database {name} in {store} (databases there: {there}); "
-                "make one with `raee build`"
+                f"there is no version of database {name} in {store} (databases there: "
+                f"{listed(databases(store).names())}); make one with `raee build`"
             )
         return ids[-1]
     if has_version(store, name, version):
         return version
     known = aliases(store, name)
     if version not in known:
-        there = ", ".join(known) or "none"
         raise InputError(
-            f"database {name} in {store} has no version or alias {version!r} (aliases: {there}); "
-            f"`raee versions {name}` lists the versions"
+            f"database {name} in {store} has no version or alias {version!r} (aliases: "
+            f"{listed(known)}); `raee versions {name}` lists the versions"
         )
     return known[version]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from raee.errors import InputError
+from raee.errors import InputError, cut, listed
 from storage.corpus import CorpusSpec
 from storage.corpus_files import CorpusFile
 from storage.rows import Batch
@@ -14,8 +14,6 @@ from storage.values import BLANK_ID, BLANK_LABEL
 
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
-_MOST_SHOWN = 80
-"""Characters of a value that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,6 @@ def declared_name(name: str, declared: Sequence[str]) -> str:
     return declared[int(name)] if len(name) < 10 and int(name) < len(declared) else name
 
 
-def shown(value: str) -> str:
-    """A value as messages show it."""
-    return repr(value[:_MOST_SHOWN])
-
-
 def _renamed(labels: pl.Series, name: Callable[[str], str | None]) -> pl.Series:
     unique = labels.drop_nulls().unique()
     new = pl.Series([name(value) for value in unique.to_list()], dtype=pl.String)
@@ -112,6 +105,6 @@ def _check_declared(usable: pl.DataFrame, file: CorpusFile, declared: Sequence[s
         return
     row, name = usable.filter(pl.col("label").is_in(list(unknown))).select("row", "label").row(0)
     raise InputError(
-        f"{file.uri} row {row}: label {shown(name)} is not in the prompt; "
-        f"its labels are {', '.join(declared)}"
+        f"{file.uri} row {row}: label {cut(repr(name))} is not in the prompt; "
+        f"its labels are {listed(declared)}"
     )

@@ -12,7 +12,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from raee.errors import InputError
+from raee.errors import InputError, cut
 from storage.faults import in_words, may_pass
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -241,7 +241,7 @@ def _check_name(uri: str, path: str) -> None:
         path.encode()
     except UnicodeEncodeError:
         raise InputError(
-            f"corpus {uri}: the name of {os.fsencode(path)!r} is not UTF-8; rename it"
+            f"corpus {uri}: the name of {cut(os.fsencode(path.rpartition('/')[2]))} is not UTF-8; rename it"
         ) from None
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from raee.errors import InputError
+from raee.errors import InputError, listed
 from storage.aliases import aliases
 from storage.store import Folder, Found
 from storage.versions import (
@@ -134,7 +134,7 @@ def look(search: Search, keep: int) -> list[Leftover]:
     uses = uses_in(search)
     files = search.database.files()
     if not files:
-        there = ", ".join(databases(search.store).names()) or "none"
+        there = listed(databases(search.store).names())
         raise InputError(
             f"there is no database {search.name} in {search.store} (databases there: {there})"
         )

@@ -1,6 +1,7 @@
 """Parquet files: one table in, one checked file out, and back."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,6 +65,34 @@ def read_table(folder: Folder, name: str, columns: Sequence[str] | None = None) 
         return _read(file, columns, f"{folder}/{name}")
 
 
+@dataclass(frozen=True)
+class Footer:
+    """What a file says of its table at its end, without any of the table."""
+
+    rows: int
+    schema: pa.Schema
+    largest: dict[str, Any]
+    """By column the largest value, of lists that in any of them, where the file says it."""
+
+
+def read_footer(folder: Folder, path: str) -> Footer:
+    """What a table is.  Raises InputError where it is no Parquet."""
+    with folder.open(path) as file, folder.faults(path):
+        try:
+            parquet = pq.ParquetFile(file)
+        except pa.ArrowException as error:
+            raise _no_parquet(f"{folder}/{path}", error) from error
+        largest: dict[str, Any] = {}
+        for group in range(parquet.metadata.num_row_groups):
+            for place in range(parquet.metadata.num_columns):
+                column = parquet.metadata.row_group(group).column(place)
+                found = column.statistics
+                if found is not None and found.has_min_max:
+                    name = column.path_in_schema.partition(".")[0]
+                    largest[name] = max(largest.get(name, found.max), found.max)
+        return Footer(parquet.metadata.num_rows, parquet.schema_arrow, largest)
+
+
 def read_local_table(path: Path, columns: Sequence[str]) -> pa.Table:
     """Read some columns of a table on the disk, as `read_table` does."""
     with path.open("rb") as file:
@@ -74,11 +103,15 @@ def _read(file: IO[bytes], columns: Sequence[str] | None, where: str) -> pa.Tabl
     try:
         table = pq.read_table(file, columns=None if columns is None else list(columns))
     except pa.ArrowException as error:
-        raise InputError(f"{where} is no Parquet: {str(error).splitlines()[0]}") from error
+        raise _no_parquet(where, error) from error
     missing = [c for c in columns or () if c not in table.column_names]
     if missing:
         raise InputError(f"{where} has no column {missing[0]!r}")
     return table
+
+
+def _no_parquet(where: str, error: Exception) -> InputError:
+    return InputError(f"{where} is no Parquet: {str(error).splitlines()[0]}")
 
 
 def list_column(values: NDArray[Any]) -> pa.Array:

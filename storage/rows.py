@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from raee.errors import InputError
+from raee.errors import InputError, listed
 from storage.blocks import Mark
 from storage.values import ROLES, Column, Role, value_of
 
@@ -64,6 +64,6 @@ def check_columns(uri: str, columns: Columns, there: Sequence[str]) -> None:
     counts = Counter(there)
     for column in columns.values():
         if not counts[column]:
-            raise InputError(f"{uri}: no column {column!r}; it has {', '.join(map(repr, there))}")
+            raise InputError(f"{uri}: no column {column!r}; it has {listed(map(repr, there))}")
         if counts[column] > 1:
             raise InputError(f"{uri}: {counts[column]} columns are named {column!r}")

@@ -19,9 +19,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from raee.errors import InputError
+from raee.config import MOST_LABELS
+from raee.errors import InputError, cut, listed
 from storage.blocks import Mark
-from storage.checked_rows import check_batch, shown
+from storage.checked_rows import check_batch
 from storage.corpus import CorpusSpec, Counted, Span, count_rows, read_batches, whole
 from storage.corpus_files import CorpusFile, list_corpus
 from storage.fingerprint import Fingerprint
@@ -30,9 +31,6 @@ logger = logging.getLogger("raee")
 
 CENTRE_ROWS = 4_096
 """Rows over which a sentence encoder's centre is read (docs/method.md)."""
-
-MOST_LABELS = 1 << 16
-"""Labels are stored in 16 bits."""
 
 _SAMPLE, _CENTRE = 1, 2
 """Streams of numbers: who judges the rows is not who a centre is read over."""
@@ -161,10 +159,11 @@ def scan(
             centre.add(usable["text"], _mixed(checksums, _CENTRE))
             for name, numbers in _by_label(usable["label"], _mixed(checksums, _SAMPLE)):
                 result._numbers.setdefault(name, array("I")).frombytes(numbers.tobytes())
-            if len(result._numbers) > MOST_LABELS:
+            if len(result._numbers) > MOST_LABELS:  # the column may be any, and all rows differ
                 raise InputError(
-                    f"corpus {spec.uri}: more than {MOST_LABELS:,} labels, which is all that a "
-                    f"database holds; is column {spec.label!r} the label's?"
+                    f"corpus {spec.uri}: more labels ({listed(result._numbers)}) than the "
+                    f"{MOST_LABELS:,} that a database holds; does corpus.label name the labels' "
+                    "column?"
                 )
             if spec.id is not None:
                 ids.frombytes(usable["id"].hash().to_numpy().tobytes())
@@ -341,7 +340,7 @@ def _check_ids(
                 here = f"{file.uri} row {row}"
                 if name in seen:
                     raise InputError(
-                        f"corpus {spec.uri}: id {shown(name)} stands twice, in {seen[name]} and in "
-                        f"{here}; ids must be unique"
+                        f"corpus {spec.uri}: id {cut(repr(name))} stands twice, in {seen[name]} "
+                        f"and in {here}; ids must be unique"
                     )
                 seen[name] = here

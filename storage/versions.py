@@ -1,15 +1,17 @@
 """Versions of a database: immutable, whole or not there.  And the manifest that makes them so."""
 
+import json
 import re
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from raee.errors import InputError
+from raee.errors import InputError, clauses, cut, listed
 from storage.checked import FileRecord
 from storage.store import Folder
 
@@ -93,6 +95,8 @@ class Manifest(BaseModel):
     """Of a pruned version: the version that it came from, and its figures before and after."""
     code_version: str
     libraries: dict[str, str]
+    digest: str | None = None
+    """What `digest_of` says of all else here; none of versions from before manifests had one."""
 
     @property
     def barred(self) -> str | None:
@@ -106,11 +110,11 @@ class Manifest(BaseModel):
         seen = {MANIFEST}
         for file in files:
             if file.path in seen or not _is_path_below(file.path):
-                raise ValueError(f"no path of a file of its own: {file.path[:80]!r}")
+                raise ValueError(f"no path of a file of its own: {cut(repr(file.path))}")
             if file.bytes < 0 or (file.rows or 0) < 0:
-                raise ValueError(f"{file.path[:80]!r} has less than nothing in it")
+                raise ValueError(f"{cut(repr(file.path))} has less than nothing in it")
             if not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
-                raise ValueError(f"no SHA-256 of {file.path[:80]!r}")
+                raise ValueError(f"no SHA-256 of {cut(repr(file.path))}")
             seen.add(file.path)
         return files
 
@@ -128,8 +132,8 @@ def check_name(what: str, name: str) -> None:
     """Raises InputError for a name that would not do as a folder's and an artifact key's."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise InputError(
-            f"{what} {name[:80]!r}: use lowercase letters, digits and dashes, 63 at most, and no "
-            "dash at the start"
+            f"{what} {cut(repr(name))}: use lowercase letters, digits and dashes, 63 at most, and "
+            "no dash at the start"
         )
 
 
@@ -184,11 +188,19 @@ def has_version(store: str, name: str, version: str) -> bool:
 
 
 def publish(folder: Folder, manifest: Manifest) -> None:
-    """Make a version exist: its files are all there, and now its manifest is.
+    """Make a version exist: its files are all there, and now its manifest is, with its digest.
 
     Raises FileExistsError where it exists already.
     """
-    folder.write_new(MANIFEST, manifest.model_dump_json(indent=1).encode())
+    said = json.loads(manifest.model_dump_json(exclude={"digest"}))
+    data = json.dumps(said | {"digest": digest_of(said)}, indent=1, ensure_ascii=False)
+    folder.write_new(MANIFEST, data.encode())
+
+
+def digest_of(said: dict[str, Any]) -> str:
+    """SHA-256 of what a manifest says beside its digest: as JSON, keys sorted, nothing between."""
+    rest = {key: value for key, value in said.items() if key != "digest"}
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_verdict(store: str, name: str, version: str, verdict: Verdict) -> None:
@@ -236,12 +248,23 @@ def read_manifest(store: str, name: str, version: str) -> Manifest:
     except ValidationError as error:
         reason = error.errors()[0]
         place = ".".join(map(str, reason["loc"]))
-        said = " ".join(f"{place} {reason['msg']}".split())
-        raise InputError(f"{where} is damaged: {said[:300]}") from error
+        said = cut(f"{place} {reason['msg']}", 300)
+        raise InputError(f"{where} is damaged: {said}") from error
     if (manifest.name, manifest.id) != (name, version):
         other = f"{manifest.name}@{manifest.id}"
-        raise InputError(f"{where} is damaged: it is the manifest of {other[:150]!r}")
+        raise InputError(f"{where} is damaged: it is the manifest of {cut(repr(other), 150)}")
     return manifest
+
+
+def manifest_faults(folder: Folder) -> list[str]:
+    """What is wrong with a version's manifest by its own digest; nothing where it has none."""
+    try:
+        said = json.loads(folder.read(MANIFEST))
+    except (FileNotFoundError, ValueError):  # collected just now
+        return [f"{MANIFEST} is missing"]
+    if said.get("digest") in (None, digest_of(said)):
+        return []
+    return [f"{MANIFEST} has another digest than it says: something in it was changed"]
 
 
 def verify(folder: Folder, files: Sequence[FileRecord]) -> list[str]:
@@ -261,11 +284,15 @@ def verify(folder: Folder, files: Sequence[FileRecord]) -> list[str]:
 
 
 def require_whole(folder: Folder, manifest: Manifest, paths: Sequence[str]) -> None:
-    """Check files before anything reads them; raises InputError where one is not what it was."""
-    faults = verify(folder, [file for file in manifest.files if file.path in paths])
+    """Check a manifest, and files that it names, before anything reads them.
+
+    Raises InputError where one is not what it was.
+    """
+    faults = manifest_faults(folder)
+    faults += verify(folder, [file for file in manifest.files if file.path in paths])
     if faults:
         raise InputError(
-            f"{folder} is damaged: {'; '.join(faults)}. Roll back to another version or build anew."
+            f"{folder} is damaged: {clauses(faults)}. Roll back to another version or build anew."
         )
 
 
@@ -285,5 +312,4 @@ def _what_there_is(store: str, name: str) -> str:
     ids = version_ids(store, name)
     if ids:
         return f"the newest is {ids[-1]}"
-    names = databases(store).names()
-    return f"it has none; databases there: {', '.join(names) if names else 'none'}"
+    return f"it has none; databases there: {listed(databases(store).names())}"

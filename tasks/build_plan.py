@@ -43,6 +43,7 @@ from storage.versions import (
     version_ids,
 )
 from tasks.job import Job
+from tasks.labels import warn_of_single_rows
 from tasks.markers import STEPS, forget, rows_done
 from tasks.models import backbone_of, check_policy, retriever_of, shard_rows_of
 from tasks.progress import advance, stage
@@ -268,6 +269,7 @@ def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
     declared = declared_labels(job.prompt, job.backbone.family)
     with stage("read corpus", None):
         found = scan(job.corpus, declared, job.max_reject_fraction, advance)
+    warn_of_single_rows(found.labels)
     numbers = all(name.isdecimal() for name in found.labels)
     labels = sorted(found.labels, key=lambda name: (len(name) if numbers else 0, name))
     backbone = backbone_of(job.backbone)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raee.config import RunnablePolicy
+from raee.errors import cut, listed
 from raee.policies import neighbours_planned_on
 from raee.reading import Database
 from raee.replay import replay
@@ -48,8 +49,8 @@ def shares_account(shares: Shares, names: tuple[str, ...]) -> dict[str, Any]:
     }
     changed = differs(shares)
     if changed:
-        said = ", ".join(
-            f"{name} {f['estimated']:.2f} (database {f['database']:.2f})"
+        said = listed(
+            f"{cut(name, 40)} {f['estimated']:.2f} (database {f['database']:.2f})"
             for name, f in found.items()
         )
         logger.warning(

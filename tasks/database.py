@@ -13,7 +13,7 @@ from raee.backbones import Backbone
 from raee.calibration import calibrated
 from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec
 from raee.costs import LAYERS, Costs
-from raee.errors import InputError
+from raee.errors import InputError, listed
 from raee.exits import Entries, Neighbours, parse_exits
 from raee.gpu_search import search_on
 from raee.index import Index, open_index
@@ -66,8 +66,8 @@ def check_fits(job: Job, manifest: Manifest) -> None:
         return
     if list(declared) != manifest.labels:
         raise InputError(
-            f"{where} has the labels {', '.join(manifest.labels)}, the job's prompt has "
-            f"{', '.join(declared)}; {mend}"
+            f"{where} has the labels {listed(manifest.labels)}, the job's prompt has "
+            f"{listed(declared)}; {mend}"
         )
     if resolve_prompt(job.prompt, job.backbone.family) != _prompt(manifest):
         raise InputError(f"{where} was built with another prompt than the job's; {mend}")
@@ -117,6 +117,7 @@ def load_readings(store: str, name: str, version: str) -> Readings:
     """
     manifest = read_manifest(store, name, version)
     folder = version_folder(store, name, version)
+    require_whole(folder, manifest, [])
     records = {f.path: f for f in manifest.files}
     parts = sorted(path for path in records if path.startswith("entries/"))
     lists = sorted(path for path in records if path.startswith("neighbours/"))

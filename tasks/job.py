@@ -20,7 +20,7 @@ from raee.config import (
     Settings,
     TunedPolicy,
 )
-from raee.errors import InputError
+from raee.errors import InputError, clauses, cut
 from storage.corpus import CorpusSpec
 from storage.versions import NAME_PATTERN
 
@@ -115,7 +115,7 @@ def load_job(path: str) -> Job:
             if e["loc"][1:] != ("str",) or not isinstance(e["input"], dict)
         ]
         lines = [_line(fault, values) for fault in faults]
-        raise InputError(f"{path}: {'; '.join(lines)}") from error
+        raise InputError(f"{path}: {clauses(lines)}") from error
 
 
 def validated_policy(name: str) -> PolicySpec:
@@ -152,7 +152,7 @@ def _expand(value: Any, path: str, key: str) -> Any:
 
 def _line(error: Any, values: dict[str, Any]) -> str:
     """One of pydantic's errors on some values as a clause: the key, and what is wrong."""
-    key = ".".join(_keys(error["loc"], values, error["type"] == "missing"))
+    key = cut(".".join(_keys(error["loc"], values, error["type"] == "missing")))
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if error["type"] == "missing":
@@ -160,9 +160,11 @@ def _line(error: Any, values: dict[str, Any]) -> str:
     if error["type"] == "union_tag_not_found":
         return f"{key}.name: missing"
     if error["type"] == "union_tag_invalid":
-        return f"{key}: {error['input']['name']!r} is none of {error['ctx']['expected_tags']}"
+        return (
+            f"{key}: {cut(repr(error['input']['name']))} is none of {error['ctx']['expected_tags']}"
+        )
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]} (it is {error['input']!r})"
+    return f"{key}: {message[0].lower()}{message[1:]} (it is {cut(repr(error['input']))})"
 
 
 def _keys(loc: Sequence[str | int], value: Any, last_is_missing: bool) -> Iterator[str]:

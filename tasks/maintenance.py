@@ -8,11 +8,13 @@ from pydantic import BaseModel
 from storage.gc import collect
 from storage.versions import (
     database_folder,
+    manifest_faults,
     read_manifest,
     verify,
     version_folder,
     version_ids,
 )
+from tasks.contradictions import contradictions
 from tasks.retrying import RETRIES
 
 
@@ -45,7 +47,14 @@ def verify_versions(store: str, name: str, collected_bytes: int) -> Kept:
 
 
 def faults_of(store: str, name: str, version: str) -> list[str]:
-    """Of each file of a version that is not as its manifest says, what differs."""
+    """What is wrong with a version: with its manifest, and with each file that is not as it says.
+
+    Where all files are, also what it says that they do not.
+    """
     manifest = read_manifest(store, name, version)
-    faults = verify(version_folder(store, name, version), manifest.files)
-    return faults + verify(database_folder(store, name), manifest.swept)
+    folder = version_folder(store, name, version)
+    faults = verify(folder, manifest.files)
+    faults += verify(database_folder(store, name), manifest.swept)
+    if not faults:
+        faults += contradictions(folder, manifest)
+    return manifest_faults(folder) + faults

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raee.errors import clauses
 from raee.exits import Entries, parse_exits
 from raee.prompts import Prompt
 from storage.parquet import list_values, read_table
@@ -27,6 +28,7 @@ from storage.versions import (
     PROBES,
     Manifest,
     database_folder,
+    manifest_faults,
     read_manifest,
     require_whole,
     verify,
@@ -81,9 +83,10 @@ def takes_over(
     probes = parent.probes or {}
     if not built.keep_text and parent.rows > probes["sampled_rows"]:
         why_not = "it keeps neither the texts nor the states of all its rows"
-    faults = verify(database_folder(job.store, job.name), parent.swept)
+    faults = manifest_faults(version_folder(job.store, job.name, parent.id))
+    faults += verify(database_folder(job.store, job.name), parent.swept)
     if faults:
-        why_not = "; ".join(faults)
+        why_not = clauses(faults)
     if why_not is not None:
         logger.warning("nothing is taken over from version %s: %s", parent.id, why_not)
     return why_not is None

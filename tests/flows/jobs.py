@@ -19,6 +19,7 @@ import yaml
 
 import tests.orchestrator as orchestrator
 from flows.cli import app, run
+from storage.versions import digest_of
 from tests.storage.corpora import write_corpus
 from tests.texts import LABELS, sentences
 
@@ -169,6 +170,12 @@ def interrupted_after_a_shard(
 def manifest_of(folder: Path) -> dict[str, Any]:
     """The manifest of a version or an output."""
     return json.loads((folder / "manifest.json").read_text())
+
+
+def say_in_manifest(version: Path, said: dict[str, Any]) -> None:
+    """Let a version's manifest say something else, as if it had always said so."""
+    said = said | {"digest": digest_of(said)}
+    (version / "manifest.json").write_text(json.dumps(said))
 
 
 def entries_of(version: Path) -> pa.Table:

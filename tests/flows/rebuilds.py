@@ -1,6 +1,5 @@
 """Corpora that change, rebuilds of them, and what builds from nothing make of the same rows."""
 
-import json
 import random
 import shutil
 from collections import Counter
@@ -11,7 +10,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.flows.jobs import Workplace, entries_of, manifest_of, neighbours_of, raee
+from tests.flows.jobs import (
+    Workplace,
+    entries_of,
+    manifest_of,
+    neighbours_of,
+    raee,
+    say_in_manifest,
+)
 from tests.texts import LABELS, WORDS
 
 Rows = list[dict[str, str]]
@@ -138,7 +144,7 @@ class History:
         other = Workplace(root, self.place.model_of)
         copy = other.version(self.newest.name)
         shutil.copytree(self.newest, copy)
-        (copy / "manifest.json").write_text(json.dumps(manifest_of(copy) | {"swept": []}))
+        say_in_manifest(copy, manifest_of(copy) | {"swept": []})
         other.write("train.csv", rows)
         return other.version(other.build(**self.job))
 

@@ -1,14 +1,21 @@
 """A user's mistake is one line and exit code 2, and nothing is written."""
 
+import ctypes
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 
-from tests.flows.jobs import flow_states, raee
+from tests.flows.jobs import flow_states, manifest_of, raee
 from tests.texts import LABELS, sentences
+
+_PR_SET_SECUREBITS = 28
+_NO_ROOT = 1
 
 _MASKED = "{text} it was {mask}"
 
@@ -101,6 +108,24 @@ class TestBuildRefuses:
         place.write("train.csv", [*sentences(98), *({"text": "", "id": str(i)} for i in (1, 2))])
         match = "2 of 100 rows cannot be used (text is empty: 2), more than max_reject_fraction"
         _refused(place, match, "build", place.job())
+
+    def test_more_labels_than_a_database_holds(self, place):
+        rows = [{"id": n, "text": f"text {n}", "label": f"label {n}"} for n in range(2**16 + 1)]
+        place.write("train.csv", rows)
+        match = "the corpus has 65,537 labels (label 0, label 1, "
+        _refused(place, match, "build", place.job(prompt=None))
+        assert not place.store.exists()
+
+    @pytest.mark.parametrize("command", ["build", "classify"])
+    def test_a_job_that_is_larger_than_the_orchestrator_takes(self, place, command):
+        labels = {f"label {n}": "x" * 1_000 + str(n) for n in range(600)}
+        more = () if command == "build" else ("--input", place.root, "--output", place.root / "out")
+        match = "bytes as JSON, and the Prefect server takes 524,288; let the corpus name"
+        _refused(place, match, command, place.job(prompt={"labels": labels}), *more)
+
+    def test_a_label_of_the_prompt_that_no_file_holds(self, place):
+        prompt = {"labels": {"\ud800": "x", "b": "y"}}
+        _refused(place, r"'\ud800' is not valid Unicode", "build", place.job(prompt=prompt))
 
     def test_a_missing_job_file(self, place):
         _refused(place, "there is no such job file", "build", place.root / "nothing.yaml")
@@ -234,6 +259,12 @@ class TestClassifyRefuses:
         arguments = ("--input", ready.root / "new.csv", "--output", ready.root / "out")
         _refused(ready, "the job's prompt has odd, good, bad", "classify", job, *arguments)
 
+    def test_another_prompt_of_which_it_names_some_of_many_labels(self, ready):
+        prompt = {"labels": {f"label {n:03d} {'x' * 100}": f"word {n}" for n in range(300)}}
+        arguments = _arguments(ready, prompt=prompt)
+        match = f"label 009 {'x' * 68}.. and 290 more; build it anew"
+        _refused(ready, match, *arguments)
+
     def test_another_prompt(self, ready):
         prompt = {"labels": {label: f"one {label} film" for label in LABELS}}
         _refused(ready, "was built with another prompt", *_arguments(ready, prompt=prompt))
@@ -265,6 +296,23 @@ class TestClassifyRefuses:
         manifest = next(ready.store.rglob("manifest.json"))
         manifest.write_text(manifest.read_text()[:-50])
         _refused(ready, "manifest.json is damaged", *_arguments(ready))
+
+    @pytest.mark.parametrize("command", ["classify", "explain", "tune", "prune", "build"])
+    def test_a_manifest_in_which_something_was_changed(self, ready, command):
+        version = ready.only_version()
+        said = manifest_of(version)
+        said["costs"]["rows"] += 1
+        (version / "manifest.json").write_text(json.dumps(said))
+        ready.write("train.csv", sentences(41))
+        arguments = {
+            "classify": _arguments(ready),
+            "explain": ("explain", ready.job(), "a warm film"),
+            "tune": ("tune", ready.job()),
+            "prune": ("prune", "demo", "--store", ready.store),
+            "build": ("build", ready.job()),
+        }
+        match = f"{version.name} is damaged: manifest.json has another digest than it says"
+        _refused(ready, match, *arguments[command])
 
     def test_an_output_folder_that_holds_something_else(self, ready):
         (ready.root / "out").mkdir()
@@ -316,12 +364,66 @@ class TestEvaluateRefuses:
         match = "no version or alias 'x'"
         _refused(ready, match, *self._arguments(ready), "--version", "x")
 
-    def test_a_place_for_its_figures_that_is_not_there_before_it_begins(self, ready):
-        target = ready.root / "nowhere/figures.json"
-        answer = raee(*self._arguments(ready), "--json", target)
-        assert answer.code == 2
-        assert "there is no folder" in answer.error
-        assert answer.err.count("\n") == 1
+
+class TestPlaceForFiguresRefused:
+    """In one line, before any work: a line of progress would be a second one."""
+
+    @pytest.fixture(params=["evaluate", "tune"])
+    def command(self, request, ready):
+        more = ("--input", ready.root / "new.csv") if request.param == "evaluate" else ()
+        return (request.param, ready.job(), *more, "--json")
+
+    @pytest.mark.parametrize(
+        ("name", "match"),
+        [
+            ("nowhere/figures.json", "there is no folder /"),
+            ("job.yaml/figures.json", "there is no folder /"),
+            ("", "it is a folder; name a file in it"),
+            ("x" * 300, "File name too long"),
+        ],
+    )
+    def test_where_none_can_be(self, ready, command, name, match):
+        target = ready.root / name
+        before = ready.files()
+        answer = raee(*command, target)
+        assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+        assert answer.error.startswith(f"--json {target}: {match}")
+        assert ready.files() == before
+
+    @pytest.mark.parametrize("there", [False, True])
+    def test_where_nobody_may_write(self, ready, command, there):
+        folder = ready.root / "folder"
+        folder.mkdir()
+        if there:
+            (folder / "figures.json").touch(0o400)
+        folder.chmod(0o500)
+        ran = _run_without_privileges(*command, folder / "figures.json")
+        what = "you may not write it" if there else f"you may not write to {folder}"
+        assert ran.stderr == f"raee: --json {folder}/figures.json: {what}\n"
+        assert (ran.returncode, ran.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "tune"])
+def test_figures_are_printed_though_their_file_cannot_be_written(ready, command):
+    more = ("--input", ready.root / "new.csv") if command == "evaluate" else ()
+    answer = raee(command, ready.job(), *more, "--json", "/dev/full")
+    assert answer.code == 1
+    assert "accuracy" in answer.out
+    assert answer.error == "[Errno 28] /dev/full: No space left on device"
+
+
+def _run_without_privileges(*arguments):
+    """Run a command to which the modes of files apply, even where root runs the tests."""
+
+    def drop():
+        if os.getuid() == 0 and ctypes.CDLL(None).prctl(_PR_SET_SECUREBITS, _NO_ROOT) != 0:
+            os._exit(77)
+
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=drop, timeout=60)
+    if ran.returncode == 77:
+        pytest.skip("root cannot drop its privileges here")
+    return ran
 
 
 class TestOtherCommandsRefuse:
@@ -329,6 +431,7 @@ class TestOtherCommandsRefuse:
         "arguments",
         [
             ("versions", "nothing"),
+            ("versions", "nothing", "--json"),
             ("show", "nothing"),
             ("show", "demo@nothing"),
             ("verify", "nothing"),
@@ -344,6 +447,26 @@ class TestOtherCommandsRefuse:
     )
     def test_what_is_not_there(self, ready, arguments):
         _refused(ready, "nothing", *arguments, "--store", ready.store)
+
+    @pytest.mark.parametrize("damage", [None, "production/00000001.json", "manifest.json"])
+    @pytest.mark.parametrize(
+        "command", [("versions", "demo"), ("show", "demo"), ("prune", "demo"), ("gc", "demo")]
+    )
+    def test_as_json_what_they_refuse_without(self, ready, command, damage):
+        if damage is None:
+            shutil.rmtree(ready.store)
+        else:
+            next(ready.store.rglob(damage)).write_text("{")
+        answers = [raee(*command, *more, "--store", ready.store) for more in ((), ("--json",))]
+        assert [answer.code for answer in answers] == [2, 2]
+        assert answers[0].error == answers[1].error
+
+    @pytest.mark.parametrize("number", [1, 2, 3, 5])
+    def test_an_argument_that_is_no_text(self, ready, number):
+        arguments = ["explain", ready.job(), "the plot", "--version", "production"]
+        arguments.insert(number, "caf\udce9")  # as Python reads what is no UTF-8
+        match = r"the argument 'caf\udce9' is not valid utf-8; convert it"
+        _refused(ready, match, *arguments)
 
     def test_to_roll_back_to_what_was_never_promoted(self, ready):
         match = "alias 'production' of database demo has no version to roll back to"

@@ -396,3 +396,15 @@ def test_each_build_is_a_line_in_the_history_of_the_databases_artifact(place):
     assert f"Production now points at {versions[2]}: against" in newest["description"]
     assert "on 40 rows in common" in newest["description"]
     assert flow_states("rebuild-database", "history") == ["COMPLETED"] * 3
+
+
+def test_labels_with_a_single_row_are_named_before_anything_is_read(place):
+    """The version is built: others of its labels may be as good as ever."""
+    rows = sentences(40)
+    place.write("train.csv", [*rows[:-2], *(row | {"label": row["id"]} for row in rows[-2:])])
+    answer = raee("build", place.job(prompt=None))
+    assert answer.code == 0, answer.err
+    lines = answer.err.splitlines()
+    (warned,) = (i for i, line in enumerate(lines) if "2 of 5 labels have a single row" in line)
+    assert "demo: 2 of 5 labels have a single row: row-038, row-039; without" in lines[warned]
+    assert "read centre" in lines[warned + 2]

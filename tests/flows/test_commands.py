@@ -1,9 +1,12 @@
+import io
 import json
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
+import typer
 
 from flows.cli import app, run
 from tests.flows.jobs import manifest_of, raee
@@ -77,6 +80,20 @@ def test_a_disk_that_fails_is_one_line_too(capsys):
     assert err == "raee: [Errno 28] No space left on device: 'store/part-00000.parquet'\n"
 
 
+def test_a_store_whose_connection_breaks_is_one_line_and_no_reader_that_has_left():
+    """Of either pipe that breaks typer makes an exit without a word."""
+
+    def broken():
+        raise BrokenPipeError(32, "s3://bucket/store: Broken pipe")
+
+    app = typer.Typer()
+    app.command()(broken)
+    err = io.StringIO()
+    with redirect_stderr(err), redirect_stdout(io.StringIO()):
+        code = run(app, [])
+    assert (code, err.getvalue()) == (1, "raee: [Errno 32] s3://bucket/store: Broken pipe\n")
+
+
 class TestBuild:
     def test_prints_the_versions_id_and_nothing_else(self, place):
         answer = raee("build", place.job())
@@ -123,10 +140,6 @@ class TestVersions:
         assert line["full_accuracy"] == pytest.approx(
             manifest["metrics"]["full"]["accuracy"], abs=1e-4
         )
-
-    def test_without_any_the_json_is_an_empty_list(self, place):
-        answer = raee("versions", "demo", "--store", place.store, "--json")
-        assert (answer.code, json.loads(answer.out)) == (0, [])
 
     def test_are_found_in_the_store_that_the_environment_names(self, published, monkeypatch):
         monkeypatch.setenv("RAEE_STORE", str(published.store))
@@ -207,6 +220,40 @@ class TestVerify:
         size = sum(f["bytes"] for f in files)
         assert answer.out == (
             f"demo@{version.name}: {len(files)} files, {size:,} bytes, all as written\n"
+        )
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"labels": ["bad", "good", "strange"]},
+            {"rows": 41},
+            {"created_at": "2020-01-01T00:00:00Z"},
+            {"libraries": {}},
+        ],
+        ids=str,
+    )
+    def test_finds_that_the_manifest_was_changed_and_exits_with_1(self, published, changed):
+        version = _version(published)
+        said = json.dumps(manifest_of(version) | changed)
+        (version / "manifest.json").write_text(said)
+        answer = raee("verify", "demo", "--store", published.store)
+        assert answer.code == 1
+        first, *others = answer.out.splitlines()
+        assert first == (
+            f"demo@{version.name}: manifest.json has another digest than it says: something in it "
+            "was changed"
+        )
+        assert bool(others) == ("labels" in changed or "rows" in changed)
+
+    def test_says_where_a_manifest_has_no_digest(self, published):
+        version = _version(published)
+        said = manifest_of(version)
+        del said["digest"]
+        (version / "manifest.json").write_text(json.dumps(said))
+        answer = raee("verify", "demo", "--store", published.store)
+        assert answer.code == 0
+        assert answer.out.endswith(
+            "all as written; its manifest is from before manifests had a digest\n"
         )
 
     def test_lists_every_damaged_file_and_exits_with_1(self, published):

@@ -103,6 +103,7 @@ def _write(version, manifest):
     """Write a manifest, with the files as they lie there."""
     files = [_as_it_lies(version, file) for file in manifest["files"]]
     manifest |= {"files": [file for file in files if file is not None]}
+    manifest.pop("digest", None)
     (version / "manifest.json").write_text(json.dumps(manifest))
 
 

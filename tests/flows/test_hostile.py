@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.flows.jobs import raee
+from tests.flows.jobs import manifest_of, raee, say_in_manifest
 from tests.texts import sentences
 
 
@@ -20,11 +20,11 @@ def broken(published):
     def change(path: str, data: bytes) -> None:
         (version / path).unlink()  # others may hold the same file
         (version / path).write_bytes(data)
-        manifest = json.loads((version / "manifest.json").read_text())
+        manifest = manifest_of(version)
         for file in manifest["files"]:
             if file["path"] == path:
                 file |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        (version / "manifest.json").write_text(json.dumps(manifest))
+        say_in_manifest(version, manifest)
 
     return change
 

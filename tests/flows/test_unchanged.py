@@ -7,7 +7,7 @@ import pytest
 
 from tests.flows.allowing import allowing
 from tests.flows.jobs import Workplace, entries_of, manifest_of, neighbours_of, raee
-from tests.flows.rebuilds import Swept
+from tests.flows.rebuilds import MASKED, Swept
 from tests.texts import LABELS, sentences
 
 
@@ -172,3 +172,17 @@ def test_a_pruned_version_is_no_parent(layered_once, tmp_path, swept):
     child = place.version(place.build(**job), "layered")
     assert manifest_of(child)["parent"] == parent.name
     assert swept.texts().total() == 0
+
+
+def test_a_version_whose_manifest_was_changed_gives_nothing_over(place, swept):
+    job = MASKED | {"backbone": MASKED["backbone"] | {"model": place.model_of("bert")}}
+    place.write("train.csv", sentences(40))
+    parent = place.version(place.build(**job))
+    said = json.dumps(manifest_of(parent) | {"seconds": {}})
+    (parent / "manifest.json").write_text(said)
+    place.write("train.csv", sentences(40)[1:])
+    swept.texts()
+    answer = raee("build", place.job(**job))
+    assert answer.code == 0, answer.err
+    assert f"nothing is taken over from version {parent.name}: manifest.json has" in answer.err
+    assert swept.texts().total() == 39

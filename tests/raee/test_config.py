@@ -156,6 +156,23 @@ def test_an_unknown_key_or_value_is_an_error(settings, values):
         settings(**values)
 
 
+@pytest.mark.parametrize("in_a_list", [False, True])
+def test_labels_are_as_many_as_can_be_numbered(in_a_list):
+    def spec(count):
+        labels = {str(n): str(n) for n in range(count)}
+        given = [{name: word} for name, word in labels.items()] if in_a_list else labels
+        return PromptSpec.model_validate({"labels": given})
+
+    assert len(spec(2**16).labels) == 2**16
+    with pytest.raises(ValidationError, match=r"65,537 labels \(0, 1, .* and 65,527 more\)"):
+        spec(2**16 + 1)
+
+
+def test_a_label_is_text_that_a_file_can_hold():
+    with pytest.raises(ValidationError, match=r"'\\ud800' is not valid Unicode"):
+        PromptSpec.model_validate({"labels": {"\ud800": "x"}})
+
+
 def test_labels_in_a_list_keep_their_order_wherever_keys_do_not():
     spec = PromptSpec.model_validate({"labels": [{"good": "great"}, {"bad": "terrible"}]})
     assert list(spec.labels.items()) == [("good", "great"), ("bad", "terrible")]

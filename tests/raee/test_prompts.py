@@ -88,3 +88,29 @@ def test_two_labels_with_one_description_are_refused():
     spec = PromptSpec(labels={"good": "a story", "bad": "a story"})
     with refused("'good' and 'bad' are both 'a story'"):
         resolve_prompt(spec, "sentence-encoder")
+
+
+class TestNumberOfLabels:
+    """They are numbers of 16 bits in the entries."""
+
+    def test_may_be_as_many_as_a_database_holds(self):
+        labels = [str(n) for n in range(2**16)]
+        assert len(resolve_prompt(None, "sentence-encoder", labels).labels) == 2**16
+        spec = PromptSpec(labels=dict(zip(labels, labels, strict=True)))
+        assert len(resolve_prompt(spec, "sentence-encoder").labels) == 2**16
+
+    def test_of_a_corpus_is_refused_where_it_is_more(self):
+        labels = [str(n) for n in range(2**16 + 1)]
+        match = "the corpus has 65,537 labels .0, 1, .* and 65,527 more.*the 65,536 that a database"
+        with refused(match):
+            resolve_prompt(None, "sentence-encoder", labels)
+
+
+def test_what_is_long_in_a_prompt_is_cut_in_what_is_said_of_it():
+    spec = PromptSpec(labels={"x" * 10_000: "z" * 10_000, "y" * 10_000: "z" * 10_000})
+    with refused(f"^prompt.labels: '{'x' * 77}.. and '{'y' * 77}.. are both '{'z' * 77}..; "):
+        resolve_prompt(spec, "sentence-encoder")
+    with refused(f"^prompt.template '{'x' * 77}..: family"):
+        resolve_prompt(PromptSpec(template="x" * 10_000, labels={"a": "b"}), "masked-lm")
+    with refused(f"^prompt '{'x' * 77}.. is not built in"):
+        resolve_prompt("x" * 10_000, "masked-lm")

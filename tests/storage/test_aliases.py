@@ -8,8 +8,9 @@ import pytest
 
 from storage.aliases import aliases, current, history, promote, resolve_version, rollback
 from storage.conditional import require_conditional_writes
+from storage.gc import collect
 from storage.store import Folder
-from storage.versions import MANIFEST, version_folder
+from storage.versions import MANIFEST, read_manifest, version_folder
 from tests.raee.errors import refused
 from tests.storage.databases import NAME, publish_version
 from tests.storage.racers import ANY
@@ -272,6 +273,21 @@ class TestResolving:
     def test_where_there_is_no_version_says_how_to_make_one(self, store):
         with refused("no version of database demo in .*databases there: none.*`raee build`"):
             resolve_version(store, NAME, None)
+
+    def test_of_many_aliases_and_databases_some_are_named(self, tmp_path):
+        store = str(tmp_path)
+        version = publish_version(store)
+        for number in range(12):
+            promote(store, NAME, version, f"alias-{number:02d}")
+            Folder(store).write_new(f"databases/base-{number:02d}/x", b"")
+        with refused("aliases: alias-00, .*, alias-09 and 2 more.; `raee versions demo` lists"):
+            resolve_version(store, NAME, "nightly")
+        with refused("databases there: base-00, .*, base-09 and 3 more.; make one with"):
+            resolve_version(store, "other", None)
+        with refused("databases there: base-00, .*, base-09 and 3 more$"):
+            read_manifest(store, "other", "x")
+        with refused("databases there: base-00, .*, base-09 and 3 more.$"):
+            collect(store, "other")
 
 
 @pytest.mark.parametrize("alias", ["../versions", "..", "a/b", "", "Prod", "a b", "/x"])

@@ -156,7 +156,7 @@ def test_odd_names_are_read(tmp_path, name):
 def test_a_name_that_is_no_utf_8_is_refused(tmp_path):
     write_corpus(tmp_path / "a.csv", _ROWS)
     os.rename(tmp_path / "a.csv", os.fsencode(tmp_path) + b"/a\xff.csv")
-    with refused(r"the name of b'.*a\\xff.csv' is not UTF-8; rename it"):
+    with refused(r"the name of b'a\\xff.csv' is not UTF-8; rename it"):
         list_corpus(str(tmp_path))
 
 

@@ -5,8 +5,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.parquet import list_column, list_values, part_name, read_table, write_table
+from storage.parquet import (
+    list_column,
+    list_values,
+    part_name,
+    read_footer,
+    read_table,
+    write_table,
+)
 from storage.store import Folder
+from tests.raee.errors import refused
 
 _TABLE = pa.table({"n": range(10), "text": [str(n) * n for n in range(10)]})
 
@@ -29,6 +37,34 @@ def test_the_same_table_gives_the_same_bytes(store):
 def test_a_table_is_plain_parquet(tmp_path):
     write_table(Folder(str(tmp_path)), "a.parquet", _TABLE)
     assert pq.read_table(tmp_path / "a.parquet").equals(_TABLE)
+
+
+def test_a_footer_says_what_a_table_is(store):
+    folder = Folder(store)
+    lists = list_column(np.arange(20, dtype=np.uint16).reshape(10, 2))
+    record = write_table(folder, "a.parquet", _TABLE.append_column("lists", lists))
+    footer = read_footer(folder, record.path)
+    assert footer.rows == 10
+    assert footer.schema == read_table(folder, record.path).schema
+    assert footer.largest == {"n": 9, "text": "9" * 9, "lists": 19}
+
+
+def test_the_largest_of_a_table_is_that_of_all_its_row_groups(tmp_path):
+    for values in ([5, 1, 1, 1], [1, 1, 1, 5], [1, 5, 1, 1]):
+        pq.write_table(pa.table({"n": values}), tmp_path / "a.parquet", row_group_size=2)
+        assert read_footer(Folder(str(tmp_path)), "a.parquet").largest == {"n": 5}
+
+
+def test_a_footer_that_does_not_say_the_largest_is_no_fault(tmp_path):
+    pq.write_table(_TABLE, tmp_path / "a.parquet", write_statistics=False)
+    assert read_footer(Folder(str(tmp_path)), "a.parquet").largest == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 9])
+def test_the_footer_of_what_is_no_table_is_refused(tmp_path, content):
+    (tmp_path / "a.parquet").write_bytes(content)
+    with refused("a.parquet is no Parquet: "):
+        read_footer(Folder(str(tmp_path)), "a.parquet")
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5])

@@ -49,7 +49,7 @@ class TestLabels:
         (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x", "label": value}))
         declared = ["negative", "positive"]
         if name is None:
-            match = r"a.jsonl row 1: label '.{1,80}' is not in the prompt; its labels are negative"
+            match = r"a.jsonl row 1: label '.{1,80} is not in the prompt; its labels are negative"
             with refused(match):
                 _scan(tmp_path, declared)
         else:

@@ -17,6 +17,7 @@ from storage.versions import (
     NAME_PATTERN,
     check_name,
     has_version,
+    manifest_faults,
     new_version_id,
     publish,
     read_manifest,
@@ -92,11 +93,12 @@ def test_a_missing_version_says_what_there_is(store):
 
 
 def test_a_manifest_of_the_first_format_still_reads(store):
-    """It says nothing of probes, costs, tuning and pruning, which came with the second."""
+    """It says nothing of probes, costs, tuning and pruning, which came with the second, and has no
+    digest."""
     version = publish_version(store, _FILES)
     folder = version_folder(store, NAME, version)
     said = json.loads(folder.read(MANIFEST)) | {"format": 1}
-    for later in ("probes", "costs", "tuning", "pruned"):
+    for later in ("probes", "costs", "tuning", "pruned", "digest"):
         del said[later]
     with folder.create(MANIFEST) as file:
         file.write(json.dumps(said).encode())
@@ -117,6 +119,83 @@ def test_a_manifest_keeps_what_was_fitted_measured_tuned_and_pruned(store):
     publish(version_folder(store, NAME, version), manifest(version, **said))
     back = read_manifest(store, NAME, version)
     assert {key: getattr(back, key) for key in said} == said
+
+
+class TestDigest:
+    """What a manifest says is as safe as the files that it names."""
+
+    def _written(self, store):
+        version = new_version_id()
+        folder = version_folder(store, NAME, version)
+        said = {"labels": ["schön", "悪い 😀"], "costs": {"seconds": 1.25e-5}, "rows": 2**40}
+        publish(folder, manifest(version, **said))
+        return folder, version
+
+    def test_is_of_all_else_that_the_manifest_says(self, store):
+        folder, version = self._written(store)
+        said = json.loads(folder.read(MANIFEST))
+        digest = said.pop("digest")
+        plain = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        assert digest == hashlib.sha256(plain.encode("ascii")).hexdigest()
+        assert read_manifest(store, NAME, version).digest == digest
+        assert manifest_faults(folder) == []
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"labels": ["schon", "悪い 😀"]},
+            {"labels": ["悪い 😀", "schön"]},
+            {"rows": 2**40 + 1},
+            {"costs": {"seconds": 1.26e-5}},
+            {"parent": "x"},
+            {"digest": "0" * 64},
+        ],
+        ids=str,
+    )
+    def test_tells_of_any_change(self, tmp_path, changed):
+        folder, version = self._written(str(tmp_path))
+        said = json.loads(folder.read(MANIFEST)) | changed
+        with folder.create(MANIFEST) as file:
+            file.write(json.dumps(said).encode())
+        (fault,) = manifest_faults(folder)
+        assert fault.startswith("manifest.json has another digest than it says")
+        with refused("is damaged: manifest.json has another digest .* or build anew"):
+            require_whole(folder, read_manifest(str(tmp_path), NAME, version), [])
+
+    def test_does_not_mind_how_the_manifest_is_laid_out(self, tmp_path):
+        folder, _ = self._written(str(tmp_path))
+        said = json.loads(folder.read(MANIFEST))
+        with folder.create(MANIFEST) as file:
+            file.write(json.dumps(dict(reversed(said.items())), indent=4).encode())
+        assert manifest_faults(folder) == []
+
+    def test_is_not_missed_where_there_never_was_one(self, tmp_path):
+        folder, version = self._written(str(tmp_path))
+        said = json.loads(folder.read(MANIFEST))
+        del said["digest"]
+        with folder.create(MANIFEST) as file:
+            file.write(json.dumps(said).encode())
+        assert manifest_faults(folder) == []
+        assert read_manifest(str(tmp_path), NAME, version).digest is None
+
+    def test_is_made_anew_of_a_version_that_was_made_of_another(self, tmp_path):
+        """As a pruned version is."""
+        _, version = self._written(str(tmp_path))
+        parent, child = read_manifest(str(tmp_path), NAME, version), new_version_id()
+        folder = version_folder(str(tmp_path), NAME, child)
+        publish(folder, parent.model_copy(update={"id": child, "parent": version}))
+        assert manifest_faults(folder) == []
+        assert read_manifest(str(tmp_path), NAME, child).digest != parent.digest
+
+    @pytest.mark.parametrize("content", [None, b""])
+    def test_of_a_version_that_was_collected_just_now_is_no_crash(self, tmp_path, content):
+        folder, _ = self._written(str(tmp_path))
+        if content is None:
+            folder.delete(MANIFEST)
+        else:
+            with folder.create(MANIFEST) as file:
+                file.write(content)
+        assert manifest_faults(folder) == ["manifest.json is missing"]
 
 
 def _damage(store, content):

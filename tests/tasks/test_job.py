@@ -259,6 +259,15 @@ class TestRefused:
         with refused("job.yaml: store: missing; corpus: missing; backbone: missing$"):
             load("name: x")
 
+    def test_what_is_long_is_cut(self, load):
+        with refused(r"job.yaml: name: string should .{,200}\(it is 'x{77}\.\.\)$"):
+            load(name="x" * 100_000)
+        labels = {f"label {n}": 5 for n in range(4_000)}
+        with refused(r"; prompt.labels.label 1005: .{,100}; and 3,990 more$"):
+            load(prompt={"labels": labels})
+        with refused(r"prompt: .{,300}\(it is \['x.{,80}\.\.\)$"):
+            load(prompt=["x"] * 4_000)
+
     @pytest.mark.parametrize(
         ("key", "changed"),
         [

@@ -97,6 +97,13 @@ def test_other_policies_are_refused(policy, match):
         check_policy(policy, _EXITS)
 
 
+def test_of_many_exits_some_are_named():
+    with refused("it has head@0, head@1, .*, head@9 and 45 more$"):
+        check_policy(FixedPolicy(exit="head@99"), exits_of(12, (1, 3)))
+    with refused(f"exit '{'x' * 77}.. is not in the database"):
+        check_policy(FixedPolicy(exit="x" * 10_000), _EXITS)
+
+
 @pytest.mark.parametrize(
     ("policy", "match"),
     [

@@ -240,9 +240,8 @@ def _check_name(uri: str, path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise InputError(
-            f"corpus {uri}: the name of {cut(os.fsencode(path.rpartition('/')[2]))} is not UTF-8; rename it"
-        ) from None
+        name = cut(os.fsencode(path.rpartition("/")[2]))
+        raise InputError(f"corpus {uri}: the name of {name} is not UTF-8; rename it") from None
 
 
 def _ending(path: str) -> str:

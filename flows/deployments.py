@@ -166,7 +166,7 @@ def _make_pool(
 
 
 def _prefect_deploy(path: Path) -> None:
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    command = [sys.executable, "-m", "flows.lifeline", "--no-prompt", "deploy", "--all"]
     ran = subprocess.run(
         [*command, "--prefect-file", str(path)],
         # Here the server may be known by settings that no variable has: without its address Prefect

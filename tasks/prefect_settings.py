@@ -4,6 +4,7 @@ Prefect reads them once, when it is first imported, out of the environment, `.en
 `pyproject.toml` and a profile; what is wrong there would be a traceback from the middle of it.
 """
 
+import errno
 import io
 import os
 import re
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from raee.errors import InputError
 
 if TYPE_CHECKING:
-    from prefect.settings import Settings
     from pydantic import ValidationError
 
 _API, _PROFILE = "PREFECT_API_URL", "PREFECT_PROFILE"
@@ -39,7 +39,7 @@ def read_settings() -> None:
         _toml(path) if path.suffix else _text(path)
     said = io.StringIO()
     with redirect_stderr(said), warnings.catch_warnings():
-        # At length, what is said here in a line; and that there is no home, which is made here.
+        # At length, what is said here in a line; and that there is no home, which need not be yet.
         warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
         _read()
     sys.stderr.write(said.getvalue())
@@ -50,6 +50,26 @@ def server_url() -> str | None:
     from prefect.settings import get_current_settings
 
     return (get_current_settings().api.url or "").strip() or None
+
+
+def home() -> Path:
+    """The folder in which local servers keep their records.
+
+    Raises InputError where it can neither be made nor written to.
+    """
+    from prefect.settings import get_current_settings
+
+    folder = get_current_settings().home
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(
+            f"PREFECT_HOME {folder}: {error.strerror}; a local Prefect server keeps its records in "
+            "that folder"
+        ) from error
+    return folder
 
 
 def _read() -> None:
@@ -68,7 +88,7 @@ def _read() -> None:
             f"which is not there; there are {', '.join(sorted(known))}"
         )
     try:
-        settings = Settings()
+        Settings()
     except ValidationError as error:
         name, why = _invalid(error)
         if name in os.environ:
@@ -81,8 +101,6 @@ def _read() -> None:
             f"Prefect's settings cannot be read: {_named(str(error))}; they stand in the "
             f"environment, {path}, {', '.join(_HERE)}"
         ) from error
-    if not (settings.api.url or "").strip():
-        _make_home(settings)
 
 
 def _profiles(path: Path) -> dict[str, dict[str, Any]]:
@@ -109,16 +127,6 @@ def _text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read, and Prefect reads it: {why}") from error
-
-
-def _make_home(settings: "Settings") -> None:
-    try:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"PREFECT_HOME {settings.home}: {error.strerror}; it is the folder in which a local "
-            "Prefect server keeps its records"
-        ) from error
 
 
 def _invalid(error: "ValidationError") -> tuple[str, str]:

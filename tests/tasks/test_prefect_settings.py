@@ -87,18 +87,6 @@ def test_a_profile_that_is_not_there_is_named(tmp_path):
     assert line.startswith("PREFECT_PROFILE names the Prefect profile 'nothing', which is not")
 
 
-def test_a_home_that_is_a_file_is_named(tmp_path):
-    home = tmp_path / "home"
-    home.write_text("")
-    assert _read(tmp_path, PREFECT_HOME=str(home)).startswith(f"PREFECT_HOME {home}: File exists; ")
-
-
-def test_a_home_that_is_not_there_is_made_with_the_folders_above_it(tmp_path):
-    home = tmp_path / "new" / "home"
-    assert _read(tmp_path, PREFECT_HOME=str(home)) == "server None"
-    assert home.is_dir()
-
-
 def test_what_is_empty_is_not_set(tmp_path):
     (tmp_path / "profiles.toml").write_text('[profiles.mine]\nPREFECT_API_URL = "http://it/api"')
     (tmp_path / ".env").mkdir()  # an environment, not variables

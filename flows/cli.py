@@ -32,6 +32,7 @@ from flows.tables import evaluation_table, explanation_tables, tuning_tables
 from raee.errors import InputError, cut
 from storage.faults import placed
 from tasks.job import Job, load_job, validated_policy
+from tasks.prefect_settings import read_settings
 
 app = typer.Typer(
     help="Classify large text corpora with a frozen language model at a fraction of its layers.",
@@ -103,6 +104,7 @@ def tune(job_file: JobFile, version: Version = None, json_file: JsonFile = None)
     """Search over policies on a version's own rows; prints the best for each cost."""
     job = load_job(job_file)
     _check_can_be_written(json_file)
+    read_settings()
     from tasks.tune import tune_version
 
     log_to_stderr()

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from flows.console import say
+from flows.server import require_server  # it sets what Prefect reads when it is imported
 from raee.errors import InputError
 from tasks.job import Job, load_job
+from tasks.prefect_settings import read_settings
 
 Jobs = Annotated[
     list[str] | None,
@@ -33,8 +35,6 @@ def deploy(
     timezone: Timezone = "Etc/UTC",
 ) -> None:
     """Register pools, deployments and automations on the configured Prefect server."""
-    from flows.server import require_server
-
     loaded = _loaded(jobs, cron)
     if pool_type not in ("process", "docker", "kubernetes"):
         raise InputError(f"--pool-type {pool_type}: it is process, docker or kubernetes")
@@ -42,26 +42,30 @@ def deploy(
         raise InputError(
             "--image is what docker and kubernetes pools need, and process pools do not"
         )
-    require_server()
+    read_settings()
     from flows.deployments import deploy, schedule_of
 
-    schedule = None if cron is None else schedule_of(cron, timezone)
+    schedule = schedule_of(cron, timezone)
+    require_server()
     for name in deploy(pool_type, image, loaded, schedule):  # type: ignore[arg-type]
         say(name)
 
 
 def up(
     jobs: Jobs = None,
-    port: Annotated[int, typer.Option(help="Where the server listens, on loopback.")] = 4200,
+    port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Where the server listens, on loopback.")
+    ] = 4200,
     cron: Cron = None,
     timezone: Timezone = "Etc/UTC",
 ) -> None:
     """Start a local server, both pools and a worker for each, until Ctrl-C, for trying it out."""
     loaded = _loaded(jobs, cron)
+    read_settings()
     from flows.deployments import schedule_of
     from flows.up import run
 
-    run(port, loaded, None if cron is None else schedule_of(cron, timezone))
+    run(port, loaded, schedule_of(cron, timezone))
 
 
 def _loaded(jobs: list[str] | None, cron: str | None) -> list[Job]:

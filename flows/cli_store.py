@@ -11,10 +11,12 @@ from flows.options import BROKEN, Alias, AsJson, Days, DryRun, IfCurrent, Name, 
 from flows.tables import pruning_table, table
 from raee.errors import InputError
 from storage.aliases import DEFAULT_ALIAS
+from tasks.prefect_settings import read_settings
 
 
 def prune(name: NameAt, store: Store, as_json: AsJson = False) -> None:
     """Publish a child version without the rows that replay does not miss; prints its id."""
+    read_settings()
     from tasks.prune import prune_version
 
     log_to_stderr()
@@ -112,6 +114,7 @@ def rollback(
 
 def verify(name: NameAt, store: Store) -> None:
     """Read every file of a version and compare it with its manifest; exits with 1 at any fault."""
+    read_settings()
     from storage.versions import read_manifest
     from tasks.maintenance import faults_of
 

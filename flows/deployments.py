@@ -54,15 +54,29 @@ class Schedule:
     timezone: str
 
 
-def schedule_of(cron: str, timezone: str) -> Schedule:
-    """A schedule.  Raises InputError where it is none, or there is no such time zone."""
-    try:
-        CronSchedule(cron=cron, timezone=timezone)
-    except ValueError as error:
+def schedule_of(cron: str | None, timezone: str) -> Schedule | None:
+    """A schedule; none without a cron.  Raises InputError that names which of the two is wrong."""
+    if not _is_valid(cron="0 2 * * *", timezone=timezone) or not timezone:
         raise InputError(
-            f"--cron {cron!r} --timezone {timezone!r}: {str(error).splitlines()[-1].strip()}"
-        ) from error
+            f"--timezone {timezone!r}: there is no such time zone; name one of the IANA database, "
+            "such as Europe/Berlin"
+        )
+    if cron is None:
+        return None
+    if not _is_valid(cron=cron):
+        raise InputError(
+            f"--cron {cron!r}: it is minute, hour, day of the month, month and day of the week, "
+            'such as "0 2 * * *" for two at night'
+        )
     return Schedule(cron, timezone)
+
+
+def _is_valid(**schedule: str) -> bool:
+    try:
+        CronSchedule(**schedule)
+    except ValueError:
+        return False
+    return True
 
 
 def deploy(
@@ -152,7 +166,7 @@ def _make_pool(
 
 
 def _prefect_deploy(path: Path) -> None:
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    command = [sys.executable, "-m", "flows.lifeline", "--no-prompt", "deploy", "--all"]
     ran = subprocess.run(
         [*command, "--prefect-file", str(path)],
         # Here the server may be known by settings that no variable has: without its address Prefect

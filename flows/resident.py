@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from flows.lifeline import end_with_command
+
 IDLE_SECONDS = 600.0
 """How long a resident waits for its next run before it frees its memory."""
 
@@ -231,6 +233,7 @@ def _lives(process: int) -> bool:
 
 
 if __name__ == "__main__":
+    end_with_command()
     if len(sys.argv) > 1:
         serve(sys.argv[1], int(sys.argv[2]))
         end = threading.Timer(_END_SECONDS, os._exit, [0])

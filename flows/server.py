@@ -1,31 +1,59 @@
 """The orchestrator's server: the configured one, or a local one for as long as a command runs."""
 
-import ctypes
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 
+from flows.lifeline import lifeline
 from raee.errors import InputError
+from tasks.prefect_settings import home, read_settings, server_url
 
 _START_SECONDS = 120.0
 _DELIVERY_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 30.0
+QUICK_STOP_SECONDS = 3.0
+"""What a process of `raee up` has to end once it was asked: all of them are gone within ten."""
+
 _HOST = "127.0.0.1"
+_LAST_LINES = 200
+"""Of a server's output that are kept: a traceback and what follows it."""
+
+_REASONS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?:\w+\.)*\w*(?:Error|Exception): (.*)",  # of a traceback
+        r"ERROR: +(\[Errno .*)",  # what uvicorn says where it cannot listen
+        r"(Port \d+ is already in use)",
+    )
+)
+"""Lines of a server's output that say why it has ended."""
 
 _TOO_LARGE = re.compile(r"must be less than (\S+) bytes when serialized \(got (\S+) bytes\)")
 """What Prefect says of parameters."""
 
 Process = subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A local server, and the last lines of what it says."""
+
+    process: Process
+    said: deque[str]
+    reader: threading.Thread
+    """Reads them until the server has ended."""
+
 
 SERVER_SETTINGS = {
     # How soon what a cancelled flow has started is cancelled, too.
@@ -53,19 +81,19 @@ def orchestrator() -> Iterator[Callable[[], None]]:
 
     Raises InputError where a job is larger than what the server takes.
     """
+    read_settings()
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        get_current_settings,
         temporary_settings,
     )
 
-    if get_current_settings().api.url is not None:
+    if server_url() is not None:
         with _refusals_in_words():
             yield require_server
         return
     port = _free_port()
-    with _running(port, ["--no-ui", "--log-level", "CRITICAL"], {}) as server:
+    with _running(port, ["--no-ui", "--log-level", "ERROR"], {}, _STOP_SECONDS) as server:
         url = _url(port)
         # Without heartbeats: the server ends with the command anyway, and each run would wait up
         # to a second for the last one.
@@ -104,7 +132,7 @@ def local_server(port: int) -> Iterator[str]:
     url = _url(port)
     # The UI asks the API at the address that it is told here, wherever a browser opens it.
     more = {"PREFECT_SERVER_UI_API_URL": url, **SERVER_SETTINGS}
-    with _running(port, ["--log-level", "WARNING"], more) as server:
+    with _running(port, ["--log-level", "WARNING"], more, QUICK_STOP_SECONDS) as server:
         _wait(server, url)
         yield url
 
@@ -120,43 +148,59 @@ def require_free(port: int) -> None:
 
 
 @contextmanager
-def _running(port: int, options: Sequence[str], more: dict[str, str]) -> Iterator[Process]:
+def _running(
+    port: int, options: Sequence[str], more: dict[str, str], stop_seconds: float
+) -> Iterator[_Server]:
     """Within, a server runs in a process of its own."""
     command = [sys.executable, "-m", "flows.sqlite_server", "server", "start"]
-    server = subprocess.Popen(
-        [*command, "--host", _HOST, "--port", str(port), *options],
-        env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ, **more},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the command, which then stops the server
-        preexec_fn=partial(die_with, os.getpid()),
-    )
-    try:
-        yield server
-    finally:
-        stop(server)
+    with lifeline(home()):
+        process = subprocess.Popen(
+            [*command, "--host", _HOST, "--port", str(port), *options],
+            env={"PREFECT_SERVER_ANALYTICS_ENABLED": "false", **os.environ, **more},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the command, which then stops the server
+        )
+        # Not to a file: where the disk is full, it is this that has to be told.
+        said: deque[str] = deque(maxlen=_LAST_LINES)
+        reader = threading.Thread(target=_read_lines, args=(process, said), daemon=True)
+        reader.start()
+        try:
+            yield _Server(process, said, reader)
+        finally:
+            stop([process], stop_seconds)
+            reader.join()
 
 
-def stop(process: Process) -> None:
-    """Have a process end, and wait until it has."""
-    process.terminate()
-    try:
-        process.wait(timeout=_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _read_lines(process: Process, said: deque[str]) -> None:
+    assert process.stdout is not None
+    with process.stdout as output:
+        said.extend(line.decode(errors="replace") for line in output)
+
+
+def stop(processes: Sequence[Process], seconds: float) -> None:
+    """Have processes end, by force where they have not within so long after they were asked."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        try:
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def require_server() -> None:
     """Raises InputError where no server is configured, or the one that is does not answer."""
-    from prefect.client.orchestration import get_client
-    from prefect.settings import get_current_settings
-
-    if get_current_settings().api.url is None:
+    read_settings()
+    if server_url() is None:
         raise InputError(
             "no Prefect server is configured: set PREFECT_API_URL, or let `raee up` start one"
         )
+    from prefect.client.orchestration import get_client
+
     with get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
     if problem is not None:
@@ -175,32 +219,43 @@ def _deliver() -> None:
     APILogWorker.drain_all(timeout=_DELIVERY_SECONDS)
 
 
-def die_with(parent: int) -> None:
-    """Ask the kernel to stop this process when its parent dies, however it dies."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the kernel was asked
-            os._exit(1)
-
-
 def _url(port: int) -> str:
     return f"http://{_HOST}:{port}/api"
 
 
-def _wait(server: Process, url: str) -> None:
+def _wait(server: _Server, url: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
+    while time.monotonic() < deadline and server.process.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
                 if answer.status == 200:
                     return
         except (urllib.error.URLError, OSError):
             time.sleep(_POLL_SECONDS)
+    if server.process.poll() is None:
+        why = f"it does not answer after {_START_SECONDS:.0f} s"
+    else:
+        server.reader.join()
+        why = _reason(server.said) or f"it has ended with code {server.process.returncode}"
     raise InputError(
-        "the local Prefect server did not start; see what `prefect server start` says, or name a "
-        "running server in PREFECT_API_URL"
+        f"the local Prefect server did not start: {why} (its records: {_records()}); mend that, or "
+        "name a running server in PREFECT_API_URL"
     )
+
+
+def _reason(lines: Iterable[str]) -> str | None:
+    """Why a server has ended, by its output."""
+    found = [match[1] for line in lines for reason in _REASONS if (match := reason.match(line))]
+    return found[-1] if found else None
+
+
+def _records() -> str:
+    """The address of a local server's database, without its password."""
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().server.database.connection_url
+    address = "" if url is None else url.get_secret_value()
+    return re.sub("(//[^:/@]*):[^@]*@", r"\1:***@", address)
 
 
 def _free_port() -> int:

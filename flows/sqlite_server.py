@@ -9,14 +9,23 @@ that writes, there is none left for what that one needs to go on: the server sta
 have waited for a minute.  Here every transaction begins as a writer and waits for its turn, and
 there are connections enough.  PostgreSQL has neither trouble.  (For one of the places see
 https://github.com/PrefectHQ/prefect/issues/23051.)
+
+And of servers that start at once in a new home, each would make the tables that the others make,
+too.  Here one of them does, and the others wait for it.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+import fcntl
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import wraps
 from typing import Any
 
 from prefect.cli import app
 from prefect.server.database import configurations
+from prefect.server.database.interface import PrefectDBInterface
+from prefect.server.models import block_registration
+from prefect.settings import get_current_settings
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -24,10 +33,17 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from flows.lifeline import end_with_command
+
+_Step = Callable[..., Coroutine[Any, Any, None]]
+
 _CONNECTIONS = 100
 
 _Sqlite = configurations.AioSqliteConfiguration
 _begin_transaction = _Sqlite.begin_transaction
+
+_LOCK = "raee-server.lock"
+"""In Prefect's home: whoever has it makes the database ready."""
 
 
 @asynccontextmanager
@@ -45,8 +61,27 @@ def _with_enough_connections(url: Any, **options: Any) -> AsyncEngine:
     return create_async_engine(url, **options)
 
 
+def _alone(step: _Step) -> _Step:
+    """A step of a server's start that no other server of the same home is in meanwhile."""
+
+    @wraps(step)
+    async def alone(*args: Any, **more: Any) -> None:
+        with (get_current_settings().home / _LOCK).open("w") as lock:
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            await step(*args, **more)
+
+    return alone
+
+
 def main() -> None:
     """Run the command."""
+    end_with_command()
+    PrefectDBInterface.create_db = _alone(  # type: ignore[method-assign]
+        PrefectDBInterface.create_db
+    )
+    block_registration.run_block_auto_registration = _alone(
+        block_registration.run_block_auto_registration
+    )
     _Sqlite.begin_transaction = _begin_as_a_writer  # type: ignore[method-assign]
     configurations.create_async_engine = _with_enough_connections  # type: ignore[attr-defined]
     app()

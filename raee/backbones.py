@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutput
@@ -19,6 +18,7 @@ from transformers.utils.hub import cached_file
 
 from raee.config import BackboneSpec, Family
 from raee.errors import InputError, cut, listed
+from raee.hub import quiet_libraries, without_a_dead_hub
 from raee.walk import Inputs, Stack, find_stack
 
 logger = logging.getLogger(__name__)
@@ -95,28 +95,31 @@ def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Bac
     Raises InputError where there is no such model, its weights are in another format or some of
     them are missing, or its layers cannot be walked.
     """
-    device = default_device() if device is None else device
+    with quiet_libraries(), without_a_dead_hub(spec):
+        return _load(spec, default_device() if device is None else device)
+
+
+def _load(spec: BackboneSpec, device: torch.device) -> Backbone:
     dtype = _dtype(spec.dtype, device)
-    with _quiet_transformers():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
-            auto = AutoModelForMaskedLM if spec.family == "masked-lm" else AutoModel
-            model, loading = auto.from_pretrained(
-                spec.model,
-                revision=spec.revision,
-                use_safetensors=True,
-                dtype=dtype,
-                output_loading_info=True,
-                # Whatever the checkpoint's own configuration wants returned.
-                return_dict=True,
-                output_hidden_states=False,
-            )
-        except Exception as error:  # of files that do not fit, tokenizers raises bare Exceptions
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise InputError(
-                f"backbone {spec.model!r} (revision {spec.revision!r}) cannot be loaded; give a "
-                f"local folder or a hub name with safetensors weights ({reason})"
-            ) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
+        auto = AutoModelForMaskedLM if spec.family == "masked-lm" else AutoModel
+        model, loading = auto.from_pretrained(
+            spec.model,
+            revision=spec.revision,
+            use_safetensors=True,
+            dtype=dtype,
+            output_loading_info=True,
+            # Whatever the checkpoint's own configuration wants returned.
+            return_dict=True,
+            output_hidden_states=False,
+        )
+    except Exception as error:  # of files that do not fit, tokenizers raises bare Exceptions
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(
+            f"backbone {spec.model!r} (revision {spec.revision!r}) cannot be loaded; give a "
+            f"local folder or a hub name with safetensors weights ({reason})"
+        ) from error
     _check(spec, tokenizer, loading["missing_keys"])
     model = model.eval().requires_grad_(False).to(device)
     base = model.base_model
@@ -230,21 +233,6 @@ def _answering(module: nn.Module, output: Any) -> Iterator[None]:
         yield
     finally:
         del module.forward
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Load reports and weight-by-weight progress are not for the users of a pipeline."""
-    logs: Any = transformers.logging
-    level, progress = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    logs.set_verbosity_error()
-    logs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logs.set_verbosity(level)
-        if progress:
-            logs.enable_progress_bar()
 
 
 def _check(spec: BackboneSpec, tokenizer: Any, missing_weights: Collection[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from raee.errors import InputError
 from storage.store import use_s3_options
+from tasks.prefect_settings import read_settings
 
 
 def use_credentials(block: str | None) -> None:
@@ -19,6 +20,7 @@ def use_credentials(block: str | None) -> None:
 
 def _options(name: str) -> dict[str, Any]:
     """What s3fs is told."""
+    read_settings()
     from prefect_aws import AwsCredentials  # takes seconds to import, and few jobs need it
 
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from tests.flows.jobs import flow_states, manifest_of, raee
+from tests.flows.jobs import flow_states, manifest_of, raee, start_raee
 from tests.texts import LABELS, sentences
 
 _PR_SET_SECUREBITS = 28
@@ -509,3 +509,23 @@ class TestOtherCommandsRefuse:
         assert answer.code == 2
         assert "Usage: " in answer.err
         assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("build", "{job}"), ("classify", "{job}", "--input", "x", "--output", "out")),
+        *(("evaluate", "{job}", "--input", "x"), ("tune", "{job}"), ("explain", "{job}", "text")),
+        *(("prune", "demo", "--store", "{store}"), ("verify", "demo", "--store", "{store}")),
+        *(("deploy", "{job}"), ("up", "{job}")),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_setting_of_prefects_that_is_wrong_is_one_line_of_every_command(place, command):
+    job = place.job(credentials="the-stores")  # without, evaluate and explain ask Prefect nothing
+    arguments = [each.format(job=job, store=place.store) for each in command]
+    started = start_raee(*arguments, env=os.environ | {"PREFECT_LOGGING_LEVEL": "nonsense"})
+    out, err = started.communicate(timeout=120)
+    assert (started.returncode, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("raee: Prefect's setting PREFECT_LOGGING_LEVEL in the environment: ")
+    assert not place.store.exists()

@@ -11,6 +11,7 @@ from flows.deployments import GPU, Schedule, _make_pool, definition
 from raee.errors import InputError
 from tasks.job import Job, load_job
 from tests.flows.jobs import raee
+from tests.ports import free_ports
 
 
 def test_each_job_gets_a_rebuild_of_its_own_and_nothing_else_changes(place):
@@ -55,20 +56,34 @@ def test_what_cannot_be_registered_is_refused_in_a_line(arguments, why):
     assert answer.error.startswith(why)
 
 
+_CRON = """--cron {}: it is minute, hour, day of the month, month and day of the week, such as """
+_ZONE = "--timezone {}: there is no such time zone; name one of the IANA database, such as "
+
+
+@pytest.mark.parametrize("command", ["deploy", "up"])
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (["--cron", "nightly"], "--cron 'nightly' --timezone 'Etc/UTC': "),
-        (
-            ["--cron", "0 2 * * *", "--timezone", "Berlin"],
-            "--cron '0 2 * * *' --timezone 'Berlin': ",
-        ),
+        (["--cron", "nightly"], _CRON.format("'nightly'")),
+        (["--cron", "61 2 * * *"], _CRON.format("'61 2 * * *'")),
+        (["--cron", "0 2 * * *", "--timezone", "Berlin"], _ZONE.format("'Berlin'")),
+        (["--timezone", ""], _ZONE.format("''")),
     ],
 )
-def test_a_schedule_that_is_none_is_refused(place, more, why):
-    answer = raee("deploy", place.job(), *more)
+def test_a_schedule_that_is_none_is_refused_before_a_server_is_asked(place, command, more, why):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_ports(1)}/api"}):
+        answer = raee(command, place.job(), *more)
     assert answer.code == 2
     assert answer.error.startswith(why)
+
+
+@pytest.mark.parametrize("port", ["-1", "0", "65536", "http"])
+def test_a_port_that_is_none_is_refused(port):
+    answer = raee("up", "--port", port)
+    assert answer.code == 2
+    assert "Invalid value for '--port'" in answer.err
 
 
 def test_without_a_server_it_says_how_to_have_one(monkeypatch):

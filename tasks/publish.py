@@ -198,7 +198,7 @@ def _trial_as_read(work: str) -> Trial:
 def _lists(work: str) -> Neighbours:
     """All rows' neighbours by the first key."""
     folder, _, lists = entries_so_far(work)
-    return read_lists(partial(read_table, folder), lists, plan_of(work).rows)
+    return read_lists(partial(read_table, folder), lists, rows_swept(work))
 
 
 def _costs(work: str, entries: Entries) -> dict[str, Any]:

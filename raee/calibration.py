@@ -1,7 +1,7 @@
 """Calibration: confidences that say how often an answer is right.
 
-Two things are calibrated, on a database's own rows and without their texts.  An exit that learnt
-nothing of labels, a head or a vote, gets one temperature.  A policy selects which rows answer at
+Two things are calibrated, on a database's own rows and without their texts.  An exit that was not
+fitted to labels, a head or a vote, gets one temperature.  A policy selects which rows answer at
 which exit, by how sure that exit is; what it writes is calibrated by exit on the rows that leave
 there in replay.
 """
@@ -140,13 +140,13 @@ def written(
 
 
 def fit_temperatures(entries: Entries) -> dict[str, float]:
-    """By exit, the temperatures of heads and votes on the complete rows, each without its text."""
+    """By exit, the temperatures of readers that get one, on complete rows without their texts."""
     rows, labels = entries.complete, len(entries.labels)
     confidences, right = entries.confidences[rows], entries.right[rows]
     return {
         str(exit): fit_temperature(confidences[:, place], right[:, place], labels)
         for place, exit in enumerate(entries.exits)
-        if exit.reader in ("head", "vote")
+        if exit.of.is_tempered
     }
 
 

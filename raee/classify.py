@@ -11,7 +11,7 @@ from torch import Tensor
 from raee.batches import Batch, encode, token_batches
 from raee.calibration import Line
 from raee.config import FarSpec, RunnablePolicy
-from raee.exits import Exit, Neighbours
+from raee.exits import Neighbours
 from raee.keys import retriever_keys
 from raee.policies import (
     NO_NEIGHBOURS,
@@ -23,7 +23,7 @@ from raee.policies import (
     layers_of,
     neighbours_planned_on,
 )
-from raee.reading import BatchReader, Database, Reading
+from raee.reading import BatchReader, Database, Read
 from raee.shift import far_distance
 from raee.walk import walk
 
@@ -142,7 +142,7 @@ class _Run:
     ) -> "_Run":
         entries, key = database.entries, database.key
         uses = exits_used(spec, entries)
-        votes = any(entries.exits[i] == Exit("vote", key.depth) for i in uses)
+        votes = any(entries.exits[i].depth == key.depth for i in uses if i in entries.votes)
         asked = votes or neighbours_planned_on(spec) > 0
         # With an encoder of its own, a key costs a pass: too much for distances alone.
         limit = None
@@ -155,7 +155,7 @@ class _Run:
         far_exit = ABSTAINED
         if far is not None and far.then == "full":
             # Not an average over depths: every row would be read at all of them for the few.
-            full = [i for i in entries.at_full_depth if entries.exits[i].reader != "probes"]
+            full = [i for i in entries.at_full_depth if not entries.exits[i].of.adds_up]
             far_exit = entries.best(full)
         return cls(
             database=database,
@@ -175,14 +175,14 @@ class _Run:
             far=np.zeros(rows, dtype=bool),
         )
 
-    def write(self, rows: NDArray[np.int64], place: int, reading: Reading) -> None:
+    def write(self, rows: NDArray[np.int64], place: int, reading: Read) -> None:
         """Rows (n,) answer at an exit."""
         self.labels[rows] = reading.distributions.argmax(axis=1)
         if place in self.lines:
             labels = len(self.database.entries.labels)
             self.confidences[rows] = self.lines[place](reading.confidences, labels)
-        elif self.database.entries.exits[place].reader == "de3":
-            # Its indicator says whether an answer stands; by itself it is no probability.
+        elif self.database.entries.exits[place].of.answers_as is not None:
+            # What it says of another's answer is by itself no probability.
             self.confidences[rows] = reading.distributions.max(axis=1)
         else:
             self.confidences[rows] = reading.confidences
@@ -220,7 +220,7 @@ class _Visitor:
         self._plan = np.full(size, UNDECIDED) if plan is None else plan[batch.rows].copy()
         self._known = None if known is None else known[batch.rows]
         self._reader = BatchReader(run.database, batch, run.uses, run.ratio)
-        self._on_the_way: dict[int, Reading] = {}
+        self._on_the_way: dict[int, Read] = {}
 
     def visit(self, depth: int, states: Tensor, rows: Tensor) -> Tensor | None:
         """Which rows go deeper, (n,) bool; None where all do."""
@@ -275,7 +275,7 @@ class _Visitor:
             if place in self._on_the_way:
                 before = self._on_the_way[place]
                 rows = present[due]
-                reading = Reading(before.distributions[rows], before.confidences[rows])
+                reading = Read(before.distributions[rows], before.confidences[rows])
             else:
                 reading = self._reader.read(int(place), due)
             run.write(self._rows[present[due]], int(place), reading)
@@ -296,6 +296,6 @@ class _Visitor:
             reading = self._reader.read(place, due)
             sure = policy.leave(run.spec, depth, reading.confidences) | (place == checkpoints[-1])
             going = due[sure]
-            said = Reading(reading.distributions[sure], reading.confidences[sure])
+            said = Read(reading.distributions[sure], reading.confidences[sure])
             run.write(self._rows[present[going]], place, said)
             leaving[going] = True

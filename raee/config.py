@@ -12,14 +12,25 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     model_validator,
 )
 
 from raee.errors import cut, listed
+from raee.readers.table import READERS
 
 Family = Literal["masked-lm", "sentence-encoder"]
 
-ReaderName = Literal["head", "vote", "probe", "probes", "de3", "logistic"]
+
+def _known_reader(name: str) -> str:
+    if name not in READERS:
+        raise ValueError(f"there is no reader {cut(repr(name))}; there are {listed(READERS)}")
+    return name
+
+
+ReaderName = Annotated[
+    str, AfterValidator(_known_reader), WithJsonSchema({"type": "string", "enum": [*READERS]})
+]
 """What turns a state into a distribution over the labels (docs/method.md)."""
 
 Share = Annotated[float, Field(ge=0, le=1)]

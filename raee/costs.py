@@ -23,7 +23,7 @@ class Costs:
     layer: float
     """One layer."""
     reads: dict[ReaderName, float]
-    """Reading a state; `probes` is what one more depth of it takes, `vote` its search."""
+    """Reading a state: of a reader that adds up, one more depth of it; of a vote, its search."""
     retriever: float = 0.0
     """A pass through the key's own model, where there is one."""
 
@@ -38,9 +38,9 @@ class Costs:
         depths goes on.
         """
         seconds = self.reads.get(exit.reader, 0.0)
-        if exit.reader == "probes":
+        if exit.of.adds_up:
             return seconds * (exit.depth - above)
-        return seconds + (self.retriever if exit.reader == "vote" else 0.0)
+        return seconds + (self.retriever if exit.of.source == "neighbours" else 0.0)
 
     def asked(self, places: Sequence[int], entries: Entries) -> NDArray[np.float64]:
         """(checkpoints,) seconds of the readings up to each checkpoint."""

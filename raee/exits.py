@@ -1,15 +1,16 @@
 """Exits and entries: what a database knows, as arrays."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raee.config import ReaderName
 from raee.errors import InputError, cut, listed
+from raee.readers.reader import Reader, Source
+from raee.readers.table import READERS, reader, readers
 from raee.texts import TextHashes, Texts
 
 
@@ -23,23 +24,26 @@ class Exit:
     def __str__(self) -> str:
         return f"{self.reader}@{self.depth}"
 
+    @property
+    def of(self) -> Reader:
+        """The reader."""
+        return reader(self.reader)
+
 
 def swept_exits(depth: int, key_depths: Iterable[int]) -> tuple[Exit, ...]:
-    """The exits that need no fit, of a model of `depth` layers: heads, then votes."""
-    heads = tuple(Exit("head", layer) for layer in range(depth + 1))
-    return (*heads, *(Exit("vote", key_depth) for key_depth in key_depths))
+    """The exits that need no fit, of a model of `depth` layers."""
+    return tuple(e for e in exits_of(depth, key_depths) if e.of.source != "fit")
 
 
 def fitted_exits(depth: int) -> tuple[Exit, ...]:
-    """The exits that a fit of probes adds."""
-    readers: tuple[ReaderName, ...] = ("probe", "probes", "de3")
-    by_depth = (Exit(reader, layer) for reader in readers for layer in range(depth + 1))
-    return (*by_depth, Exit("logistic", depth))
+    """The exits that a fit adds."""
+    return tuple(e for e in exits_of(depth, ()) if e.of.source == "fit")
 
 
 def exits_of(depth: int, key_depths: Iterable[int]) -> tuple[Exit, ...]:
     """All exits of a model of `depth` layers, in the order of an entry's lists."""
-    return swept_exits(depth, key_depths) + fitted_exits(depth)
+    keys = tuple(key_depths)
+    return tuple(Exit(r.name, layer) for r in readers() for layer in r.depths(depth, keys))
 
 
 def parse_exits(names: Iterable[str]) -> tuple[Exit, ...]:
@@ -47,11 +51,11 @@ def parse_exits(names: Iterable[str]) -> tuple[Exit, ...]:
     result = []
     for name in names:
         reader, _, depth = name.partition("@")
-        if reader not in get_args(ReaderName) or not depth.isdecimal():
+        if reader not in READERS or not depth.isdecimal():
             raise InputError(
                 f"{cut(repr(name))} is no exit; write it like head@4, probe@2 or vote@0"
             )
-        result.append(Exit(reader, int(depth)))  # type: ignore[arg-type]
+        result.append(Exit(reader, int(depth)))
     return tuple(result)
 
 
@@ -128,8 +132,18 @@ class Entries:
 
     @property
     def heads(self) -> list[int]:
-        """Places of the head exits, by depth."""
-        return self.places("head")
+        """Places of the exits at which the model itself answers, by depth."""
+        return [i for i, e in enumerate(self.exits) if e.of.is_the_models]
+
+    @property
+    def votes(self) -> list[int]:
+        """Places of the exits that ask the neighbours, by depth."""
+        return [i for i, e in enumerate(self.exits) if e.of.source == "neighbours"]
+
+    @property
+    def answering(self) -> list[int]:
+        """Places of the exits with answers of their own."""
+        return [i for i, e in enumerate(self.exits) if e.of.answers_as is None]
 
     @property
     def full(self) -> int:
@@ -139,7 +153,7 @@ class Entries:
     @property
     def key_depth(self) -> int:
         """Layers that a row has run when the neighbours of a plan are known."""
-        return self.exits[self.places("vote")[0]].depth
+        return self.exits[self.votes[0]].depth
 
     def best(self, places: Sequence[int]) -> int:
         """Of some exits the one that is right most often; of equals the shallowest."""
@@ -147,9 +161,9 @@ class Entries:
 
     @property
     def at_full_depth(self) -> list[int]:
-        """Places of the exits at full depth, but for `de3`, which answers as `probe` does."""
+        """Places of the exits at full depth with answers of their own."""
         deepest = self.exits[self.full].depth
-        return [i for i, e in enumerate(self.exits) if e.depth == deepest and e.reader != "de3"]
+        return [i for i in self.answering if self.exits[i].depth == deepest]
 
     @property
     def best_at_full_depth(self) -> int:
@@ -181,6 +195,27 @@ def answers_of(distributions: Sequence[NDArray[np.floating]]) -> Answers:
     return Answers(
         np.stack([d.argmax(axis=1) for d in distributions], axis=1).astype(np.uint16),
         np.stack([d.max(axis=1) for d in distributions], axis=1).astype(np.float32),
+    )
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """The answers of some exits, and of others after them, on the same rows."""
+    return Answers(
+        np.column_stack([part.answers for part in parts]),
+        np.column_stack([part.confidences for part in parts]),
+    )
+
+
+def in_order(exits: Sequence[Exit], parts: Mapping[Source, Answers]) -> Answers:
+    """The answers of exits, in their order.
+
+    parts: by where they come from the answers of those exits, in the same order.
+    """
+    columns = {source: iter(range(part.answers.shape[1])) for source, part in parts.items()}
+    order = [(parts[e.of.source], next(columns[e.of.source])) for e in exits]
+    return Answers(
+        np.column_stack([part.answers[:, i] for part, i in order]),
+        np.column_stack([part.confidences[:, i] for part, i in order]),
     )
 
 

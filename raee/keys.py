@@ -11,7 +11,7 @@ from raee.batches import encode, token_batches
 from raee.config import KeySpec
 from raee.errors import InputError
 from raee.prompts import Prompt
-from raee.readers import pooled, token_mean
+from raee.states import pooled, token_mean
 from raee.walk import walk
 
 _PLAIN_TEXT = Prompt(labels=(), words=())

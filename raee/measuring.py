@@ -13,6 +13,7 @@ from raee.config import ReaderName
 from raee.costs import Costs
 from raee.exits import Exit
 from raee.keys import retriever_keys
+from raee.readers.table import readers
 from raee.reading import BatchReader, Database
 from raee.walk import walk
 
@@ -48,8 +49,9 @@ def measure_costs(database: Database, texts: Sequence[str]) -> Costs:
     best = {part: min(t[part] for t in tries) / len(texts) for part in tries[0]}
     encode_seconds, layer = best.pop("encode"), best.pop("layer")
     reads: dict[ReaderName, float] = {e.reader: best[str(e)] for e in _read(database)}
-    if "probe" in reads:  # an average reads the probe of one more depth
-        reads["probes"] = reads["probe"]
+    for reader in readers():
+        if reader.costs_as in reads:
+            reads[reader.name] = reads[reader.costs_as]
     return Costs(encode_seconds, layer, reads, retriever)
 
 
@@ -57,7 +59,7 @@ def _read(database: Database) -> list[Exit]:
     """An exit of each reader: what reading takes hardly depends on the depth."""
     exits: dict[ReaderName, Exit] = {}
     for exit in database.entries.exits:
-        if database.retriever is None or exit.reader != "vote":
+        if database.retriever is None or exit.of.source != "neighbours":
             exits.setdefault(exit.reader, exit)
     return list(exits.values())
 

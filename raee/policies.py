@@ -43,16 +43,14 @@ def full(spec: FullPolicy, entries: Entries, neighbours: Neighbours) -> Plan:
 
 def fixed(spec: FixedPolicy, entries: Entries, neighbours: Neighbours) -> Plan:
     """The same exit for every row; without a name, the database's best."""
-    if spec.exit is None:
-        place = entries.best([i for i, e in enumerate(entries.exits) if e.reader != "de3"])
-    else:
-        place = entries.place_of(spec.exit)
+    best = entries.best(entries.answering)
+    place = best if spec.exit is None else entries.place_of(spec.exit)
     return np.full(len(neighbours.rows), place)
 
 
 def retrieval(spec: RetrievalPolicy, entries: Entries, neighbours: Neighbours) -> Plan:
     """The neighbours' vote; without a name, the database's best."""
-    votes = entries.places("vote")
+    votes = entries.votes
     place = entries.best(votes) if spec.exit is None else entries.place_of(spec.exit)
     if place not in votes:
         raise InputError(f"policy.exit {cut(repr(spec.exit))} is no vote")
@@ -192,7 +190,7 @@ def _cascade_checkpoints(spec: CascadePolicy, entries: Entries) -> list[int]:
 
 
 def _de3_checkpoints(spec: De3Policy, entries: Entries) -> list[int]:
-    return checkpoints(spec, entries, ("de3",))
+    return checkpoints(spec, entries, (spec.name,))  # the reader of this rule has its name
 
 
 def _all_heads(spec: RaeePolicy, entries: Entries) -> list[int]:

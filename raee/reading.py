@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,16 +13,15 @@ from raee.backbones import Backbone
 from raee.batches import Batch
 from raee.calibration import warmed
 from raee.config import KeySpec
-from raee.exits import Entries, Exit, Neighbours
+from raee.exits import Entries, Neighbours
 from raee.far import Far, p_values
+from raee.fitting import Fits
 from raee.index import Index
-from raee.probes import Linear, Probes, StateName, edr
 from raee.prompts import Prompt
-from raee.readers import HeadReader, probe_state, vote
-
-_NO_PROBABILITY = -1e30
-"""Logarithm of the probability of a label that a fit has not seen: finite, so that it can be
-averaged, and 0 after a softmax."""
+from raee.readers.head import HeadReader
+from raee.readers.reader import Due
+from raee.readers.table import reader
+from raee.states import StateName, probe_state
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Database:
     entries: Entries
     vote_k: int
     """Neighbours that vote."""
-    probes: Probes | None = None
+    fits: Fits | None = None
     """None in a version that was built without."""
     temperatures: Mapping[str, float] = field(default_factory=dict)
     """Of heads and votes, by exit: what their confidences are calibrated with."""
@@ -56,18 +56,23 @@ class Database:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What an exit says of some rows."""
+class Read:
+    """What an exit says of some rows, as policies and predictions take it."""
 
     distributions: NDArray[np.float32]
     """(rows, labels)."""
     confidences: NDArray[np.float32]
-    """(rows,) how sure it is: the answer's probability, calibrated; for `de3` one less its
-    indicator."""
+    """(rows,) how sure it is: the answer's probability, calibrated; of a reader that repeats
+    another's answers, what it says of them."""
 
 
 class BatchReader:
-    """Reads the exits of one batch: `enter` every depth, then `read` exits there."""
+    """Reads the exits of one batch: `enter` every depth, then `read` exits there.
+
+    It is what readers find at the depth that it has come to (`raee.readers.reader.Here`).
+    """
+
+    depth: int
 
     def __init__(
         self,
@@ -82,35 +87,39 @@ class BatchReader:
         shares to the database's, for readers that learnt the latter.
         """
         self._database, self._batch, self._ratio = database, batch, ratio
-        exits = database.entries.exits
-        averaged = [exits[i].depth for i in wanted if exits[i].reader == "probes"]
-        self._averaged = max(averaged, default=-1)
-        self._sum = np.zeros((len(batch.rows), len(database.entries.labels)))
+        self.label, self.labels = database.entries.label, len(database.entries.labels)
+        self._deepest: dict[str, int] = {}
+        for exit in (database.entries.exits[i] for i in wanted):
+            if exit.of.adds_up:
+                self._deepest[exit.reader] = max(exit.depth, self._deepest.get(exit.reader, 0))
+        size = len(batch.rows), self.labels
+        self._so_far = {name: np.zeros(size) for name in self._deepest}
         self._neighbours: dict[int, Neighbours] = {}
         self._vectors: dict[StateName, Tensor] = {}
 
     def enter(self, depth: int, states: Tensor, rows: Tensor) -> None:
         """Come to a depth with the states of the rows that are still there."""
-        self._depth, self._states, self._rows = depth, states, rows
+        self.depth, self._states, self._rows = depth, states, rows
         self._present = rows.cpu().numpy()
         self._vectors.clear()
-        if depth <= self._averaged:
-            self._sum[self._present] += self._probe_logs(slice(None))
+        for name, deepest in self._deepest.items():
+            if depth <= deepest:
+                self._so_far[name][self._present] += reader(name).pass_by(self)
 
     def nearest(self, k: int, known: Neighbours | None = None) -> Neighbours:
         """The nearest neighbours of the present rows by the key at this depth, or known ones.
 
-        They are k, or as many as vote where that is more.
+        They are k, or as many as vote if that is more.
         """
         database = self._database
         if known is None:
             keys = self._whole("mean").cpu().numpy()
-            index = database.indexes[database.key.depths.index(self._depth)]
+            index = database.indexes[database.key.depths.index(self.depth)]
             known = index.search(keys, max(k, database.vote_k))
         size = (len(self._batch.rows), known.rows.shape[1])
         found = Neighbours(np.full(size, -1, np.int64), np.full(size, np.inf, np.float32))
         found.rows[self._present], found.distances[self._present] = known.rows, known.distances
-        self._neighbours[self._depth] = found
+        self._neighbours[self.depth] = found
         return known
 
     def unlike(self, far: Far, found: Neighbours) -> NDArray[np.float32]:
@@ -121,68 +130,60 @@ class BatchReader:
         states = self._whole("mean").cpu().numpy()
         return p_values(far, states, found.distances[:, 0]).astype(np.float32)
 
-    def read(self, place: int, due: NDArray[np.int64] | slice = slice(None)) -> Reading:
+    def read(self, place: int, due: Due = slice(None)) -> Read:
         """An exit at this depth.
 
         due: places among the present rows of those that are read; by default all.
         """
         if not isinstance(due, slice) and len(due) == len(self._present):
             due = slice(None)
-        database, exit = self._database, self._database.entries.exits[place]
-        if exit.reader == "head":
-            return self._tempered(exit, self._head(due))
-        if exit.reader == "vote":
-            return self._tempered(exit, self._prior(self._vote(due)))
-        probes = database.probes
-        assert probes is not None, "a version without probes has no exits of theirs"
-        if exit.reader == "logistic":
-            return _sure(self._prior(_softmax(self._logs(probes.regression, due))))
-        if exit.reader == "probes":
-            running = self._sum[self._present[due]] / (exit.depth + 1)
-            warm = probes.average_temperatures[exit.depth] * running
-            return _sure(self._prior(_softmax(warm)))
-        distributions = _softmax(self._probe_logs(due))
-        if exit.reader == "probe":
-            return _sure(self._prior(distributions))
-        means = probes.means[exit.depth]
-        vectors = self._read_by_probes(due).astype(np.float64)
-        squared = 1 - 2 * vectors @ means.T + np.square(means).sum(axis=1)
-        distances = np.sqrt(np.maximum(squared, 0))
-        distances[:, ~means.any(axis=1)] = np.inf
-        indicator = edr(distributions, distances)
-        return Reading(self._prior(distributions), (1 - indicator).astype(np.float32))
+        exit = self._database.entries.exits[place]
+        found = exit.of.read(self, due)
+        distributions = (
+            self._prior(found.distributions)
+            if exit.of.learns_shares
+            else (found.distributions.astype(np.float32))
+        )
+        sure = found.confidences
+        if sure is None:
+            sure = distributions.max(axis=1)
+        if exit.of.is_tempered:
+            sure = warmed(sure, self._database.temperatures.get(str(exit), 1.0), self.labels)
+        return Read(distributions, sure)
 
-    def _tempered(self, exit: Exit, distributions: NDArray[np.float32]) -> Reading:
-        factor = self._database.temperatures.get(str(exit), 1.0)
-        sure = warmed(distributions.max(axis=1), factor, distributions.shape[1])
-        return Reading(distributions, sure)
-
-    def _head(self, due: NDArray[np.int64] | slice) -> NDArray[np.float32]:
+    def head(self, due: Due) -> NDArray[np.float32]:
+        """(due, labels) what the model's own head says."""
         rows, states = self._rows, self._states
         if not isinstance(due, slice):
             chosen = torch.as_tensor(due, device=rows.device)
             rows, states = rows[chosen], states[chosen]
         attention = self._batch.inputs["attention_mask"][rows]
         positions = self._batch.mask_positions[rows]
-        return self._database.head(self._depth, states, attention, positions).cpu().numpy()
+        return self._database.head(self.depth, states, attention, positions).cpu().numpy()
 
-    def _vote(self, due: NDArray[np.int64] | slice) -> NDArray[np.float32]:
-        database = self._database
-        if self._depth not in self._neighbours:
-            self.nearest(database.vote_k)
-        found = self._neighbours[self._depth][self._present[due]].first(database.vote_k)
-        return vote(found, database.entries.label, len(database.entries.labels))
+    def neighbours(self, due: Due) -> Neighbours:
+        """Those that vote, by the key at this depth."""
+        if self.depth not in self._neighbours:
+            self.nearest(self._database.vote_k)
+        found = self._neighbours[self.depth][self._present[due]]
+        return found.first(self._database.vote_k)
 
-    def _probe_logs(self, due: NDArray[np.int64] | slice) -> NDArray[np.float64]:
-        assert self._database.probes is not None, "a version without probes reads none"
-        return self._logs(self._database.probes.maps[self._depth], due)
+    def vectors(self, due: Due) -> NDArray[np.float32]:
+        """(due, width) the state that readers are fitted on."""
+        return self._whole(self._fits.state).cpu().numpy()[due]
 
-    def _logs(self, linear: Linear, due: NDArray[np.int64] | slice) -> NDArray[np.float64]:
-        return np.maximum(linear.log_probabilities(self._read_by_probes(due)), _NO_PROBABILITY)
+    def parameters(self, name: str) -> Any:
+        """A fitted reader's parameters."""
+        return self._fits.parameters[name]
 
-    def _read_by_probes(self, due: NDArray[np.int64] | slice) -> NDArray[np.float32]:
-        assert self._database.probes is not None, "a version without probes reads none"
-        return self._whole(self._database.probes.state).cpu().numpy()[due]
+    def so_far(self, name: str, due: Due) -> NDArray[np.float64]:
+        """(due, labels) what a reader has added up at the depths so far."""
+        return self._so_far[name][self._present[due]]
+
+    @property
+    def _fits(self) -> Fits:
+        assert self._database.fits is not None, "a version without a fit has no exits of it"
+        return self._database.fits
 
     def _whole(self, state: StateName) -> Tensor:
         """The vectors of all present rows; made once a depth, whoever asks."""
@@ -200,12 +201,3 @@ class BatchReader:
             distributions = distributions * self._ratio
             distributions = distributions / distributions.sum(axis=1, keepdims=True)
         return distributions.astype(np.float32)
-
-
-def _sure(distributions: NDArray[np.float32]) -> Reading:
-    return Reading(distributions, distributions.max(axis=1))
-
-
-def _softmax(logs: NDArray[np.float64]) -> NDArray[np.float64]:
-    raised = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)

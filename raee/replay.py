@@ -76,7 +76,7 @@ def replay(spec: RunnablePolicy, trial: Trial, costs: Costs = LAYERS) -> Replaye
             # The first key is searched and the exits on the way to it are read before the plan is
             # known: every row pays for them, and a row that leaves at one of them pays no more.
             way = [i for i in policy.exits(spec, entries) if entries.depths[i] < entries.key_depth]
-            paid = [entries.places("vote")[0], *way]
+            paid = [entries.votes[0], *way]
             extra = reads[paid].sum() + np.where(np.isin(exits, paid), 0.0, extra)
     else:
         places = np.asarray(policy.checkpoints(spec, entries))

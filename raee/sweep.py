@@ -12,9 +12,9 @@ from raee.backbones import Backbone
 from raee.batches import encode, token_batches
 from raee.config import KeySpec
 from raee.keys import check_key, layer_key, retriever_keys
-from raee.probes import StateName
 from raee.prompts import Prompt
-from raee.readers import HeadReader, probe_state, probe_states
+from raee.readers.head import HeadReader
+from raee.states import StateName, probe_state, probe_states
 from raee.sums import Sums
 from raee.texts import TextHashes, text_hashes
 from raee.walk import walk

@@ -40,12 +40,21 @@ from raee.objectives import (
 )
 from raee.paired import better_beyond_noise, paired
 from raee.policies import POLICIES, exits_used, neighbours_planned_on
+from raee.readers.de3 import READER as DE3
+from raee.readers.head import READER as HEAD
+from raee.readers.probe import READER as PROBE
+from raee.readers.probes import READER as PROBES
+from raee.readers.vote import READER as VOTE
 from raee.replay import Replayed, Trial
 
 NEIGHBOURS = 32
 """Neighbours of each row that a search needs at most."""
 
-_CASCADES: tuple[tuple[ReaderName, ...], ...] = (("probe",), ("probes",), ("vote", "probes"))
+_CASCADES: tuple[tuple[ReaderName, ...], ...] = (
+    (PROBE.name,),
+    (PROBES.name,),
+    (VOTE.name, PROBES.name),
+)
 _THRESHOLDS = (0.55, 0.65, 0.75, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
 """Confidences that are enough.  A few hundred policies find what thousands find, and flatter
 themselves less (BENCHMARKS.md, what a price buys)."""
@@ -76,18 +85,18 @@ class Study:
 def candidates(entries: Entries) -> Iterator[RunnablePolicy]:
     """The policies that are tried."""
     yield FullPolicy()
-    answering = [e for e in entries.exits if e.reader != "de3"]
+    answering = [entries.exits[i] for i in entries.answering]
     yield from (FixedPolicy(exit=str(e)) for e in answering)
-    yield from (RetrievalPolicy(exit=str(entries.exits[i])) for i in entries.places("vote"))
+    yield from (RetrievalPolicy(exit=str(entries.exits[i])) for i in entries.votes)
     for threshold, top in product((0.5, 0.9), (1, 3)):
         yield RaeePolicy(threshold=threshold, top=top)
-    readers: tuple[ReaderName, ...] = ("head", "vote", "probe")
+    readers: tuple[ReaderName, ...] = (HEAD.name, VOTE.name, PROBE.name)
     for k, bandwidth, cost in product((12, 32), (0.5, 2.0), (0.05, 0.2)):
         yield KernelPolicy(k=k, bandwidth=bandwidth, cost=cost, readers=readers)
     deepest = entries.exits[entries.full].depth
     # A reader is always surer than a guess.
     thresholds = [t for t in _THRESHOLDS if t > 1 / len(entries.labels)]
-    if entries.places("de3"):
+    if entries.places(DE3.name):
         yield from (De3Policy(threshold=threshold) for threshold in thresholds)
     stretches = {(round(first * deepest), round(last * deepest)) for first, last in _STRETCHES}
     for names, (first, last) in product(_CASCADES, sorted(stretches)):
@@ -95,7 +104,7 @@ def candidates(entries: Entries) -> Iterator[RunnablePolicy]:
         if any(first <= depth <= last for depth in at):
             for threshold in thresholds:
                 yield CascadePolicy(readers=names, first=first, last=last, threshold=threshold)
-    yield from (CascadePolicy(readers=("head",), threshold=t) for t in thresholds)
+    yield from (CascadePolicy(readers=(HEAD.name,), threshold=t) for t in thresholds)
 
 
 def study(
@@ -156,7 +165,7 @@ def study(
             point([i for i in everything if vote not in _uses(tried.policies[i], entries)], priced),
             len(texts),
         )
-        for vote in entries.places("vote")
+        for vote in entries.votes
     }
     tuning = Tuning(
         seed=seed,
@@ -191,7 +200,7 @@ def promise_baseline(trial: Trial) -> int:
     entries, once = trial.entries, trial.texts.first_rows
     at_full = entries.at_full_depth
     by_reader = {entries.exits[i].reader: i for i in at_full}
-    chosen = by_reader.get("probes", entries.full)
+    chosen = by_reader.get(PROBES.name, entries.full)
     right = entries.right[trial.rows[once]]
     level = 0.05 / max(len(at_full) - 1, 1)
     better = [i for i in at_full if better_beyond_noise(right[:, i], right[:, chosen], level)]
@@ -241,5 +250,5 @@ def _figures(done: Replayed, trial: Trial) -> Figures:
 
 def _uses(policy: RunnablePolicy, entries: Entries) -> set[int]:
     """Positions of the exits that a policy may read, and of the vote whose neighbours it asks."""
-    asked = entries.places("vote")[:1] if neighbours_planned_on(policy) else []
+    asked = entries.votes[:1] if neighbours_planned_on(policy) else []
     return {*exits_used(policy, entries), *asked}

@@ -19,7 +19,7 @@ import safetensors.torch
 from numpy.typing import NDArray
 from prefect import task
 
-from raee.readers import HeadReader, head_reader, read_centre
+from raee.readers.head import HeadReader, head_reader, read_centre
 from raee.sweep import Labelled, Sweep, sweep
 from storage.parquet import list_column, part_name, table_of, write_table
 from storage.scan import check_all_there, check_rejected, sample_numbers, text_hash

@@ -19,7 +19,7 @@ from raee.gpu_search import search_on
 from raee.index import Index, open_index
 from raee.neighbour_lists import nearest_other_texts
 from raee.prompts import Prompt, declared_labels, resolve_prompt
-from raee.readers import head_reader
+from raee.readers.head import head_reader
 from raee.reading import Database
 from raee.replay import Trial
 from storage.cache import local_files
@@ -37,7 +37,7 @@ from storage.versions import (
     version_folder,
 )
 from tasks.entries import read_entries, read_lists, read_nearest
-from tasks.fitted import read_far, read_probes
+from tasks.fitted import read_far, read_fits
 from tasks.job import Job
 from tasks.models import backbone_of, retriever_of
 
@@ -185,6 +185,7 @@ def load_database(
     require_whole(folder, manifest, small)
     centre = safetensors.torch.load(folder.read(CENTRE))["mean"] if CENTRE in small else None
     readings, prompt = load_readings(store, name, version), _prompt(manifest)
+    exits = readings.entries.exits
     return Database(
         backbone=model,
         prompt=prompt,
@@ -194,7 +195,7 @@ def load_database(
         indexes=tuple(search_on(model.device, index) for index in readings.indexes),
         entries=readings.entries,
         vote_k=PAPER_NEIGHBOURS,
-        probes=None if manifest.probes is None else read_probes(folder, manifest.probes),
+        fits=None if manifest.probes is None else read_fits(folder, exits, manifest.probes),
         nearest=readings.nearest,
         temperatures=manifest.temperatures or {},
         far=read_far(folder) if FAR in small else None,

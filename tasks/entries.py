@@ -37,7 +37,7 @@ def spread_over(found: Answers, sampled: NDArray[np.bool_]) -> Answers:
 
 
 def entries_table(
-    rows: pa.Table, hashes: TextHashes, answers: Sequence[Answers], nearest: NDArray[np.float32]
+    rows: pa.Table, hashes: TextHashes, answers: Answers, nearest: NDArray[np.float32]
 ) -> pa.Table:
     """A shard's entries: its rows, and what all exits say of them.
 
@@ -47,8 +47,8 @@ def entries_table(
     return pa.table(
         {name: rows[name] for name in _KEPT if name in rows.column_names}
         | {
-            "answers": list_column(np.column_stack([a.answers for a in answers])),
-            "confidences": list_column(np.column_stack([a.confidences for a in answers])),
+            "answers": list_column(answers.answers),
+            "confidences": list_column(answers.confidences),
             "nearest_distance": pa.array(nearest, pa.float32()),
             TOKENS: pa.array(hashes, pa.uint64()),
         }

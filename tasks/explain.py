@@ -20,7 +20,7 @@ from raee.policies import (
     neighbours_planned_on,
     raee_scores,
 )
-from raee.reading import BatchReader, Database, Reading
+from raee.reading import BatchReader, Database, Read
 from raee.walk import walk
 from storage.aliases import resolve_version
 from storage.store import Folder
@@ -38,7 +38,7 @@ NEIGHBOURS = 5
 class _Seen:
     """What all exits say of one text."""
 
-    readings: dict[int, Reading]
+    readings: dict[int, Read]
     """By place."""
     neighbours: Neighbours
     """By the first key."""
@@ -90,7 +90,7 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
 def _read_all(database: Database, text: str, asked: int) -> _Seen:
     """Read every exit, and look at so many neighbours, or as many as vote where that is more."""
     exits = database.entries.exits
-    readings: dict[int, Reading] = {}
+    readings: dict[int, Read] = {}
     found: list[Neighbours] = []
     keys = None
     if database.retriever is not None:

@@ -10,22 +10,15 @@ from prefect import task
 
 from raee.discriminant import left_out_scores, scatter_at
 from raee.exits import Answers, fitted_exits
-from raee.probes import (
-    Judges,
-    StateName,
-    States,
-    fit_probes,
-    fit_shrinkage,
-    left_out_accuracy,
-    left_out_answers,
-)
-from raee.readers import probe_states
+from raee.fitting import Judges, States, fit_readers
+from raee.readers.probe import fit_shrinkage, left_out_accuracy
+from raee.states import StateName, probe_states
 from raee.sums import Sums, sums_of
 from raee.texts import TextHashes, copies_of
 from storage.parquet import list_column, list_values, read_table, write_table
 from storage.store import Folder
 from tasks.build_plan import plan_of
-from tasks.fitted import account, write_probes
+from tasks.fitted import account, write_fits
 from tasks.markers import Attempt, done, marker, output
 from tasks.match import sums_before
 from tasks.models import backbone_of
@@ -75,16 +68,16 @@ def fit_database_probes(work: str) -> None:
         }
         state = max(states, key=lambda s: right[s])
     read = _states(work, state, sums[state])
-    fitted = fit_probes(state, sums[state], Judges(read, label, hashes, copies), SEED)
-    found = left_out_answers(fitted.left_out)
+    fitted = fit_readers(state, sums[state], Judges(read, label, hashes, copies), SEED)
+    found = fitted.answers
     assert found.answers.shape[1] == len(fitted_exits(plan.depth)), "one column a fitted exit"
     columns = {
         "answers": list_column(found.answers),
         "confidences": list_column(found.confidences),
     }
     write_table(attempt.folder, _FITTED, pa.table(columns))
-    record = write_probes(attempt.version, fitted, sums)
-    said = account(fitted, sums[state], len(label), SEED)
+    record = write_fits(attempt.version, fitted.fits, sums)
+    said = account(fitted, sums[state], len(label))
     growth = _growth(read(plan.depth), label, hashes, labels)
     done(attempt, [record], len(label), account=said, growth=growth)
 

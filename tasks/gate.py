@@ -22,6 +22,7 @@ from raee.config import RunnablePolicy
 from raee.errors import InputError
 from raee.paired import paired, worse_p_value
 from raee.policies import neighbours_planned_on
+from raee.readers.probe import READER as PROBE
 from raee.replay import replay
 from raee.tuning import TUNED
 from storage.aliases import DEFAULT_ALIAS, PINNED, aliases, promote
@@ -165,7 +166,7 @@ def _policy(readings: Readings) -> RunnablePolicy:
 
 def _is_tuned(readings: Readings) -> bool:
     """Whether a version's policy is picked among exits that probes are read at."""
-    return readings.manifest.policy["name"] == TUNED and bool(readings.entries.places("probe"))
+    return readings.manifest.policy["name"] == TUNED and bool(readings.entries.places(PROBE.name))
 
 
 def _pace(new: Manifest, old: Manifest) -> str:
@@ -186,7 +187,7 @@ def _read(readings: Readings, policy: RunnablePolicy | None) -> _Rows:
     entries, names = readings.entries, np.array(readings.manifest.labels)
     if policy is None:
         rows = entries.complete
-        answers = entries.answers[rows][:, entries.places("probe")]
+        answers = entries.answers[rows][:, entries.places(PROBE.name)]
     else:
         trial = readings.trial(neighbours_planned_on(policy))
         rows, answers = trial.rows, replay(policy, trial).answers[:, None]

@@ -15,8 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from prefect import task
 
-from raee.probes import StateName
-from raee.readers import probe_states
+from raee.states import StateName, probe_states
 from raee.sums import Sums, sums_of
 from storage.parquet import read_table, write_table
 from storage.store import Folder

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from prefect import task
 
 from raee.config import PAPER_NEIGHBOURS
-from raee.exits import Answers, Neighbours, answers_of
+from raee.exits import Answers, Neighbours, answers_of, in_order
 from raee.index import Index, new_index, open_index
 from raee.index_choice import IndexAccount
 from raee.index_training import built_index
 from raee.neighbour_lists import nearest_other_texts, reach, updated
 from raee.policies import neighbours_planned_on
-from raee.readers import vote
 from raee.texts import Texts
 from raee.tuning import NEIGHBOURS
 from storage.cache import local_files
@@ -113,12 +112,17 @@ def write_part(work: str, number: int) -> int:
     rows, marks = shard_table(work, number), marks_of(work)
     found = [_lists(work, number, place) for place in range(len(plan.index_paths))]
     labels, hashes = marks.label, marks.hashes[marks.rows_of(number)]
-    votes = [vote(f.first(PAPER_NEIGHBOURS), labels, len(plan.prompt.labels)) for f in found]
+    voting = [e for e in plan.exits if e.of.source == "neighbours"]
+    at_key = dict(zip(plan.job.key.depths, found, strict=True))
+    votes = [
+        e.of.among(at_key[e.depth].first(PAPER_NEIGHBOURS), labels, len(plan.prompt.labels))
+        for e in voting
+    ]
     sampled = rows["sampled"].to_numpy()
     heads = Answers(*shard_values(work, number, ["answers", "confidences"]))
-    probed = spread_over(_fitted(work, number), sampled)
-    nearest = found[0].distances[:, 0]
-    table = entries_table(rows, hashes, [heads, answers_of(votes), probed], nearest)
+    fitted = spread_over(_fitted(work, number), sampled)
+    answers = in_order(plan.exits, {"sweep": heads, "neighbours": answers_of(votes), "fit": fitted})
+    table = entries_table(rows, hashes, answers, found[0].distances[:, 0])
     records = [
         write_table(attempt.version, f"entries/{part_name(number)}", table),
         write_table(attempt.version, lists_path(number), lists_table(found)),

@@ -27,7 +27,7 @@ from raee.neighbour_lists import nearest_other_texts
 from raee.objectives import loss_p_value
 from raee.paired import paired
 from raee.pruning import NEIGHBOURS, keep_rows, values
-from raee.readers import vote
+from raee.readers.vote import vote
 from raee.replay import Trial, figures, replay
 from raee.texts import Texts
 from raee.tuning import NEIGHBOURS as PLANNED_ON
@@ -201,7 +201,7 @@ def _without(parent: Readings, kept: NDArray[np.int64]) -> _Pruned:
     assert first is not None, "a version has a key"
     cast = answers_of(votes)
     answers, confidences = entries.answers.copy(), entries.confidences.copy()
-    places = entries.places("vote")
+    places = entries.votes
     answers[:, places], confidences[:, places] = cast.answers, cast.confidences
     factors = parent.manifest.temperatures or {}
     of_votes = {n: f for n, f in factors.items() if entries.place_of(n) in places}
@@ -272,7 +272,7 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
             ("confidences", pruned.votes.confidences),
         ):
             values = list_values(table[name])[rows - begun]
-            values[:, parent.entries.places("vote")] = cast[rows]
+            values[:, parent.entries.votes] = cast[rows]
             columns[name] = list_column(values)
         columns["nearest_distance"] = pa.array(nearest.distances[here, 0], pa.float32())
         files.append(write_table(folder, f"entries/{part_name(number)}", pa.table(columns)))

@@ -53,7 +53,7 @@ from tasks.collect import put_readings_in_place
 from tasks.copies import copies_account
 from tasks.entries import read_entries, read_lists
 from tasks.fit import PROBED, sampled_states
-from tasks.fitted import read_probes, read_sums, write_arrays
+from tasks.fitted import read_fits, read_sums, write_arrays
 from tasks.markers import (
     VERSION,
     Attempt,
@@ -237,8 +237,10 @@ def _database(work: str, entries: Entries) -> Database:
         indexes=tuple(search_on(backbone.device, index) for index in indexes_of(work)),
         entries=entries,
         vote_k=PAPER_NEIGHBOURS,
-        probes=read_probes(
-            output(Folder(work), PROBED) / VERSION, account_of(work, PROBED)["account"]
+        fits=read_fits(
+            output(Folder(work), PROBED) / VERSION,
+            entries.exits,
+            account_of(work, PROBED)["account"],
         ),
     )
 

@@ -9,7 +9,7 @@ from raee.config import PAPER_NEIGHBOURS, FarSpec
 from raee.costs import Costs
 from raee.index import Index, new_index
 from raee.neighbour_lists import nearest_other_texts
-from raee.readers import vote
+from raee.readers.vote import vote
 from raee.replay import Trial
 from raee.texts import Texts
 from storage.store import Folder

@@ -19,7 +19,7 @@ import pyarrow as pa
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from raee.probes import StateName
+from raee.states import StateName
 from raee.sums import Sums, sums_from
 from raee.texts import TextHashes, Texts
 from storage.parquet import list_values, read_table

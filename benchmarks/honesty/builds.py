@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from raee.probes import Fitted, Judges, LeftOut, averages, fit_probes, left_out_answers
 
 from benchmarks.honesty.pools import LAYERS, Pool
 from raee.calibration import calibrated, fit_temperatures
@@ -13,7 +14,6 @@ from raee.exits import Answers, Entries, Neighbours, answers_of, exits_of
 from raee.index import Index, new_index
 from raee.neighbour_lists import nearest_other_texts
 from raee.policies import POLICIES, Planned, layers_of
-from raee.probes import Fitted, Judges, LeftOut, averages, fit_probes, left_out_answers
 from raee.readers import vote
 from raee.replay import Replayed, Trial, replay
 from raee.sums import sums_of

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -13,27 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from raee.readers.reader import Look
+from raee.readers.table import READERS, reader
 from raee.tuning import FULL_DEPTH, TUNED
 from tasks.report.data import LOGISTIC, ReportData
 from tasks.report.svg import COLOURS, STYLE, WIDTH, inline
 
-
-@dataclass(frozen=True)
-class Look:
-    """How a reader is drawn: never by colour alone."""
-
-    colour: str
-    marker: str
-    line: Literal["-", "--", "-.", ":", "none"]
-
-
-_LOOKS = {
-    "head": Look("c4", "D", ":"),
-    "vote": Look("c3", "^", "-."),
-    "probe": Look("c1", "s", "--"),
-    "probes": Look("c2", "o", "-"),
-    "logistic": Look("c5", "*", "none"),
-}
 _OTHER = Look("ink", "o", "-")
 
 _NUMBER = ("muted", "card", "ink")
@@ -256,8 +239,10 @@ _CHARTS: dict[str, tuple[str, Callable[[Figure, ReportData], str]]] = {
 }
 
 
-def _look(reader: str) -> Look:
-    return _LOOKS.get(reader.partition("@")[0], _OTHER)
+def _look(which: str) -> Look:
+    """Of a reader, an exit, or anything else that is drawn."""
+    name = which.partition("@")[0]
+    return reader(name).look if name in READERS else _OTHER
 
 
 def _axes(figure: Figure, label: str, bottom: int = 42, top: int = 26) -> Axes:

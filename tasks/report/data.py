@@ -11,19 +11,17 @@ from numpy.typing import NDArray
 from raee import far as database_far
 from raee.calibration import cross_fitted_confidences
 from raee.choosing import FOLDS
-from raee.config import ReaderName
 from raee.costs import LAYERS, Costs
 from raee.objectives import Figures, Tuning
 from raee.paired import paired
+from raee.readers.table import readers
 from raee.replay import Replayed, Trial, figures, replay
 from raee.tuning import FULL_DEPTH, TUNED
 from tasks.policies import Judged
 from tasks.report.words import in_words, shorten
 
 LOGISTIC = "logistic"
-
-_CURVES: tuple[ReaderName, ...] = ("head", "vote", "probe", "probes", "logistic")
-"""Readers whose accuracy is shown by depth."""
+"""The policy that is what people do today: the regression's exit, always."""
 
 Texts = Callable[[list[int]], list[str]]
 """Texts of entries by their places."""
@@ -311,9 +309,9 @@ def _duel(other: str, ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Due
 def _curves(trial: Trial) -> dict[str, tuple[tuple[int, float], ...]]:
     entries, rates = trial.entries, trial.entries.right[trial.rows].mean(axis=0)
     return {
-        reader: tuple((entries.exits[i].depth, float(rates[i])) for i in places)
-        for reader in _CURVES
-        if (places := entries.places(reader))
+        reader.name: tuple((entries.exits[i].depth, float(rates[i])) for i in places)
+        for reader in readers()
+        if reader.answers_as is None and (places := entries.places(reader.name))
     }
 
 

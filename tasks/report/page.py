@@ -7,20 +7,12 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from raee.readers.table import reader
 from raee.tuning import FULL_DEPTH, TUNED
 from tasks.report.data import LOGISTIC, ReportData
 
 _CORPUS = 1_000_000
 """Rows for which the page says what the tuned policy would save."""
-
-
-_MEANINGS = {
-    "head": "the model's own head",
-    "vote": "the labels of the nearest rows",
-    "probe": "a linear map, fitted in closed form",
-    "probes": "the average of the probes up to a depth",
-    "logistic": "scikit-learn's logistic regression at full depth",
-}
 
 
 def render(data: ReportData) -> str:
@@ -38,7 +30,7 @@ def render(data: ReportData) -> str:
         full_depth=data.policies[FULL_DEPTH],
         logistic=data.policies.get(LOGISTIC),
         short=short,
-        meanings={reader: _MEANINGS[reader] for reader in data.curves},
+        meanings={name: reader(name).description for name in data.curves},
         by_depth=_pivot(data.curves),
         by_size=_pivot(data.growth),
         ms_digits=_digits(1000 * p.seconds_per_row for p in data.policies.values()),

@@ -2,17 +2,8 @@
 
 from raee.config import CascadePolicy, De3Policy, RunnablePolicy, Walkway
 from raee.exits import Entries
+from raee.readers.table import reader
 from raee.replay import Replayed
-
-_READERS = {
-    "head": "the model's own head",
-    "vote": "the neighbours' vote",
-    "probe": "the probe",
-    "probes": "the average of the probes so far",
-    "de3": "the probe by DE3-BERT's rule",
-    "logistic": "the logistic regression",
-}
-
 
 _LISTED = 6
 """Thresholds by depth that are listed; of more, the range is said."""
@@ -33,13 +24,13 @@ def in_words(policy: RunnablePolicy, entries: Entries, replayed: Replayed) -> st
     if isinstance(policy, CascadePolicy | De3Policy):
         return _steps_in_words(policy, entries.exits[entries.full].depth)
     exit = entries.exits[replayed.exits[0]]
-    return f"every row runs {_layers(exit.depth)} and {_READERS[exit.reader]} ({exit}) answers"
+    return f"every row runs {_layers(exit.depth)} and {exit.of.clause} ({exit}) answers"
 
 
 def _steps_in_words(policy: CascadePolicy | De3Policy, deepest: int) -> str:
     last = deepest if policy.last is None else policy.last
-    readers = ("de3",) if policy.name == "de3" else policy.readers
-    asked = " or ".join(_READERS[reader] for reader in readers)
+    readers = (policy.name,) if policy.name == "de3" else policy.readers
+    asked = " or ".join(reader(name).clause for name in readers)
     if last == policy.first:
         return f"every row runs {_layers(last)} and {asked} answers"
     return (

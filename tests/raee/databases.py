@@ -6,19 +6,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from raee.linear import Linear
 
 from raee.backbones import Backbone
 from raee.batches import encode, token_batches
 from raee.config import KeySpec
 from raee.discriminant import linear_map, scatter_at
-from raee.exits import Answers, Entries, Neighbours, answers_of, exits_of
+from raee.exits import Answers, Entries, Neighbours, answers_of, exits_of, in_order
+from raee.fitting import Fitted, Fits, Judges, fit_readers
 from raee.index import Index, new_index
 from raee.neighbour_lists import nearest_other_texts
-from raee.probes import Fitted, Judges, Linear, Probes, StateName, fit_probes, left_out_answers
 from raee.prompts import Prompt
-from raee.readers import HeadReader, head_reader, read_centre, vote
+from raee.readers.head import HeadReader, head_reader, read_centre
+from raee.readers.vote import vote
 from raee.reading import Database
 from raee.replay import Trial
+from raee.states import StateName
 from raee.sums import sums_of
 from raee.sweep import Labelled, sweep
 from raee.texts import Texts, copies_of
@@ -155,17 +158,17 @@ def build(
     ]
     states = swept.states[state]
     judges = Judges(states.__getitem__, label, hashes, copies_of(hashes, hashes, label, n_labels))
-    fitted = fit_probes(state, swept.sums[state], judges)
-    votes = answers_of([vote(f, label, n_labels) for f in found])
-    read = [Answers(swept.answers, swept.confidences), votes, left_out_answers(fitted.left_out)]
-    entries = Entries(
-        exits=exits_of(backbone.depth, key.depths),
-        labels=prompt.labels,
-        label=label,
-        answers=np.column_stack([r.answers for r in read]).astype(np.uint16),
-        confidences=np.column_stack([r.confidences for r in read]).astype(np.float32),
-        hashes=hashes,
+    fitted = fit_readers(state, swept.sums[state], judges)
+    exits = exits_of(backbone.depth, key.depths)
+    read = in_order(
+        exits,
+        {
+            "sweep": Answers(swept.answers, swept.confidences),
+            "neighbours": answers_of([vote(f, label, n_labels) for f in found]),
+            "fit": fitted.answers,
+        },
     )
+    entries = Entries(exits, prompt.labels, label, read.answers, read.confidences, hashes)
     database = Database(
         backbone=backbone,
         prompt=prompt,
@@ -175,7 +178,7 @@ def build(
         indexes=indexes,
         entries=entries,
         vote_k=vote_k,
-        probes=fitted.probes,
+        fits=fitted.fits,
         nearest=found[0].distances[:, 0],
     )
     return Built(database, found[0], swept.keys, states, fitted)
@@ -193,7 +196,7 @@ def without(built: Built, row: int) -> Database:
         database,
         indexes=tuple(_index(keys[others]) for keys in built.keys),
         entries=database.entries[others],
-        probes=_fitted_on(built, others),
+        fits=_fitted_on(built, others),
         nearest=built.neighbours.distances[others, 0],
     )
 
@@ -204,9 +207,9 @@ def _index(keys: NDArray[np.float32]) -> Index:
     return index
 
 
-def _fitted_on(built: Built, rows: NDArray[np.bool_]) -> Probes:
-    probes, entries = built.fitted.probes, built.database.entries
-    assert probes.fit == "lda"
+def _fitted_on(built: Built, rows: NDArray[np.bool_]) -> Fits:
+    fits, entries = built.fitted.fits, built.database.entries
+    assert built.fitted.account["fit"] == "lda"
     states, label, n_labels = built.states[:, rows], entries.label[rows], len(entries.labels)
     sums = sums_of(states, label, n_labels)
     there, left = (np.bincount(y, minlength=n_labels) for y in (entries.label, label))
@@ -214,10 +217,11 @@ def _fitted_on(built: Built, rows: NDArray[np.bool_]) -> Probes:
         kept = np.log(there / there.sum()) - np.log(left / left.sum())
     kept[left == 0] = 0.0
     maps = []
-    for depth, shrinkage in enumerate(built.fitted.shrinkages):
+    for depth, shrinkage in enumerate(built.fitted.account["shrinkages"]):
         weights, biases = linear_map(scatter_at(sums, depth), shrinkage)
-        maps.append(Linear(weights, biases + kept, probes.maps[depth].temperature))
-    means = np.zeros_like(probes.means)
+        temperature = fits.parameters["probe"][depth].temperature
+        maps.append(Linear(weights, biases + kept, temperature))
+    means = np.zeros_like(fits.parameters["de3"])
     for c in np.unique(label):
         means[:, c] = states[:, label == c].mean(axis=1, dtype=np.float64)
-    return replace(probes, maps=tuple(maps), means=means)
+    return replace(fits, parameters={**fits.parameters, "probe": tuple(maps), "de3": means})

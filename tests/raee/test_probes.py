@@ -6,10 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import log_softmax, softmax
-from sklearn.linear_model import LogisticRegression
-
-from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
 from raee.probes import (
     Judges,
     Linear,
@@ -20,6 +16,10 @@ from raee.probes import (
     fit_temperature,
     left_out_accuracy,
 )
+from scipy.special import log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+
+from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
 from raee.sums import sums_of
 from raee.texts import copies_of
 from tests.raee.entries import each_once

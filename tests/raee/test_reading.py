@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from raee.probes import Linear, Probes, edr
 from scipy.special import softmax
 
 from raee.classify import classify
 from raee.config import FixedPolicy, KeySpec
-from raee.probes import Linear, Probes, edr
 from raee.reading import BatchReader, Database, Reading
 from raee.walk import walk
 from tests.raee.databases import (

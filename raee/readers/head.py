@@ -1,21 +1,19 @@
-"""Readers: from a row's state at a depth to a distribution over the labels."""
+"""`head`: the model's own head, restricted to the labels."""
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from raee.backbones import Backbone, LabelColumns, label_tokens
 from raee.batches import encode, token_batches
-from raee.exits import Neighbours, neighbour_weights
-from raee.probes import StateName
 from raee.prompts import Prompt
+from raee.readers.reader import Due, Here, Look, Reader, Reading
+from raee.states import normalised, pooled
 from raee.walk import walk
 
 COSINE_SCALE = 20.0
-"""Cosines are multiplied by this before the softmax (DESIGN.md section 2)."""
+"""Cosines are multiplied by this before the softmax."""
 
 HeadReader = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """`read(depth, states, attention, mask_positions) -> (n, labels) float32 probabilities`.
@@ -37,43 +35,21 @@ def head_reader(backbone: Backbone, prompt: Prompt, centre: Tensor | None) -> He
     return _sentence_encoder_head(backbone, prompt, centre.to(backbone.device))
 
 
-def pooled(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
-    """One float32 unit vector a row, (n, hidden): of the mean over its real tokens, or its first.
+class Head(Reader):
+    """The model's own head at every depth."""
 
-    Which of them is what the sentence encoder's configuration says; other models get the mean.
-    """
-    if backbone.pooling == "cls":
-        return _normalised(backbone.normed(states[:, 0]).float())
-    return token_mean(backbone, states, attention)
+    name = "head"
+    clause = "the model's own head"
+    description = "the model's own head"
+    look = Look("c4", "D", ":")
+    source = "sweep"
+    is_the_models = True
+    is_tempered = True
+    learns_shares = False
 
-
-def token_mean(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
-    """One float32 unit vector a row, (n, hidden): of the mean over its real tokens."""
-    states = backbone.normed(states).float()
-    # The direction of the mean is that of the sum.
-    return _normalised(torch.einsum("ntd,nt->nd", states, attention.float()))
-
-
-def probe_state(
-    backbone: Backbone, state: StateName, states: Tensor, attention: Tensor, mask_positions: Tensor
-) -> Tensor:
-    """What a probe reads of rows: float32 unit vectors (n, hidden).
-
-    `mean`: of the mean over a row's real tokens.  `answer`: what the family's head reads, the
-    state at the mask token or the sentence encoder's own pooling.
-    """
-    if state == "mean":
-        return token_mean(backbone, states, attention)
-    if backbone.family == "sentence-encoder":
-        return pooled(backbone, states, attention)
-    rows = torch.arange(states.shape[0], device=states.device)
-    return _normalised(backbone.normed(states[rows, mask_positions]).float())
-
-
-def probe_states(backbone: Backbone) -> tuple[StateName, ...]:
-    """The states among which a database's probes choose theirs."""
-    pools_mean = backbone.family == "sentence-encoder" and backbone.pooling == "mean"
-    return ("mean",) if pools_mean else ("mean", "answer")
+    def read(self, here: Here, due: Due) -> Reading:
+        """What the head says."""
+        return Reading(here.head(due))
 
 
 def read_centre(
@@ -89,20 +65,6 @@ def read_centre(
     return _pooled_by_depth(backbone, prompt, texts, on_rows).mean(dim=1).float()
 
 
-def vote(neighbours: Neighbours, labels: NDArray[np.uint16], n_labels: int) -> NDArray[np.float32]:
-    """The neighbours' labels, weighted by 1 / d: (queries, labels) probabilities.
-
-    labels: (rows,) the database's.  Without any neighbour the labels are equally likely.
-    """
-    weights = neighbour_weights(neighbours)
-    of_neighbour = labels[np.maximum(neighbours.rows, 0)]
-    votes = np.zeros((len(weights), n_labels))
-    np.add.at(votes, (np.arange(len(weights))[:, None], of_neighbour), weights)
-    total = votes.sum(axis=1, keepdims=True)
-    uniform = np.full_like(votes, 1.0 / n_labels)
-    return np.divide(votes, total, out=uniform, where=total > 0).astype(np.float32)
-
-
 def _masked_lm_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
     head = LabelColumns(backbone, label_tokens(backbone.tokenizer, prompt.words))
 
@@ -116,17 +78,13 @@ def _masked_lm_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
 
 def _sentence_encoder_head(backbone: Backbone, prompt: Prompt, centre: Tensor) -> HeadReader:
     described = _pooled_by_depth(backbone, Prompt(prompt.labels, prompt.words), [*prompt.words])
-    descriptions = _normalised(described.float() - centre[:, None])
+    descriptions = normalised(described.float() - centre[:, None])
 
     def read(depth: int, states: Tensor, attention: Tensor, mask_positions: Tensor) -> Tensor:
-        vectors = _normalised(pooled(backbone, states, attention) - centre[depth])
+        vectors = normalised(pooled(backbone, states, attention) - centre[depth])
         return (COSINE_SCALE * vectors @ descriptions[depth].T).softmax(dim=1)
 
     return read
-
-
-def _normalised(vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(vectors, dim=-1)
 
 
 def _pooled_by_depth(
@@ -159,3 +117,6 @@ def _pooled_by_depth(
         walk(backbone.stack, batch.inputs, visit)
         on_rows(len(batch.rows))
     return result
+
+
+READER = Head()

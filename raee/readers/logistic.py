@@ -1,0 +1,135 @@
+"""`logistic`: scikit-learn's logistic regression at full depth, which is what people do today."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from raee.exits import answers_of
+from raee.linear import Array, Linear, fit_temperature, softmax
+from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
+from raee.regression import Map, Turned, regress, turned
+
+if TYPE_CHECKING:
+    from raee.fitting import Fitting, Fold
+
+PENALTIES = (1.0, 10.0, 100.0)
+"""Inverse strengths (scikit-learn's C) tried for the regression on unit vectors."""
+
+
+class Logistic(Reader):
+    """Multinomial logistic regression on the state at full depth."""
+
+    name = "logistic"
+    clause = "the logistic regression"
+    description = "scikit-learn's logistic regression at full depth"
+    look = Look("c5", "*", "none")
+
+    def depths(self, deepest: int, key_depths: Sequence[int]) -> Sequence[int]:
+        """At full depth."""
+        return (deepest,)
+
+    def fitter(self, fitting: Fitting) -> LogisticFitter:
+        """Keeps the last depth's states."""
+        return LogisticFitter(fitting)
+
+    def arrays(self, parameters: Linear) -> dict[str, Array]:
+        """As versions have had them since format 2."""
+        return {
+            "regression_weights": parameters.weights,
+            "regression_biases": parameters.biases,
+            "regression_temperature": np.array([parameters.temperature]),
+        }
+
+    def from_arrays(self, arrays: dict[str, Array]) -> Linear:
+        """The map."""
+        return Linear(
+            arrays["regression_weights"],
+            arrays["regression_biases"],
+            float(arrays["regression_temperature"][0]),
+        )
+
+    def read(self, here: Here, due: Due) -> Reading:
+        """The map's probabilities."""
+        return Reading(softmax(here.parameters(self.name).finite_logs(here.vectors(due))))
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A regression with its account of itself."""
+
+    map: Linear
+    scores: Array
+    """(rows, labels) cross-fitted."""
+
+
+class LogisticFitter:
+    """The fit of the regression, and of others like it at other depths."""
+
+    def __init__(self, fitting: Fitting) -> None:
+        self._fitting = fitting
+
+    def see(self, depth: int, states: NDArray[np.float32]) -> None:
+        """The last ones are those of full depth."""
+        self._states = states
+
+    @cached_property
+    def folds(self) -> Sequence[Fold]:
+        """Of all depths alike."""
+        return self._fitting.judges.folds(self._fitting.seed)
+
+    @cached_property
+    def deepest(self) -> Regression:
+        """At full depth."""
+        return self.at(self._deepest, self._tuned[1])
+
+    @property
+    def penalty(self) -> float:
+        """The inverse strength that is right most often."""
+        return self._tuned[0]
+
+    def at(self, rows: Turned, first: Map | None = None) -> Regression:
+        """A regression with the same penalty.  first: the first fold's map."""
+        label, labels = self._fitting.judges.label, self._fitting.labels
+        scores = np.zeros((len(label), labels))
+        for train, held in self.folds:
+            found = regress(rows.some(train), label[train], labels, self.penalty, first)
+            first = found if first is None else first
+            scores[held] = rows.some(held).scores(found)
+        whole = regress(rows, label, labels, self.penalty, first)
+        return Regression(Linear(*whole, fit_temperature(scores, label)), scores)
+
+    def fit(self) -> Fit:
+        """The map of all rows, and their cross-fitted answers."""
+        found = self.deepest
+        logs = log_softmax(found.map.temperature * found.scores, axis=1)
+        account = {"regression_penalty": self.penalty, "regression_seed": self._fitting.seed}
+        return Fit(found.map, answers_of([np.exp(logs)]), account)
+
+    @cached_property
+    def _deepest(self) -> Turned:
+        return turned(self._states)
+
+    @cached_property
+    def _tuned(self) -> tuple[float, Map]:
+        """The penalty that is right most often on the first fold, and that fold's map with it."""
+        label, labels = self._fitting.judges.label, self._fitting.labels
+        train, held = (self._deepest.some(part) for part in self.folds[0])
+        fitted, own = (label[part] for part in self.folds[0])
+        found: dict[float, Map] = {}
+        right: dict[float, int] = {}
+        near = None
+        for penalty in PENALTIES:
+            near = found[penalty] = regress(train, fitted, labels, penalty, near)
+            right[penalty] = int((held.scores(near).argmax(axis=1) == own).sum())
+        best = max(PENALTIES, key=lambda p: (right[p], -p))
+        return best, found[best]
+
+
+READER = Logistic()

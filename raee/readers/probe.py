@@ -1,0 +1,169 @@
+"""`probe`: a linear map from a state to the labels at every depth, fitted in closed form.
+
+Its scores are those of linear discriminant analysis (`raee.discriminant`) or, if that is better by
+more than noise, of multinomial logistic regression (`raee.regression`); its distribution is their
+softmax after one temperature a depth.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from raee.discriminant import SHRINKAGES, Scatter, left_out_scores, linear_map, scatter_at
+from raee.exits import answers_of
+from raee.linear import Array, Linear, fit_likelihood, fit_temperature, softmax
+from raee.paired import better_beyond_noise
+from raee.readers.logistic import LogisticFitter
+from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
+from raee.regression import turned
+from raee.texts import Copies
+
+if TYPE_CHECKING:
+    from raee.fitting import Fitting, Judges
+    from raee.sums import Sums
+
+Maps = tuple[Linear, ...]
+"""One a depth."""
+
+_JUDGES = 5_000
+"""Rows by which a shrinkage is chosen: ten times all of them would take most of a rebuild."""
+
+
+class Probe(Reader):
+    """A linear map at every depth."""
+
+    name = "probe"
+    clause = "the probe"
+    description = "a linear map, fitted in closed form"
+    look = Look("c1", "s", "--")
+
+    def fitter(self, fitting: Fitting) -> ProbeFitter:
+        """Fits the closed form at each depth that it comes to."""
+        return ProbeFitter(fitting)
+
+    def arrays(self, parameters: Maps) -> dict[str, Array]:
+        """Weights, biases and temperatures, depths first."""
+        return {
+            "weights": np.stack([m.weights for m in parameters]),
+            "biases": np.stack([m.biases for m in parameters]),
+            "temperatures": np.array([m.temperature for m in parameters]),
+        }
+
+    def from_arrays(self, arrays: dict[str, Array]) -> Maps:
+        """The maps."""
+        each = zip(arrays["weights"], arrays["biases"], arrays["temperatures"], strict=True)
+        return tuple(Linear(weights, biases, float(t)) for weights, biases, t in each)
+
+    def read(self, here: Here, due: Due) -> Reading:
+        """The map's probabilities."""
+        return Reading(softmax(self.logs(here, due)))
+
+    def logs(self, here: Here, due: Due) -> Array:
+        """(due, labels) log-probabilities."""
+        maps: Maps = here.parameters(self.name)
+        return maps[here.depth].finite_logs(here.vectors(due))
+
+
+class ProbeFitter:
+    """The fit of the probes."""
+
+    def __init__(self, fitting: Fitting) -> None:
+        self._fitting = fitting
+        self._closed: list[tuple[Linear, Array, float]] = []
+
+    def see(self, depth: int, states: NDArray[np.float32]) -> None:
+        """Fit the closed form."""
+        self._closed.append(fit_discriminant(self._fitting.sums, depth, states, self._judges))
+
+    @cached_property
+    def log_probabilities(self) -> Array:
+        """(depths, rows, labels) without the text."""
+        maps, scores = self._chosen[1:]
+        return np.stack(
+            [log_softmax(m.temperature * s, axis=1) for m, s in zip(maps, scores, strict=True)]
+        )
+
+    def fit(self) -> Fit:
+        """The maps, and their answers without the text."""
+        fit, maps, _ = self._chosen
+        right, right_regression = self._right
+        account = {
+            "fit": fit,
+            "shrinkages": [shrinkage for _, _, shrinkage in self._closed],
+            "temperatures": [m.temperature for m in maps],
+            "accuracy_without_the_row": {
+                "lda": float(right.mean()),
+                "logistic": float(right_regression.mean()),
+            },
+        }
+        return Fit(tuple(maps), answers_of([*np.exp(self.log_probabilities)]), account)
+
+    @property
+    def _judges(self) -> Judges:
+        return self._fitting.judges
+
+    @property
+    def _regression(self) -> LogisticFitter:
+        found = self._fitting.fitter("logistic")
+        assert isinstance(found, LogisticFitter)
+        return found
+
+    @cached_property
+    def _right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Where the closed form and the regression are right at full depth, without the text."""
+        label = self._judges.label
+        closed, crossed = self._closed[-1][1], self._regression.deepest.scores
+        return closed.argmax(axis=1) == label, crossed.argmax(axis=1) == label
+
+    @cached_property
+    def _chosen(self) -> tuple[Literal["lda", "logistic"], list[Linear], list[Array]]:
+        """Which fit it is, its maps, and their scores without the text."""
+        right, right_regression = self._right
+        once = self._judges.texts.first_rows  # copies of a row are no evidence of their own
+        if not better_beyond_noise(right_regression[once], right[once]):
+            return "lda", [m for m, _, _ in self._closed], [s for _, s, _ in self._closed]
+        depths = range(self._fitting.sums.depths - 1)
+        found = [self._regression.at(turned(self._judges.states(depth))) for depth in depths]
+        found.append(self._regression.deepest)
+        return "logistic", [f.map for f in found], [f.scores for f in found]
+
+
+def left_out_accuracy(sums: Sums, judges: Judges) -> float:
+    """Accuracy of the discriminant without the text, the mean over depths: to choose a state by."""
+    found = [fit_discriminant(sums, d, judges.states(d), judges)[1] for d in range(sums.depths)]
+    return float(np.mean([(scores.argmax(axis=1) == judges.label).mean() for scores in found]))
+
+
+def fit_shrinkage(
+    scatter: Scatter, states: NDArray[np.float32], label: NDArray[np.uint16], copies: Copies
+) -> float:
+    """The shrinkage under which the rows' labels are likeliest, each without its text.
+
+    Each shrinkage is judged at its own best temperature; of equals the largest is taken.  Of many
+    rows some, evenly spread, are asked.  states: (rows, width); label: (rows,).
+    """
+    some = np.linspace(0, len(label) - 1, min(_JUDGES, len(label))).astype(int)
+    likely = {
+        s: fit_likelihood(left_out_scores(scatter, s, states[some], copies[some]), label[some])[1]
+        for s in SHRINKAGES
+    }
+    return max(SHRINKAGES, key=lambda s: (likely[s], s))
+
+
+def fit_discriminant(
+    sums: Sums, depth: int, states: NDArray[np.float32], judges: Judges
+) -> tuple[Linear, Array, float]:
+    """The map at a depth, its scores without the text (rows, labels), and the shrinkage."""
+    scatter = scatter_at(sums, depth)
+    shrinkage = fit_shrinkage(scatter, states, judges.label, judges.copies)
+    scores = left_out_scores(scatter, shrinkage, states, judges.copies)
+    temperature = fit_temperature(scores, judges.label)
+    return Linear(*linear_map(scatter, shrinkage), temperature), scores, shrinkage
+
+
+READER = Probe()

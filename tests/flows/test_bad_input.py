@@ -109,6 +109,11 @@ class TestBuildRefuses:
         (place.root / "job.yaml").write_text("name: [")
         _refused(place, "this is no YAML", "build", place.root / "job.yaml")
 
+    def test_a_job_file_that_says_a_key_twice(self, place):
+        job = Path(place.job())
+        job.write_text(f"name: first\n{job.read_text()}")
+        _refused(place, "key name stands twice, first in line 1", "build", job)
+
     def test_a_store_that_is_a_file(self, place):
         job = place.job()
         place.store.write_text("")

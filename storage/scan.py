@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from raee.errors import InputError
+from storage.apart import check_none_is_ours
 from storage.corpus import CorpusFile, CorpusSpec, Record, Span, corpus_files, read_records, whole
 
 CENTRE_ROWS = 4_096
@@ -129,9 +130,11 @@ def scan(
 
     labelled: whether rows need a label and a name of their own.  declared: the labels that the
     prompt names, in order.  Raises InputError where the corpus is empty, lacks a column, has a
-    label that the prompt does not, has two rows of one id, or too many unusable rows.
+    label that the prompt does not, has two rows of one id or too many unusable rows, or is no
+    corpus but what a build or a classification has written.
     """
     result = Scan(corpus_files(spec.uri))
+    check_none_is_ours(spec.uri, result.files)
     content = hashlib.sha256()
     smallest: list[tuple[int, int, str]] = []  # of the texts' hashes, negated: a max-heap
     ids: list[bytes] = []

@@ -114,6 +114,10 @@ class TestBuildRefuses:
         job.write_text(f"name: first\n{job.read_text()}")
         _refused(place, "key name stands twice, first in line 1", "build", job)
 
+    def test_a_store_in_its_corpus(self, place):
+        job = place.job(corpus={"uri": str(place.root), "id": "id"})
+        _refused(place, "store lies in the corpus", "build", job)
+
     def test_a_store_that_is_a_file(self, place):
         job = place.job()
         place.store.write_text("")
@@ -283,7 +287,27 @@ class TestClassifyRefuses:
 
     def test_an_output_below_a_file(self, ready):
         match = "a file stands where a folder should be"
-        arguments = ("--input", ready.root / "new.csv", "--output", ready.root / "new.csv/out")
+        arguments = ("--input", ready.root / "new.csv", "--output", ready.root / "train.csv/out")
+        _refused(ready, match, "classify", ready.job(), *arguments)
+
+    @pytest.mark.parametrize("input", ["", "*", "**/*.parquet"])
+    def test_an_output_in_its_input(self, ready, input):
+        arguments = ("--input", f"{ready.root}/{input}", "--output", ready.root / "out")
+        _refused(ready, "out lies in the input", "classify", ready.job(), *arguments)
+
+    def test_an_input_in_its_output(self, ready):
+        arguments = ("--input", ready.root / "new.csv", "--output", ready.root)
+        _refused(ready, "new.csv lies in the output", "classify", ready.job(), *arguments)
+
+    def test_a_database_for_an_input(self, ready):
+        arguments = ("--input", ready.store, "--output", ready.root / "out")
+        match = f"{ready.only_version()} holds a version of a database and no corpus"
+        _refused(ready, match, "classify", ready.job(), *arguments)
+
+    def test_an_output_for_an_input(self, ready):
+        output = ready.classify(ready.root / "new.csv")
+        arguments = ("--input", output, "--output", ready.root / "again")
+        match = f"{output} holds a classification's output and no corpus"
         _refused(ready, match, "classify", ready.job(), *arguments)
 
     def test_an_output_folder_with_a_strange_manifest(self, ready):

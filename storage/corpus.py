@@ -91,16 +91,17 @@ def corpus_files(uri: str) -> list[CorpusFile]:
             paths = [p for p in fs.glob(path) if _format_of(p)]
         elif fs.isdir(path):
             paths = [p for p in fs.find(path) if _format_of(p)]
-        elif not fs.exists(path):
-            raise InputError(f"corpus {uri}: there is no such file or folder")
-        elif _format_of(path):
-            paths = [path]
         else:
-            raise InputError(f"corpus {uri}: not one of {', '.join(_FORMATS)}")
+            fs.info(path)  # many a filesystem's `exists` says no where it could not find out
+            if not _format_of(path):
+                raise InputError(f"corpus {uri}: not one of {', '.join(_FORMATS)}")
+            paths = [path]
     except InputError:
         raise
     except Exception as error:
         said = in_words(error, f"corpus {uri}")
+        if said is None and isinstance(error, FileNotFoundError):
+            said = InputError(f"corpus {uri}: there is no such file or folder")
         if said is None and isinstance(error, ValueError | ImportError | OSError):
             said = None if may_pass(error) else InputError(f"corpus {uri}: {error}")
         if said is None:

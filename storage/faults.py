@@ -1,4 +1,4 @@
-"""What went wrong with a remote store, in one line that names it and helps.
+"""What went wrong with a store or a corpus, in one line that names it and helps.
 
 Libraries say it in many ways, and often say `None`.  No line has a credential in it.
 """
@@ -43,7 +43,23 @@ _NO_ANSWER = (
     "ProxyConnectionError",
 )
 
-_CUT_SHORT = "ClientPayloadError"
+_CUT_SHORT = ("ClientPayloadError", "BadDigest", "IncompleteBody")
+"""A library's class and servers' codes."""
+
+_OF_THE_PATH = {
+    errno.EISDIR: "a folder stands where a file should be",
+    errno.ENOTDIR: "a file stands where a folder should be",
+    errno.EACCES: "access denied; may you read and write there?",
+    errno.EROFS: "it can only be read there",
+    errno.ENAMETOOLONG: "a name is too long",
+    errno.ELOOP: "its links lead in a circle",
+}
+
+_STAYS = (*_OF_THE_PATH, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EINVAL, errno.ENOSYS)
+"""What no second try finds otherwise."""
+
+_PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 507, 509, *range(520, 530))
+"""What a web server or a gateway before it says of a state that it may leave."""
 
 _REMOTE_IO = getattr(errno, "EREMOTEIO", errno.EIO)  # not every system has it
 
@@ -57,24 +73,37 @@ def in_words(error: Exception, where: str) -> Exception | None:
     """
     if isinstance(error, InputError):
         return None
+    if (said := of_the_path(error, where)) is not None:
+        return said
+    if type(error) is NotImplementedError:
+        return InputError(f"{where}: nothing can be written at addresses of this kind")
     for cause in _causes(error):
         for name in (code(cause), type(cause).__name__):
             if name in _OF_THE_USER:
                 return InputError(f"{where}: {_OF_THE_USER[name]}")
             if name in _NO_ANSWER:
                 return ConnectionError(f"{where}: {_server(cause)} does not answer ({name})")
-        if type(cause).__name__ == _CUT_SHORT:
-            return ConnectionError(f"{where}: the connection broke in reading")
+            if name in _CUT_SHORT:
+                return ConnectionError(f"{where}: the connection broke ({name})")
         if isinstance(cause, ValueError) and str(cause).startswith("Invalid endpoint"):
             return InputError(f"{where}: the server's address is none; check AWS_ENDPOINT_URL")
+        if (refusal := _of_the_answer(cause, where)) is not None:
+            return refusal
     word = next(filter(None, map(code, _causes(error))), "")
     silent = str(error) in ("", "None")
     if isinstance(error, OSError) and (silent or (word and not isinstance(error, _SAYS_ENOUGH))):
-        said = f"{where}: the server says {word}" if word else f"{where}: {type(error).__name__}"
-        return OSError(error.errno, said) if error.errno is not None else type(error)(said)
+        line = f"{where}: the server says {word}" if word else f"{where}: {type(error).__name__}"
+        return OSError(error.errno, line) if error.errno is not None else type(error)(line)
     if type(error).__module__.partition(".")[0] == "botocore":
         return OSError(f"{where}: {error}")
     return None
+
+
+def of_the_path(error: Exception, where: str) -> InputError | None:
+    """The error to raise instead where something else stands, or nothing may be done, there."""
+    if not isinstance(error, OSError) or error.errno not in _OF_THE_PATH:
+        return None
+    return InputError(f"{error.filename or where}: {_OF_THE_PATH[error.errno]}")
 
 
 def placed(error: Exception, where: str) -> Exception | None:
@@ -107,6 +136,11 @@ def may_pass(error: Exception) -> bool:
     return failing or isinstance(error, ConnectionError | TimeoutError)
 
 
+def stays(error: OSError) -> bool:
+    """Whether a second try would only meet the error again."""
+    return isinstance(error, PermissionError) or error.errno in _STAYS
+
+
 def is_no_bucket(error: Exception) -> bool:
     """Whether not the file is missing but all that it could lie in."""
     return _says(error, "NoSuchBucket")
@@ -126,6 +160,30 @@ def code(error: BaseException | None) -> str:
     """An S3 server's word for what went wrong; empty where it said none."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _of_the_answer(cause: BaseException, where: str) -> Exception | None:
+    """The error to raise for a server's status; None where it says too little, or nothing new."""
+    kinds = [kind.__name__ for kind in type(cause).__mro__]
+    if "ClientConnectionError" in kinds:
+        return ConnectionError(f"{where}: the server does not answer ({kinds[0]})")
+    response = getattr(cause, "response", None)
+    if isinstance(response, dict):  # what else S3 says stands in its codes
+        status, said = response.get("ResponseMetadata", {}).get("HTTPStatusCode"), code(cause)
+    elif "ClientResponseError" in kinds:
+        status, message = getattr(cause, "status", 0), getattr(cause, "message", "")
+        said = f"{status} {message}".strip() if status else kinds[0]
+    elif "ClientError" in kinds:
+        return InputError(f"{where}: {cause}; check the address")
+    else:
+        return None
+    if status in (401, 403):
+        return InputError(f"{where}: access denied ({said}); check who you are and what you may")
+    if isinstance(response, dict) or status == 404:
+        return None
+    if status in _PASSING:
+        return ConnectionError(f"{where}: the server says {said}")
+    return InputError(f"{where}: the server says {said}; check the address")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

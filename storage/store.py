@@ -20,7 +20,15 @@ from fsspec.implementations.local import LocalFileSystem
 from raee.errors import InputError
 from storage import local
 from storage.checked import CheckedFile, FileRecord
-from storage.faults import check_read_whole, code, in_words, is_empty, is_no_bucket, placed
+from storage.faults import (
+    check_read_whole,
+    code,
+    in_words,
+    is_empty,
+    is_no_bucket,
+    of_the_path,
+    placed,
+)
 
 _CHUNK = 1 << 20
 
@@ -85,8 +93,8 @@ def _clearly(
 class Folder:
     """A folder at a path or URI.  Names given to its methods are relative to it.
 
-    Where a remote store refuses the user (no such bucket, no access), its methods raise
-    InputError; where it does not answer, ConnectionError.
+    Where a store refuses the user (no such bucket, no access, a file in a folder's place), its
+    methods raise InputError; where it does not answer, ConnectionError.
     """
 
     def __init__(self, uri: str) -> None:
@@ -110,6 +118,11 @@ class Folder:
     def uri(self) -> str:
         """The folder's address; a plain path where it is local."""
         return self._path if self._local else str(self._fs.unstrip_protocol(self._path))
+
+    def require_writable_kind(self) -> None:
+        """Raises InputError where files of that kind of address can only be read."""
+        if self.uri.startswith(("http://", "https://")):
+            raise InputError(f"{self}: the web is only read; give a folder, or s3://bucket/folder")
 
     @_clearly
     def exists(self, name: str) -> bool:
@@ -252,7 +265,8 @@ class Folder:
         replaced.  Where the block fails, nothing is left.
         """
         if self._local:
-            with local.whole(self._at(name)) as partial, open(partial, "wb") as file:
+            whole = local.whole(self._at(name))
+            with self.faults(), whole as partial, open(partial, "wb") as file:
                 yield CheckedFile(file, name)
             return
         with self.faults():
@@ -296,7 +310,7 @@ class Folder:
     @_clearly
     def delete(self, name: str) -> None:
         """Delete a file; nothing happens where it is not there."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             self._fs.rm_file(self._at(name))
 
     @_clearly
@@ -320,7 +334,7 @@ class Folder:
             yield
         except Exception as error:
             where = f"{self}/{name}" if name else str(self)
-            said = None if self._local else in_words(error, where)
+            said = (of_the_path if self._local else in_words)(error, where)
             said = said or placed(error, where)
             if said is None:
                 raise

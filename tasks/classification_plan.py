@@ -103,6 +103,7 @@ def plan_classification(
     """
     check_output_apart(uri, output)
     folder = Folder(output)
+    folder.require_writable_kind()
     chosen = resolve_version(job.store, job.name, version)
     manifest = read_manifest(job.store, job.name, chosen)
     check_fits(job, manifest)

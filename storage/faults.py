@@ -162,26 +162,31 @@ def code(error: BaseException | None) -> str:
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
+def status(error: BaseException | None) -> int | None:
+    """The HTTP status with which an S3 server refused; None where it did not."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return None
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+
+
 def _of_the_answer(cause: BaseException, where: str) -> Exception | None:
     """The error to raise for a server's status; None where it says too little, or nothing new."""
     kinds = [kind.__name__ for kind in type(cause).__mro__]
     if "ClientConnectionError" in kinds:
         return ConnectionError(f"{where}: the server does not answer ({kinds[0]})")
-    response = getattr(cause, "response", None)
-    if isinstance(response, dict):  # what else S3 says stands in its codes
-        status, said = response.get("ResponseMetadata", {}).get("HTTPStatusCode"), code(cause)
-    elif "ClientResponseError" in kinds:
-        status, message = getattr(cause, "status", 0), getattr(cause, "message", "")
-        said = f"{status} {message}".strip() if status else kinds[0]
+    if "ClientResponseError" in kinds:
+        number, said = getattr(cause, "status", 0), getattr(cause, "message", "")
+        said = f"{number} {said}".strip() if number else kinds[0]
+    elif (number := status(cause) or 0) != 0:
+        said = code(cause)
     elif "ClientError" in kinds:
         return InputError(f"{where}: {cause}; check the address")
-    else:
-        return None
-    if status in (401, 403):
+    if number in (401, 403):
         return InputError(f"{where}: access denied ({said}); check who you are and what you may")
-    if isinstance(response, dict) or status == 404:
-        return None
-    if status in _PASSING:
+    if "ClientResponseError" not in kinds or number == 404:
+        return None  # what else S3 says stands in its codes
+    if number in _PASSING:
         return ConnectionError(f"{where}: the server says {said}")
     return InputError(f"{where}: the server says {said}; check the address")
 

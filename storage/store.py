@@ -22,12 +22,12 @@ from storage import local
 from storage.checked import CheckedFile, FileRecord
 from storage.faults import (
     check_read_whole,
-    code,
     in_words,
     is_empty,
     is_no_bucket,
     of_the_path,
     placed,
+    status,
 )
 
 _CHUNK = 1 << 20
@@ -37,6 +37,12 @@ _BLOCK = 16 << 20
 
 _SMALL = 4 << 20
 """Bytes that come in about the time that a remote store takes to answer."""
+
+_TAKEN = (412, 304)
+"""What servers answer to a write of a taken name; older MinIOs say the second."""
+
+_CONFLICT = 409
+"""Another conditional write of the name is under way, and may yet fail."""
 
 _CONFLICT_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between tries of a write while the server settles another of the same name."""
@@ -357,14 +363,14 @@ class Folder:
             except FileExistsError:
                 return False
             except OSError as error:
-                said = code(error.__cause__)
-                # Not every server says which condition failed.
-                if said in ("PreconditionFailed", "412"):
+                if status(error.__cause__) in _TAKEN:
                     return False
-                # Another conditional write of the name is under way, and may yet fail (S3's 409).
-                if said != "ConditionalRequestConflict":
+                if status(error.__cause__) != _CONFLICT:
                     raise
+                conflict = error
                 time.sleep(wait)
+        if not self.exists(name):
+            raise conflict
         return False
 
     def _look_and_write(self, name: str, data: bytes) -> None:

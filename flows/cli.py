@@ -4,6 +4,7 @@ Heavy imports stand inside the commands: `raee --help` and a mistake in a job fi
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -82,13 +83,13 @@ def evaluate(
 ) -> None:
     """Accuracy, mean layers and rows/s of every policy on labelled texts."""
     job = load_job(job_file)
-    _check_folder(json_file)
+    _check_writable(json_file)
     from tasks.evaluation import evaluate_corpus
 
     log_to_stderr()
     found = evaluate_corpus(job, input, version)
     if json_file is not None:
-        json_file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        _write(json_file, json.dumps(found, indent=1))
     print_table(evaluation_table(found))
 
 
@@ -96,13 +97,13 @@ def evaluate(
 def tune(job_file: JobFile, version: Version = None, json_file: JsonFile = None) -> None:
     """Search over policies on a version's own rows; prints the best for each cost."""
     job = load_job(job_file)
-    _check_folder(json_file)
+    _check_writable(json_file)
     from tasks.tune import tune_version
 
     log_to_stderr()
     readings, found = tune_version(job, version)
     if json_file is not None:
-        json_file.write_text(found.model_dump_json(indent=1) + "\n", "utf-8")
+        _write(json_file, found.model_dump_json(indent=1))
     for part in tuning_tables(found, job.policy, readings.where):
         print_table(part)
 
@@ -162,7 +163,7 @@ def run(command: Callable[..., Any], arguments: list[str]) -> int:
         if _interrupted(error):
             return _fail("interrupted; run the same command again to go on from here", INTERRUPTED)
         if isinstance(error, OSError):  # a full disk, a store that may not be written
-            return _fail(str(error), BROKEN)
+            return _fail(_of_the_disk(error), BROKEN)
         # typer's own usage errors, which say how to do it
         show_usage = getattr(error, "show", None)
         if show_usage is None:
@@ -189,6 +190,28 @@ def _policy(job: Job, name: str | None) -> Any:
     return job.policy if name is None or name == job.policy.name else validated_policy(name)
 
 
-def _check_folder(json_file: Path | None) -> None:
-    if json_file is not None and not json_file.parent.is_dir():
+def _check_writable(json_file: Path | None) -> None:
+    """Raises InputError, before any work, where the figures could not be written in the end."""
+    if json_file is None:
+        return
+    if not json_file.parent.is_dir():
         raise InputError(f"--json {json_file}: there is no folder {json_file.parent}")
+    if json_file.is_dir():
+        raise InputError(f"--json {json_file}: a folder stands where a file should be")
+    if not os.access(json_file if json_file.exists() else json_file.parent, os.W_OK):
+        raise InputError(f"--json {json_file}: access denied; may you write there?")
+
+
+def _write(json_file: Path, text: str) -> None:
+    try:
+        json_file.write_text(f"{text}\n", "utf-8")
+    except OSError as error:
+        error.filename = str(json_file)  # a full disk does not say what it is about
+        raise
+
+
+def _of_the_disk(error: OSError) -> str:
+    """What a disk says, after the file that it is about."""
+    if error.strerror is None:
+        return str(error)
+    return ": ".join(str(part) for part in (error.filename, error.strerror) if part)

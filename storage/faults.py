@@ -4,7 +4,9 @@ Libraries say it in many ways, and often say `None`.  No line has a credential i
 """
 
 import errno
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -33,6 +35,13 @@ _OF_THE_USER = {
 }
 """By a server's code or a library's class."""
 
+_NO_ROOM = {
+    "QuotaExceeded": "the quota is used up",
+    "XMinioAdminBucketQuotaExceeded": "the quota is used up",
+    "XMinioStorageFull": "the server's disks are full",
+}
+"""By a server's code."""
+
 _NO_ANSWER = (
     "EndpointConnectionError",
     "ConnectTimeoutError",
@@ -58,7 +67,7 @@ _OF_THE_PATH = {
 _STAYS = (*_OF_THE_PATH, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EINVAL, errno.ENOSYS)
 """What no second try finds otherwise."""
 
-_PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 507, 509, *range(520, 530))
+_PASSING = (408, 409, 425, 429, 500, 502, 503, 504, *range(520, 530))
 """What a web server or a gateway before it says of a state that it may leave."""
 
 _REMOTE_IO = getattr(errno, "EREMOTEIO", errno.EIO)  # not every system has it
@@ -69,7 +78,8 @@ _SAYS_ENOUGH = (FileNotFoundError, FileExistsError)
 def in_words(error: Exception, where: str) -> Exception | None:
     """The error to raise instead, in words; None where the error says enough.
 
-    InputError for what the user can mend, ConnectionError where no server answered.
+    InputError for what the user can mend, ConnectionError where no server answered, and OSError
+    with its number where there is no room.
     """
     if isinstance(error, InputError):
         return None
@@ -81,6 +91,8 @@ def in_words(error: Exception, where: str) -> Exception | None:
         for name in (code(cause), type(cause).__name__):
             if name in _OF_THE_USER:
                 return InputError(f"{where}: {_OF_THE_USER[name]}")
+            if name in _NO_ROOM:
+                return OSError(errno.ENOSPC, f"{where}: {_NO_ROOM[name]}")
             if name in _NO_ANSWER:
                 return ConnectionError(f"{where}: {_server(cause)} does not answer ({name})")
             if name in _CUT_SHORT:
@@ -103,7 +115,10 @@ def of_the_path(error: Exception, where: str) -> InputError | None:
     """The error to raise instead where something else stands, or nothing may be done, there."""
     if not isinstance(error, OSError) or error.errno not in _OF_THE_PATH:
         return None
-    return InputError(f"{error.filename or where}: {_OF_THE_PATH[error.errno]}")
+    path = error.filename or where
+    if error.errno == errno.ENOTDIR:
+        path = next((p for p in (path, *map(str, Path(path).parents)) if os.path.isfile(p)), path)
+    return InputError(f"{path}: {_OF_THE_PATH[error.errno]}")
 
 
 def placed(error: Exception, where: str) -> Exception | None:

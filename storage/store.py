@@ -159,8 +159,6 @@ class Folder:
             if is_no_bucket(error):
                 raise
             return []
-        except NotADirectoryError:
-            raise InputError(f"{self}: a file stands where a folder should be") from None
         return sorted(name for name in names if not name.startswith("."))
 
     @_clearly
@@ -170,10 +168,7 @@ class Folder:
         Raises InputError where a file is in the way.
         """
         if self._local:
-            try:
-                return [Found(*found) for found in sorted(local.files(self._path))]
-            except NotADirectoryError:
-                raise InputError(f"{self}: a file stands where a folder should be") from None
+            return [Found(*found) for found in sorted(local.files(self._path))]
         try:
             listed = self._fs.find(self._path, detail=True)
         except FileNotFoundError as error:

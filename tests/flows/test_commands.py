@@ -74,7 +74,7 @@ def test_a_disk_that_fails_is_one_line_too(capsys):
 
     assert run(full_disk, []) == 1
     err = capsys.readouterr().err
-    assert err == "raee: [Errno 28] No space left on device: 'store/part-00000.parquet'\n"
+    assert err == "raee: store/part-00000.parquet: No space left on device\n"
 
 
 class TestBuild:

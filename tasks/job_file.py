@@ -88,12 +88,15 @@ class _File:
         self._unquoted: Unquoted = {}
         self._seen: set[int] = set()
         self._around: list[yaml.Node] = []
+        self._faults: list[str] = []
 
     def read(self) -> JobFile:
         root = self._document()
         values = None
         if isinstance(root, yaml.MappingNode):
             self._look_over(root, "")
+            if self._faults:
+                raise InputError(f"{self._path} {'; '.join(self._faults)}")
             values = self._loader.construct_document(root)
         if not isinstance(values, dict):
             raise InputError(
@@ -135,17 +138,16 @@ class _File:
                 raise self._error(name, key, "a key is a name, and no list or mapping")
             if not name.value and name.style is None:
                 raise self._error(name, key, "a key has no name")
-            kind = _kind(name)
+            kind, line = _kind(name), _line_of(name)
             if kind is not None:
                 what = f'the key {name.value} is {kind} to YAML; put it in quotes: "{name.value}"'
-                raise self._error(name, key, what)
-            if name.value in lines:
-                first = lines[name.value]
-                raise InputError(
-                    f"{self._path} line {_line_of(name)}: key {_below(key, name.value)} stands "
-                    f"twice, first in line {first}"
+                self._faults.append(
+                    f"line {line}: {key}: {what}" if key else f"line {line}: {what}"
                 )
-            lines[name.value] = _line_of(name)
+            elif name.value in lines:
+                twice = f"key {_below(key, name.value)} stands twice"
+                self._faults.append(f"line {line}: {twice}, first in line {lines[name.value]}")
+            lines.setdefault(name.value, line)
             yield ("" if name.tag.endswith(":merge") else name.value), value
 
     def _look_at(self, node: yaml.ScalarNode, key: str) -> None:

@@ -41,6 +41,13 @@ class TestAKeyThatStandsTwice:
         with refused(f"job.yaml {said}$" if said.startswith("line") else said):
             read(content)
 
+    def test_is_told_with_all_others_and_with_words_without_quotes(self, read):
+        with refused(
+            "job.yaml line 2: key a.b stands twice, first in line 2; line 3: key a stands twice, "
+            'first in line 2; line 4: the key on is a boolean to YAML; put it in quotes: "on"$'
+        ):
+            read("name: x\na: {b: 1, b: 2}\na: 3\non: 4")
+
     def test_is_none_where_one_of_both_is_merged(self, read):
         found = read("a: &x {b: 1, c: 2}\nd: {<<: *x, b: 3}\ne: {b: 4, <<: [*x]}").values
         assert found["d"] == {"b": 3, "c": 2}

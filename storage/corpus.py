@@ -194,19 +194,26 @@ def _opened(spec: CorpusSpec, file: CorpusFile) -> Iterator[Any]:
     except Exception as error:
         change = None
         with suppress(Exception):  # the server may be what fails
-            change = _change(fs, path, file)
+            change = _change(fs, path, file, gone=isinstance(error, FileNotFoundError))
         raise change or _in_words(error, spec, file) from error
     if change is not None:
         raise change
 
 
-def _change(fs: AbstractFileSystem, path: str, file: CorpusFile) -> InputError | None:
-    """What is said if a file is not the one any more that was listed."""
+def _change(
+    fs: AbstractFileSystem, path: str, file: CorpusFile, gone: bool = True
+) -> InputError | None:
+    """What is said if a file is not the one any more that was listed.
+
+    gone: whether a file that is not found is taken for gone: some servers fail like that.
+    """
     if not file.stamp:
         return None
     try:
         now = stamp_of(fs, path)
     except FileNotFoundError:
+        if not gone:
+            return None
         now = "not there"
     if now == file.stamp:
         return None

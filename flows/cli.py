@@ -178,7 +178,7 @@ def run(command: Callable[..., Any], arguments: list[str]) -> int:
         if broken and isinstance(error, SystemExit):  # what typer makes of any broken pipe
             error = broken
         if isinstance(error, OSError):  # a full disk, a store that may not be written
-            return _fail(str(error), BROKEN)
+            return _fail(_of_the_disk(error), BROKEN)
         # typer's own usage errors, which say how to do it
         show_usage = getattr(error, "show", None)
         if show_usage is None:
@@ -253,3 +253,10 @@ def _write(json_file: Path | None, figures: str) -> None:
         if said is None:
             raise
         raise said from error
+
+
+def _of_the_disk(error: OSError) -> str:
+    """What a disk says, after the file that it is about."""
+    if error.strerror is None:
+        return str(error)
+    return ": ".join(str(part) for part in (error.filename, error.strerror) if part)

@@ -33,6 +33,7 @@ from prefect.states import Cancelling
 from pydantic import Field
 
 from raee.config import Settings
+from storage.faults import stays
 from storage.store import Folder
 from tasks.markers import look_what_is_done, numbers_done
 from tasks.models import SHARD_SECONDS
@@ -361,9 +362,9 @@ def _may_be_away() -> Iterator[None]:
     """Whatever is asked of server and store here is asked again in the next round."""
     try:
         yield
-    except (FileNotFoundError, PermissionError):
-        raise
     except (httpx.TransportError, OSError) as error:
+        if isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and stays(error)):
+            raise
         logger.warning("orchestrator or store do not answer (%s); trying again", error)
     except httpx.HTTPStatusError as error:
         if error.response.status_code < 500:

@@ -48,13 +48,18 @@ PRICE = 0.05
 class Settings(BaseModel):
     """A part of the job file: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # JSON, which plans are kept in, has no infinity.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _in_order(value: Any) -> Any:
-    """Labels that are a list of single ones, as a mapping; anything else as it is."""
-    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+    """Labels that are a list of single ones, as a mapping; what is no list as it is."""
+    if not isinstance(value, list):
         return value
+    if not all(isinstance(v, dict) for v in value):
+        raise ValueError(
+            "an item of a list of labels is a label with its word, such as `bad: poor`"
+        )
     pairs = [pair for each in value for pair in each.items()]
     counts = Counter(name for name, _ in pairs)
     if twice := [name for name, count in counts.items() if count > 1]:

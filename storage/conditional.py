@@ -49,11 +49,13 @@ def require_conditional_writes(
 def _why_not(folder: Folder) -> str | None:
     """Why a store cannot refuse a taken name; None where it can."""
     name = f".probe-{secrets.token_hex(8)}"
+    written = False
     try:
         folder.write_new(name, b"first")
+        written = True
         folder.write_new(name, b"second")
     except FileExistsError:
-        return None
+        return None if written else "says of a new file that it is there already"
     except OSError as error:
         if error.errno not in _CANNOT:
             raise

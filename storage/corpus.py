@@ -192,10 +192,11 @@ def _opened(spec: CorpusSpec, file: CorpusFile) -> Iterator[Any]:
                 yield opened if spec.encoding == _UTF_8 else Recoded(opened, spec.encoding)
         change = _change(fs, path, file)
     except Exception as error:
-        change = None
-        with suppress(Exception):  # the server may be what fails
-            change = _change(fs, path, file)
-        raise change or _in_words(error, spec, file) from error
+        raised = in_words(error, file.uri)
+        if raised is None:
+            with suppress(Exception):  # the server may be what fails
+                raised = _change(fs, path, file)
+        raise raised or _in_words(error, spec, file) from error
     if change is not None:
         raise change
 
@@ -217,20 +218,17 @@ def _change(fs: AbstractFileSystem, path: str, file: CorpusFile) -> InputError |
 
 
 def _in_words(error: Exception, spec: CorpusSpec, file: CorpusFile) -> Exception:
-    said: Exception | None
+    """What is said of an error that no server has a word for."""
+    said = error
     if isinstance(error, UnicodeError):
         return InputError(f"{file.uri} is not in {spec.encoding}: {error.args[-1]}")
-    if isinstance(error, InputError):
-        said = error
-    else:
-        said = in_words(error, file.uri)
-        if said is None and _is_of_the_content(error):
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            said = InputError(f"{file.uri} cannot be read: {reason}")
+    if _is_of_the_content(error):
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = InputError(f"{file.uri} cannot be read: {reason}")
     if isinstance(said, InputError):
         seen = advice(file.uri, no_column="no column" in str(said))
         return InputError(f"{said}; {seen}") if seen else said
-    return said or placed(error, file.uri) or error
+    return placed(error, file.uri) or error
 
 
 def _is_of_the_content(error: Exception) -> bool:

@@ -78,6 +78,8 @@ def list_corpus(uri: str) -> Listing:
         raise
     except Exception as error:
         said = in_words(error, f"corpus {uri}")
+        if said is None and isinstance(error, FileNotFoundError):
+            said = InputError(f"corpus {uri}: there is no such file or folder")
         if said is None and isinstance(error, ValueError | ImportError | OSError):
             said = None if may_pass(error) else InputError(f"corpus {uri}: {error}")
         if said is None:
@@ -125,12 +127,11 @@ def _listing(uri: str, fs: AbstractFileSystem, path: str) -> Listing:
         ]
     elif fs.isdir(path):
         found = [i for i in _below(uri, fs, path) if not _is_hidden(str(i["name"])[len(path) :])]
-    elif not fs.exists(path) and not os.path.lexists(path):
-        raise InputError(f"corpus {uri}: there is no such file or folder")
-    elif format_of(path):
-        found = [_local(path) if is_local else fs.info(path)]
     else:
-        raise InputError(f"corpus {uri}: not one of {', '.join(FORMATS)}")
+        # Many a filesystem's `exists` says no if it could not find out.
+        found = [_local(path) if is_local and os.path.lexists(path) else fs.info(path)]
+        if not format_of(path):
+            raise InputError(f"corpus {uri}: not one of {', '.join(FORMATS)}")
     unread = Counter(_ending(info["name"]) for info in found if not format_of(info["name"]))
     read = {str(info["name"]): info for info in found if format_of(info["name"])}
     if not read:

@@ -1,10 +1,12 @@
-"""What went wrong with a remote store, in one line that names it and helps.
+"""What went wrong with a store or a corpus, in one line that names it and helps.
 
 Libraries say it in many ways, and often say `None`.  No line has a credential in it.
 """
 
 import errno
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -33,6 +35,13 @@ _OF_THE_USER = {
 }
 """By a server's code or a library's class."""
 
+_NO_ROOM = {
+    "QuotaExceeded": "the quota is used up",
+    "XMinioAdminBucketQuotaExceeded": "the quota is used up",
+    "XMinioStorageFull": "the server's disks are full",
+}
+"""By a server's code."""
+
 _NO_ANSWER = (
     "EndpointConnectionError",
     "ConnectTimeoutError",
@@ -43,7 +52,23 @@ _NO_ANSWER = (
     "ProxyConnectionError",
 )
 
-_CUT_SHORT = "ClientPayloadError"
+_CUT_SHORT = ("ClientPayloadError", "BadDigest", "IncompleteBody")
+"""A library's class and servers' codes."""
+
+_OF_THE_PATH = {
+    errno.EISDIR: "a folder stands where a file should be",
+    errno.ENOTDIR: "a file stands where a folder should be",
+    errno.EACCES: "access denied; may you read and write there?",
+    errno.EROFS: "it can only be read there",
+    errno.ENAMETOOLONG: "a name is too long",
+    errno.ELOOP: "its links lead in a circle",
+}
+
+_STAYS = (*_OF_THE_PATH, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EINVAL, errno.ENOSYS)
+"""What no second try finds otherwise."""
+
+_PASSING = (408, 409, 425, 429, 500, 502, 503, 504, *range(520, 530))
+"""What a web server or a gateway before it says of a state that it may leave."""
 
 _REMOTE_IO = getattr(errno, "EREMOTEIO", errno.EIO)  # not every system has it
 
@@ -53,28 +78,47 @@ _SAYS_ENOUGH = (FileNotFoundError, FileExistsError)
 def in_words(error: Exception, where: str) -> Exception | None:
     """The error to raise instead, in words; None where the error says enough.
 
-    InputError for what the user can mend, ConnectionError where no server answered.
+    InputError for what the user can mend, ConnectionError where no server answered, and OSError
+    with its number where there is no room.
     """
     if isinstance(error, InputError):
         return None
+    if (said := of_the_path(error, where)) is not None:
+        return said
+    if type(error) is NotImplementedError:
+        return InputError(f"{where}: nothing can be written at addresses of this kind")
     for cause in _causes(error):
         for name in (code(cause), type(cause).__name__):
             if name in _OF_THE_USER:
                 return InputError(f"{where}: {_OF_THE_USER[name]}")
+            if name in _NO_ROOM:
+                return OSError(errno.ENOSPC, f"{where}: {_NO_ROOM[name]}")
             if name in _NO_ANSWER:
                 return ConnectionError(f"{where}: {_server(cause)} does not answer ({name})")
-        if type(cause).__name__ == _CUT_SHORT:
-            return ConnectionError(f"{where}: the connection broke in reading")
+            if name in _CUT_SHORT:
+                return ConnectionError(f"{where}: the connection broke ({name})")
         if isinstance(cause, ValueError) and str(cause).startswith("Invalid endpoint"):
             return InputError(f"{where}: the server's address is none; check AWS_ENDPOINT_URL")
+        if (refusal := _of_the_answer(cause, where)) is not None:
+            return refusal
     word = next(filter(None, map(code, _causes(error))), "")
     silent = str(error) in ("", "None")
     if isinstance(error, OSError) and (silent or (word and not isinstance(error, _SAYS_ENOUGH))):
-        said = f"{where}: the server says {word}" if word else f"{where}: {type(error).__name__}"
-        return OSError(error.errno, said) if error.errno is not None else type(error)(said)
+        line = f"{where}: the server says {word}" if word else f"{where}: {type(error).__name__}"
+        return OSError(error.errno, line) if error.errno is not None else type(error)(line)
     if type(error).__module__.partition(".")[0] == "botocore":
         return OSError(f"{where}: {error}")
     return None
+
+
+def of_the_path(error: Exception, where: str) -> InputError | None:
+    """The error to raise instead where something else stands, or nothing may be done, there."""
+    if not isinstance(error, OSError) or error.errno not in _OF_THE_PATH:
+        return None
+    path = error.filename or where
+    if error.errno == errno.ENOTDIR:
+        path = next((p for p in (path, *map(str, Path(path).parents)) if os.path.isfile(p)), path)
+    return InputError(f"{path}: {_OF_THE_PATH[error.errno]}")
 
 
 def placed(error: Exception, where: str) -> Exception | None:
@@ -107,6 +151,11 @@ def may_pass(error: Exception) -> bool:
     return failing or isinstance(error, ConnectionError | TimeoutError)
 
 
+def stays(error: OSError) -> bool:
+    """Whether a second try would only meet the error again."""
+    return isinstance(error, PermissionError) or error.errno in _STAYS
+
+
 def is_no_bucket(error: Exception) -> bool:
     """Whether not the file is missing but all that it could lie in."""
     return _says(error, "NoSuchBucket")
@@ -126,6 +175,35 @@ def code(error: BaseException | None) -> str:
     """An S3 server's word for what went wrong; empty where it said none."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def status(error: BaseException | None) -> int | None:
+    """The HTTP status with which an S3 server refused; None where it did not."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return None
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+
+
+def _of_the_answer(cause: BaseException, where: str) -> Exception | None:
+    """The error to raise for a server's status; None where it says too little, or nothing new."""
+    kinds = [kind.__name__ for kind in type(cause).__mro__]
+    if "ClientConnectionError" in kinds:
+        return ConnectionError(f"{where}: the server does not answer ({kinds[0]})")
+    if "ClientResponseError" in kinds:
+        number, said = getattr(cause, "status", 0), getattr(cause, "message", "")
+        said = f"{number} {said}".strip() if number else kinds[0]
+    elif (number := status(cause) or 0) != 0:
+        said = code(cause)
+    elif "ClientError" in kinds:
+        return InputError(f"{where}: {cause}; check the address")
+    if number in (401, 403):
+        return InputError(f"{where}: access denied ({said}); check who you are and what you may")
+    if "ClientResponseError" not in kinds or number == 404:
+        return None  # what else S3 says stands in its codes
+    if number in _PASSING:
+        return ConnectionError(f"{where}: the server says {said}")
+    return InputError(f"{where}: the server says {said}; check the address")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -16,18 +16,26 @@ def whole(path: str) -> Iterator[str]:
     It is hidden until then, as it stays where the process is killed.
     """
     folder, _, name = path.rpartition("/")
-    os.makedirs(folder, exist_ok=True)
+    _make(folder)
     partial = f"{folder}/.{name}.{secrets.token_hex(4)}.partial"
     try:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        if error.errno is not None and error.filename is None:
+        if error.errno is not None and error.filename in (None, partial):
             error.filename = path  # a full disk does not say what it is about
         raise
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it is gone, or what was raised first says more
             os.unlink(partial)
+
+
+def _make(folder: str) -> None:
+    """Make a folder where there is none.  Raises NotADirectoryError where a file is in the way."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder) from error
 
 
 def write_new(path: str, data: bytes) -> None:

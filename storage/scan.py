@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from raee.config import MOST_LABELS
 from raee.errors import InputError, cut, listed
+from storage.apart import check_none_is_ours
 from storage.blocks import Mark
 from storage.checked_rows import check_batch
 from storage.corpus import CorpusSpec, Counted, Span, count_rows, read_batches, whole
@@ -161,7 +162,7 @@ def scan(
                 result._numbers.setdefault(name, array("I")).frombytes(numbers.tobytes())
             if len(result._numbers) > MOST_LABELS:  # the column may be any, and all rows differ
                 raise InputError(
-                    f"corpus {spec.uri}: more labels ({listed(result._numbers)}) than the "
+                    f"the corpus has more labels ({listed(result._numbers)}) than the "
                     f"{MOST_LABELS:,} that a database holds; does corpus.label name the labels' "
                     "column?"
                 )
@@ -228,6 +229,7 @@ def read_shard(
 
 def _files_of(spec: CorpusSpec) -> list[CorpusFile]:
     listing = list_corpus(spec.uri)
+    check_none_is_ours(spec.uri, listing.files)
     if left_out := listing.left_out_in_words():
         logger.warning("corpus %s: files that are not read: %s", spec.uri, left_out)
     return listing.files
@@ -257,7 +259,8 @@ def _mixed(numbers: NDArray[np.uint64], stream: int) -> NDArray[np.uint32]:
 def _by_label(
     labels: pl.Series, numbers: NDArray[np.uint32]
 ) -> Iterator[tuple[str, NDArray[np.uint32]]]:
-    grouped = pl.DataFrame({"label": labels, "number": numbers}).group_by("label").agg("number")
+    both = pl.DataFrame({"label": labels, "number": numbers})
+    grouped = both.group_by("label", maintain_order=True).agg("number")
     for name, own in zip(grouped["label"], grouped["number"], strict=True):
         yield name, own.to_numpy()
 

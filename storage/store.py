@@ -20,7 +20,15 @@ from fsspec.implementations.local import LocalFileSystem
 from raee.errors import InputError
 from storage import local
 from storage.checked import CheckedFile, FileRecord
-from storage.faults import check_read_whole, code, in_words, is_empty, is_no_bucket, placed
+from storage.faults import (
+    check_read_whole,
+    in_words,
+    is_empty,
+    is_no_bucket,
+    of_the_path,
+    placed,
+    status,
+)
 
 _CHUNK = 1 << 20
 
@@ -29,6 +37,12 @@ _BLOCK = 16 << 20
 
 _SMALL = 4 << 20
 """Bytes that come in about the time that a remote store takes to answer."""
+
+_TAKEN = (412, 304)
+"""What servers answer to a write of a taken name; older MinIOs say the second."""
+
+_CONFLICT = 409
+"""Another conditional write of the name is under way, and may yet fail."""
 
 _CONFLICT_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between tries of a write while the server settles another of the same name."""
@@ -85,8 +99,8 @@ def _clearly(
 class Folder:
     """A folder at a path or URI.  Names given to its methods are relative to it.
 
-    Where a remote store refuses the user (no such bucket, no access), its methods raise
-    InputError; where it does not answer, ConnectionError.
+    Where a store refuses the user (no such bucket, no access, a file in a folder's place), its
+    methods raise InputError; where it does not answer, ConnectionError.
     """
 
     def __init__(self, uri: str) -> None:
@@ -110,6 +124,11 @@ class Folder:
     def uri(self) -> str:
         """The folder's address; a plain path where it is local."""
         return self._path if self._local else str(self._fs.unstrip_protocol(self._path))
+
+    def require_writable_kind(self) -> None:
+        """Raises InputError where files of that kind of address can only be read."""
+        if self.uri.startswith(("http://", "https://")):
+            raise InputError(f"{self}: the web is only read; give a folder, or s3://bucket/folder")
 
     @_clearly
     def exists(self, name: str) -> bool:
@@ -140,8 +159,6 @@ class Folder:
             if is_no_bucket(error):
                 raise
             return []
-        except NotADirectoryError:
-            raise InputError(f"{self}: a file stands where a folder should be") from None
         return sorted(name for name in names if not name.startswith("."))
 
     @_clearly
@@ -151,10 +168,7 @@ class Folder:
         Raises InputError where a file is in the way.
         """
         if self._local:
-            try:
-                return [Found(*found) for found in sorted(local.files(self._path))]
-            except NotADirectoryError:
-                raise InputError(f"{self}: a file stands where a folder should be") from None
+            return [Found(*found) for found in sorted(local.files(self._path))]
         try:
             listed = self._fs.find(self._path, detail=True)
         except FileNotFoundError as error:
@@ -252,7 +266,8 @@ class Folder:
         replaced.  Where the block fails, nothing is left.
         """
         if self._local:
-            with local.whole(self._at(name)) as partial, open(partial, "wb") as file:
+            whole = local.whole(self._at(name))
+            with self.faults(), whole as partial, open(partial, "wb") as file:
                 yield CheckedFile(file, name)
             return
         with self.faults():
@@ -296,7 +311,7 @@ class Folder:
     @_clearly
     def delete(self, name: str) -> None:
         """Delete a file; nothing happens where it is not there."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             self._fs.rm_file(self._at(name))
 
     @_clearly
@@ -320,7 +335,7 @@ class Folder:
             yield
         except Exception as error:
             where = f"{self}/{name}" if name else str(self)
-            said = None if self._local else in_words(error, where)
+            said = (of_the_path if self._local else in_words)(error, where)
             said = said or placed(error, where)
             if said is None:
                 raise
@@ -343,14 +358,14 @@ class Folder:
             except FileExistsError:
                 return False
             except OSError as error:
-                said = code(error.__cause__)
-                # Not every server says which condition failed.
-                if said in ("PreconditionFailed", "412"):
+                if status(error.__cause__) in _TAKEN:
                     return False
-                # Another conditional write of the name is under way, and may yet fail (S3's 409).
-                if said != "ConditionalRequestConflict":
+                if status(error.__cause__) != _CONFLICT:
                     raise
+                conflict = error
                 time.sleep(wait)
+        if not self.exists(name):
+            raise conflict
         return False
 
     def _look_and_write(self, name: str, data: bytes) -> None:

@@ -138,8 +138,10 @@ def check_name(what: str, name: str) -> None:
 
 
 def databases(store: str) -> Folder:
-    """Where a store keeps its databases."""
-    return Folder(store) / "databases"
+    """Where a store keeps its databases.  Raises InputError where it could not."""
+    folder = Folder(store)
+    folder.require_writable_kind()
+    return folder / "databases"
 
 
 def database_folder(store: str, name: str) -> Folder:

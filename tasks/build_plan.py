@@ -25,6 +25,7 @@ from raee.exits import Exit, exits_of
 from raee.index_training import check_index_spec
 from raee.keys import check_key
 from raee.prompts import Prompt, declared_labels, resolve_prompt
+from storage.apart import check_store_apart
 from storage.conditional import require_conditional_writes
 from storage.leftovers import CLAIM
 from storage.scan import Scan, Shard, scan, text_hash
@@ -139,6 +140,7 @@ def plan_build(job: Job) -> PlannedBuild:
     since the newest version, nothing is written.  Raises InputError, with nothing written, where
     the job cannot be done.
     """
+    check_store_apart(job.corpus.uri, job.store)
     backbone, prompt, found = _look_over(job)
     retriever = retriever_of(job.key, job.backbone.dtype)
     key = backbone.fingerprint if retriever is None else retriever.fingerprint

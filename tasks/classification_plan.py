@@ -18,6 +18,7 @@ from raee.errors import InputError
 from raee.exits import parse_exits
 from raee.reading import Database
 from storage.aliases import resolve_version
+from storage.apart import check_output_apart
 from storage.conditional import require_conditional_writes
 from storage.corpus import CorpusSpec
 from storage.scan import Scan, Shard, count
@@ -101,7 +102,9 @@ def plan_classification(
     version: an id or an alias.  Where the same classification died before, it goes on with the
     version that it began with.  Raises InputError, with nothing written, where it cannot be done.
     """
+    check_output_apart(uri, output)
     folder = Folder(output)
+    folder.require_writable_kind()
     chosen = resolve_version(job.store, job.name, version)
     manifest = read_manifest(job.store, job.name, chosen)
     check_fits(job, manifest)

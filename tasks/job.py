@@ -3,13 +3,12 @@
 Light on purpose: a command reads its job before anything heavy is imported.
 """
 
-import os
-import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from difflib import get_close_matches
+from reprlib import Repr
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from raee.config import (
     BackboneSpec,
@@ -23,6 +22,12 @@ from raee.config import (
 from raee.errors import InputError, clauses, cut
 from storage.corpus import CorpusSpec
 from storage.versions import NAME_PATTERN
+from tasks.job_file import Unquoted, read_job_file
+
+_SHORT = Repr()
+"""Values in messages: what anchors make may be endless."""
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 class Job(Settings):
@@ -90,22 +95,8 @@ def load_job(path: str) -> Job:
 
     Raises InputError, with one line that names the file and the key, where it is not one.
     """
+    values, unquoted = read_job_file(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such job file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-13-45 is a ValueError
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise InputError(f"{path}{where}: this is no YAML: {problem}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: a job file is a mapping of keys such as name, store, corpus")
-    try:
-        values = _expand(values, path, "")
         return Job.model_validate(values)
     except ValidationError as error:
         # A mapping was never meant to be the string that a prompt could be instead.
@@ -114,7 +105,7 @@ def load_job(path: str) -> Job:
             for e in error.errors()
             if e["loc"][1:] != ("str",) or not isinstance(e["input"], dict)
         ]
-        lines = [_line(fault, values) for fault in faults]
+        lines = [_line(fault, values, unquoted) for fault in faults]
         raise InputError(f"{path}: {clauses(lines)}") from error
 
 
@@ -124,37 +115,20 @@ def validated_policy(name: str) -> PolicySpec:
     try:
         return _PolicyName.model_validate(values).policy
     except ValidationError as error:
-        raise InputError(_line(error.errors()[0], values)) from error
+        raise InputError(_line(error.errors()[0], values, {})) from error
 
 
 class _PolicyName(Settings):
     policy: PolicySpec
 
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def _expand(value: Any, path: str, key: str) -> Any:
-    """`${VAR}` in strings from the environment."""
-    if isinstance(value, dict):
-        return {k: _expand(v, path, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
-    if not isinstance(value, str):
-        return value
-
-    def from_environment(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in os.environ:
-            raise InputError(f"{path}: {key}: environment variable {name} is not set")
-        return os.environ[name]
-
-    return _VARIABLE.sub(from_environment, value)
-
-
-def _line(error: Any, values: dict[str, Any]) -> str:
+def _line(error: Any, values: dict[str, Any], unquoted: Unquoted) -> str:
     """One of pydantic's errors on some values as a clause: the key, and what is wrong."""
     key = cut(".".join(_keys(error["loc"], values, error["type"] == "missing")))
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key"
+        known = _known_keys(error["loc"][:-1])
+        near = get_close_matches(str(error["loc"][-1]), known, 1, cutoff=0.65)
+        return f"{key}: unknown key" + "".join(f"; did you mean {name}?" for name in near)
     if error["type"] == "missing":
         return f"{key}: missing"
     if error["type"] == "union_tag_not_found":
@@ -164,7 +138,42 @@ def _line(error: Any, values: dict[str, Any]) -> str:
             f"{key}: {cut(repr(error['input']['name']))} is none of {error['ctx']['expected_tags']}"
         )
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]} (it is {cut(repr(error['input']))})"
+    shown = _as_written(error["input"], key, unquoted)
+    if error["type"] == "string_type" and key in unquoted:
+        shown += f", {unquoted[key][1]} to YAML; put text in quotes"
+    return f"{key}: {message[0].lower()}{message[1:]} (it is {cut(shown)})"
+
+
+def _as_written(value: Any, key: str, unquoted: Unquoted) -> str:
+    """A value for a message, as it stands in the file."""
+    if key in unquoted:
+        return unquoted[key][0]
+    if isinstance(value, list) and len(value) <= _SHORT.maxlist:
+        shown = [_SHORT.repr(item) for item in value]
+        items = (unquoted.get(f"{key}.{i}", (item,))[0] for i, item in enumerate(shown))
+        return f"[{', '.join(items)}]"
+    return _SHORT.repr(value)
+
+
+def _known_keys(loc: Sequence[str | int]) -> list[str]:
+    """The keys that a job may have in a place, as pydantic names it."""
+    models: list[type[BaseModel]] = [Job]
+    for part in loc:
+        fields = [m.model_fields[part] for m in models if part in m.model_fields]
+        below = [model for field in fields for model in _models_in(field.annotation)]
+        # A part that is no key names the one of a union's branches that was tried.
+        models = below or [m for m in models if part in (m.__name__, _name_of(m))]
+    return [name for model in models for name in model.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _name_of(model: type[BaseModel]) -> Any:
+    return model.model_fields["name"].default if "name" in model.model_fields else None
 
 
 def _keys(loc: Sequence[str | int], value: Any, last_is_missing: bool) -> Iterator[str]:

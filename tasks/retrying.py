@@ -7,16 +7,16 @@ from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from raee.errors import InputError
+from storage.faults import stays
 
 
 def _worth_another_try(task: Task, task_run: TaskRun, state: State) -> bool:
-    """Storage, network and server may recover; bad input and our own mistakes do not."""
+    """Storage, network and server may recover; bad input, a full disk, our own mistakes do not."""
     try:
         state.result()
-    except (InputError, PermissionError):
-        return False
-    except (OSError, httpx.TransportError):
+    except OSError as error:
+        return not stays(error)
+    except httpx.TransportError:
         return True
     except Exception:
         return False

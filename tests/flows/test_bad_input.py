@@ -112,7 +112,7 @@ class TestBuildRefuses:
     def test_more_labels_than_a_database_holds(self, place):
         rows = [{"id": n, "text": f"text {n}", "label": f"label {n}"} for n in range(2**16 + 1)]
         place.write("train.csv", rows)
-        match = "the corpus has 65,537 labels (label 0, label 1, "
+        match = "the corpus has more labels (label 0, label 1, "
         _refused(place, match, "build", place.job(prompt=None))
         assert not place.store.exists()
 
@@ -133,6 +133,15 @@ class TestBuildRefuses:
     def test_a_job_file_that_is_no_yaml(self, place):
         (place.root / "job.yaml").write_text("name: [")
         _refused(place, "this is no YAML", "build", place.root / "job.yaml")
+
+    def test_a_job_file_that_says_a_key_twice(self, place):
+        job = Path(place.job())
+        job.write_text(f"name: first\n{job.read_text()}")
+        _refused(place, "key name stands twice, first in line 1", "build", job)
+
+    def test_a_store_in_its_corpus(self, place):
+        job = place.job(corpus={"uri": str(place.root), "id": "id"})
+        _refused(place, "store lies in the corpus", "build", job)
 
     def test_a_store_that_is_a_file(self, place):
         job = place.job()
@@ -326,7 +335,27 @@ class TestClassifyRefuses:
 
     def test_an_output_below_a_file(self, ready):
         match = "a file stands where a folder should be"
-        arguments = ("--input", ready.root / "new.csv", "--output", ready.root / "new.csv/out")
+        arguments = ("--input", ready.root / "new.csv", "--output", ready.root / "train.csv/out")
+        _refused(ready, match, "classify", ready.job(), *arguments)
+
+    @pytest.mark.parametrize("input", ["", "*", "**/*.parquet"])
+    def test_an_output_in_its_input(self, ready, input):
+        arguments = ("--input", f"{ready.root}/{input}", "--output", ready.root / "out")
+        _refused(ready, "out lies in the input", "classify", ready.job(), *arguments)
+
+    def test_an_input_in_its_output(self, ready):
+        arguments = ("--input", ready.root / "new.csv", "--output", ready.root)
+        _refused(ready, "new.csv lies in the output", "classify", ready.job(), *arguments)
+
+    def test_a_database_for_an_input(self, ready):
+        arguments = ("--input", ready.store, "--output", ready.root / "out")
+        match = f"{ready.only_version()} holds a version of a database and no corpus"
+        _refused(ready, match, "classify", ready.job(), *arguments)
+
+    def test_an_output_for_an_input(self, ready):
+        output = ready.classify(ready.root / "new.csv")
+        arguments = ("--input", output, "--output", ready.root / "again")
+        match = f"{output} holds a classification's output and no corpus"
         _refused(ready, match, "classify", ready.job(), *arguments)
 
     def test_an_output_folder_with_a_strange_manifest(self, ready):
@@ -409,7 +438,7 @@ def test_figures_are_printed_though_their_file_cannot_be_written(ready, command)
     answer = raee(command, ready.job(), *more, "--json", "/dev/full")
     assert answer.code == 1
     assert "accuracy" in answer.out
-    assert answer.error == "[Errno 28] /dev/full: No space left on device"
+    assert answer.error == "/dev/full: No space left on device"
 
 
 def _run_without_privileges(*arguments):

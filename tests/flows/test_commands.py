@@ -77,7 +77,7 @@ def test_a_disk_that_fails_is_one_line_too(capsys):
 
     assert run(full_disk, []) == 1
     err = capsys.readouterr().err
-    assert err == "raee: [Errno 28] No space left on device: 'store/part-00000.parquet'\n"
+    assert err == "raee: store/part-00000.parquet: No space left on device\n"
 
 
 def test_a_store_whose_connection_breaks_is_one_line_and_no_reader_that_has_left():
@@ -91,7 +91,7 @@ def test_a_store_whose_connection_breaks_is_one_line_and_no_reader_that_has_left
     err = io.StringIO()
     with redirect_stderr(err), redirect_stdout(io.StringIO()):
         code = run(app, [])
-    assert (code, err.getvalue()) == (1, "raee: [Errno 32] s3://bucket/store: Broken pipe\n")
+    assert (code, err.getvalue()) == (1, "raee: s3://bucket/store: Broken pipe\n")
 
 
 class TestBuild:

@@ -1,17 +1,13 @@
 """A store that fails under a whole build or classification: what may pass is tried again."""
 
 import errno
-import importlib
-import pkgutil
 import random
 import shutil
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pytest
-from prefect import Task
 
-import tasks
 from storage.versions import version_ids
 from tests.flows.jobs import Answer, Workplace, raee, repeated_data_of
 from tests.storage.faulty import EVER, Fault, full, weather
@@ -24,14 +20,7 @@ _ERRORS: dict[str, Callable[[], Exception]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch, tmp_path):
-    """Tasks wait for hundredths of seconds before they try again; the cache is the test's own."""
-    monkeypatch.setenv("RAEE_CACHE", str(tmp_path / "cache"))
-    for module in pkgutil.walk_packages(tasks.__path__, "tasks."):
-        for value in vars(importlib.import_module(module.name)).values():
-            if isinstance(value, Task):
-                monkeypatch.setattr(value, "retry_delay_seconds", 0.01)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 class _Undisturbed(NamedTuple):

@@ -1,3 +1,4 @@
+import errno
 import importlib
 import pkgutil
 
@@ -33,7 +34,17 @@ def _run(errors):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("disk"), ConnectionResetError(), TimeoutError(), httpx.ConnectError("gone")]
+    "error",
+    [
+        OSError("disk"),
+        OSError(errno.EIO, "disk"),
+        OSError(errno.EBUSY, "the server says SlowDown"),
+        OSError(errno.ESTALE, "a folder of another machine"),
+        ConnectionResetError(),
+        ConnectionError("the server says 503"),
+        TimeoutError(),
+        httpx.ConnectError("gone"),
+    ],
 )
 def test_what_storage_or_the_server_may_recover_from_is_tried_again(error):
     tries, result = _run([error, error])
@@ -51,6 +62,13 @@ def test_a_fault_that_stays_is_given_up_after_three_more_tries():
     [
         InputError("bad"),
         PermissionError(),
+        IsADirectoryError(errno.EISDIR, "a folder"),
+        NotADirectoryError(errno.ENOTDIR, "a file"),
+        OSError(errno.ENOSPC, "the disk is full"),
+        OSError(errno.EDQUOT, "the quota is used up"),
+        OSError(errno.EFBIG, "the file is too large"),
+        OSError(errno.EROFS, "the disk is read only"),
+        OSError(errno.EINVAL, "the server says InvalidRequest"),
         ValueError("ours"),
         MemoryError(),
         torch.OutOfMemoryError("the GPU's"),

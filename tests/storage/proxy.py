@@ -72,7 +72,8 @@ def between(server: Server, spoil: Callable[[Request], Answer]) -> Iterator[Serv
                     self.send_header(name, value)
             self.send_header("Content-Length", length or str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":  # a body would be taken for the next answer
+                self.wfile.write(body)
 
         def log_message(self, *_):
             pass

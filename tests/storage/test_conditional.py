@@ -10,6 +10,7 @@ import storage.store
 from raee.errors import InputError
 from storage.aliases import history, promote, rollback
 from storage.conditional import SINGLE_WRITER, require_conditional_writes
+from storage.faults import stays
 from storage.store import Folder
 from tests.raee.errors import refused
 from tests.storage.databases import NAME, publish_version
@@ -77,6 +78,85 @@ def test_a_store_that_cannot_is_refused(unable):
         with refused(f"^store {unable} .* say `single_writer: true` in the job if only one"):
             require_conditional_writes(unable)
     assert Folder(unable).files() == []
+
+
+_TAKEN = [
+    (412, b""),
+    (412, error("PreconditionFailed")),
+    (412, error("ConditionNotMet")),
+    (304, b""),
+    (409, b""),
+    (409, error("ConditionalRequestConflict")),
+    (409, error("OperationAborted")),
+    (409, error("ObjectAlreadyExists")),
+]
+"""What servers answer to a conditional write of a taken name."""
+
+
+def _answering(answer):
+    """Writes an object once, and answers so to any other write that is conditional."""
+    there = set()
+
+    def spoil(request):
+        if request.method != "PUT" or "If-None-Match" not in request.headers:
+            return None
+        if request.path in there:
+            return answer
+        there.add(request.path)
+        return None
+
+    return spoil
+
+
+@pytest.mark.parametrize("answer", _TAKEN)
+class TestHoweverAServerSaysThatANameIsTaken:
+    @pytest.fixture(autouse=True)
+    def server(self, answer, moto, store_on, use, monkeypatch):
+        monkeypatch.setattr(storage.store, "_CONFLICT_WAITS", (0.001, 0.001))
+        self.store = store_on("moto")
+        with between(moto, _answering(answer)) as server:
+            use(server)
+            yield
+
+    def test_it_is_a_store_that_can_refuse_it(self):
+        require_conditional_writes(self.store)
+        assert storage.store._single_writers == set()
+        assert Folder(self.store).files() == []
+
+    def test_the_file_stays_as_it_was(self):
+        folder = Folder(self.store)
+        folder.write_new("a", b"first")
+        with pytest.raises(FileExistsError):
+            folder.write_new("a", b"second")
+        assert folder.read("a") == b"first"
+
+    def test_a_file_of_the_same_content_is_an_earlier_tries_own(self):
+        for _ in range(2):
+            Folder(self.store).write_new("a", b"first")
+
+    def test_aliases_move_on(self):
+        versions = [publish_version(self.store, {"a": b"x"}) for _ in range(2)]
+        for version in versions:
+            promote(self.store, NAME, version)
+        found = [record.version for record in history(self.store, NAME, "production")]
+        assert found == versions
+
+
+@pytest.mark.parametrize("answer", _TAKEN)
+def test_a_server_that_says_so_of_every_file_is_not_trusted(
+    moto, store_on, use, monkeypatch, answer
+):
+    monkeypatch.setattr(storage.store, "_CONFLICT_WAITS", (0.001,))
+    store = store_on("moto")
+    with between(moto, lambda r: answer if r.method == "PUT" else None) as server:
+        use(server)
+        if answer[0] == 409:  # a conflict, for all that it says, and one may pass
+            with pytest.raises(OSError, match=f"^.*{store}: the server says ") as caught:
+                require_conditional_writes(store)
+            assert not stays(caught.value)
+        else:
+            with refused(f"^store {store} says of a new file that it is there already, so"):
+                require_conditional_writes(store)
 
 
 @pytest.mark.parametrize("answer", [(501, b""), (400, error("InvalidArgument")), (405, b"")])

@@ -13,6 +13,8 @@ import s3fs
 import storage.store
 from raee.errors import InputError
 from storage.store import Folder
+from tests.raee.errors import refused
+from tests.rights import open_to_all, somebody_else
 
 _THREADS = 16
 
@@ -340,3 +342,75 @@ def test_an_empty_address_is_not_the_current_folder():
 def test_an_unknown_protocol_is_an_input_error():
     with pytest.raises(InputError, match="nowhere://bucket"):
         Folder("nowhere://bucket/store")
+
+
+def _asked_below(folder):
+    """All that may meet something else than it needs, by name."""
+
+    def create():
+        with folder.create("a/b") as file:
+            file.write(b"x")
+
+    return {
+        "read": lambda: folder.read("a/b"),
+        "open": lambda: folder.open("a/b"),
+        "size": lambda: folder.size("a/b"),
+        "record": lambda: folder.record("a/b"),
+        "names": (folder / "a").names,
+        "files": (folder / "a").files,
+        "write_new": lambda: folder.write_new("a/b", b"x"),
+        "create": create,
+        "copy": lambda: folder.copy(["c"], folder, ["a/b"]),
+    }
+
+
+@pytest.mark.parametrize("ask", _asked_below(Folder("/nowhere")))
+class TestSomethingElseInTheWay:
+    """Is one line that names it, and no second try would find it otherwise."""
+
+    def test_a_file_where_a_folder_should_be(self, tmp_path, ask):
+        (tmp_path / "a").write_bytes(b"mine")
+        (tmp_path / "c").write_bytes(b"")
+        with refused(f"^{tmp_path}/a: a file stands where a folder should be$"):
+            _asked_below(Folder(str(tmp_path)))[ask]()
+        assert (tmp_path / "a").read_bytes() == b"mine"
+
+    def test_a_folder_where_a_file_should_be(self, tmp_path, ask):
+        (tmp_path / "a/b").mkdir(parents=True)
+        (tmp_path / "c").write_bytes(b"")
+        asked = _asked_below(Folder(str(tmp_path)))[ask]
+        if ask == "write_new":
+            with pytest.raises(FileExistsError):
+                asked()
+        elif ask in ("names", "files", "size"):
+            asked()
+        else:
+            with refused(f"^{tmp_path}/a/b: a folder stands where a file should be$"):
+                asked()
+        assert os.listdir(tmp_path / "a/b") == []
+        assert os.listdir(tmp_path / "a") == ["b"]
+
+    def test_links_in_a_circle(self, tmp_path, ask):
+        (tmp_path / "a").symlink_to("a")
+        (tmp_path / "c").write_bytes(b"")
+        said = "(its links lead in a circle|a file stands where a folder should be)"
+        with refused(f"^{tmp_path}/a(/b)?: {said}$"):
+            _asked_below(Folder(str(tmp_path)))[ask]()
+
+    def test_no_right_to_read_or_write(self, ask):
+        with open_to_all() as root:
+            (root / "a").mkdir(mode=0)
+            (root / "c").write_bytes(b"")
+            with somebody_else(), refused(f"^{root}/a(/b)?: access denied; may you read and"):
+                _asked_below(Folder(str(root)))[ask]()
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path):
+    with refused("x{300}.*: a name is too long$"):
+        Folder(str(tmp_path)).write_new("x" * 300, b"")
+
+
+def test_what_is_not_there_below_a_file_is_deleted_already(tmp_path):
+    (tmp_path / "a").write_bytes(b"mine")
+    Folder(str(tmp_path)).delete("a/b")
+    assert not Folder(str(tmp_path)).exists("a/b")

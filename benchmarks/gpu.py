@@ -34,7 +34,7 @@ from raee.exits import Entries, swept_exits
 from raee.gpu_search import search_on
 from raee.index import new_index
 from raee.prompts import Prompt
-from raee.readers import head_reader, read_centre
+from raee.readers.head import head_reader, read_centre
 from raee.reading import Database
 from raee.sweep import Labelled, Sweep, sweep
 

@@ -59,7 +59,8 @@ def _read(database: Database) -> list[Exit]:
     """An exit of each reader: what reading takes hardly depends on the depth."""
     exits: dict[ReaderName, Exit] = {}
     for exit in database.entries.exits:
-        if database.retriever is None or exit.of.source != "neighbours":
+        asked = database.retriever is None or exit.of.source != "neighbours"
+        if asked and exit.of.costs_as is None:
             exits.setdefault(exit.reader, exit)
     return list(exits.values())
 

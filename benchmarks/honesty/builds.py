@@ -1,20 +1,23 @@
 """Builds in memory: a database of some rows of a pool, and what it says of others."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from raee.probes import Fitted, Judges, LeftOut, averages, fit_probes, left_out_answers
 
 from benchmarks.honesty.pools import LAYERS, Pool
 from raee.calibration import calibrated, fit_temperatures
 from raee.config import PAPER_NEIGHBOURS, RunnablePolicy
 from raee.costs import Costs
-from raee.exits import Answers, Entries, Neighbours, answers_of, exits_of
+from raee.exits import Answers, Entries, Exit, Neighbours, answers_of, exits_of, in_order
+from raee.fitting import Fits, Judges, fit_readers
 from raee.index import Index, new_index
 from raee.neighbour_lists import nearest_other_texts
 from raee.policies import POLICIES, Planned, layers_of
-from raee.readers import vote
+from raee.readers.reader import Due, Reading, Source
+from raee.readers.table import reader, readers
+from raee.readers.vote import vote
 from raee.replay import Replayed, Trial, replay
 from raee.sums import sums_of
 from raee.texts import Texts, copies_of
@@ -101,15 +104,15 @@ def build(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> Built:
     labels, texts = len(names), Texts(rows.hashes)
     copies = copies_of(rows.hashes, rows.hashes, rows.label, labels)
     judges = Judges(rows.states.__getitem__, rows.label, rows.hashes, copies)
-    fitted = fit_probes("mean", sums_of(rows.states, rows.label, labels), judges)
+    fitted = fit_readers("mean", sums_of(rows.states, rows.label, labels), judges)
     index = new_index(rows.states.shape[2])
     index.add(rows.states[0])
     found = nearest_other_texts(index, rows.states[0], NEIGHBOURS, rows.hashes, texts)
     near = replace(found, own=np.arange(len(rows)))
     voted = answers_of([vote(near.first(PAPER_NEIGHBOURS), rows.label, labels)])
-    entries = _entries(rows, [voted, left_out_answers(fitted.left_out)], names)
+    entries = _entries(rows, {"neighbours": voted, "fit": fitted.answers}, names)
     temperatures = fit_temperatures(entries)
-    of_fresh, near_fresh = _read(fitted, index, rows, fresh, labels)
+    of_fresh, near_fresh = _read(fitted.fits, index, rows, fresh, labels)
     return Built(
         Trial(calibrated(entries, temperatures), np.arange(len(rows)), near),
         Trial(
@@ -132,32 +135,65 @@ def run_fresh(policy: RunnablePolicy, built: Built) -> Replayed:
     return Replayed(exits, answers, layers, COSTS.walked(layers))
 
 
-def _entries(rows: Rows, others: list[Answers], names: NDArray[np.str_]) -> Entries:
-    return Entries(
-        EXITS,
-        tuple(names.tolist()),
-        rows.label,
-        np.column_stack([rows.answers, *(o.answers for o in others)]),
-        np.column_stack([rows.confidences, *(o.confidences for o in others)]).astype(np.float32),
-        rows.hashes,
-    )
+def _entries(rows: Rows, others: dict[Source, Answers], names: NDArray[np.str_]) -> Entries:
+    found = in_order(EXITS, {"sweep": Answers(rows.answers, rows.confidences), **others})
+    labels = tuple(names.tolist())
+    return Entries(EXITS, labels, rows.label, found.answers, found.confidences, rows.hashes)
 
 
 def _read(
-    fitted: Fitted, index: Index, rows: Rows, fresh: Rows, labels: int
-) -> tuple[list[Answers], Neighbours]:
+    fits: Fits, index: Index, rows: Rows, fresh: Rows, labels: int
+) -> tuple[dict[Source, Answers], Neighbours]:
     """What the votes and the fitted exits say of fresh rows, and their neighbours."""
-    probes, states = fitted.probes, fresh.states
-    near = index.search(states[0], NEIGHBOURS)
+    near = index.search(fresh.states[0], NEIGHBOURS)
     voted = answers_of([vote(near.first(PAPER_NEIGHBOURS), rows.label, labels)])
-    logs = np.stack([m.log_probabilities(s) for m, s in zip(probes.maps, states, strict=True)])
-    logs = np.maximum(logs, -1e30)
-    running = probes.average_temperatures[:, None, None] * averages(logs)
-    running -= np.logaddexp.reduce(running, axis=2, keepdims=True)
-    distances = []
-    for means, here in zip(probes.means, states.astype(np.float64), strict=True):
-        squared = 1 - 2 * here @ means.T + np.square(means).sum(axis=1)
-        distances.append(np.where(means.any(axis=1), np.sqrt(np.maximum(squared, 0)), np.inf))
-    last = np.maximum(probes.regression.log_probabilities(states[-1]), -1e30)
-    left_out = LeftOut(logs, running, np.stack(distances), last)
-    return [voted, left_out_answers(left_out)], near
+    here = _Arrays(fits, fresh.states, labels)
+    found: dict[Exit, Reading] = {}
+    fitted = [e for e in EXITS if e.of.source == "fit"]
+    for depth in range(LAYERS + 1):
+        here.enter(depth)
+        found |= {e: e.of.read(here, slice(None)) for e in fitted if e.depth == depth}
+    answers = answers_of([found[e].distributions for e in fitted])
+    for place, exit in enumerate(fitted):
+        sure = found[exit].confidences
+        if sure is not None:
+            answers.confidences[:, place] = sure
+    return {"neighbours": voted, "fit": answers}, near
+
+
+class _Arrays:
+    """What fitted readers find at a depth, of states that are all there."""
+
+    depth: int
+    label: NDArray[np.uint16]
+
+    def __init__(self, fits: Fits, states: NDArray[np.float32], labels: int) -> None:
+        self._fits, self._states, self.labels = fits, states, labels
+        adding = [r.name for r in readers() if r.adds_up]
+        self._so_far = {name: np.zeros((states.shape[1], labels)) for name in adding}
+
+    def enter(self, depth: int) -> None:
+        """Come to a depth."""
+        self.depth = depth
+        for name in self._so_far:
+            self._so_far[name] += reader(name).pass_by(self)
+
+    def head(self, due: Due) -> NDArray[np.float32]:
+        """It was read when the states were."""
+        raise NotImplementedError
+
+    def neighbours(self, due: Due) -> Neighbours:
+        """They were asked."""
+        raise NotImplementedError
+
+    def vectors(self, due: Due) -> NDArray[np.float32]:
+        """The states at this depth."""
+        return self._states[self.depth, due]
+
+    def parameters(self, name: str) -> Any:
+        """A fitted reader's parameters."""
+        return self._fits.parameters[name]
+
+    def so_far(self, name: str, due: Due) -> NDArray[np.float64]:
+        """What a reader has added up."""
+        return self._so_far[name][due]

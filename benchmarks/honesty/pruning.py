@@ -16,7 +16,7 @@ from raee.objectives import loss_p_value
 from raee.paired import paired
 from raee.policies import POLICIES, Planned, layers_of
 from raee.pruning import NEIGHBOURS, keep_rows, values
-from raee.readers import vote
+from raee.readers.vote import vote
 from raee.replay import Replayed, Trial, replay
 from raee.texts import Texts
 from raee.tuning import study
@@ -99,7 +99,7 @@ def _without(built: Built, rows: Rows, asked: Rows, kept: NDArray[np.int64]) -> 
     entries, near = trial.entries, _near(rows, asked, kept)
     votes = answers_of([vote(near.first(PAPER_NEIGHBOURS), rows.label, len(entries.labels))])
     answers, confidences = entries.answers.copy(), entries.confidences.copy()
-    places = entries.places("vote")
+    places = entries.votes
     answers[:, places], confidences[:, places] = votes.answers, votes.confidences
     changed = replace(entries, answers=answers, confidences=confidences)
     of_votes = {n: f for n, f in built.temperatures.items() if n.startswith("vote")}

@@ -58,12 +58,13 @@ class De3Fitter:
     def __init__(self, fitting: Fitting) -> None:
         self._fitting = fitting
         self._means = label_means(fitting.sums)
-        self._distances: list[Array] = []
+        self.distances: list[Array] = []
+        """By depth (rows, labels) of each row to each label's mean, without the row's text."""
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
         """Measure the distances."""
         rows, copies = self._fitting.sums.rows, self._fitting.judges.copies
-        self._distances.append(_left_out_distances(self._means[depth], rows, states, copies))
+        self.distances.append(_left_out_distances(self._means[depth], rows, states, copies))
 
     def fit(self) -> Fit:
         """The means, and the answers without the text."""
@@ -71,7 +72,7 @@ class De3Fitter:
         assert isinstance(probe, ProbeFitter)
         each = np.exp(probe.log_probabilities)
         found = answers_of([*each])
-        for depth, (distributions, distances) in enumerate(zip(each, self._distances, strict=True)):
+        for depth, (distributions, distances) in enumerate(zip(each, self.distances, strict=True)):
             found.confidences[:, depth] = 1 - edr(distributions, distances)
         return Fit(self._means, found, {})
 

@@ -132,14 +132,13 @@ def _exits(figure: Figure, data: ReportData) -> str:
     axes = _axes(figure, "depth at which a row answers")
     depths = data.depth + 1
     foot = np.zeros(depths)
-    readers = list(dict.fromkeys(line.reader for line in data.exits))
-    for reader in readers:
+    for name in dict.fromkeys(line.reader for line in data.exits):
         share = np.zeros(depths)
         for line in data.exits:
-            if line.reader == reader:
+            if line.reader == name:
                 share[line.depth] = line.hits.rows / data.tried_rows
-        colour = COLOURS[_look(reader).colour]
-        axes.bar(np.arange(depths), share, 0.72, bottom=foot, color=colour, label=reader)
+        colour = COLOURS[_look(name).colour]
+        axes.bar(np.arange(depths), share, 0.72, bottom=foot, color=colour, label=name)
         foot += share
     for depth in np.flatnonzero(foot if depths <= 13 else []):
         axes.annotate(
@@ -258,8 +257,8 @@ def _axes(figure: Figure, label: str, bottom: int = 42, top: int = 26) -> Axes:
 
 
 def _lines(axes: Axes, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    for reader, points in curves.items():
-        look = _look(reader)
+    for name, points in curves.items():
+        look = _look(name)
         axes.plot(
             [x for x, _ in points],
             [y for _, y in points],
@@ -273,13 +272,13 @@ def _lines(axes: Axes, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Non
         Line2D(
             [],
             [],
-            marker=_look(reader).marker,
-            linestyle=_look(reader).line,
-            color=COLOURS[_look(reader).colour],
-            markersize=9 if _look(reader).marker == "*" else None,
-            label=reader,
+            marker=_look(name).marker,
+            linestyle=_look(name).line,
+            color=COLOURS[_look(name).colour],
+            markersize=9 if _look(name).marker == "*" else None,
+            label=name,
         )
-        for reader in curves
+        for name in curves
     ]
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1.03), ncols=5)
     axes.yaxis.set_major_locator(MaxNLocator(6))
@@ -287,8 +286,8 @@ def _lines(axes: Axes, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Non
 
 def _in_words(curves: Mapping[str, Sequence[tuple[int, float]]], what: str) -> str:
     return "; ".join(
-        f"{reader}: " + ", ".join(f"{y:.1%} at {what} {x:,}" for x, y in points)
-        for reader, points in curves.items()
+        f"{name}: " + ", ".join(f"{y:.1%} at {what} {x:,}" for x, y in points)
+        for name, points in curves.items()
     )
 
 

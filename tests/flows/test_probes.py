@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from raee.probes import edr
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 import tasks.fit
 from raee.discriminant import linear_map, scatter_at
+from raee.readers.de3 import edr
 from raee.sums import Sums, sums_from, sums_of
 from tests.flows.jobs import Workplace, entries_of, manifest_of, repeated_data_of
 from tests.flows.opinions import mean_states

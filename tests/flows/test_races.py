@@ -68,7 +68,7 @@ class TestTwoBuilds:
         ("module", "name", "call"),
         [
             (tasks.build, "rows_of_shard", 2),
-            (tasks.fit, "fit_probes", 1),
+            (tasks.fit, "fit_readers", 1),
             (tasks.publish, "study", 1),
             (tasks.publish, "publish", 1),
         ],

@@ -180,13 +180,13 @@ class TestOfABuildThatDied:
         assert self._work(died) == []
 
 
-@pytest.mark.parametrize("step", ["fit_probes", "measure_costs", "publish"])
+@pytest.mark.parametrize("step", ["fit_readers", "measure_costs", "publish"])
 def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step):
     """Stopped in this process where a later step begins."""
     import tasks.fit
     import tasks.publish
 
-    module = tasks.fit if step == "fit_probes" else tasks.publish
+    module = tasks.fit if step == "fit_readers" else tasks.publish
     done = []
 
     def counted(name, real):
@@ -199,7 +199,7 @@ def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step
     def interrupt(*args, **more):
         raise KeyboardInterrupt
 
-    for where, name in ((tasks.fit, "fit_probes"), (tasks.publish, "measure_costs")):
+    for where, name in ((tasks.fit, "fit_readers"), (tasks.publish, "measure_costs")):
         monkeypatch.setattr(where, name, counted(name, getattr(where, name)))
     with monkeypatch.context() as patch:
         patch.setattr(module, step, interrupt)
@@ -207,7 +207,7 @@ def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step
     answer = raee("build", place.job())
     assert answer.code == 0, answer.err
     assert _rows_told(answer.err, "sweep") == 0
-    assert done == ["fit_probes", "measure_costs"], "each was done once in both builds together"
+    assert done == ["fit_readers", "measure_costs"], "each was done once in both builds together"
     assert raee("verify", "demo", "--store", place.store).code == 0
 
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from raee.linear import Linear
 
 from raee.backbones import Backbone
 from raee.batches import encode, token_batches
 from raee.config import KeySpec
 from raee.discriminant import linear_map, scatter_at
 from raee.exits import Answers, Entries, Neighbours, answers_of, exits_of, in_order
-from raee.fitting import Fitted, Fits, Judges, fit_readers
+from raee.fitting import Fits, Fitted, Judges, fit_readers
 from raee.index import Index, new_index
+from raee.linear import Linear
 from raee.neighbour_lists import nearest_other_texts
 from raee.prompts import Prompt
 from raee.readers.head import HeadReader, head_reader, read_centre

@@ -45,5 +45,5 @@ def test_a_version_without_probes_is_measured_without_them(database_of):
         answers=entries.answers[:, : len(exits)],
         confidences=entries.confidences[:, : len(exits)],
     )
-    costs = measure_costs(replace(database, probes=None, entries=swept), TEXTS)
+    costs = measure_costs(replace(database, fits=None, entries=swept), TEXTS)
     assert set(costs.reads) == {"head", "vote"}

@@ -1,25 +1,23 @@
 """Probes: what they say of their own rows is without the row, and the better fit is chosen."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raee.probes import (
-    Judges,
-    Linear,
-    averages,
-    edr,
-    fit_probes,
-    fit_shrinkage,
-    fit_temperature,
-    left_out_accuracy,
-)
+from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
+from raee.exits import Answers
+from raee.fitting import Fitting, Judges
+from raee.linear import Linear, fit_temperature
+from raee.readers.de3 import edr
+from raee.readers.probe import fit_shrinkage, left_out_accuracy
+from raee.readers.probes import averages
 from raee.sums import sums_of
 from raee.texts import copies_of
 from tests.raee.entries import each_once
@@ -54,9 +52,58 @@ def _judges(states, label, hashes=None):
     return Judges(states.__getitem__, label, hashes, copies_of(hashes, hashes, label, labels))
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """All that a fit has found, of every reader."""
+
+    maps: tuple[Linear, ...]
+    average_temperatures: NDArray
+    means: NDArray
+    regression: Linear
+    account: dict[str, Any]
+    log_probabilities: NDArray
+    """(depths, rows, labels) of the probes without the text; `crossed` of the regression."""
+    prototype_distances: NDArray
+    crossed: NDArray
+    answers: dict[str, Answers]
+
+    @property
+    def accuracy(self):
+        return self.account["accuracy_without_the_row"]
+
+    @property
+    def shrinkages(self):
+        return self.account["shrinkages"]
+
+    @property
+    def averages(self):
+        warm = self.average_temperatures[:, None, None] * averages(self.log_probabilities)
+        return log_softmax(warm, axis=2)
+
+
+def _fit_of(sums, judges, seed=0):
+    fitting = Fitting("mean", sums, judges, seed)
+    found = fitting.fit()
+    account = {}
+    for fit in found.values():
+        account |= fit.account
+    regression = fitting.fitter("logistic").deepest
+    return _Fitted(
+        maps=found["probe"].parameters,
+        average_temperatures=found["probes"].parameters,
+        means=found["de3"].parameters,
+        regression=found["logistic"].parameters,
+        account=account,
+        log_probabilities=fitting.fitter("probe").log_probabilities,
+        prototype_distances=np.stack(fitting.fitter("de3").distances),
+        crossed=log_softmax(regression.map.temperature * regression.scores, axis=1),
+        answers={name: fit.answers for name, fit in found.items()},
+    )
+
+
 def _fit(states, label, labels=None, seed=0, hashes=None):
     labels = int(label.max()) + 1 if labels is None else labels
-    return fit_probes("mean", sums_of(states, label, labels), _judges(states, label, hashes), seed)
+    return _fit_of(sums_of(states, label, labels), _judges(states, label, hashes), seed)
 
 
 def _linear_is_sane(linear, states):
@@ -100,8 +147,8 @@ class TestFit:
     def test_is_the_closed_form_where_labels_are_gaussian(self):
         states, label = _gaussian()
         fitted = _fit(states, label)
-        assert fitted.probes.fit == "lda"
-        for depth, linear in enumerate(fitted.probes.maps):
+        assert fitted.account["fit"] == "lda"
+        for depth, linear in enumerate(fitted.maps):
             scatter = scatter_at(sums_of(states, label, 3), depth)
             weights, biases = linear_map(scatter, fitted.shrinkages[depth])
             np.testing.assert_array_equal(linear.weights, weights)
@@ -112,8 +159,8 @@ class TestFit:
         states, label = _skewed()
         fitted = _fit(states, label)
         assert fitted.accuracy["logistic"] > fitted.accuracy["lda"] + 0.05
-        assert fitted.probes.fit == "logistic"
-        regression, deepest = fitted.probes.regression, fitted.probes.maps[-1]
+        assert fitted.account["fit"] == "logistic"
+        regression, deepest = fitted.regression, fitted.maps[-1]
         np.testing.assert_array_equal(deepest.weights, regression.weights)
         np.testing.assert_array_equal(deepest.biases, regression.biases)
         _assert_accounts_for_itself(fitted, label)
@@ -122,10 +169,8 @@ class TestFit:
     def test_is_the_same_every_time(self, make):
         states, label = make()
         first, second = _fit(states, label, seed=3), _fit(states, label, seed=3)
-        for field in ("log_probabilities", "averages", "prototype_distances", "regression"):
-            np.testing.assert_array_equal(
-                getattr(first.left_out, field), getattr(second.left_out, field)
-            )
+        for field in ("log_probabilities", "averages", "prototype_distances", "crossed"):
+            np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
 
     @pytest.mark.parametrize("width", [4, 60])
     def test_makes_no_claim_on_rows_that_mean_nothing(self, width):
@@ -134,11 +179,11 @@ class TestFit:
         states = _unit(generator.normal(size=(1, 60, width)))
         label = generator.integers(0, 2, 60).astype(np.uint16)
         fitted = _fit(states, label)
-        for found in (fitted.left_out.log_probabilities[0], fitted.left_out.regression):
+        for found in (fitted.log_probabilities[0], fitted.crossed):
             assert (found.argmax(axis=1) == label).mean() < 0.7
             assert found[np.arange(60), label].mean() > 1.2 * np.log(1 / 2)  # and is not sure
         if width == 60:
-            for linear in (fitted.probes.maps[0], fitted.probes.regression):
+            for linear in (fitted.maps[0], fitted.regression):
                 known = linear.log_probabilities(states[0]).argmax(axis=1) == label
                 assert known.mean() > 0.8
 
@@ -146,9 +191,9 @@ class TestFit:
         states, label = _gaussian(rows=90)
         some = np.arange(0, 90, 3)
         sums = sums_of(states, label, 3)
-        fitted = fit_probes("mean", sums, _judges(states[:, some], label[some]))
-        assert fitted.left_out.log_probabilities.shape == (3, 30, 3)
-        for depth, linear in enumerate(fitted.probes.maps):
+        fitted = _fit_of(sums, _judges(states[:, some], label[some]))
+        assert fitted.log_probabilities.shape == (3, 30, 3)
+        for depth, linear in enumerate(fitted.maps):
             for place, row in enumerate(some):
                 one = slice(row, row + 1)
                 rest = sums - sums_of(states[:, one], label[one], 3)
@@ -156,7 +201,7 @@ class TestFit:
                 biases += np.log(sums.rows / sums.rows.sum()) - np.log(rest.rows / rest.rows.sum())
                 refit = Linear(weights, biases, linear.temperature)
                 np.testing.assert_allclose(
-                    fitted.left_out.log_probabilities[depth, place],
+                    fitted.log_probabilities[depth, place],
                     refit.log_probabilities(states[depth, one])[0],
                     atol=1e-8,
                 )
@@ -197,16 +242,24 @@ class TestFit:
 
 def _assert_accounts_for_itself(fitted, label):
     """The left-out figures fit together, whichever fit was chosen."""
-    probes, left_out = fitted.probes, fitted.left_out
-    right = left_out.log_probabilities[-1].argmax(axis=1) == label
-    assert right.mean() == fitted.accuracy[probes.fit]
-    right = left_out.regression.argmax(axis=1) == label
+    right = fitted.answers["probe"].answers[:, -1] == label
+    assert right.mean() == fitted.accuracy[fitted.account["fit"]]
+    right = fitted.answers["logistic"].answers[:, 0] == label
     assert right.mean() == fitted.accuracy["logistic"]
-    for depth in range(len(probes.maps)):
-        mean = np.mean(left_out.log_probabilities[: depth + 1], axis=0)
-        warm = probes.average_temperatures[depth] * mean
-        np.testing.assert_allclose(left_out.averages[depth], log_softmax(warm, axis=1), atol=1e-9)
-        assert probes.average_temperatures[depth] == pytest.approx(fit_temperature(mean, label))
+    for depth in range(len(fitted.maps)):
+        logs = fitted.log_probabilities[depth]
+        mean = np.mean(fitted.log_probabilities[: depth + 1], axis=0)
+        warm = log_softmax(fitted.average_temperatures[depth] * mean, axis=1)
+        indicator = edr(np.exp(logs), fitted.prototype_distances[depth])
+        for name, answer, sure in (
+            ("probe", logs.argmax(axis=1), np.exp(logs).max(axis=1)),
+            ("probes", warm.argmax(axis=1), np.exp(warm).max(axis=1)),
+            ("de3", logs.argmax(axis=1), 1 - indicator),
+        ):
+            found = fitted.answers[name]
+            np.testing.assert_array_equal(found.answers[:, depth], answer)
+            np.testing.assert_allclose(found.confidences[:, depth], sure, atol=1e-6)
+        assert fitted.average_temperatures[depth] == pytest.approx(fit_temperature(mean, label))
 
 
 class TestRegression:
@@ -214,9 +267,11 @@ class TestRegression:
     def test_says_what_scikit_learns_says(self, labels):
         states, label = _gaussian(labels=labels)
         fitted = _fit(states, label)
-        theirs = LogisticRegression(C=fitted.penalty, solver="newton-cg", max_iter=1000, tol=1e-8)
+        theirs = LogisticRegression(
+            C=fitted.account["regression_penalty"], solver="newton-cg", max_iter=1000, tol=1e-8
+        )
         theirs.fit(states[-1].astype(np.float64), label)
-        ours = replace(fitted.probes.regression, temperature=1.0)
+        ours = replace(fitted.regression, temperature=1.0)
         np.testing.assert_allclose(
             np.exp(ours.log_probabilities(states[-1])),
             theirs.predict_proba(states[-1]),
@@ -226,7 +281,7 @@ class TestRegression:
     def test_rules_out_a_label_that_it_has_not_seen(self):
         states, label = _gaussian(labels=3)
         seen = label != 1
-        regression = _fit(states[:, seen], label[seen], labels=3).probes.regression
+        regression = _fit(states[:, seen], label[seen], labels=3).regression
         assert regression.biases[1] == -np.inf
         said = np.exp(regression.log_probabilities(states[-1]))
         np.testing.assert_array_equal(said[:, 1], 0)
@@ -255,7 +310,7 @@ class TestPrototypes:
                     expected = np.inf
                     if len(of_label):
                         expected = np.linalg.norm(x[row] - of_label.mean(axis=0))
-                    found = fitted.left_out.prototype_distances[depth, row, c]
+                    found = fitted.prototype_distances[depth, row, c]
                     assert found == pytest.approx(expected, abs=1e-9)
 
     def test_distances_are_without_rows_of_the_same_text_whatever_their_labels(self):
@@ -271,7 +326,7 @@ class TestPrototypes:
                 expected = np.inf
                 if len(of_label):
                     expected = np.linalg.norm(x[depth, row] - of_label.mean(axis=0))
-                found = fitted.left_out.prototype_distances[depth, row, c]
+                found = fitted.prototype_distances[depth, row, c]
                 assert found == pytest.approx(expected, abs=1e-9)
 
     def test_are_the_labels_means_and_nothing_for_a_label_without_rows(self):
@@ -280,11 +335,11 @@ class TestPrototypes:
         sums = sums_of(states, label, 3) - sums_of(states[:, ~kept], label[~kept], 3)
         # What rounding may leave of a label whose rows are gone is no mean.
         sums.first[:, 1] += 1e-17
-        fitted = fit_probes("mean", sums, _judges(states[:, kept], label[kept]))
-        np.testing.assert_array_equal(fitted.probes.means[:, 1], 0)
+        fitted = _fit_of(sums, _judges(states[:, kept], label[kept]))
+        np.testing.assert_array_equal(fitted.means[:, 1], 0)
         for c in (0, 2):
             np.testing.assert_allclose(
-                fitted.probes.means[:, c], states[:, label == c].mean(axis=1), atol=1e-6
+                fitted.means[:, c], states[:, label == c].mean(axis=1), atol=1e-6
             )
 
 
@@ -296,15 +351,14 @@ def test_very_few_rows_get_distributions_too(label, labels):
     label = np.array(label, np.uint16)
     states = _unit(np.random.default_rng(0).normal(size=(2, len(label), 3)))
     fitted = _fit(states, label, labels)
-    left_out = fitted.left_out
-    for found in (*left_out.log_probabilities, *left_out.averages, left_out.regression):
+    for found in (*fitted.log_probabilities, *fitted.averages, fitted.crossed):
         np.testing.assert_allclose(np.exp(found).sum(axis=1), 1)
-    for linear in (*fitted.probes.maps, fitted.probes.regression):
+    for linear in (*fitted.maps, fitted.regression):
         assert linear.temperature > 0
         _linear_is_sane(linear, states[0])
-    assert (left_out.prototype_distances >= 0).all()
+    assert (fitted.prototype_distances >= 0).all()
     for distributions, distances in zip(
-        np.exp(left_out.log_probabilities), left_out.prototype_distances, strict=True
+        np.exp(fitted.log_probabilities), fitted.prototype_distances, strict=True
     ):
         assert np.isfinite(edr(distributions, distances)).all()
 

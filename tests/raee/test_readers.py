@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raee.exits import Neighbours
-from raee.readers import head_reader, pooled, read_centre, token_mean, vote
+from raee.readers.head import head_reader, read_centre
+from raee.readers.vote import vote
+from raee.states import pooled, token_mean
 from raee.walk import walk
 from tests.raee.databases import DESCRIBED, LABELS, TEXTS, head_for, whole_batch
 from tests.raee.models import LAYERS, WIDTH

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from raee.probes import Linear, Probes, edr
 from scipy.special import softmax
 
 from raee.classify import classify
 from raee.config import FixedPolicy, KeySpec
-from raee.reading import BatchReader, Database, Reading
+from raee.fitting import Fits
+from raee.linear import Linear
+from raee.readers.de3 import edr
+from raee.reading import BatchReader, Database, Read
 from raee.walk import walk
 from tests.raee.databases import (
     LABELS,
@@ -38,8 +40,8 @@ CASES = {
 }
 
 
-def _random_probes(state, unseen: int | None) -> Probes:
-    """Probes of which no two depths are alike; a label may be unknown to them."""
+def _random_fits(state, unseen: int | None) -> Fits:
+    """Fits of which no two depths are alike; a label may be unknown to them."""
     generator = np.random.default_rng(0)
 
     def linear() -> Linear:
@@ -52,13 +54,14 @@ def _random_probes(state, unseen: int | None) -> Probes:
     means = 0.3 * generator.normal(size=(LAYERS + 1, len(LABELS), WIDTH))
     if unseen is not None:
         means[:, unseen] = 0
-    return Probes(
-        state=state,
-        fit="lda",
-        maps=tuple(linear() for _ in range(LAYERS + 1)),
-        average_temperatures=generator.uniform(0.3, 3, LAYERS + 1),
-        means=means,
-        regression=linear(),
+    return Fits(
+        state,
+        {
+            "probe": tuple(linear() for _ in range(LAYERS + 1)),
+            "probes": generator.uniform(0.3, 3, LAYERS + 1),
+            "de3": means,
+            "logistic": linear(),
+        },
     )
 
 
@@ -68,21 +71,22 @@ def database_of(exact_backbone_of) -> Callable[..., Database]:
         labels = [i % len(LABELS) for i in range(len(TEXTS))]
         labels = [(label + 1) % len(LABELS) if label == unseen else label for label in labels]
         built = build(exact_backbone_of(name), TEXTS, labels, KeySpec(layers=(0, 2)))
-        return replace(built.database, probes=_random_probes(state, unseen))
+        return replace(built.database, fits=_random_fits(state, unseen))
 
     return build_with
 
 
 @pytest.fixture
-def expected_of(exact_plain_of) -> Callable[..., list[Reading]]:
+def expected_of(exact_plain_of) -> Callable[..., list[Read]]:
     """By exit: what it says of CORPUS, from plain `transformers` calls."""
 
-    def read(name: str, database: Database) -> list[Reading]:
-        plain, probes = exact_plain_of(name), database.probes
-        states = plain_states(plain, prompt_of(name), probes.state, CORPUS)
+    def read(name: str, database: Database) -> list[Read]:
+        plain, fitted = exact_plain_of(name), database.fits.parameters
+        states = plain_states(plain, prompt_of(name), database.fits.state, CORPUS)
         heads = plain_heads(name)
         logs = [
-            _log_softmax(m.temperature * _scores(m, states[d])) for d, m in enumerate(probes.maps)
+            _log_softmax(m.temperature * _scores(m, states[d]))
+            for d, m in enumerate(fitted["probe"])
         ]
         found = []
         for exit in database.entries.exits:
@@ -93,16 +97,16 @@ def expected_of(exact_plain_of) -> Callable[..., list[Reading]]:
                 said = votes(name, database, at)
             elif kind == "probes":
                 mean = sum(logs[: at + 1]) / (at + 1)
-                said = softmax(probes.average_temperatures[at] * mean, axis=1)
+                said = softmax(fitted["probes"][at] * mean, axis=1)
             elif kind == "logistic":
-                last = probes.regression
+                last = fitted["logistic"]
                 said = softmax(last.temperature * _scores(last, states[LAYERS]), axis=1)
             else:
                 said = np.exp(logs[at])
             confidences = said.max(axis=1)
             if kind == "de3":
-                confidences = 1 - edr(said, _distances(states[at], probes.means[at]))
-            found.append(Reading(said, confidences))
+                confidences = 1 - edr(said, _distances(states[at], fitted["de3"][at]))
+            found.append(Read(said, confidences))
         return found
 
     def plain_heads(name: str) -> NDArray:
@@ -142,7 +146,7 @@ def _distances(states: NDArray, means: NDArray) -> NDArray:
     return apart
 
 
-def _read_all(database: Database, ratio=None) -> dict[tuple[int, int], Reading]:
+def _read_all(database: Database, ratio=None) -> dict[tuple[int, int], Read]:
     """By text and exit: its reading, for the exits up to the depth at which the text leaves."""
     batch, exits = whole_batch(database.backbone, CORPUS), database.entries.exits
     reader = BatchReader(database, batch, range(len(exits)), ratio)
@@ -154,7 +158,7 @@ def _read_all(database: Database, ratio=None) -> dict[tuple[int, int], Reading]:
             if exit.depth == depth:
                 own = reader.read(place)
                 for i, text in enumerate(batch.rows[rows]):
-                    found[text, place] = Reading(own.distributions[i], own.confidences[i])
+                    found[text, place] = Read(own.distributions[i], own.confidences[i])
         return LEAVE_AT[rows] > depth
 
     walk(database.backbone.stack, batch.inputs, visit)
@@ -255,7 +259,7 @@ def test_a_plans_many_neighbours_change_no_vote(database_of):
 
 def test_probes_are_read_of_the_same_state_as_they_were_fitted_on(database_of):
     database = database_of("bert", "answer")
-    as_means = replace(database, probes=replace(database.probes, state="mean"))
+    as_means = replace(database, fits=replace(database.fits, state="mean"))
     spec = FixedPolicy(exit="probe@3")
     own, other = classify(database, spec, CORPUS), classify(as_means, spec, CORPUS)
     assert np.abs(own.confidences - other.confidences).max() > 0.01

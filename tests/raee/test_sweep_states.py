@@ -5,7 +5,7 @@ import pytest
 
 from raee import batches
 from raee.config import KeySpec
-from raee.readers import probe_states
+from raee.states import probe_states
 from raee.sums import sums_of
 from raee.sweep import Labelled, sweep
 from tests.raee.databases import LABELS, TEXTS, head_for, plain_states, prompt_for, prompt_of

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from raee.errors import InputError
-from raee.exits import Answers, Neighbours, answers_of, exits_of
+from raee.exits import Answers, Neighbours, answers_of, exits_of, joined
 from storage.parquet import list_values, part_name, read_table, write_table
 from storage.store import Folder
 from tasks.entries import (
@@ -74,7 +74,8 @@ def test_entries_come_back_as_they_were_swept_voted_and_fitted(tmp_path, keep_te
     heads, votes, fitted = _said(4, 3, 0), _said(4, 2, 1), _said(3, len(_EXITS) - 5, 2)
     nearest = np.array([0.5, 0, np.inf, 2], np.float32)
     hashes = np.array([7, 2**64 - 1, 7, 0], np.uint64)
-    entries = entries_table(rows, hashes, [heads, votes, spread_over(fitted, sampled)], nearest)
+    answers = joined([heads, votes, spread_over(fitted, sampled)])
+    entries = entries_table(rows, hashes, answers, nearest)
     assert entries.schema.names == [
         *("id", "text_hash"),
         *(["text"] if keep_text else []),
@@ -103,7 +104,7 @@ def test_entries_come_back_as_they_were_swept_voted_and_fitted(tmp_path, keep_te
 def test_entries_of_the_first_format_know_no_distances(tmp_path):
     """Who reads them knows it by the manifest's format, and does not ask."""
     folder = Folder(str(tmp_path))
-    entries = entries_table(_rows(["a", "b"]), _HASHES, [_said(2, 1, 0)], np.zeros(2, np.float32))
+    entries = entries_table(_rows(["a", "b"]), _HASHES, _said(2, 1, 0), np.zeros(2, np.float32))
     write_table(folder, "new.parquet", entries)
     write_table(folder, "old.parquet", entries.drop_columns(["nearest_distance"]))
     read = partial(read_table, folder)
@@ -115,7 +116,7 @@ def test_entries_of_the_first_format_know_no_distances(tmp_path):
 
 def test_entries_of_other_exits_are_bad_input(tmp_path):
     folder = Folder(str(tmp_path))
-    entries = entries_table(_rows(["a", "b"]), _HASHES, [_said(2, 3, 0)], np.zeros(2, np.float32))
+    entries = entries_table(_rows(["a", "b"]), _HASHES, _said(2, 3, 0), np.zeros(2, np.float32))
     write_table(folder, "part.parquet", entries)
     with pytest.raises(InputError, match="column answers is fixed_size"):
         read_entries(partial(read_table, folder), ["part.parquet"], _EXITS, _LABELS)
@@ -123,7 +124,7 @@ def test_entries_of_other_exits_are_bad_input(tmp_path):
 
 def test_before_format_4_texts_are_equal_if_their_characters_are(tmp_path):
     folder = Folder(str(tmp_path))
-    said = [_said(3, len(_EXITS), 0)]
+    said = _said(3, len(_EXITS), 0)
     hashes = np.arange(3, dtype=np.uint64)
     entries = entries_table(_rows(["a", "b", "a"]), hashes, said, np.zeros(3, np.float32))
     write_table(folder, "old.parquet", entries.drop_columns(["tokens"]))
@@ -167,10 +168,12 @@ def test_a_part_without_rows_is_a_table_of_the_same_columns():
         entries_table(
             _rows(texts),
             _HASHES[: len(texts)],
-            [
-                _said(len(texts), 3, 0),
-                spread_over(_said(len(texts), 8, 0), np.ones(len(texts), bool)),
-            ],
+            joined(
+                [
+                    _said(len(texts), 3, 0),
+                    spread_over(_said(len(texts), 8, 0), np.ones(len(texts), bool)),
+                ]
+            ),
             np.zeros(len(texts), np.float32),
         )
         for texts in ([], ["a"])

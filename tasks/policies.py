@@ -16,8 +16,10 @@ from raee.config import (
 )
 from raee.costs import Costs
 from raee.errors import InputError
+from raee.exits import parse_exits
 from raee.objectives import Tuning
 from raee.policies import neighbours_planned_on
+from raee.readers.logistic import READER as LOGISTIC
 from raee.replay import Replayed, Trial, replay
 from raee.tuning import FULL_DEPTH, TUNED, Study
 from storage.versions import FIRST_BY_TEXT, Manifest
@@ -99,9 +101,9 @@ def compared(
         "retrieval": RetrievalPolicy(),
         "raee": RaeePolicy(),
     }
-    regression = [name for name in exits if name.startswith("logistic@")]
+    regression = [e for e in parse_exits(exits) if e.reader == LOGISTIC.name]
     if regression:
-        found["logistic"] = FixedPolicy(exit=regression[0])
+        found["logistic"] = FixedPolicy(exit=str(regression[0]))
     if tuning is not None:
         for name in _PICKED:
             if name in tuning.families:

@@ -9,6 +9,8 @@ from raee.config import PAPER_NEIGHBOURS, FarSpec
 from raee.costs import Costs
 from raee.index import Index, new_index
 from raee.neighbour_lists import nearest_other_texts
+from raee.readers.probe import READER as PROBE
+from raee.readers.vote import READER as VOTE
 from raee.readers.vote import vote
 from raee.replay import Trial
 from raee.texts import Texts
@@ -56,8 +58,8 @@ def write_report(work: str) -> None:
             far=read_far(output(folder, "tuned") / VERSION),
             far_level=1 - (plan.job.far or FarSpec()).quantile,
             growth={
-                "probe": grown,
-                "vote": _vote_growth(trial, indexes_of(work)[0], [rows for rows, _ in grown]),
+                PROBE.name: grown,
+                VOTE.name: _vote_growth(trial, indexes_of(work)[0], [rows for rows, _ in grown]),
             },
             texts=texts_of(entries, parts) if plan.job.keep_text else None,
             parent=None

@@ -1,4 +1,4 @@
-"""What a job says about the method, as pydantic models (the job file's keys, DESIGN.md section 7).
+"""What a job says about the method, as pydantic models (the keys of README's job file).
 
 Light on purpose: importing it loads neither torch nor faiss.
 """
@@ -196,7 +196,7 @@ class RetrievalPolicy(Settings):
 
 
 class RaeePolicy(Settings):
-    """The paper's rule (arXiv 2405.15198, section 3; DESIGN.md section 2)."""
+    """The paper's rule (arXiv 2405.15198, section 3; docs/method.md)."""
 
     name: Literal["raee"] = "raee"
     k: int = Field(default=PAPER_NEIGHBOURS, ge=1, description="Neighbours asked.")

@@ -1,6 +1,6 @@
 """Linear discriminant analysis with shrinkage, in closed form, and exactly with one text left out.
 
-With the rows' label means m_c and their scatter within labels S (DESIGN.md section 3),
+With the rows' label means m_c and their scatter within labels S (docs/method.md),
 
     K = n (S + shrinkage tr(S) / width I)^-1
     score_c(x) = x' K m_c - m_c' K m_c / 2 + log(n_c / n)

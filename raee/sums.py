@@ -1,7 +1,6 @@
 """Sums of rows' states by label: all that a probe's fit needs, and they add up.
 
-A sharded build adds its shards' sums, a nightly rebuild adds and subtracts rows (DESIGN.md
-section 3).
+A sharded build adds its shards' sums, a nightly rebuild adds and subtracts rows.
 """
 
 from dataclasses import dataclass

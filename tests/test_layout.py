@@ -1,4 +1,4 @@
-"""Dependencies point one way: flows -> tasks -> (raee, storage) (DESIGN.md section 5)."""
+"""Dependencies point one way: flows -> tasks -> (raee, storage)."""
 
 import ast
 from pathlib import Path

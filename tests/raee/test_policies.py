@@ -1,4 +1,4 @@
-"""Policies say at which exit a row answers, as DESIGN.md section 2 and the paper say it."""
+"""Policies say at which exit a row answers, as docs/method.md and the paper say it."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ from tests.raee.errors import refused
 
 
 def _straight_scores(spec, label, answers, confidences, rows, distances) -> list[float]:
-    """DESIGN.md section 2 for one query, with loops: each head exit's score."""
+    """The paper's rule for one query, with loops: each head exit's score."""
     score = [0.0] * len(answers[0])
     for row, distance in list(zip(rows, distances, strict=True))[: spec.k]:
         if row < 0:

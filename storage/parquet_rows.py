@@ -10,8 +10,8 @@ from typing import IO
 
 import pyarrow.parquet as pq
 
+from storage.arrow_values import arrow_column
 from storage.rows import Batch, Columns, check_columns, frame_of
-from storage.values import arrow_column
 
 _BATCH_BYTES = 4 << 20
 """Of the columns that are read, uncompressed, at once."""
@@ -23,7 +23,7 @@ def parquet_batches(
     file: IO[bytes], uri: str, columns: Columns, start: int, end: int
 ) -> Iterator[Batch]:
     """The rows of a file from one on, and up to another, the batches that hold them."""
-    parquet = pq.ParquetFile(file)
+    parquet = _parquet(file)
     check_columns(uri, columns, parquet.schema_arrow.names)
     groups, before, first = [], 0, None
     for group in range(parquet.num_row_groups):
@@ -47,9 +47,14 @@ def parquet_batches(
 
 def count_parquet(file: IO[bytes], uri: str, columns: Columns) -> int:
     """How many rows a file has, from its footer."""
-    parquet = pq.ParquetFile(file)
+    parquet = _parquet(file)
     check_columns(uri, columns, parquet.schema_arrow.names)
     return int(parquet.metadata.num_rows)
+
+
+def _parquet(file: IO[bytes]) -> pq.ParquetFile:
+    # In nanoseconds, which is the default, years beyond 1677 and 2262 come out as others.
+    return pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
 
 
 def _batch_rows(parquet: pq.ParquetFile, groups: list[int], wanted: list[str]) -> int:

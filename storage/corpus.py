@@ -1,16 +1,12 @@
 """Corpora: rows out of Parquet, CSV and JSON lines; a file, a folder or a glob, local or remote."""
 
-import bz2
 import codecs
-import gzip
-import lzma
-import os
+import io
 import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import polars as pl
 import pyarrow as pa
@@ -19,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from raee.errors import InputError
 from storage.blocks import Dialect, Mark, Recoded
+from storage.compressed import DAMAGED, decompressed
 from storage.corpus_files import CorpusFile, file_system, format_of, stamp_of
 from storage.csv_rows import count_csv, csv_batches
 from storage.faults import in_words, may_pass, placed
@@ -28,19 +25,7 @@ from storage.parquet_rows import count_parquet, parquet_batches
 from storage.rows import Batch, Columns
 from storage.values import Role
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 _UTF_8 = "utf-8"
-
-_DECOMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {
-    ".gz": lambda file: gzip.GzipFile(fileobj=file),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-    ".zst": zstd.ZstdFile,
-}
 
 
 class CorpusSpec(BaseModel):
@@ -82,6 +67,7 @@ class CorpusSpec(BaseModel):
     @classmethod
     def _is_known(cls, value: str) -> str:
         try:
+            io.TextIOWrapper(io.BytesIO(), value)  # some codecs, such as rot13, are none of texts
             return codecs.lookup(value).name
         except LookupError:
             raise ValueError(f"there is no encoding {value!r}; try utf-8, utf-16, cp1252") from None
@@ -186,9 +172,7 @@ def _opened(spec: CorpusSpec, file: CorpusFile) -> Iterator[Any]:
                 yield stack.enter_context(fs.open(path, "rb", cache_type="none"))
             else:
                 opened = stack.enter_context(fs.open(path, "rb"))
-                unpack = _DECOMPRESSED.get(os.path.splitext(path.lower())[1])
-                if unpack is not None:
-                    opened = stack.enter_context(unpack(opened))
+                opened = stack.enter_context(decompressed(opened, path))
                 yield opened if spec.encoding == _UTF_8 else Recoded(opened, spec.encoding)
         change = _change(fs, path, file)
     except Exception as error:
@@ -237,5 +221,4 @@ def _is_of_the_content(error: Exception) -> bool:
     """Whether it is what stands in a file that cannot be read, not the disk or the network."""
     if isinstance(error, OSError):
         return error.errno is None and not may_pass(error)
-    kinds = pa.ArrowException, EOFError, lzma.LZMAError, zlib.error, zstd.ZstdError
-    return isinstance(error, kinds)
+    return isinstance(error, (pa.ArrowException, *DAMAGED))

@@ -1,5 +1,6 @@
 """The files of a corpus: what a folder, a glob or an address stands for, and what each file is."""
 
+import errno
 import os
 import stat
 from collections import Counter
@@ -194,7 +195,8 @@ def _walk(uri: str, root: str) -> Iterator[dict[str, Any]]:
         folder, above = pending.pop()
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda e: e.name):
-                if not entry.is_dir():
+                # A link to itself has no kind: os.path knows what to make of it.
+                if not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()):
                     yield _local(entry.path)
                     continue
                 real = os.path.realpath(entry.path)
@@ -206,7 +208,9 @@ def _walk(uri: str, root: str) -> Iterator[dict[str, Any]]:
 def _local(path: str) -> dict[str, Any]:
     try:
         found = os.stat(path)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
         return {"name": path, "broken": True}
     return {
         "name": path,

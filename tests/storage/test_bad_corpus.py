@@ -11,7 +11,7 @@ import pytest
 from storage.corpus import CorpusSpec
 from storage.scan import scan
 from tests.raee.errors import refused
-from tests.storage.corpora import COMPRESSED, read_all, write_corpus
+from tests.storage.corpora import COMPRESS, COMPRESSED, read_all, write_corpus
 
 
 class TestUnusableRows:
@@ -226,6 +226,14 @@ class TestRefused:
         path.write_bytes(harmed[harm])
         # What a damaged stream still gives may be no CSV before its checksum is seen to be wrong.
         self._refused(path, rf"a.{form}( cannot be read| row \d+: no CSV): ")
+
+    @pytest.mark.parametrize("ending", COMPRESS)
+    @pytest.mark.parametrize("what", ["damaged at its start", "no stream"])
+    def test_a_second_stream_that_is(self, tmp_path, ending, what):
+        first, second = map(COMPRESS[ending], (b"text,label\na,x\n", b"b,x\n"))
+        second = b"\xff" * 4 + second[4:] if what == "damaged at its start" else b"b,x\n"
+        (tmp_path / f"a.csv.{ending}").write_bytes(first + second)
+        self._refused(tmp_path, rf"a.csv.{ending} cannot be read: ")
 
     def test_csv_with_an_open_quote(self, tmp_path):
         (tmp_path / "a.csv").write_text('text,label\ngood,x\n"never closed,x\n')

@@ -13,7 +13,15 @@ import storage.blocks
 from storage.corpus import CorpusSpec, Span, read_batches, whole
 from storage.corpus_files import list_corpus
 from storage.scan import read_shard, scan
-from tests.storage.corpora import COMPRESSED, FORMATS, read_all, read_span, split, write_corpus
+from tests.storage.corpora import (
+    COMPRESS,
+    COMPRESSED,
+    FORMATS,
+    read_all,
+    read_span,
+    split,
+    write_corpus,
+)
 
 _LEGAL_TEXT = st.text(
     st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from('\0\r\n",\ufeffא😀\u2028')),
@@ -185,6 +193,18 @@ def test_a_text_may_be_longer_than_a_csv_field_usually_is(tmp_path, form):
     assert len(text) > 131_072
     uri = write_corpus(tmp_path / f"a.{form}", [{"text": text, "label": "x"}])
     assert read_all(CorpusSpec(uri=uri), 1)[1][0].text == text
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_a_file_may_have_been_compressed_in_parts(tmp_path, ending):
+    compress = COMPRESS[ending]
+    rows = [f"text {i * i},x\n" for i in range(50_000)]  # more than is read at once
+    parts = [b"text,label\n", "".join(rows[:7]).encode(), b"", "".join(rows[7:]).encode()]
+    padding = b"" if ending == "zst" else b"\0" * 4
+    (tmp_path / f"a.csv.{ending}").write_bytes(padding.join(map(compress, parts)) + padding)
+    _, found, rejects = read_all(CorpusSpec(uri=str(tmp_path)), 20_000)
+    assert [f"{row.text},{row.label}\n" for row in found] == rows
+    assert rejects == []
 
 
 def test_an_empty_file_among_others_is_no_fault(tmp_path):

@@ -131,6 +131,8 @@ def test_what_is_no_file_is_named_at_once(tmp_path, address):
 
     path.symlink_to("nowhere.csv")
     check("a link to what is not there")
+    path.symlink_to("x.csv")
+    check("a link to what is not there")
     os.mkfifo(path)
     check("a pipe, a socket or a device, no file")
     with socket.socket(socket.AF_UNIX) as server:

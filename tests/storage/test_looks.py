@@ -98,6 +98,7 @@ def test_a_json_list(tmp_path, content):
         ({"delimiter": "\n"}, "is not one ASCII character"),
         ({"quote": "„"}, "is not one ASCII character"),
         ({"encoding": "utf-9"}, "there is no encoding 'utf-9'"),
+        ({"encoding": "rot13"}, "there is no encoding 'rot13'"),
     ],
 )
 def test_what_is_no_delimiter_quote_or_encoding(columns, message):

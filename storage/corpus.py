@@ -118,24 +118,29 @@ def read_batches(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Batch
     its fault.
     """
     columns, file, end = spec.columns(labelled), span.file, span.start + span.rows
-    given = {role: file.folders[name] for role, name in columns.items() if name in file.folders}
-    read = {role: name for role, name in columns.items() if role not in given}
+    given = _given(file, columns)
     stop = span.end if spec.encoding == _UTF_8 else None  # elsewhere, nobody knows where that is
     with _opened(spec, file) as opened:
         if format_of(file.uri) == ".parquet":
-            batches = parquet_batches(opened, file.uri, read, span.start, end)
+            batches = parquet_batches(opened, file.uri, columns, given, span.start, end)
         elif format_of(file.uri) in (".csv", ".tsv"):
             dialect = spec.dialect(file.uri)
-            batches = csv_batches(opened, file.uri, read, dialect, span.mark, stop)
+            batches = csv_batches(opened, file.uri, columns, given, dialect, span.mark, stop)
         else:
-            batches = json_batches(opened, file.uri, read, span.mark, stop)
+            batches = json_batches(opened, file.uri, columns, given, span.mark, stop)
         for batch in batches:
             if batch.before >= end:
                 break
             first, after = max(span.start - batch.before, 0), end - batch.before
             frame = batch.frame[first : min(after, len(batch))]
             if len(frame):
-                values = [pl.lit(value, pl.String).alias(role) for role, value in given.items()]
+                values = [
+                    pl.when(pl.col(role).fill_null("") == "")
+                    .then(pl.lit(value, pl.String))
+                    .otherwise(role)
+                    .alias(role)
+                    for role, value in given.items()
+                ]
                 yield Batch(batch.before + first, batch.marks, frame.with_columns(values))
             if after <= len(batch):
                 break
@@ -146,16 +151,22 @@ def count_rows(spec: CorpusSpec, file: CorpusFile) -> Counted:
 
     Raises InputError as `read_batches` does.
     """
-    columns = {role: name for role, name in spec.columns(False).items() if name not in file.folders}
+    columns = spec.columns(False)
+    given = _given(file, columns)
     # Whoever reads the file finds out whether it has changed: to ask here takes its time.
     with _opened(spec, replace(file, stamp="")) as opened:
         if format_of(file.uri) == ".parquet":
-            return Counted(count_parquet(opened, file.uri, columns), [])
+            return Counted(count_parquet(opened, file.uri, columns, given), [])
         if format_of(file.uri) in (".csv", ".tsv"):
-            marks = list(count_csv(opened, file.uri, columns, spec.dialect(file.uri)))
+            marks = list(count_csv(opened, file.uri, columns, given, spec.dialect(file.uri)))
         else:
-            marks = list(count_json(opened, file.uri, columns))
+            marks = list(count_json(opened, file.uri, columns, given))
         return Counted(marks.pop()[0], marks)
+
+
+def _given(file: CorpusFile, columns: Columns) -> dict[Role, str | None]:
+    """What its folders' names say of the rows that do not say it themselves."""
+    return {role: file.folders[name] for role, name in columns.items() if name in file.folders}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ row that has bytes which are no UTF-8 is found with its number, and quotes may s
 import csv
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import IO
 
 import numpy as np
@@ -55,18 +55,19 @@ def csv_batches(
     file: IO[bytes],
     uri: str,
     columns: Columns,
+    given: Collection[Role],
     dialect: Dialect,
     mark: Mark,
     end: int | None,
 ) -> Iterator[Batch]:
     """The rows of a file from a mark on, up to a byte at which a row begins.
 
-    mark: byte 0 is the file's start.
+    given: the roles whose column may be missing.  mark: byte 0 is the file's start.
     """
     names, begin = header_of(file, uri, dialect)
     if not names:
         return
-    check_columns(uri, columns, names)
+    check_columns(uri, columns, given, names)
     before, offset = mark
     offset = offset or begin
     file.seek(offset)
@@ -86,13 +87,15 @@ def csv_batches(
         before += len(block)
 
 
-def count_csv(file: IO[bytes], uri: str, columns: Columns, dialect: Dialect) -> Iterator[Mark]:
+def count_csv(
+    file: IO[bytes], uri: str, columns: Columns, given: Collection[Role], dialect: Dialect
+) -> Iterator[Mark]:
     """The marks of a file, and at last how many rows there are."""
     names, begin = header_of(file, uri, dialect)
     if not names:
         yield 0, 0
         return
-    check_columns(uri, columns, names)
+    check_columns(uri, columns, given, names)
     file.seek(begin)
     before = 0
     for block in blocks(file, begin, dialect):

@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Callable
 from typing import IO, Any
 
+from storage.corpus_files import bare
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -86,5 +88,5 @@ _DECOMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {
 
 def decompressed(file: IO[bytes], path: str) -> Any:
     """A file as its name says that it is compressed; itself if it says nothing."""
-    unpack = _DECOMPRESSED.get(os.path.splitext(path.lower())[1])
+    unpack = _DECOMPRESSED.get(os.path.splitext(bare(path).lower())[1])
     return file if unpack is None else unpack(file)

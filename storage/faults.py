@@ -45,6 +45,8 @@ _NO_ANSWER = (
 
 _CUT_SHORT = "ClientPayloadError"
 
+_NO_PARTS = ("support range requests", "Cannot seek streaming HTTP file")
+
 _REMOTE_IO = getattr(errno, "EREMOTEIO", errno.EIO)  # not every system has it
 
 _SAYS_ENOUGH = (FileNotFoundError, FileExistsError)
@@ -63,6 +65,8 @@ def in_words(error: Exception, where: str) -> Exception | None:
                 return InputError(f"{where}: {_OF_THE_USER[name]}")
             if name in _NO_ANSWER:
                 return ConnectionError(f"{where}: {_server(cause)} does not answer ({name})")
+        if (of_the_web := _of_the_web(cause, where)) is not None:
+            return of_the_web
         if type(cause).__name__ == _CUT_SHORT:
             return ConnectionError(f"{where}: the connection broke in reading")
         if isinstance(cause, ValueError) and str(cause).startswith("Invalid endpoint"):
@@ -75,6 +79,25 @@ def in_words(error: Exception, where: str) -> Exception | None:
     if type(error).__module__.partition(".")[0] == "botocore":
         return OSError(f"{where}: {error}")
     return None
+
+
+def _of_the_web(error: BaseException, where: str) -> Exception | None:
+    """What a web server's answer means, or none; None of other errors, and of a missing file."""
+    if isinstance(error, ValueError) and any(said in str(error) for said in _NO_PARTS):
+        return InputError(
+            f"{where}: the server gives no parts of a file, or no size; download it, and name the "
+            "copy"
+        )
+    if type(error).__module__.partition(".")[0] != "aiohttp":
+        return None
+    if any(kind.__name__ == "ClientConnectionError" for kind in type(error).__mro__):
+        return ConnectionError(f"{where}: the server does not answer ({type(error).__name__})")
+    if type(error).__name__ == "TooManyRedirects":
+        return InputError(f"{where}: it is redirected without an end; correct the address")
+    status = getattr(error, "status", 0)
+    if status in (401, 403):
+        return InputError(f"{where}: access denied ({status}); check the address and its signature")
+    return OSError(f"{where}: the server says {status}") if status >= 500 else None
 
 
 def placed(error: Exception, where: str) -> Exception | None:

@@ -1,6 +1,6 @@
 """What a file that cannot be read as a corpus looks like, and what would help."""
 
-from storage.corpus_files import file_system, format_of
+from storage.corpus_files import bare, file_system, format_of
 
 _SEEN = 4_096
 """Bytes of a file that are looked at."""
@@ -34,7 +34,7 @@ def advice(uri: str, no_column: bool) -> str:
         return ""
     for begin, said in _BEGINS.items():
         if head.startswith(begin):
-            return "" if uri.lower().endswith(_ENDINGS.get(begin, "\0")) else said
+            return "" if bare(uri).lower().endswith(_ENDINGS.get(begin, "\0")) else said
     if b"\0" in head[:2]:
         return "it looks like UTF-16; set corpus.encoding: utf-16-le or utf-16-be"
     if not no_column or format_of(uri) not in (".csv", ".tsv"):

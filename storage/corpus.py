@@ -223,7 +223,8 @@ def _in_words(error: Exception, spec: CorpusSpec, file: CorpusFile) -> Exception
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             said = InputError(f"{file.uri} cannot be read: {reason}")
     if isinstance(said, InputError):
-        seen = advice(file.uri, no_column="no column" in str(said))
+        delimiter = spec.dialect(file.uri).delimiter
+        seen = advice(file.uri, delimiter, no_column="no column" in str(said))
         return InputError(f"{said}; {seen}") if seen else said
     return said or placed(error, file.uri) or error
 

@@ -5,7 +5,6 @@ row that has bytes which are no UTF-8 is found with its number, and quotes may s
 """
 
 import csv
-import itertools
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO
@@ -14,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from raee.errors import InputError
-from storage.blocks import BOM, Block, Dialect, Mark, Unstructured, blocks
+from storage.blocks import BLOCK, BOM, Block, Dialect, Mark, Unstructured, blocks
 from storage.faults import check_read_whole
 from storage.rows import Batch, Columns, batch_of_values, check_columns, frame_of
 from storage.values import Role, column_of
@@ -22,10 +21,19 @@ from storage.values import Role, column_of
 csv.field_size_limit(sys.maxsize)  # a text may be longer than the csv module's 131,072 characters
 
 _ROWS_AT_ONCE = 1_000
-"""Rows that Python's reader gives at once."""
+"""Rows that Python's reader gives at once; fewer, if they are as long as a block."""
 
 _HEADER = 1 << 16
 """Bytes read to find a header in, and more if it is longer."""
+
+
+_AS_THEY_ARE = "corpus.quote: null takes quotes as they are"
+
+_ADVICE = {
+    "expected after": f"a quote in a quoted field is written twice; {_AS_THEY_ARE}",
+    "unexpected end of data": f"a quoted field does not end; {_AS_THEY_ARE}",
+    "new-line character": "lines end with \\n or \\r\\n; a field that has \\r in it is quoted",
+}
 
 
 def header_of(file: IO[bytes], uri: str, dialect: Dialect) -> tuple[list[str], int]:
@@ -34,20 +42,14 @@ def header_of(file: IO[bytes], uri: str, dialect: Dialect) -> tuple[list[str], i
 
     def lines() -> Iterator[str]:
         nonlocal offset
-        left = b""
-        while read := file.read(_HEADER):
-            *whole, left = (left + read).split(b"\n")
-            for line in whole:
-                offset += len(line) + 1
-                yield _decoded(line + b"\n", offset - len(line) - 1)
-        if left:
-            offset += len(left)
-            yield _decoded(left, offset - len(left))
+        for line in _split(iter(lambda: file.read(_HEADER), b"")):
+            begin, offset = offset, offset + len(line)
+            yield _decoded(line, begin)
 
     try:
         found = next(filter(None, _reader(lines(), dialect)), None)
     except csv.Error as error:
-        raise InputError(f"{uri}: no CSV: {_bare(error)}") from error
+        raise InputError(f"{uri}: no CSV: {_in_words(error)}") from error
     return found or [], offset
 
 
@@ -175,11 +177,13 @@ def _by_hand(
     while True:
         begin, kept = offset + read, []
         try:
-            for values in itertools.islice(rows, _ROWS_AT_ONCE):
+            for values in rows:
                 kept.append(values)
+                if len(kept) == _ROWS_AT_ONCE or offset + read - begin >= BLOCK:
+                    break
         except csv.Error as error:
             row = before + len(kept) + 1
-            raise InputError(f"{uri} row {row}: no CSV: {_bare(error)}") from error
+            raise InputError(f"{uri} row {row}: no CSV: {_in_words(error)}") from error
         if not kept:
             return
         yield batch_of_values(
@@ -209,19 +213,28 @@ def _lines(data: bytes, file: IO[bytes], offset: int) -> Iterator[str]:
 
 
 def _whole_lines(data: bytes, file: IO[bytes], offset: int) -> Iterator[bytes]:
-    read = offset + len(data)
-    while True:
-        *whole, data = data.split(b"\n")
-        for line in whole:
-            yield line + b"\n"
-        more = file.read(_HEADER)
-        if not more:
-            break
-        read += len(more)
-        data += more
-    check_read_whole(file, read)
-    if data:
+    def read() -> Iterator[bytes]:
+        end = offset + len(data)
         yield data
+        while more := file.read(_HEADER):
+            end += len(more)
+            yield more
+        check_read_whole(file, end)
+
+    return _split(read())
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines of bytes that come in pieces; each is copied once, however long a line is."""
+    pieces: list[bytes] = []
+    for chunk in chunks:
+        piece, *others = chunk.split(b"\n")
+        pieces.append(piece)
+        for other in others:
+            yield b"".join(pieces) + b"\n"
+            pieces = [other]
+    if left := b"".join(pieces):
+        yield left
 
 
 def _decoded(line: bytes, offset: int) -> str:
@@ -234,6 +247,10 @@ def _ragged(fields: int, names: Sequence[str]) -> str:
     return f"{fields} fields where the header has {len(names)}"
 
 
-def _bare(error: csv.Error) -> str:
-    """What is wrong, without the advice to programmers."""
-    return str(error).partition(" - ")[0]
+def _in_words(error: csv.Error) -> str:
+    """What is wrong, and what the user can do, where the error has advice to programmers."""
+    said = str(error).partition(" - ")[0]
+    for begin, advice in _ADVICE.items():
+        if begin in said:
+            return f"{said}; {advice}"
+    return said

@@ -89,8 +89,7 @@ def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
     for role, name in columns.items():
         odd |= found[name].str.contains(_NO_STRING if role == "text" else _NO_NAME).fill_null(False)
         if role != "text":
-            key = re.escape(json.dumps(name, ensure_ascii=False).encode())
-            patterns.append(re.compile(key + rb"\s*:\s*-?[0-9]+[.eE]"))
+            patterns.append(re.compile(_key(name) + rb"\s*:\s*-?[0-9]+[.eE]"))
     again = odd.to_numpy(writable=True)
     for pattern in patterns:
         if pattern.search(data):
@@ -106,6 +105,17 @@ def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
         order[places] = len(block) + np.arange(len(places))
         frame = pl.concat([frame, mended])[order]
     return Batch(before, block.marks(before), frame)
+
+
+def _key(name: str) -> bytes:
+    """A pattern of all ways to write a key: any of its characters may be escaped."""
+    ways = []
+    for character in name:
+        units = character.encode("utf-16-be").hex(" ", 2).split()
+        escaped = "".join(rf"\\u{unit}" for unit in units)
+        plain = re.escape(json.dumps(character, ensure_ascii=False)[1:-1]).replace("/", r"\\?/")
+        ways.append(rf"(?:{plain}|(?i:{escaped}))")
+    return f'"{"".join(ways)}"'.encode()
 
 
 def _row(line: bytes, columns: Columns) -> dict[Any, Any] | str:
@@ -150,8 +160,14 @@ def _check_keys(
             keys |= dict.fromkeys(found)
     if keys:
         check_columns(uri, {role: columns[role] for role in missing}, given, list(keys))
-    elif block.data.lstrip().startswith(b"["):
+        return
+    begin = block.data.lstrip()
+    if begin.startswith(b"["):
         raise _one_list(uri)
+    if block.line(0).strip() == b"{":
+        raise InputError(f"{uri}: a JSON object over several lines; write every object on one line")
+    if not begin.startswith(b"{"):
+        raise InputError(f"{uri}: no JSON lines: none of the first is an object")
 
 
 def _one_list(uri: str) -> InputError:

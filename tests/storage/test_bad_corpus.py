@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.corpus import CorpusSpec
-from storage.scan import scan
+from storage.scan import count, scan
 from tests.raee.errors import refused
 from tests.storage.corpora import COMPRESS, COMPRESSED, read_all, write_corpus
 
@@ -237,11 +237,15 @@ class TestRefused:
 
     def test_csv_with_an_open_quote(self, tmp_path):
         (tmp_path / "a.csv").write_text('text,label\ngood,x\n"never closed,x\n')
-        self._refused(tmp_path, "a.csv row 2: no CSV: ")
+        self._refused(tmp_path, "row 2: no CSV: .*a quoted field does not end; corpus.quote: null")
+
+    def test_csv_with_a_quote_that_is_not_doubled(self, tmp_path):
+        (tmp_path / "a.csv").write_text('text,label\n"say \\"no\\"",x\n')
+        self._refused(tmp_path, "row 1: no CSV: .*a quote in a quoted field is written twice")
 
     def test_csv_with_the_line_ends_of_old_macs(self, tmp_path):
         (tmp_path / "a.csv").write_bytes(b"text,label\ra,x\r")
-        self._refused(tmp_path, "a.csv: no CSV: new-line character seen in unquoted field$")
+        self._refused(tmp_path, r"a.csv: no CSV: new-line .* field; lines end with \\n or")
 
     def test_csv_in_utf_16(self, tmp_path):
         (tmp_path / "a.csv").write_text("text,label\na,b\n", encoding="utf-16")
@@ -263,6 +267,21 @@ def test_unusable_rows_are_an_error_only_above_the_fraction_allowed(tmp_path):
         scan(CorpusSpec(uri=uri), None, 0.09)
     with refused("max_reject_fraction 0 allows"):
         scan(CorpusSpec(uri=uri), None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{\n "text": "a",\n "label": "x"\n}\n', "a JSON object over several lines"),
+        ("text,label\na,x\n", "no JSON lines: none of the first is an object"),
+        ("\0" * 100, "no JSON lines"),
+    ],
+)
+def test_what_is_no_json_lines_is_refused(tmp_path, content, said):
+    (tmp_path / "a.json").write_text(content)
+    for look in (scan, count):
+        with refused(f"a.json: {said}"):
+            look(CorpusSpec(uri=str(tmp_path)))
 
 
 def test_a_json_file_that_is_one_list_is_refused(tmp_path):

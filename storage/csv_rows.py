@@ -75,8 +75,8 @@ def csv_batches(
     file.seek(offset)
     for block in blocks(file, offset, dialect, end):
         if isinstance(block, Unstructured):
-            rows = _lines(block.data, file, block.offset)
-            yield from _by_hand(rows, uri, columns, names, dialect, before, block.offset)
+            lines = _lines(block.data, file, block.offset)
+            yield from _by_hand(lines, uri, columns, names, dialect, before)
             return
         if not len(block):
             continue
@@ -84,8 +84,9 @@ def csv_batches(
         if batch is not None:
             yield batch
         else:
-            lines = (_decoded(block.line(i), 1) for i in range(len(block)))
-            yield from _by_hand(lines, uri, columns, names, dialect, before, block.offset)
+            places = (block.offset + block.starts).tolist()
+            lines = ((place, _decoded(block.line(i), 1)) for i, place in enumerate(places))
+            yield from _by_hand(lines, uri, columns, names, dialect, before)
         before += len(block)
 
 
@@ -102,8 +103,8 @@ def count_csv(
     before = 0
     for block in blocks(file, begin, dialect):
         if isinstance(block, Unstructured):
-            rows = _lines(block.data, file, block.offset)
-            for batch in _by_hand(rows, uri, columns, names, dialect, before, block.offset):
+            lines = _lines(block.data, file, block.offset)
+            for batch in _by_hand(lines, uri, columns, names, dialect, before):
                 yield from batch.marks
                 before += len(batch)
         else:
@@ -155,31 +156,33 @@ def _parsed(
 
 
 def _by_hand(
-    lines: Iterator[str],
+    lines: Iterator[tuple[int, str]],
     uri: str,
     columns: Columns,
     names: Sequence[str],
     dialect: Dialect,
     before: int,
-    offset: int,
 ) -> Iterator[Batch]:
-    """What Python's csv reads of lines."""
-    read = 0
+    """What Python's csv reads of lines.
 
-    def counted() -> Iterator[str]:
-        nonlocal read
-        for line in lines:
-            read += len(line.encode("utf-8", "surrogateescape"))
+    lines: and the byte at which each begins; blank ones may be missing.
+    """
+    begin, at = -1, 0
+
+    def taken() -> Iterator[str]:
+        nonlocal begin, at
+        for at, line in lines:
+            begin = at if begin < 0 else begin
             yield line
 
     places = {role: names.index(name) for role, name in columns.items() if name in names}
-    rows = filter(None, _reader(counted(), dialect))
+    rows = filter(None, _reader(taken(), dialect))
     while True:
-        begin, kept = offset + read, []
+        begin, kept = -1, []
         try:
             for values in rows:
                 kept.append(values)
-                if len(kept) == _ROWS_AT_ONCE or offset + read - begin >= BLOCK:
+                if len(kept) == _ROWS_AT_ONCE or at - begin >= BLOCK:
                     break
         except csv.Error as error:
             row = before + len(kept) + 1
@@ -205,10 +208,10 @@ def _reader(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
 
 
-def _lines(data: bytes, file: IO[bytes], offset: int) -> Iterator[str]:
-    """Lines of some bytes and of what a file still has after them."""
+def _lines(data: bytes, file: IO[bytes], offset: int) -> Iterator[tuple[int, str]]:
+    """Lines of some bytes and of what a file still has after them, and where each begins."""
     for line in _whole_lines(data, file, offset):
-        yield _decoded(line, offset)
+        yield offset, _decoded(line, offset)
         offset += len(line)
 
 

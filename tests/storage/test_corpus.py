@@ -83,6 +83,25 @@ def test_shards_start_where_the_one_before_ended(tmp_path, form, shard_rows):
     ]
 
 
+@pytest.mark.parametrize("odd", [b"", b"\xff", b"\xef\xbb\xbf", b'a "b"'], ids=ascii)
+def test_blank_lines_move_no_row_of_a_shard(tmp_path, odd):
+    texts = [(odd if i % 50 == 0 else b"") + b"text %d" % i for i in range(5_000)]
+    lines = [text + b",x\n" + b"\n" * (i % 3) for i, text in enumerate(texts)]
+    (tmp_path / "a.csv").write_bytes(b"text,label\n" + b"".join(lines))
+    found, rows, rejects = read_all(CorpusSpec(uri=str(tmp_path)), 700)
+    assert found.total == 5_000
+    good = [text for text in texts if b"\xff" not in text]
+    assert [row.text.encode() for row in rows] == good
+    assert {r.reason for r in rejects} <= {"text is not valid UTF-8"}
+
+
+def test_a_shard_may_lack_a_key_that_its_file_has(tmp_path):
+    rows = [{"text": f"text {i}"} | ({"label": "x"} if i >= 1_500 else {}) for i in range(3_000)]
+    _, read, rejects = read_all(CorpusSpec(uri=write_corpus(tmp_path / "a.jsonl", rows)), 1_000)
+    assert [r.reason for r in rejects] == ["no label"] * 1_500
+    assert [row.text for row in read] == [row["text"] for row in rows[1_500:]]
+
+
 def test_ids_without_a_column_do_not_depend_on_the_shards(tmp_path):
     for number, some in enumerate(split(_rows(30), [11])):
         write_corpus(tmp_path / f"sub/{number}.csv", some)

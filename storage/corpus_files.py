@@ -84,7 +84,8 @@ def list_corpus(uri: str) -> Listing:
         if said is None and isinstance(error, FileNotFoundError):
             said = _missing(uri)
         if said is None and isinstance(error, ValueError | ImportError | OSError):
-            said = None if may_pass(error) else InputError(f"corpus {uri}: {error}")
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            said = None if may_pass(error) else InputError(f"corpus {uri}: {reason}")
         if said is None:
             raise
         raise said from error

@@ -162,6 +162,10 @@ class TestRefused:
     def test_unknown_protocol(self):
         self._refused("nowhere://bucket/a.csv", "nowhere://bucket/a.csv")
 
+    @pytest.mark.parametrize("protocol", ["gs", "hdfs", "sftp"])
+    def test_protocol_that_needs_more_than_is_installed(self, protocol):
+        self._refused(f"{protocol}://127.0.0.1:1/a.csv", f"corpus {protocol}://127.0.0.1:1/a.csv: ")
+
     @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.csv.gz"])
     @pytest.mark.parametrize("content", ["", "\n\n"])
     def test_empty_file(self, tmp_path, name, content):

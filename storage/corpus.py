@@ -1,16 +1,12 @@
 """Corpora: rows out of Parquet, CSV and JSON lines; a file, a folder or a glob, local or remote."""
 
-import bz2
 import codecs
-import gzip
-import lzma
-import os
+import io
 import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import polars as pl
 import pyarrow as pa
@@ -19,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from raee.errors import InputError
 from storage.blocks import Dialect, Mark, Recoded
+from storage.compressed import DAMAGED, decompressed
 from storage.corpus_files import CorpusFile, file_system, format_of, stamp_of
 from storage.csv_rows import count_csv, csv_batches
 from storage.faults import in_words, may_pass, placed
@@ -28,19 +25,7 @@ from storage.parquet_rows import count_parquet, parquet_batches
 from storage.rows import Batch, Columns
 from storage.values import Role
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 _UTF_8 = "utf-8"
-
-_DECOMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {
-    ".gz": lambda file: gzip.GzipFile(fileobj=file),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-    ".zst": zstd.ZstdFile,
-}
 
 
 class CorpusSpec(BaseModel):
@@ -82,6 +67,7 @@ class CorpusSpec(BaseModel):
     @classmethod
     def _is_known(cls, value: str) -> str:
         try:
+            io.TextIOWrapper(io.BytesIO(), value)  # some codecs, such as rot13, are none of texts
             return codecs.lookup(value).name
         except LookupError:
             raise ValueError(f"there is no encoding {value!r}; try utf-8, utf-16, cp1252") from None
@@ -132,24 +118,29 @@ def read_batches(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Batch
     its fault.
     """
     columns, file, end = spec.columns(labelled), span.file, span.start + span.rows
-    given = {role: file.folders[name] for role, name in columns.items() if name in file.folders}
-    read = {role: name for role, name in columns.items() if role not in given}
+    given = _given(file, columns)
     stop = span.end if spec.encoding == _UTF_8 else None  # elsewhere, nobody knows where that is
     with _opened(spec, file) as opened:
         if format_of(file.uri) == ".parquet":
-            batches = parquet_batches(opened, file.uri, read, span.start, end)
+            batches = parquet_batches(opened, file.uri, columns, given, span.start, end)
         elif format_of(file.uri) in (".csv", ".tsv"):
             dialect = spec.dialect(file.uri)
-            batches = csv_batches(opened, file.uri, read, dialect, span.mark, stop)
+            batches = csv_batches(opened, file.uri, columns, given, dialect, span.mark, stop)
         else:
-            batches = json_batches(opened, file.uri, read, span.mark, stop)
+            batches = json_batches(opened, file.uri, columns, given, span.mark, stop)
         for batch in batches:
             if batch.before >= end:
                 break
             first, after = max(span.start - batch.before, 0), end - batch.before
             frame = batch.frame[first : min(after, len(batch))]
             if len(frame):
-                values = [pl.lit(value, pl.String).alias(role) for role, value in given.items()]
+                values = [
+                    pl.when(pl.col(role).fill_null("") == "")
+                    .then(pl.lit(value, pl.String))
+                    .otherwise(role)
+                    .alias(role)
+                    for role, value in given.items()
+                ]
                 yield Batch(batch.before + first, batch.marks, frame.with_columns(values))
             if after <= len(batch):
                 break
@@ -160,16 +151,22 @@ def count_rows(spec: CorpusSpec, file: CorpusFile) -> Counted:
 
     Raises InputError as `read_batches` does.
     """
-    columns = {role: name for role, name in spec.columns(False).items() if name not in file.folders}
+    columns = spec.columns(False)
+    given = _given(file, columns)
     # Whoever reads the file finds out whether it has changed: to ask here takes its time.
     with _opened(spec, replace(file, stamp="")) as opened:
         if format_of(file.uri) == ".parquet":
-            return Counted(count_parquet(opened, file.uri, columns), [])
+            return Counted(count_parquet(opened, file.uri, columns, given), [])
         if format_of(file.uri) in (".csv", ".tsv"):
-            marks = list(count_csv(opened, file.uri, columns, spec.dialect(file.uri)))
+            marks = list(count_csv(opened, file.uri, columns, given, spec.dialect(file.uri)))
         else:
-            marks = list(count_json(opened, file.uri, columns))
+            marks = list(count_json(opened, file.uri, columns, given))
         return Counted(marks.pop()[0], marks)
+
+
+def _given(file: CorpusFile, columns: Columns) -> dict[Role, str | None]:
+    """What its folders' names say of the rows that do not say it themselves."""
+    return {role: file.folders[name] for role, name in columns.items() if name in file.folders}
 
 
 @contextmanager
@@ -186,9 +183,7 @@ def _opened(spec: CorpusSpec, file: CorpusFile) -> Iterator[Any]:
                 yield stack.enter_context(fs.open(path, "rb", cache_type="none"))
             else:
                 opened = stack.enter_context(fs.open(path, "rb"))
-                unpack = _DECOMPRESSED.get(os.path.splitext(path.lower())[1])
-                if unpack is not None:
-                    opened = stack.enter_context(unpack(opened))
+                opened = stack.enter_context(decompressed(opened, path))
                 yield opened if spec.encoding == _UTF_8 else Recoded(opened, spec.encoding)
         change = _change(fs, path, file)
     except Exception as error:
@@ -226,7 +221,8 @@ def _in_words(error: Exception, spec: CorpusSpec, file: CorpusFile) -> Exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         said = InputError(f"{file.uri} cannot be read: {reason}")
     if isinstance(said, InputError):
-        seen = advice(file.uri, no_column="no column" in str(said))
+        delimiter = spec.dialect(file.uri).delimiter
+        seen = advice(file.uri, delimiter, no_column="no column" in str(said))
         return InputError(f"{said}; {seen}") if seen else said
     return placed(error, file.uri) or error
 
@@ -235,5 +231,4 @@ def _is_of_the_content(error: Exception) -> bool:
     """Whether it is what stands in a file that cannot be read, not the disk or the network."""
     if isinstance(error, OSError):
         return error.errno is None and not may_pass(error)
-    kinds = pa.ArrowException, EOFError, lzma.LZMAError, zlib.error, zstd.ZstdError
-    return isinstance(error, kinds)
+    return isinstance(error, (pa.ArrowException, *DAMAGED))

@@ -1,12 +1,13 @@
 """The files of a corpus: what a folder, a glob or an address stands for, and what each file is."""
 
+import errno
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urldefrag
 
 import fsspec
 from fsspec import AbstractFileSystem
@@ -26,6 +27,8 @@ _TABLES = {
     ".hoodie": "a Hudi table",
 }
 """What a folder is that holds a folder of this name; Iceberg's is told by its files."""
+
+_WEB = ("http://", "https://")
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -79,9 +82,10 @@ def list_corpus(uri: str) -> Listing:
     except Exception as error:
         said = in_words(error, f"corpus {uri}")
         if said is None and isinstance(error, FileNotFoundError):
-            said = InputError(f"corpus {uri}: there is no such file or folder")
+            said = _missing(uri)
         if said is None and isinstance(error, ValueError | ImportError | OSError):
-            said = None if may_pass(error) else InputError(f"corpus {uri}: {error}")
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            said = None if may_pass(error) else InputError(f"corpus {uri}: {reason}")
         if said is None:
             raise
         raise said from error
@@ -97,6 +101,8 @@ def file_system(uri: str) -> tuple[AbstractFileSystem, str]:
     # A path may have in it what elsewhere joins addresses: `::`.
     kind = fsspec.get_filesystem_class(protocol)
     options = kind._get_kwargs_from_urls(uri) | {"use_listings_cache": False}
+    if uri.startswith(_WEB) and "%" in uri.partition("?")[2]:
+        options["encoded"] = True  # a signature is of the query as it is written
     return kind(**options), kind._strip_protocol(uri)
 
 
@@ -105,18 +111,27 @@ def stamp_of(fs: AbstractFileSystem, path: str) -> str:
     return _stamp(_local(path) if isinstance(fs, LocalFileSystem) else fs.info(path))
 
 
+def bare(path: str) -> str:
+    """A path; of a web address without its query, in which a signature may stand."""
+    return urldefrag(path)[0].partition("?")[0] if path.startswith(_WEB) else path
+
+
 def format_of(path: str) -> str:
     """The known ending of a path in small letters, compression left out; empty if it has none."""
-    bare, compression = os.path.splitext(path.lower())
+    whole = bare(path).lower()
+    stem, compression = os.path.splitext(whole)
     if compression not in COMPRESSIONS:
-        bare, compression = path.lower(), ""
-    ending = next((e for e in FORMATS if bare.endswith(e)), "")
+        stem, compression = whole, ""
+    ending = next((e for e in FORMATS if stem.endswith(e)), "")
     return "" if compression and ending == ".parquet" else ending
 
 
 def _listing(uri: str, fs: AbstractFileSystem, path: str) -> Listing:
     is_local, root = isinstance(fs, LocalFileSystem), path
-    if any(c in path for c in "*?[") and not fs.exists(path):
+    is_pattern = any(c in bare(path) for c in "*?[")
+    if path.startswith(_WEB) and format_of(path) and not is_pattern:
+        found = [{"name": path}]  # to ask whether it is a folder may be to get all of it
+    elif is_pattern and not fs.exists(path):
         root, pattern = _fixed_part(path)
         hidden = {part[0] for part in pattern.split("/") if part.startswith((".", "_"))}
         found = [
@@ -140,7 +155,9 @@ def _listing(uri: str, fs: AbstractFileSystem, path: str) -> Listing:
     for name in names:
         _check_name(uri, name)
         _check_kind(name, read[name])
-    folders = [name.split("/")[:-1] for name in names]
+        if name.startswith(_WEB):  # a page that lists files says nothing else of them
+            read[name] = fs.info(name)
+    folders = [bare(name).split("/")[:-1] for name in names]
     shared = 0
     while all(len(f) > shared and f[shared] == folders[0][shared] for f in folders):
         shared += 1
@@ -148,14 +165,18 @@ def _listing(uri: str, fs: AbstractFileSystem, path: str) -> Listing:
         [
             CorpusFile(
                 uri=name if is_local else fs.unstrip_protocol(name),
-                name="/".join(name.split("/")[shared:]),
+                name="/".join(bare(name).split("/")[shared:]),
                 stamp=_stamp(read[name]),
-                folders=_hive(name[len(root) :]),
+                folders=_hive(bare(name)[len(root) :]),
             )
             for name in names
         ],
         unread,
     )
+
+
+def _missing(uri: str) -> InputError:
+    return InputError(f"corpus {uri}: there is no such file or folder")
 
 
 def _below(uri: str, fs: AbstractFileSystem, root: str) -> Iterator[dict[str, Any]]:
@@ -195,7 +216,8 @@ def _walk(uri: str, root: str) -> Iterator[dict[str, Any]]:
         folder, above = pending.pop()
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda e: e.name):
-                if not entry.is_dir():
+                # A link to itself has no kind: os.path knows what to make of it.
+                if not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()):
                     yield _local(entry.path)
                     continue
                 real = os.path.realpath(entry.path)
@@ -207,7 +229,9 @@ def _walk(uri: str, root: str) -> Iterator[dict[str, Any]]:
 def _local(path: str) -> dict[str, Any]:
     try:
         found = os.stat(path)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
         return {"name": path, "broken": True}
     return {
         "name": path,
@@ -246,18 +270,18 @@ def _check_name(uri: str, path: str) -> None:
 
 
 def _ending(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
+    return os.path.splitext(bare(path))[1].lower()
 
 
 def _stamp(info: Mapping[str, Any]) -> str:
     """Empty if not even the size is known.
 
     Of what stores say only what they say alike of a file that is listed and of one that is asked
-    for: the ETag, and on the disk the time.
+    for: the ETag, and on the disk the time, as of web servers that give no ETag.
     """
     if info.get("size") is None:
         return ""
-    said = str(info.get("ETag") or info.get("etag") or "").strip('"')
+    said = str(info.get("ETag") or info.get("etag") or info.get("Last-Modified") or "").strip('"')
     return f"{info['size']} bytes {said}".strip()
 
 

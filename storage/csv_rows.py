@@ -5,16 +5,15 @@ row that has bytes which are no UTF-8 is found with its number, and quotes may s
 """
 
 import csv
-import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import IO
 
 import numpy as np
 import polars as pl
 
 from raee.errors import InputError
-from storage.blocks import BOM, Block, Dialect, Mark, Unstructured, blocks
+from storage.blocks import BLOCK, BOM, Block, Dialect, Mark, Unstructured, blocks
 from storage.faults import check_read_whole
 from storage.rows import Batch, Columns, batch_of_values, check_columns, frame_of
 from storage.values import Role, column_of
@@ -22,10 +21,19 @@ from storage.values import Role, column_of
 csv.field_size_limit(sys.maxsize)  # a text may be longer than the csv module's 131,072 characters
 
 _ROWS_AT_ONCE = 1_000
-"""Rows that Python's reader gives at once."""
+"""Rows that Python's reader gives at once; fewer, if they are as long as a block."""
 
 _HEADER = 1 << 16
 """Bytes read to find a header in, and more if it is longer."""
+
+
+_AS_THEY_ARE = "corpus.quote: null takes quotes as they are"
+
+_ADVICE = {
+    "expected after": f"a quote in a quoted field is written twice; {_AS_THEY_ARE}",
+    "unexpected end of data": f"a quoted field does not end; {_AS_THEY_ARE}",
+    "new-line character": "lines end with \\n or \\r\\n; a field that has \\r in it is quoted",
+}
 
 
 def header_of(file: IO[bytes], uri: str, dialect: Dialect) -> tuple[list[str], int]:
@@ -34,20 +42,14 @@ def header_of(file: IO[bytes], uri: str, dialect: Dialect) -> tuple[list[str], i
 
     def lines() -> Iterator[str]:
         nonlocal offset
-        left = b""
-        while read := file.read(_HEADER):
-            *whole, left = (left + read).split(b"\n")
-            for line in whole:
-                offset += len(line) + 1
-                yield _decoded(line + b"\n", offset - len(line) - 1)
-        if left:
-            offset += len(left)
-            yield _decoded(left, offset - len(left))
+        for line in _split(iter(lambda: file.read(_HEADER), b"")):
+            begin, offset = offset, offset + len(line)
+            yield _decoded(line, begin)
 
     try:
         found = next(filter(None, _reader(lines(), dialect)), None)
     except csv.Error as error:
-        raise InputError(f"{uri}: no CSV: {_bare(error)}") from error
+        raise InputError(f"{uri}: no CSV: {_in_words(error)}") from error
     return found or [], offset
 
 
@@ -55,25 +57,26 @@ def csv_batches(
     file: IO[bytes],
     uri: str,
     columns: Columns,
+    given: Collection[Role],
     dialect: Dialect,
     mark: Mark,
     end: int | None,
 ) -> Iterator[Batch]:
     """The rows of a file from a mark on, up to a byte at which a row begins.
 
-    mark: byte 0 is the file's start.
+    given: the roles whose column may be missing.  mark: byte 0 is the file's start.
     """
     names, begin = header_of(file, uri, dialect)
     if not names:
         return
-    check_columns(uri, columns, names)
+    check_columns(uri, columns, given, names)
     before, offset = mark
     offset = offset or begin
     file.seek(offset)
     for block in blocks(file, offset, dialect, end):
         if isinstance(block, Unstructured):
-            rows = _lines(block.data, file, block.offset)
-            yield from _by_hand(rows, uri, columns, names, dialect, before, block.offset)
+            lines = _lines(block.data, file, block.offset)
+            yield from _by_hand(lines, uri, columns, names, dialect, before)
             return
         if not len(block):
             continue
@@ -81,24 +84,27 @@ def csv_batches(
         if batch is not None:
             yield batch
         else:
-            lines = (_decoded(block.line(i), 1) for i in range(len(block)))
-            yield from _by_hand(lines, uri, columns, names, dialect, before, block.offset)
+            places = (block.offset + block.starts).tolist()
+            lines = ((place, _decoded(block.line(i), 1)) for i, place in enumerate(places))
+            yield from _by_hand(lines, uri, columns, names, dialect, before)
         before += len(block)
 
 
-def count_csv(file: IO[bytes], uri: str, columns: Columns, dialect: Dialect) -> Iterator[Mark]:
+def count_csv(
+    file: IO[bytes], uri: str, columns: Columns, given: Collection[Role], dialect: Dialect
+) -> Iterator[Mark]:
     """The marks of a file, and at last how many rows there are."""
     names, begin = header_of(file, uri, dialect)
     if not names:
         yield 0, 0
         return
-    check_columns(uri, columns, names)
+    check_columns(uri, columns, given, names)
     file.seek(begin)
     before = 0
     for block in blocks(file, begin, dialect):
         if isinstance(block, Unstructured):
-            rows = _lines(block.data, file, block.offset)
-            for batch in _by_hand(rows, uri, columns, names, dialect, before, block.offset):
+            lines = _lines(block.data, file, block.offset)
+            for batch in _by_hand(lines, uri, columns, names, dialect, before):
                 yield from batch.marks
                 before += len(batch)
         else:
@@ -150,33 +156,37 @@ def _parsed(
 
 
 def _by_hand(
-    lines: Iterator[str],
+    lines: Iterator[tuple[int, str]],
     uri: str,
     columns: Columns,
     names: Sequence[str],
     dialect: Dialect,
     before: int,
-    offset: int,
 ) -> Iterator[Batch]:
-    """What Python's csv reads of lines."""
-    read = 0
+    """What Python's csv reads of lines.
 
-    def counted() -> Iterator[str]:
-        nonlocal read
-        for line in lines:
-            read += len(line.encode("utf-8", "surrogateescape"))
+    lines: and the byte at which each begins; blank ones may be missing.
+    """
+    begin, at = -1, 0
+
+    def taken() -> Iterator[str]:
+        nonlocal begin, at
+        for at, line in lines:
+            begin = at if begin < 0 else begin
             yield line
 
     places = {role: names.index(name) for role, name in columns.items() if name in names}
-    rows = filter(None, _reader(counted(), dialect))
+    rows = filter(None, _reader(taken(), dialect))
     while True:
-        begin, kept = offset + read, []
+        begin, kept = -1, []
         try:
-            for values in itertools.islice(rows, _ROWS_AT_ONCE):
+            for values in rows:
                 kept.append(values)
+                if len(kept) == _ROWS_AT_ONCE or at - begin >= BLOCK:
+                    break
         except csv.Error as error:
             row = before + len(kept) + 1
-            raise InputError(f"{uri} row {row}: no CSV: {_bare(error)}") from error
+            raise InputError(f"{uri} row {row}: no CSV: {_in_words(error)}") from error
         if not kept:
             return
         yield batch_of_values(
@@ -198,27 +208,36 @@ def _reader(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
 
 
-def _lines(data: bytes, file: IO[bytes], offset: int) -> Iterator[str]:
-    """Lines of some bytes and of what a file still has after them."""
+def _lines(data: bytes, file: IO[bytes], offset: int) -> Iterator[tuple[int, str]]:
+    """Lines of some bytes and of what a file still has after them, and where each begins."""
     for line in _whole_lines(data, file, offset):
-        yield _decoded(line, offset)
+        yield offset, _decoded(line, offset)
         offset += len(line)
 
 
 def _whole_lines(data: bytes, file: IO[bytes], offset: int) -> Iterator[bytes]:
-    read = offset + len(data)
-    while True:
-        *whole, data = data.split(b"\n")
-        for line in whole:
-            yield line + b"\n"
-        more = file.read(_HEADER)
-        if not more:
-            break
-        read += len(more)
-        data += more
-    check_read_whole(file, read)
-    if data:
+    def read() -> Iterator[bytes]:
+        end = offset + len(data)
         yield data
+        while more := file.read(_HEADER):
+            end += len(more)
+            yield more
+        check_read_whole(file, end)
+
+    return _split(read())
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines of bytes that come in pieces; each is copied once, however long a line is."""
+    pieces: list[bytes] = []
+    for chunk in chunks:
+        piece, *others = chunk.split(b"\n")
+        pieces.append(piece)
+        for other in others:
+            yield b"".join(pieces) + b"\n"
+            pieces = [other]
+    if left := b"".join(pieces):
+        yield left
 
 
 def _decoded(line: bytes, offset: int) -> str:
@@ -231,6 +250,10 @@ def _ragged(fields: int, names: Sequence[str]) -> str:
     return f"{fields} fields where the header has {len(names)}"
 
 
-def _bare(error: csv.Error) -> str:
-    """What is wrong, without the advice to programmers."""
-    return str(error).partition(" - ")[0]
+def _in_words(error: csv.Error) -> str:
+    """What is wrong, and what the user can do, where the error has advice to programmers."""
+    said = str(error).partition(" - ")[0]
+    for begin, advice in _ADVICE.items():
+        if begin in said:
+            return f"{said}; {advice}"
+    return said

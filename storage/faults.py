@@ -70,6 +70,8 @@ _STAYS = (*_OF_THE_PATH, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EINVAL, 
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504, *range(520, 530))
 """What a web server or a gateway before it says of a state that it may leave."""
 
+_NO_PARTS = ("support range requests", "Cannot seek streaming HTTP file")
+
 _REMOTE_IO = getattr(errno, "EREMOTEIO", errno.EIO)  # not every system has it
 
 _SAYS_ENOUGH = (FileNotFoundError, FileExistsError)
@@ -187,7 +189,14 @@ def status(error: BaseException | None) -> int | None:
 
 def _of_the_answer(cause: BaseException, where: str) -> Exception | None:
     """The error to raise for a server's status; None where it says too little, or nothing new."""
+    if isinstance(cause, ValueError) and any(said in str(cause) for said in _NO_PARTS):
+        return InputError(
+            f"{where}: the server gives no parts of a file, or no size; download it, and name the "
+            "copy"
+        )
     kinds = [kind.__name__ for kind in type(cause).__mro__]
+    if kinds[0] == "TooManyRedirects":
+        return InputError(f"{where}: it is redirected without an end; correct the address")
     if "ClientConnectionError" in kinds:
         return ConnectionError(f"{where}: the server does not answer ({kinds[0]})")
     if "ClientResponseError" in kinds:

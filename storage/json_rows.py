@@ -7,7 +7,7 @@ or half a surrogate pair, which polars does not see.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import polars as pl
 from raee.errors import InputError
 from storage.blocks import BOM, Block, Mark, Unstructured, blocks
 from storage.rows import Batch, Columns, batch_of_values, check_columns, frame_of
-from storage.values import column_of
+from storage.values import Role, column_of
 
 _NESTED = r"[\[{](?s:.*)[\]}]"
 _NO_STRING = rf"^(?:{_NESTED}|-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false)$"
@@ -26,9 +26,17 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def json_batches(
-    file: IO[bytes], uri: str, columns: Columns, mark: Mark, end: int | None
+    file: IO[bytes],
+    uri: str,
+    columns: Columns,
+    given: Collection[Role],
+    mark: Mark,
+    end: int | None,
 ) -> Iterator[Batch]:
-    """The rows of a file from a mark on, up to a byte at which a row begins."""
+    """The rows of a file from a mark on, up to a byte at which a row begins.
+
+    given: the roles whose key may be missing.
+    """
     before, offset = mark
     file.seek(offset)
     for block in blocks(file, offset, None, end):
@@ -36,19 +44,21 @@ def json_batches(
         if not len(block):
             continue
         batch = _batch(block, columns, before)
-        if before == 0:
-            _check_keys(block, batch, uri, columns)
+        if before == 0 and (mark, end) == ((0, 0), None):  # less may well lack a key
+            _check_keys(block, batch, uri, columns, given)
         yield batch
         before += len(block)
 
 
-def count_json(file: IO[bytes], uri: str, columns: Columns) -> Iterator[Mark]:
+def count_json(
+    file: IO[bytes], uri: str, columns: Columns, given: Collection[Role]
+) -> Iterator[Mark]:
     """The marks of a file, and at last how many rows there are."""
     before = 0
     for block in blocks(file, 0, None):
         assert not isinstance(block, Unstructured)
         if before == 0 and len(block):
-            _check_keys(block, _batch(block, columns, 0), uri, columns)
+            _check_keys(block, _batch(block, columns, 0), uri, columns, given)
         yield from block.marks(before)
         before += len(block)
     yield before, 0
@@ -79,8 +89,7 @@ def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
     for role, name in columns.items():
         odd |= found[name].str.contains(_NO_STRING if role == "text" else _NO_NAME).fill_null(False)
         if role != "text":
-            key = re.escape(json.dumps(name, ensure_ascii=False).encode())
-            patterns.append(re.compile(key + rb"\s*:\s*-?[0-9]+[.eE]"))
+            patterns.append(re.compile(_key(name) + rb"\s*:\s*-?[0-9]+[.eE]"))
     again = odd.to_numpy(writable=True)
     for pattern in patterns:
         if pattern.search(data):
@@ -96,6 +105,17 @@ def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
         order[places] = len(block) + np.arange(len(places))
         frame = pl.concat([frame, mended])[order]
     return Batch(before, block.marks(before), frame)
+
+
+def _key(name: str) -> bytes:
+    """A pattern of all ways to write a key: any of its characters may be escaped."""
+    ways = []
+    for character in name:
+        units = character.encode("utf-16-be").hex(" ", 2).split()
+        escaped = "".join(rf"\\u{unit}" for unit in units)
+        plain = re.escape(json.dumps(character, ensure_ascii=False)[1:-1]).replace("/", r"\\?/")
+        ways.append(rf"(?:{plain}|(?i:{escaped}))")
+    return f'"{"".join(ways)}"'.encode()
 
 
 def _row(line: bytes, columns: Columns) -> dict[Any, Any] | str:
@@ -121,7 +141,9 @@ def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_keys(block: Block, batch: Batch, uri: str, columns: Columns) -> None:
+def _check_keys(
+    block: Block, batch: Batch, uri: str, columns: Columns, given: Collection[Role]
+) -> None:
     """Raises InputError if no object among a file's first has a column's key."""
     if block.data.lstrip().startswith(b"[") and _row(block.line(0), columns) == "no JSON":
         raise _one_list(uri)
@@ -137,9 +159,15 @@ def _check_keys(block: Block, batch: Batch, uri: str, columns: Columns) -> None:
         if isinstance(found, dict):
             keys |= dict.fromkeys(found)
     if keys:
-        check_columns(uri, {role: columns[role] for role in missing}, list(keys))
-    elif block.data.lstrip().startswith(b"["):
+        check_columns(uri, {role: columns[role] for role in missing}, given, list(keys))
+        return
+    begin = block.data.lstrip()
+    if begin.startswith(b"["):
         raise _one_list(uri)
+    if block.line(0).strip() == b"{":
+        raise InputError(f"{uri}: a JSON object over several lines; write every object on one line")
+    if not begin.startswith(b"{"):
+        raise InputError(f"{uri}: no JSON lines: none of the first is an object")
 
 
 def _one_list(uri: str) -> InputError:

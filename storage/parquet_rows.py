@@ -5,13 +5,14 @@ a remote one by a client of its own, with other credentials and other errors); w
 polars' from there on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import IO
 
 import pyarrow.parquet as pq
 
+from storage.arrow_values import arrow_column
 from storage.rows import Batch, Columns, check_columns, frame_of
-from storage.values import arrow_column
+from storage.values import Role
 
 _BATCH_BYTES = 4 << 20
 """Of the columns that are read, uncompressed, at once."""
@@ -20,11 +21,16 @@ _MOST_ROWS = 20_000
 
 
 def parquet_batches(
-    file: IO[bytes], uri: str, columns: Columns, start: int, end: int
+    file: IO[bytes], uri: str, columns: Columns, given: Collection[Role], start: int, end: int
 ) -> Iterator[Batch]:
-    """The rows of a file from one on, and up to another, the batches that hold them."""
-    parquet = pq.ParquetFile(file)
-    check_columns(uri, columns, parquet.schema_arrow.names)
+    """The rows of a file from one on, and up to another, the batches that hold them.
+
+    given: the roles whose column may be missing.
+    """
+    parquet = _parquet(file)
+    names = parquet.schema_arrow.names
+    check_columns(uri, columns, given, names)
+    columns = {role: name for role, name in columns.items() if name in names}
     groups, before, first = [], 0, None
     for group in range(parquet.num_row_groups):
         rows = parquet.metadata.row_group(group).num_rows
@@ -45,11 +51,16 @@ def parquet_batches(
             return  # a row group may go on for long
 
 
-def count_parquet(file: IO[bytes], uri: str, columns: Columns) -> int:
+def count_parquet(file: IO[bytes], uri: str, columns: Columns, given: Collection[Role]) -> int:
     """How many rows a file has, from its footer."""
-    parquet = pq.ParquetFile(file)
-    check_columns(uri, columns, parquet.schema_arrow.names)
+    parquet = _parquet(file)
+    check_columns(uri, columns, given, parquet.schema_arrow.names)
     return int(parquet.metadata.num_rows)
+
+
+def _parquet(file: IO[bytes]) -> pq.ParquetFile:
+    # In nanoseconds, which is the default, years beyond 1677 and 2262 come out as others.
+    return pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
 
 
 def _batch_rows(parquet: pq.ParquetFile, groups: list[int], wanted: list[str]) -> int:

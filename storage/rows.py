@@ -1,7 +1,7 @@
 """Batches of a corpus's rows as frames, whatever they are read from."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,11 +59,16 @@ def batch_of_values(
     return Batch(before, marks, pl.DataFrame(kept, schema=SCHEMA, orient="row"))
 
 
-def check_columns(uri: str, columns: Columns, there: Sequence[str]) -> None:
-    """Raises InputError if a file lacks a column, or has two of its name."""
+def check_columns(
+    uri: str, columns: Columns, given: Collection[Role], there: Sequence[str]
+) -> None:
+    """Raises InputError if a file lacks a column, or has two of its name.
+
+    given: the roles that it may lack.
+    """
     counts = Counter(there)
-    for column in columns.values():
-        if not counts[column]:
+    for role, column in columns.items():
+        if not counts[column] and role not in given:
             raise InputError(f"{uri}: no column {column!r}; it has {listed(map(repr, there))}")
         if counts[column] > 1:
             raise InputError(f"{uri}: {counts[column]} columns are named {column!r}")

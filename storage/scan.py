@@ -19,7 +19,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from raee.config import MOST_LABELS
 from raee.errors import InputError, cut, listed
 from storage.apart import check_none_is_ours
 from storage.blocks import Mark
@@ -131,12 +130,13 @@ def scan(
     declared: Sequence[str] | None = None,
     max_reject_fraction: float = 1.0,
     on_rows: Callable[[int], None] = lambda rows: None,
+    most_labels: int | None = None,
 ) -> Scan:
     """Look at every row of a labelled corpus.
 
-    declared: the labels that the prompt names, in order.  Raises InputError if the corpus is empty,
-    lacks a column, has a label that the prompt does not, has two rows of one id, or too many
-    unusable rows.
+    declared: the labels that the prompt names, in order.  most_labels: which a database holds.
+    Raises InputError if the corpus is empty, lacks a column, has a label that the prompt does not,
+    has two rows of one id, or too many unusable rows or labels.
     """
     result = Scan(_files_of(spec))
     content, centre, ids = Fingerprint(), _Smallest(CENTRE_ROWS), array("Q")
@@ -160,10 +160,10 @@ def scan(
             centre.add(usable["text"], _mixed(checksums, _CENTRE))
             for name, numbers in _by_label(usable["label"], _mixed(checksums, _SAMPLE)):
                 result._numbers.setdefault(name, array("I")).frombytes(numbers.tobytes())
-            if len(result._numbers) > MOST_LABELS:  # the column may be any, and all rows differ
+            if most_labels is not None and len(result._numbers) > most_labels:
                 raise InputError(
                     f"the corpus has more labels ({listed(result._numbers)}) than the "
-                    f"{MOST_LABELS:,} that a database holds; does corpus.label name the labels' "
+                    f"{most_labels:,} that a database holds; does corpus.label name the labels' "
                     "column?"
                 )
             if spec.id is not None:

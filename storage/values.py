@@ -8,6 +8,7 @@ is what stands in a CSV file.
     float                           the shortest digits that give it back; NaN is missing
     boolean                         true or false
     date, time, timestamp           2026-11-29, 12:30:00, 2026-11-29 12:30:00.000000
+    UUID                            as RFC 9562 writes them
     duration                        P1DT2H
     list, struct, map               none: the row is rejected
 
@@ -15,12 +16,12 @@ A text is a string or bytes; a row whose text is of another type is rejected.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 Role = Literal["id", "text", "label"]
 ROLES: tuple[Role, ...] = ("id", "text", "label")
@@ -29,6 +30,8 @@ BLANK_ID = "no id"
 BLANK_LABEL = "no label"
 
 NO_UTF_8 = " is not valid UTF-8"
+
+_NARROW: dict[Any, Callable[[float], Any]] = {pl.Float16: np.float16, pl.Float32: np.float32}
 
 
 @dataclass(frozen=True)
@@ -51,38 +54,14 @@ def column_of(values: pl.Series, role: Role) -> Column:
         return Column(values, nothing)
     if kind == pl.Binary:
         read = _decoded(values)
-        return Column(read, _where(values.is_not_null() & read.is_null(), role + NO_UTF_8))
+        return Column(read, where(values.is_not_null() & read.is_null(), role + NO_UTF_8))
     if isinstance(kind, pl.Categorical | pl.Enum):
         return Column(values.cast(pl.String), nothing)
     if role == "text" or kind.is_nested() or kind == pl.Object:
         return Column(
-            nothing, _where(values.is_not_null(), fault_of_type(role, kind.to_python().__name__))
+            nothing, where(values.is_not_null(), fault_of_type(role, kind.to_python().__name__))
         )
     return Column(_scalars(values), nothing)
-
-
-def arrow_column(values: pa.Array, role: Role) -> Column:
-    """A column of a Parquet file in its text form."""
-    kind = values.type
-    while True:
-        if isinstance(kind, pa.BaseExtensionType):
-            values = values.storage
-        elif pa.types.is_dictionary(kind):
-            values = values.dictionary_decode()
-        elif pa.types.is_run_end_encoded(kind):
-            values = pc.run_end_decode(values)
-        else:
-            break
-        kind = values.type
-    if pa.types.is_decimal256(kind):
-        values = values.cast(pa.string())
-    elif pa.types.is_string_view(kind):
-        values = values.cast(pa.binary_view())  # polars takes it for granted that strings are UTF-8
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        values = values.cast(pa.large_binary())
-    series = pl.from_arrow(values)
-    assert isinstance(series, pl.Series)
-    return column_of(series, role)
 
 
 def value_of(value: Any, role: Role) -> tuple[str | None, str | None]:
@@ -101,6 +80,12 @@ def value_of(value: Any, role: Role) -> tuple[str | None, str | None]:
 def fault_of_type(role: Role, name: str) -> str:
     """What is said of a value that has no text form.  name: of its type."""
     return f"{role} is no string but {name}"
+
+
+def where(these: pl.Series, fault: str) -> pl.Series:
+    """A fault for some of a column's values."""
+    frame = pl.select(pl.when(these).then(pl.lit(fault)).otherwise(pl.lit(None, pl.String)))
+    return frame.to_series()
 
 
 def _decoded(values: pl.Series) -> pl.Series:
@@ -123,16 +108,15 @@ def _scalars(values: pl.Series) -> pl.Series:
     if kind.is_float():
         # As Python writes them, and JSON; there are often few different ones.
         unique = values.unique()
-        written = [None if v is None or math.isnan(v) else str(v) for v in unique.to_list()]
+        narrow = _NARROW.get(kind, float)
+        written = [
+            None if v is None or math.isnan(v) else str(float(str(narrow(v))))
+            for v in unique.to_list()
+        ]
         return values.replace_strict(unique, pl.Series(written, dtype=pl.String))
     if kind.is_temporal():
         return values.dt.to_string("iso")
     return values.cast(pl.String)
-
-
-def _where(these: pl.Series, fault: str) -> pl.Series:
-    frame = pl.select(pl.when(these).then(pl.lit(fault)).otherwise(pl.lit(None, pl.String)))
-    return frame.to_series()
 
 
 def _has_lone_surrogate(text: str) -> bool:

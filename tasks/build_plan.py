@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from raee.backbones import Backbone, label_tokens
 from raee.batches import encode
+from raee.config import MOST_LABELS
 from raee.exits import Exit, exits_of
 from raee.index_training import check_index_spec
 from raee.keys import check_key
@@ -270,7 +271,7 @@ def forget_build(work: str) -> None:
 def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
     declared = declared_labels(job.prompt, job.backbone.family)
     with stage("read corpus", None):
-        found = scan(job.corpus, declared, job.max_reject_fraction, advance)
+        found = scan(job.corpus, declared, job.max_reject_fraction, advance, MOST_LABELS)
     warn_of_single_rows(found.labels)
     numbers = all(name.isdecimal() for name in found.labels)
     labels = sorted(found.labels, key=lambda name: (len(name) if numbers else 0, name))

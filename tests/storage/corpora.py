@@ -24,7 +24,7 @@ COMPRESSED = (
     *("jsonl.gz", "jsonl.bz2", "jsonl.xz", "jsonl.zst"),
 )
 
-_COMPRESS = {
+COMPRESS = {
     "gz": gzip.compress,
     "bz2": bz2.compress,
     "xz": lzma.compress,
@@ -57,7 +57,7 @@ def write_corpus(path: Path, rows: Sequence[dict[str, Any]], row_group: int | No
         pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=row_group)
         return str(path)
     data = _csv(rows, form) if form in ("csv", "tsv") else _json_lines(rows)
-    path.write_bytes(_COMPRESS[compression](data) if compression else data)
+    path.write_bytes(COMPRESS[compression](data) if compression else data)
     return str(path)
 
 

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.corpus import CorpusSpec
-from storage.scan import scan
+from storage.scan import count, scan
 from tests.raee.errors import refused
-from tests.storage.corpora import COMPRESSED, read_all, write_corpus
+from tests.storage.corpora import COMPRESS, COMPRESSED, read_all, write_corpus
 
 
 class TestUnusableRows:
@@ -162,6 +162,10 @@ class TestRefused:
     def test_unknown_protocol(self):
         self._refused("nowhere://bucket/a.csv", "nowhere://bucket/a.csv")
 
+    @pytest.mark.parametrize("protocol", ["gs", "hdfs", "sftp"])
+    def test_protocol_that_needs_more_than_is_installed(self, protocol):
+        self._refused(f"{protocol}://127.0.0.1:1/a.csv", f"corpus {protocol}://127.0.0.1:1/a.csv: ")
+
     @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.csv.gz"])
     @pytest.mark.parametrize("content", ["", "\n\n"])
     def test_empty_file(self, tmp_path, name, content):
@@ -227,13 +231,25 @@ class TestRefused:
         # What a damaged stream still gives may be no CSV before its checksum is seen to be wrong.
         self._refused(path, rf"a.{form}( cannot be read| row \d+: no CSV): ")
 
+    @pytest.mark.parametrize("ending", COMPRESS)
+    @pytest.mark.parametrize("what", ["damaged at its start", "no stream"])
+    def test_a_second_stream_that_is(self, tmp_path, ending, what):
+        first, second = map(COMPRESS[ending], (b"text,label\na,x\n", b"b,x\n"))
+        second = b"\xff" * 4 + second[4:] if what == "damaged at its start" else b"b,x\n"
+        (tmp_path / f"a.csv.{ending}").write_bytes(first + second)
+        self._refused(tmp_path, rf"a.csv.{ending} cannot be read: ")
+
     def test_csv_with_an_open_quote(self, tmp_path):
         (tmp_path / "a.csv").write_text('text,label\ngood,x\n"never closed,x\n')
-        self._refused(tmp_path, "a.csv row 2: no CSV: ")
+        self._refused(tmp_path, "row 2: no CSV: .*a quoted field does not end; corpus.quote: null")
+
+    def test_csv_with_a_quote_that_is_not_doubled(self, tmp_path):
+        (tmp_path / "a.csv").write_text('text,label\n"say \\"no\\"",x\n')
+        self._refused(tmp_path, "row 1: no CSV: .*a quote in a quoted field is written twice")
 
     def test_csv_with_the_line_ends_of_old_macs(self, tmp_path):
         (tmp_path / "a.csv").write_bytes(b"text,label\ra,x\r")
-        self._refused(tmp_path, "a.csv: no CSV: new-line character seen in unquoted field$")
+        self._refused(tmp_path, r"a.csv: no CSV: new-line .* field; lines end with \\n or")
 
     def test_csv_in_utf_16(self, tmp_path):
         (tmp_path / "a.csv").write_text("text,label\na,b\n", encoding="utf-16")
@@ -255,6 +271,21 @@ def test_unusable_rows_are_an_error_only_above_the_fraction_allowed(tmp_path):
         scan(CorpusSpec(uri=uri), None, 0.09)
     with refused("max_reject_fraction 0 allows"):
         scan(CorpusSpec(uri=uri), None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{\n "text": "a",\n "label": "x"\n}\n', "a JSON object over several lines"),
+        ("text,label\na,x\n", "no JSON lines: none of the first is an object"),
+        ("\0" * 100, "no JSON lines"),
+    ],
+)
+def test_what_is_no_json_lines_is_refused(tmp_path, content, said):
+    (tmp_path / "a.json").write_text(content)
+    for look in (scan, count):
+        with refused(f"a.json: {said}"):
+            look(CorpusSpec(uri=str(tmp_path)))
 
 
 def test_a_json_file_that_is_one_list_is_refused(tmp_path):

@@ -13,7 +13,15 @@ import storage.blocks
 from storage.corpus import CorpusSpec, Span, read_batches, whole
 from storage.corpus_files import list_corpus
 from storage.scan import read_shard, scan
-from tests.storage.corpora import COMPRESSED, FORMATS, read_all, read_span, split, write_corpus
+from tests.storage.corpora import (
+    COMPRESS,
+    COMPRESSED,
+    FORMATS,
+    read_all,
+    read_span,
+    split,
+    write_corpus,
+)
 
 _LEGAL_TEXT = st.text(
     st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from('\0\r\n",\ufeffא😀\u2028')),
@@ -73,6 +81,25 @@ def test_shards_start_where_the_one_before_ended(tmp_path, form, shard_rows):
     assert [sum(span.rows for span in shard) for shard in found.shards(shard_rows)] == [
         min(shard_rows, 1_301 - start) for start in range(0, 1_301, shard_rows)
     ]
+
+
+@pytest.mark.parametrize("odd", [b"", b"\xff", b"\xef\xbb\xbf", b'a "b"'], ids=ascii)
+def test_blank_lines_move_no_row_of_a_shard(tmp_path, odd):
+    texts = [(odd if i % 50 == 0 else b"") + b"text %d" % i for i in range(5_000)]
+    lines = [text + b",x\n" + b"\n" * (i % 3) for i, text in enumerate(texts)]
+    (tmp_path / "a.csv").write_bytes(b"text,label\n" + b"".join(lines))
+    found, rows, rejects = read_all(CorpusSpec(uri=str(tmp_path)), 700)
+    assert found.total == 5_000
+    good = [text for text in texts if b"\xff" not in text]
+    assert [row.text.encode() for row in rows] == good
+    assert {r.reason for r in rejects} <= {"text is not valid UTF-8"}
+
+
+def test_a_shard_may_lack_a_key_that_its_file_has(tmp_path):
+    rows = [{"text": f"text {i}"} | ({"label": "x"} if i >= 1_500 else {}) for i in range(3_000)]
+    _, read, rejects = read_all(CorpusSpec(uri=write_corpus(tmp_path / "a.jsonl", rows)), 1_000)
+    assert [r.reason for r in rejects] == ["no label"] * 1_500
+    assert [row.text for row in read] == [row["text"] for row in rows[1_500:]]
 
 
 def test_ids_without_a_column_do_not_depend_on_the_shards(tmp_path):
@@ -185,6 +212,18 @@ def test_a_text_may_be_longer_than_a_csv_field_usually_is(tmp_path, form):
     assert len(text) > 131_072
     uri = write_corpus(tmp_path / f"a.{form}", [{"text": text, "label": "x"}])
     assert read_all(CorpusSpec(uri=uri), 1)[1][0].text == text
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_a_file_may_have_been_compressed_in_parts(tmp_path, ending):
+    compress = COMPRESS[ending]
+    rows = [f"text {i * i},x\n" for i in range(50_000)]  # more than is read at once
+    parts = [b"text,label\n", "".join(rows[:7]).encode(), b"", "".join(rows[7:]).encode()]
+    padding = b"" if ending == "zst" else b"\0" * 4
+    (tmp_path / f"a.csv.{ending}").write_bytes(padding.join(map(compress, parts)) + padding)
+    _, found, rejects = read_all(CorpusSpec(uri=str(tmp_path)), 20_000)
+    assert [f"{row.text},{row.label}\n" for row in found] == rows
+    assert rejects == []
 
 
 def test_an_empty_file_among_others_is_no_fault(tmp_path):

@@ -104,6 +104,18 @@ def test_folders_named_after_columns_are_columns(tmp_path, store):
         assert [r.reason for r in rejects] == ["no label"]
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_what_a_row_says_itself_counts_more_than_its_folder(tmp_path, form):
+    own = [{"text": "a", "label": "x"}, {"text": "b", "label": None}, {"text": "c", "label": "y"}]
+    write_corpus(tmp_path / f"label=z/1.{form}", own)
+    write_corpus(tmp_path / f"label=z/2.{form}", [{"text": "d"}])
+    found, rows, rejects = read_all(CorpusSpec(uri=str(tmp_path)), 1)
+    assert [row.label for row in rows] == ["x", "z", "y", "z"]
+    assert found.labels == {"x": 1, "y": 1, "z": 2}
+    assert rejects == []
+    assert count(CorpusSpec(uri=str(tmp_path), text="label", label="text")).rows == 4
+
+
 def test_links_are_followed(tmp_path):
     write_corpus(tmp_path / "elsewhere/deep/a.csv", _ROWS[:2])
     write_corpus(tmp_path / "data/b.csv", _ROWS[2:])
@@ -130,6 +142,8 @@ def test_what_is_no_file_is_named_at_once(tmp_path, address):
         path.unlink()
 
     path.symlink_to("nowhere.csv")
+    check("a link to what is not there")
+    path.symlink_to("x.csv")
     check("a link to what is not there")
     os.mkfifo(path)
     check("a pipe, a socket or a device, no file")

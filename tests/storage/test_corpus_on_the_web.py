@@ -32,7 +32,7 @@ def test_is_read():
         (404, "there is no such file or folder"),
         (410, "the server says 410 Gone; check the address"),
         (400, "the server says 400 Bad Request; check the address"),
-        (302, "the server says TooManyRedirects; check the address"),
+        (302, "it is redirected without an end; correct the address"),
         (501, "the server says 501 Not Implemented; check the address"),
     ],
 )

@@ -26,7 +26,7 @@ _BYTES = st.one_of(_CELLS.map(str.encode), st.just(b"\xff"))
 
 def _read(path, by_hand=(), block=1 << 20, **spec):
     """All rows of a file, or why it cannot be read."""
-    corpus = CorpusSpec(uri=str(path), id="id", **spec)
+    corpus = CorpusSpec(**{"uri": str(path), "id": "id"} | spec)
     with ExitStack() as stack:
         stack.enter_context(patch.object(storage.blocks, "BLOCK", block))
         for module, name in by_hand:
@@ -133,6 +133,29 @@ _LINES = st.one_of(
 )
 
 
+@pytest.mark.timeout(15)
+@pytest.mark.parametrize("begin", ["", 'id,text,label\nx,a "b",x\n'])
+def test_a_line_is_copied_once_however_long_it_is(tmp_path, begin):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{begin}{'a ' * 1_000_000}\n")
+    with patch.object(storage.csv_rows, "_HEADER", 16):
+        found = _read(path, block=16)
+    assert len(found) == 2 if begin else "no column 'id'" in found
+
+
+def test_of_long_rows_that_break_the_rules_few_are_taken_at_once(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,text,label\n" + f'x,{"a" * 2_000} "b",x\n' * 50)
+    with (
+        patch.object(storage.blocks, "BLOCK", 10_000),
+        patch.object(storage.csv_rows, "BLOCK", 10_000),
+    ):
+        spec = CorpusSpec(uri=str(path))
+        batches = list(read_batches(spec, whole(list_corpus(spec.uri).files[0]), True))
+    assert max(map(len, batches)) <= 6
+    assert sum(map(len, batches)) == 50
+
+
 class TestJsonLines:
     @settings(max_examples=150)
     @given(
@@ -147,3 +170,15 @@ class TestJsonLines:
             path.write_bytes(data.encode("utf-8", "surrogatepass"))
             found = _read(path, block=block)
             assert found == _read(path, [(storage.json_rows, "_parsed")], block=block)
+
+    @pytest.mark.parametrize("name", ["id", "ïd", "a/b", 'a"b', "😀", "a.b"])
+    def test_of_a_key_however_it_is_escaped(self, tmp_path, name):
+        path = tmp_path / "a.jsonl"
+        units = name.encode("utf-16-be").hex(" ", 2).split()
+        escaped = "".join(f"\\u{unit}" for unit in units)
+        keys = [json.dumps(name)[1:-1], escaped, escaped.upper().replace("U", "u")]
+        keys += [name.replace("/", "\\/").replace('"', '\\"')]
+        path.write_text("".join(f'{{"text":"a","label":"x","{key}": 1.0}}\n' for key in keys))
+        found = _read(path, id=name)
+        assert [row[0] for row in found] == ["1.0"] * 4
+        assert found == _read(path, [(storage.json_rows, "_parsed")], id=name)

@@ -7,9 +7,9 @@ import zipfile
 import pytest
 
 from storage.corpus import CorpusSpec
-from storage.scan import scan
+from storage.scan import count, scan
 from tests.raee.errors import refused
-from tests.storage.corpora import read_all, write_corpus
+from tests.storage.corpora import COMPRESS, read_all, write_corpus
 
 _ROWS = [{"id": f"r{i}", "text": f"gr\u00fcn; \t| {i}", "label": "ab"[i % 2]} for i in range(40)]
 
@@ -44,12 +44,24 @@ def test_another_encoding(tmp_path, form, encoding):
     assert rejects == []
 
 
-def test_utf_16_is_seen(tmp_path):
-    path = tmp_path / "a.csv"
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_delimiter_that_is_set_is_not_advised(tmp_path, delimiter):
+    path = tmp_path / ("a.tsv" if delimiter == "\t" else "a.csv")
+    path.write_text(f"one{delimiter}two{delimiter}three\n")
+    set_to = {"delimiter": ";"} if delimiter == ";" else {}
+    with refused("it has 'one', 'two', 'three'; its first line is taken for the header"):
+        scan(CorpusSpec(uri=str(path), **set_to))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_wide_encoding_is_seen(tmp_path, form, encoding):
+    path = tmp_path / f"a.{form}"
     write_corpus(path, _ROWS)
-    _recoded(path, "utf-16")
-    with refused("it looks like UTF-16; set corpus.encoding: utf-16"):
+    _recoded(path, encoding)
+    with refused(f"it looks like {encoding.upper()}; set corpus.encoding: {encoding}"):
         scan(CorpusSpec(uri=str(path)))
+    assert len(read_all(CorpusSpec(uri=str(path), encoding=encoding), 7)[1]) == 40
 
 
 def test_bytes_that_an_encoding_does_not_have_are_named(tmp_path):
@@ -69,10 +81,29 @@ def test_an_excel_file_under_another_name(tmp_path, name):
         scan(CorpusSpec(uri=str(tmp_path / name)))
 
 
-def test_a_compressed_file_without_the_ending(tmp_path):
-    (tmp_path / "a.csv").write_bytes(gzip.compress(b"text,label\na,b\n"))
-    with refused("it looks like gzip; name it .gz"):
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_a_compressed_file_without_the_ending(tmp_path, ending):
+    (tmp_path / "a.csv").write_bytes(COMPRESS[ending](b"text,label\na,b\n"))
+    with refused(rf"it looks like \w+; name it .{ending}"):
         scan(CorpusSpec(uri=str(tmp_path / "a.csv")))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl", "a.csv.gz"])
+@pytest.mark.parametrize(
+    ("begin", "said"),
+    [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "it is a pointer of Git LFS",
+        ),
+        ("\n<!DOCTYPE html>\n<title>Log in</title>\n", "it looks like a web page"),
+    ],
+)
+def test_what_came_instead_of_the_file(tmp_path, name, begin, said):
+    (tmp_path / name).write_text(begin)
+    for look in (scan, count):
+        with refused(said):
+            look(CorpusSpec(uri=str(tmp_path)))
 
 
 def test_a_file_without_a_header(tmp_path):
@@ -98,6 +129,7 @@ def test_a_json_list(tmp_path, content):
         ({"delimiter": "\n"}, "is not one ASCII character"),
         ({"quote": "„"}, "is not one ASCII character"),
         ({"encoding": "utf-9"}, "there is no encoding 'utf-9'"),
+        ({"encoding": "rot13"}, "there is no encoding 'rot13'"),
     ],
 )
 def test_what_is_no_delimiter_quote_or_encoding(columns, message):

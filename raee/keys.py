@@ -14,7 +14,8 @@ from raee.prompts import Prompt
 from raee.readers import pooled, token_mean
 from raee.walk import walk
 
-_PLAIN_TEXT = Prompt(labels=(), words=())
+PLAIN_TEXT = Prompt(labels=(), words=())
+"""What a key's own model reads."""
 
 
 def check_key(key: KeySpec, backbone: Backbone) -> None:
@@ -41,7 +42,7 @@ def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.floa
     Pooled as the encoder's configuration says.
     """
     keys = np.zeros((len(texts), retriever.hidden_size), dtype=np.float32)
-    for batch in token_batches(retriever, encode(retriever, _PLAIN_TEXT, texts)):
+    for batch in token_batches(retriever, encode(retriever, PLAIN_TEXT, texts)):
         places, attention = batch.rows, batch.inputs["attention_mask"]
 
         def visit(

@@ -11,7 +11,7 @@ from raee.batches import encode, token_batches
 from raee.config import KeySpec
 from raee.errors import InputError
 from raee.prompts import Prompt
-from raee.readers import pooled, token_mean
+from raee.readers import check_numbers, pooled, token_mean
 from raee.walk import walk
 
 PLAIN_TEXT = Prompt(labels=(), words=())
@@ -56,4 +56,5 @@ def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.floa
                 keys[places] = pooled(retriever, states, attention).cpu().numpy()
 
         walk(retriever.stack, batch.inputs, visit)
+        check_numbers(retriever, texts, places, keys[places])
     return keys

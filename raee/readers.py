@@ -1,6 +1,6 @@
 """Readers: from a row's state at a depth to a distribution over the labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from raee.backbones import Backbone, LabelColumns, label_tokens
 from raee.batches import encode, token_batches
+from raee.errors import InputError, cut
 from raee.exits import Neighbours, neighbour_weights
 from raee.probes import StateName
 from raee.prompts import Prompt
@@ -68,6 +69,22 @@ def probe_state(
         return pooled(backbone, states, attention)
     rows = torch.arange(states.shape[0], device=states.device)
     return _normalised(backbone.normed(states[rows, mask_positions]).float())
+
+
+def check_numbers(
+    backbone: Backbone, texts: Sequence[str], rows: NDArray[np.int64], read: NDArray[np.floating]
+) -> None:
+    """Raises InputError where a model has answered texts with what are no numbers.
+
+    texts: of which rows were read.  read: (rows, ..) what was read of them.
+    """
+    wrong = ~np.isfinite(read).reshape(len(read), -1).all(axis=1)
+    if wrong.any():
+        raise InputError(
+            f"{type(backbone.model).__name__} answers {cut(repr(texts[rows[wrong][0]]))} with what "
+            f"are no numbers: its weights are damaged, or leave the range of "
+            f"{backbone.fingerprint['dtype']}"
+        )
 
 
 def probe_states(backbone: Backbone) -> tuple[StateName, ...]:
@@ -157,5 +174,6 @@ def _pooled_by_depth(
             result[depth, places] = pooled(backbone, states, attention).double()
 
         walk(backbone.stack, batch.inputs, visit)
+        check_numbers(backbone, texts, batch.rows, result[-1, places].cpu().numpy())
         on_rows(len(batch.rows))
     return result

@@ -112,7 +112,9 @@ def load_job(path: str) -> Job:
         faults = [
             e
             for e in error.errors()
-            if e["loc"][1:] != ("str",) or not isinstance(e["input"], dict)
+            if (e["loc"][1:] != ("str",) or not isinstance(e["input"], dict))
+            # Nor is a list empty of which no item is any good.
+            and (e["type"] != "too_short" or not e["input"])
         ]
         lines = [_line(fault, values) for fault in faults]
         raise InputError(f"{path}: {clauses(lines)}") from error
@@ -138,6 +140,8 @@ def _expand(value: Any, path: str, key: str) -> Any:
     """`${VAR}` in strings from the environment."""
     if isinstance(value, dict):
         return {k: _expand(v, path, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, path, f"{key}.{i}") for i, v in enumerate(value)]
     if not isinstance(value, str):
         return value
 
@@ -148,6 +152,16 @@ def _expand(value: Any, path: str, key: str) -> Any:
         return os.environ[name]
 
     return _VARIABLE.sub(from_environment, value)
+
+
+_IN_YAML = {
+    "dict_type": "input should be a mapping",
+    "model_type": "input should be a mapping",
+    "model_attributes_type": "input should be a name or a mapping",
+    "tuple_type": "input should be a list",
+    "too_short": "input should not be empty",
+}
+"""By a type of pydantic's errors, what it says of Python's types, in YAML's words."""
 
 
 def _line(error: Any, values: dict[str, Any]) -> str:
@@ -163,7 +177,7 @@ def _line(error: Any, values: dict[str, Any]) -> str:
         return (
             f"{key}: {cut(repr(error['input']['name']))} is none of {error['ctx']['expected_tags']}"
         )
-    message = error["msg"].removeprefix("Value error, ")
+    message = _IN_YAML.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]} (it is {cut(repr(error['input']))})"
 
 

@@ -182,6 +182,7 @@ class TestVariables:
             ("store", {"store": "${RAEE_TEST_UNSET}"}),
             ("corpus.uri", {"corpus": {"uri": "a/${RAEE_TEST_UNSET}/b.csv"}}),
             ("prompt.labels.no", {"prompt": {"labels": {"no": "${RAEE_TEST_UNSET}"}}}),
+            ("prompt.labels.0.no", {"prompt": {"labels": [{"no": "${RAEE_TEST_UNSET}"}]}}),
         ],
     )
     def test_that_are_not_set_are_named_with_their_key(self, load, monkeypatch, key, changed):
@@ -324,6 +325,24 @@ class TestRefused:
     )
     def test_bad_value(self, load, key, changed):
         with refused(rf"job.yaml: {key}: .+ \(it is .+\)"):
+            load(**changed)
+
+    @pytest.mark.parametrize(
+        ("changed", "line"),
+        [
+            ({"policy": None}, "policy: input should be a name or a mapping (it is None)"),
+            ({"corpus": "x.csv"}, "corpus: input should be a mapping (it is 'x.csv')"),
+            ({"key": {"layers": "0"}}, "key.layers: input should be a list (it is '0')"),
+            ({"prompt": {"labels": {}}}, "prompt.labels: input should not be empty (it is {})"),
+            (
+                {"policy": {"name": "kernel", "readers": ["x"]}},
+                "policy.readers.0: input should be 'head', 'vote', 'probe', 'probes', 'de3' or "
+                "'logistic' (it is 'x')",
+            ),
+        ],
+    )
+    def test_in_the_words_of_yaml_and_each_mistake_once(self, load, changed, line):
+        with refused(f"job.yaml: {re.escape(line)}$"):
             load(**changed)
 
     @pytest.mark.parametrize(

@@ -162,6 +162,7 @@ def run(command: Callable[..., Any], arguments: list[str]) -> int:
     """Run a command; a user's mistake is one line on stderr and exit code 2."""
     try:
         _check_encoded(arguments)
+        _check_folder()
         code = command(arguments, standalone_mode=False)
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
@@ -221,6 +222,14 @@ def _check_encoded(arguments: Sequence[str]) -> None:
                 f"the argument {cut(ascii(argument))} is not valid {encoding}; convert it, or let "
                 "the locale (LC_ALL) name its encoding"
             ) from None
+
+
+def _check_folder() -> None:
+    """Raises InputError where the folder that the command is given in is gone."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the current folder is not there any more; go to another one") from None
 
 
 def _check_can_be_written(json_file: Path | None) -> None:

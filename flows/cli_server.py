@@ -1,5 +1,6 @@
 """Commands on the orchestrator: register the deployments, or try it all out on one machine."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -77,7 +78,7 @@ def _loaded(jobs: list[str] | None, cron: str | None) -> list[Job]:
 
 def _absolute(job: Job) -> Job:
     def absolute(address: str) -> str:
-        return address if "://" in address else str(Path(address).absolute())
+        return address if "://" in address else str(Path(os.path.expanduser(address)).absolute())
 
     corpus = job.corpus.model_copy(update={"uri": absolute(job.corpus.uri)})
     changed = {"store": absolute(job.store), "corpus": corpus}

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flows.lifeline import lifeline
+from flows.proxies import pass_by_proxies
 from raee.errors import InputError
 from tasks.prefect_settings import home, read_settings, server_url
 
@@ -153,6 +154,7 @@ def _running(
 ) -> Iterator[_Server]:
     """Within, a server runs in a process of its own."""
     command = [sys.executable, "-m", "flows.sqlite_server", "server", "start"]
+    pass_by_proxies()
     with lifeline(home()):
         process = subprocess.Popen(
             [*command, "--host", _HOST, "--port", str(port), *options],
@@ -199,6 +201,7 @@ def require_server() -> None:
         raise InputError(
             "no Prefect server is configured: set PREFECT_API_URL, or let `raee up` start one"
         )
+    pass_by_proxies()
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +92,8 @@ def default_device() -> torch.device:
 def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Backbone:
     """Load a frozen model from the hub or a local folder, safetensors only.
 
-    Raises InputError where there is no such model, its weights are in another format or some of
-    them are missing, or its layers cannot be walked.
+    Raises InputError where there is no such model, its weights are in another format, damaged or
+    not all there, what lies beside them says what cannot be, or its layers cannot be walked.
     """
     with quiet_libraries(), without_a_dead_hub(spec):
         return _load(spec, default_device() if device is None else device)
@@ -102,12 +102,17 @@ def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Bac
 def _load(spec: BackboneSpec, device: torch.device) -> Backbone:
     dtype = _dtype(spec.dtype, device)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
+        # Of a model's own code nobody is asked whether it may run: it never does.
+        tokenizer = AutoTokenizer.from_pretrained(
+            spec.model, revision=spec.revision, trust_remote_code=False
+        )
         auto = AutoModelForMaskedLM if spec.family == "masked-lm" else AutoModel
         model, loading = auto.from_pretrained(
             spec.model,
             revision=spec.revision,
+            trust_remote_code=False,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # refused below, with their names
             dtype=dtype,
             output_loading_info=True,
             # Whatever the checkpoint's own configuration wants returned.
@@ -120,7 +125,7 @@ def _load(spec: BackboneSpec, device: torch.device) -> Backbone:
             f"backbone {spec.model!r} (revision {spec.revision!r}) cannot be loaded; give a "
             f"local folder or a hub name with safetensors weights ({reason})"
         ) from error
-    _check(spec, tokenizer, loading["missing_keys"])
+    _check(spec, tokenizer, loading)
     model = model.eval().requires_grad_(False).to(device)
     base = model.base_model
     return Backbone(
@@ -235,10 +240,16 @@ def _answering(module: nn.Module, output: Any) -> Iterator[None]:
         del module.forward
 
 
-def _check(spec: BackboneSpec, tokenizer: Any, missing_weights: Collection[str]) -> None:
+def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> None:
     """Raises InputError for what `transformers` loads without a word but cannot answer."""
+    if other := sorted(loading["mismatched_keys"]):
+        name, has, says = other[0]
+        raise InputError(
+            f"backbone {spec.model!r}: {name} has the shape {list(has)}, and by its config.json "
+            f"{list(says)}; do its files belong together?"
+        )
     # A pooler stands above the layers; no reader asks it.
-    random = sorted(name for name in missing_weights if "pooler" not in name)
+    random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
     if random:
         raise InputError(
             f"backbone {spec.model!r} has no weights for {listed(random, 1)}; is it a "
@@ -246,10 +257,17 @@ def _check(spec: BackboneSpec, tokenizer: Any, missing_weights: Collection[str])
         )
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no words; are files missing?")
+    _check_limit(spec, "model_max_length", tokenizer.model_max_length)
     if tokenizer.pad_token_id is None:
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no padding token")
     if spec.family == "masked-lm" and tokenizer.mask_token_id is None:
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no mask token")
+
+
+def _check_limit(spec: BackboneSpec, name: str, value: Any) -> None:
+    """Raises InputError where a limit of tokens in a model's files is none."""
+    if value is not None and not isinstance(value, int | float):
+        raise InputError(f"backbone {spec.model!r}: its {name} is {cut(repr(value))}, no number")
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
@@ -277,6 +295,7 @@ def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:
     if spec.family == "sentence-encoder":
         settings = _json_file(spec, "sentence_bert_config.json") or {}
         limits.append(settings.get("max_seq_length"))
+        _check_limit(spec, "max_seq_length", limits[-1])
     return int(min(limit for limit in limits if limit is not None and limit > 0))
 
 
@@ -316,15 +335,20 @@ def _file(spec: BackboneSpec, name: str) -> Path | None:
 def _json_file(spec: BackboneSpec, name: str) -> dict | None:
     path = _file(spec, name)
     try:
-        return None if path is None else json.loads(path.read_text("utf-8"))
+        found = None if path is None else json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise InputError(f"backbone {spec.model!r}: {name} is no JSON ({error})") from error
+    if not isinstance(found, dict | None):
+        raise InputError(f"backbone {spec.model!r}: {name} is no JSON object")
+    return found
 
 
 def _fingerprint(spec: BackboneSpec) -> dict[str, str]:
     """SHA-256 of what decides a model's answers: configuration, tokenizer and weights."""
-    index = _json_file(spec, "model.safetensors.index.json")
-    weights = ["model.safetensors"] if index is None else sorted({*index["weight_map"].values()})
+    weights = ["model.safetensors"]
+    if _file(spec, weights[0]) is None:  # where both are there, it is the whole file that is loaded
+        index = _json_file(spec, "model.safetensors.index.json") or {"weight_map": {}}
+        weights = sorted({*index["weight_map"].values()})
     parts = {
         "config": ["config.json", "1_Pooling/config.json", "sentence_bert_config.json"],
         "tokenizer": list(_TOKENIZER_FILES),

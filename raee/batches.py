@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raee.backbones import Backbone, pad
-from raee.errors import InputError
+from raee.errors import InputError, cut
 from raee.prompts import Prompt
 
 _TEXTS_AT_ONCE = 1_000
@@ -46,6 +46,13 @@ class Batch:
     inputs: dict[str, Tensor]
     mask_positions: Tensor
     """(n,) int64."""
+
+
+def check_room(backbone: Backbone, prompt: Prompt) -> None:
+    """Raises InputError where a prompt's template leaves a text no room in the model."""
+    (alone,) = encode(backbone, prompt, [""]).token_ids
+    if len(alone) == backbone.max_tokens:
+        raise _no_room(backbone, prompt, len(alone))
 
 
 def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
@@ -137,10 +144,7 @@ def _shorter(
     """
     surplus = len(offsets) - backbone.max_tokens
     if not text:
-        raise InputError(
-            f"prompt.template {prompt.template!r} alone is {len(offsets)} tokens; "
-            f"the model takes {backbone.max_tokens}"
-        )
+        raise _no_room(backbone, prompt, len(offsets))
     before = len(prompt.frame(mask)[0])
     # Where the text's own tokens start, from the last one back.
     starts = (
@@ -150,3 +154,10 @@ def _shorter(
     )
     last = list(islice(starts, surplus + 1))
     return text[: last[surplus - 1]] if len(last) > surplus else ""
+
+
+def _no_room(backbone: Backbone, prompt: Prompt, alone: int) -> InputError:
+    return InputError(
+        f"prompt.template {cut(repr(prompt.template))} alone is {alone} tokens; "
+        f"the model takes {backbone.max_tokens}"
+    )

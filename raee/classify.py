@@ -25,6 +25,7 @@ from raee.policies import (
 )
 from raee.reading import BatchReader, Database, Read
 from raee.shift import far_distance
+from raee.states import check_numbers
 from raee.walk import walk
 
 UNDECIDED, ABSTAINED = -1, -2
@@ -74,7 +75,8 @@ def classify(
     by default nothing.  A row is looked at where it comes by its key anyway: it never runs a layer
     to find out.  ratio: (labels,) of the corpus's label shares to the database's, for readers that
     learnt the latter.  lines: by exit what calibrates the confidences that are written (see
-    `raee.calibration.policy_lines`); by default they are as they were read.
+    `raee.calibration.policy_lines`); by default they are as they were read.  Raises InputError
+    where the model answers a text with what are no numbers.
     """
     entries = database.entries
     encoded = encode(database.backbone, database.prompt, texts)
@@ -86,6 +88,8 @@ def classify(
     for batch in token_batches(database.backbone, encoded, second=plan):
         visit = _Visitor(run, batch, plan, known).visit
         layers_run += walk(database.backbone.stack, batch.inputs, visit)
+        rows = batch.rows[run.exits[batch.rows] != ABSTAINED]
+        check_numbers(database.backbone, texts, rows, run.confidences[rows])
         on_rows(len(batch.rows))
     answered = run.exits != ABSTAINED
     layers = np.full(len(texts), database.key.depth)

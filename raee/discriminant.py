@@ -126,7 +126,7 @@ def _left_out(
     factor = np.where(stay > 0, count * (stay + count) / np.maximum(stay, 1), 0.0)
     step = count / np.maximum(stay, 1)
     trace = scatter.values.sum() - (factor * np.square(u).sum(axis=2)).sum(axis=1)
-    varies = trace > _CONSTANT * n
+    varies = (n > 0) & (trace > _CONSTANT * n)  # of no rows, all that is left is rounding
     ridge = np.where(varies, shrinkage * trace / width, 1.0)
     diagonal = np.where(varies[:, None], n[:, None] / (scatter.values + ridge[:, None]), 0.0)
     # Of v' K w: the part of the diagonal, and what the other terms add.

@@ -11,10 +11,11 @@ from raee.batches import encode, token_batches
 from raee.config import KeySpec
 from raee.errors import InputError
 from raee.prompts import Prompt
-from raee.states import pooled, token_mean
+from raee.states import check_numbers, pooled, token_mean
 from raee.walk import walk
 
-_PLAIN_TEXT = Prompt(labels=(), words=())
+PLAIN_TEXT = Prompt(labels=(), words=())
+"""What a key's own model reads."""
 
 
 def check_key(key: KeySpec, backbone: Backbone) -> None:
@@ -41,7 +42,7 @@ def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.floa
     Pooled as the encoder's configuration says.
     """
     keys = np.zeros((len(texts), retriever.hidden_size), dtype=np.float32)
-    for batch in token_batches(retriever, encode(retriever, _PLAIN_TEXT, texts)):
+    for batch in token_batches(retriever, encode(retriever, PLAIN_TEXT, texts)):
         places, attention = batch.rows, batch.inputs["attention_mask"]
 
         def visit(
@@ -55,4 +56,5 @@ def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.floa
                 keys[places] = pooled(retriever, states, attention).cpu().numpy()
 
         walk(retriever.stack, batch.inputs, visit)
+        check_numbers(retriever, texts, places, keys[places])
     return keys

@@ -1,11 +1,15 @@
 """What is read of a row at a depth: unit vectors made of the states of its tokens."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raee.backbones import Backbone
+from raee.errors import InputError, cut
 
 StateName = Literal["mean", "answer"]
 
@@ -52,3 +56,19 @@ def probe_states(backbone: Backbone) -> tuple[StateName, ...]:
 def normalised(vectors: Tensor) -> Tensor:
     """Vectors (n, hidden) of length 1, but for those of length 0."""
     return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+def check_numbers(
+    backbone: Backbone, texts: Sequence[str], rows: NDArray[np.int64], read: NDArray[np.floating]
+) -> None:
+    """Raises InputError where a model has answered texts with what are no numbers.
+
+    texts: of which rows were read.  read: (rows, ..) what was read of them.
+    """
+    wrong = ~np.isfinite(read).reshape(len(read), -1).all(axis=1)
+    if wrong.any():
+        raise InputError(
+            f"{type(backbone.model).__name__} answers {cut(repr(texts[rows[wrong][0]]))} with what "
+            f"are no numbers: its weights are damaged, or leave the range of "
+            f"{backbone.fingerprint['dtype']}"
+        )

@@ -14,7 +14,7 @@ from raee.config import KeySpec
 from raee.keys import check_key, layer_key, retriever_keys
 from raee.prompts import Prompt
 from raee.readers.head import HeadReader
-from raee.states import StateName, probe_state, probe_states
+from raee.states import StateName, check_numbers, probe_state, probe_states
 from raee.sums import Sums
 from raee.texts import TextHashes, text_hashes
 from raee.walk import walk
@@ -62,7 +62,8 @@ def sweep(
     """Read every head of every text, its keys and, of labelled texts, what probes are fitted on.
 
     retriever: the key's model where that is not the backbone.  on_rows is told of rows as they
-    are done.  Raises InputError where a key's layer is deeper than the backbone.
+    are done.  Raises InputError where a key's layer is deeper than the backbone, or the model
+    answers a text with what are no numbers.
     """
     check_key(key, backbone)
     rows, depths, width = len(texts), backbone.depth + 1, backbone.hidden_size
@@ -99,6 +100,7 @@ def sweep(
 
         walk(backbone.stack, batch.inputs, visit)
         answer, confidence = read.cpu().numpy()
+        check_numbers(backbone, texts, batch.rows, confidence.T)
         answers[batch.rows] = answer.T.astype(np.uint16)
         confidences[batch.rows] = confidence.T
         on_rows(len(batch.rows))

@@ -139,7 +139,14 @@ def find_stack(model: nn.Module, two: Inputs, three: Inputs) -> Stack:
     if not lists:
         raise InputError(f"{type(model).__name__} has no list of layers: it cannot be walked")
     layers = max(lists, key=len)
+    if not len(layers):
+        raise InputError(f"{type(model).__name__} has no layers: there is nothing to walk")
     first, second = _record(model, layers, two), _record(model, layers, three)
+    if not first.last_hidden_state.isfinite().all():
+        raise InputError(
+            f"{type(model).__name__} answers with what are no numbers: its weights are damaged, or "
+            f"leave the range of {str(first.top.dtype).removeprefix('torch.')}"
+        )
     batched = {
         place
         for place, length in first.sizes.items()

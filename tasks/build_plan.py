@@ -20,11 +20,11 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from raee.backbones import Backbone, label_tokens
-from raee.batches import encode
+from raee.batches import check_room
 from raee.config import MOST_LABELS
 from raee.exits import Exit, exits_of
 from raee.index_training import check_index_spec
-from raee.keys import check_key
+from raee.keys import PLAIN_TEXT, check_key
 from raee.prompts import Prompt, declared_labels, resolve_prompt
 from storage.apart import check_store_apart
 from storage.conditional import require_conditional_writes
@@ -279,10 +279,12 @@ def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
     prompt = resolve_prompt(job.prompt, job.backbone.family, labels)
     if backbone.family == "masked-lm":
         label_tokens(backbone.tokenizer, prompt.words)
-    encode(backbone, prompt, [""])  # refuses a template that does not fit the model
+    check_room(backbone, prompt)
     check_key(job.key, backbone)
+    retriever = retriever_of(job.key, job.backbone.dtype)
+    if retriever is not None:
+        check_room(retriever, PLAIN_TEXT)
     if job.index != "auto":
-        retriever = retriever_of(job.key, job.backbone.dtype)
         width = (backbone if retriever is None else retriever).hidden_size
         check_index_spec(job.index, width, found.rows)
     check_policy(job.policy, exits_of(backbone.depth, job.key.depths))

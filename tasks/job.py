@@ -103,7 +103,9 @@ def load_job(path: str) -> Job:
         faults = [
             e
             for e in error.errors()
-            if e["loc"][1:] != ("str",) or not isinstance(e["input"], dict)
+            if (e["loc"][1:] != ("str",) or not isinstance(e["input"], dict))
+            # Nor is a list empty of which no item is any good.
+            and (e["type"] != "too_short" or not e["input"])
         ]
         lines = [_line(fault, values, unquoted) for fault in faults]
         raise InputError(f"{path}: {clauses(lines)}") from error
@@ -122,6 +124,16 @@ class _PolicyName(Settings):
     policy: PolicySpec
 
 
+_IN_YAML = {
+    "dict_type": "input should be a mapping",
+    "model_type": "input should be a mapping",
+    "model_attributes_type": "input should be a name or a mapping",
+    "tuple_type": "input should be a list",
+    "too_short": "input should not be empty",
+}
+"""By a type of pydantic's errors, what it says of Python's types, in YAML's words."""
+
+
 def _line(error: Any, values: dict[str, Any], unquoted: Unquoted) -> str:
     """One of pydantic's errors on some values as a clause: the key, and what is wrong."""
     key = cut(".".join(_keys(error["loc"], values, error["type"] == "missing")))
@@ -137,7 +149,7 @@ def _line(error: Any, values: dict[str, Any], unquoted: Unquoted) -> str:
         return (
             f"{key}: {cut(repr(error['input']['name']))} is none of {error['ctx']['expected_tags']}"
         )
-    message = error["msg"].removeprefix("Value error, ")
+    message = _IN_YAML.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     shown = _as_written(error["input"], key, unquoted)
     if error["type"] == "string_type" and key in unquoted:
         shown += f", {unquoted[key][1]} to YAML; put text in quotes"

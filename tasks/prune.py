@@ -127,9 +127,9 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
     whole = Trial(entries, rows, found[rows])
     before = {n: replay(p, whole, parent.costs) for n, p in policies.items()}
     last = None
-    with stage("prune", len(SHARES)):
+    with stage("prune", len(whole) * len(SHARES)):
         for share in SHARES:
-            advance(1)
+            advance(len(whole))
             halves = [keep_rows(of_half, entries.label, share) for of_half in by_half]
             too_few = any(_too_few(parent, i, len(kept)) for i in parent.indexes for kept in halves)
             if too_few or len(halves[0]) == len(entries):

@@ -7,7 +7,7 @@ from tasks.credentials import use_credentials
 from tasks.database import Readings, check_fits, load_readings
 from tasks.job import Job
 from tasks.policies import objective_of
-from tasks.progress import stage
+from tasks.progress import advance, stage
 from tasks.publish import SEED
 
 
@@ -20,7 +20,8 @@ def tune_version(job: Job, version: str | None) -> tuple[Readings, Tuning]:
     chosen = resolve_version(job.store, job.name, version)
     readings = load_readings(job.store, job.name, chosen)
     check_fits(job, readings.manifest)
-    with stage("tune", len(readings.entries.complete)):
+    rows = len(readings.entries.complete)
+    with stage("tune", rows):
         found = study(
             readings.trial(NEIGHBOURS),
             readings.costs,
@@ -28,4 +29,5 @@ def tune_version(job: Job, version: str | None) -> tuple[Readings, Tuning]:
             SEED,
             readings.manifest.barred,
         )
-        return readings, found.tuning
+        advance(rows)
+    return readings, found.tuning

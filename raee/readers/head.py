@@ -9,7 +9,7 @@ from raee.backbones import Backbone, LabelColumns, label_tokens
 from raee.batches import encode, token_batches
 from raee.prompts import Prompt
 from raee.readers.reader import Due, Here, Look, Reader, Reading
-from raee.states import normalised, pooled
+from raee.states import check_numbers, normalised, pooled
 from raee.walk import walk
 
 COSINE_SCALE = 20.0
@@ -115,6 +115,7 @@ def _pooled_by_depth(
             result[depth, places] = pooled(backbone, states, attention).double()
 
         walk(backbone.stack, batch.inputs, visit)
+        check_numbers(backbone, texts, batch.rows, result[-1, places].cpu().numpy())
         on_rows(len(batch.rows))
     return result
 

@@ -165,6 +165,53 @@ def test_a_refused_build_is_a_failed_run_that_is_not_retried(place):
     assert flow_states("rebuild-database", "refused") == ["FAILED"]
 
 
+@pytest.fixture
+def speechless(place):
+    """A backbone that has no answer in numbers to any text with the word `bravo`."""
+    model = Path(shutil.copytree(place.model_of("bert-encoder"), place.root / "speechless"))
+    word = json.loads((model / "tokenizer.json").read_text())["model"]["vocab"]["bravo"]
+    weights = safetensors.torch.load_file(model / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][word] = float("nan")
+    safetensors.torch.save_file(weights, model / "model.safetensors", {"format": "pt"})
+    return {"family": "sentence-encoder", "model": str(model)}
+
+
+class TestAModelThatAnswersNoNumbers:
+    MATCH = "with what are no numbers: its weights are damaged, or leave the range of float32"
+
+    def _rows(self, place, name, text):
+        place.write(name, [r for r in sentences(40) if "bravo" not in r["text"]] + [text])
+
+    def _build(self, place, **changed):
+        answer = raee("build", place.job(**changed))
+        assert answer.code == 2, answer.err
+        assert self.MATCH in answer.error
+        assert not (place.store / "databases/demo/versions").exists()
+
+    def test_a_text_of_a_build(self, place, speechless):
+        self._rows(place, "train.csv", {"id": "x", "text": "bravo", "label": "odd"})
+        self._build(place, backbone=speechless)
+
+    def test_what_describes_a_label(self, place, speechless):
+        self._rows(place, "train.csv", {"id": "x", "text": "a film", "label": "odd"})
+        labels = {label: f"bravo {label}" for label in LABELS}
+        self._build(place, backbone=speechless, prompt={"labels": labels})
+
+    def test_a_text_by_its_keys_own_model(self, place, speechless):
+        self._rows(place, "train.csv", {"id": "x", "text": "bravo", "label": "odd"})
+        self._build(place, key={"model": speechless["model"]})
+
+    @pytest.mark.parametrize("policy", ["full", "cascade", "kernel"])
+    def test_a_text_to_classify(self, place, speechless, policy):
+        self._rows(place, "train.csv", {"id": "x", "text": "a film", "label": "odd"})
+        place.build(backbone=speechless)
+        self._rows(place, "new.csv", {"id": "x", "text": "a bravo film", "label": ""})
+        arguments = _arguments(place, "--policy", policy, backbone=speechless)
+        answer = raee(*arguments)
+        assert answer.code == 2, answer.err
+        assert f"answers 'a bravo film' {self.MATCH}" in answer.error
+
+
 def _arguments(place, *more, **changed):
     """A classification's command line."""
     output = place.root / "out"

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 import typer
 
 from flows.cli import app, run
+from flows.cli_server import _absolute
+from tasks.job import load_job
 from tests.flows.jobs import manifest_of, raee
 from tests.texts import sentences
 
@@ -274,3 +277,20 @@ class TestVerify:
             f"{where}: keys/layer-01.faiss has another SHA-256 than its manifest says",
             f"{where}: swept/{swept.name} has 0 bytes, its manifest says {size}",
         ]
+
+
+def test_a_current_folder_that_is_gone_is_one_line(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    answer = raee("versions", "demo", "--store", "store")
+    assert answer.code == 2
+    assert answer.err == "raee: the current folder is not there any more; go to another one\n"
+
+
+def test_addresses_of_a_deployment_hold_everywhere(place, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    job = _absolute(load_job(place.job(store="~/store", corpus={"uri": "in/train.csv"})))
+    assert job.store == "/home/somebody/store"
+    assert job.corpus.uri == f"{os.getcwd()}/in/train.csv"

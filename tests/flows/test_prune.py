@@ -1,6 +1,7 @@
 """`raee prune`: a child version without the rows that replay does not miss."""
 
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -42,6 +43,20 @@ def test_redundant_rows_go(pruned):
     kept = entries_of(child)["id"].to_pylist()
     before = entries_of(parent)["id"].to_pylist()
     assert kept == [row for row in before if row in set(kept)], "in their order"
+
+
+@pytest.mark.parametrize("command", ["tune", "prune"])
+def test_its_progress_is_of_rows(layered_once, command):
+    arguments = {
+        "tune": ("tune", layered_once.job(**_JOB)),
+        "prune": ("prune", "layered", "--store", layered_once.store),
+    }
+    answer = raee(*arguments[command])
+    assert answer.code == 0, answer.err
+    said = re.search(f"^..:..:.. {command}: (\\d+) rows in ", answer.err, re.MULTILINE)
+    times, rest = divmod(int(said[1]), 150)  # once for each share that was tried
+    assert times >= 1
+    assert rest == 0
 
 
 def test_labels_keep_their_balance(pruned):

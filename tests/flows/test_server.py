@@ -44,6 +44,26 @@ def test_without_a_server_a_command_brings_its_own_and_leaves_a_record(place):
     assert len(ask_server("artifacts/filter", key)) == 1
 
 
+@pytest.mark.parametrize("configured", [False, True])
+@pytest.mark.parametrize("without", ["", "example.com"])
+def test_no_proxy_is_asked_for_a_server_on_this_machine(place, configured, without):
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy"), f"http://127.0.0.1:{free_ports(1)}")
+    env = dict(os.environ) if configured else _no_server()
+    command = start_raee("build", place.job(), env=env | proxies | {"NO_PROXY": without})
+    _, err = command.communicate(timeout=150)
+    assert command.returncode == 0, err
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_a_proxy_that_cannot_be_asked_is_one_line(place, configured):
+    env = dict(os.environ) if configured else _no_server()
+    command = start_raee("build", place.job(), env=env | {"ALL_PROXY": "ftp://127.0.0.1:9"})
+    _, err = command.communicate(timeout=60)
+    assert command.returncode == 2
+    assert err.startswith("raee: ALL_PROXY in the environment cannot be used: Unknown scheme")
+    assert err.count("\n") == 1
+
+
 def test_a_commands_own_server_dies_with_it_even_when_it_is_killed(place):
     command = start_raee("build", place.job(name="killed"), env=_no_server())
     try:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
 
@@ -66,8 +67,69 @@ def test_truncated_weights_are_refused(copy_of, size):
 def test_weights_of_another_shape_are_refused(copy_of):
     folder = copy_of("bert")
     _change_json(folder / "config.json", intermediate_size=64)
-    with refused("cannot be loaded"):
+    match = r"intermediate\.dense\.bias has the shape \[48\], and by its config\.json \[64\]"
+    with refused(match):
         _load(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_weights_with_which_a_model_answers_no_numbers_are_refused(copy_of, dtype):
+    # Either damaged, or what half precision cannot hold.
+    weights = copy_of("bert-encoder") / "model.safetensors"
+    values = safetensors.torch.load_file(weights)
+    name = "encoder.layer.1.output.dense.weight"
+    values[name] = values[name] * (float("nan") if dtype == "float32" else 1e6)
+    safetensors.torch.save_file(values, weights, {"format": "pt"})
+    with refused(f"answers with what are no numbers: .* leave the range of {dtype}"):
+        _load(weights.parent, family="sentence-encoder", dtype=dtype)
+
+
+def test_a_model_without_layers_is_refused(copy_of):
+    folder = copy_of("bert-encoder")
+    _change_json(folder / "config.json", num_hidden_layers=0)
+    with refused("has no layers"):
+        _load(folder, family="sentence-encoder")
+
+
+def test_code_that_comes_with_a_model_never_runs_and_nobody_is_asked(copy_of, monkeypatch):
+    folder, asked = copy_of("bert-encoder"), []
+    (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    kinds = {"AutoConfig": "own.A", "AutoModel": "own.B"}
+    _change_json(folder / "config.json", model_type="own", auto_map=kinds)
+    monkeypatch.setattr("builtins.input", lambda said: asked.append(said) or "y")
+    with refused("contains custom code"):
+        _load(folder, family="sentence-encoder")
+    assert not asked
+    assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("sentence_bert_config.json", "[]", "sentence_bert_config.json is no JSON object"),
+        ("sentence_bert_config.json", '{"max_seq_length": "32"}', "max_seq_length is '32', no num"),
+        ("tokenizer_config.json", '{"model_max_length": "64"}', "model_max_length is '64', no num"),
+        ("1_Pooling/config.json", "[]", "1_Pooling/config.json is no JSON object"),
+    ],
+)
+def test_what_lies_beside_the_weights_is_refused_where_it_cannot_be(copy_of, name, content, match):
+    folder = copy_of("bert-encoder")
+    (folder / "1_Pooling").mkdir()
+    if name == "tokenizer_config.json":
+        _change_json(folder / name, **json.loads(content))
+    else:
+        (folder / name).write_text(content)
+    with refused(match):
+        _load(folder, family="sentence-encoder")
+
+
+def test_of_whole_weights_and_parts_the_fingerprint_is_of_those_that_are_loaded(copy_of):
+    folder = copy_of("bert-encoder")
+    before = _load(folder, family="sentence-encoder").fingerprint
+    (folder / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "gone.safetensors"}}'
+    )
+    assert _load(folder, family="sentence-encoder").fingerprint == before
 
 
 def test_weights_that_are_missing_are_not_made_up(copy_of):

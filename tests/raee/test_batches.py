@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raee.batches import encode, token_batches
+from raee.batches import check_room, encode, token_batches
 from raee.prompts import Prompt
 from tests.raee.errors import refused
 
@@ -118,6 +118,13 @@ def test_a_template_that_fills_the_model_alone_is_refused(backbone_of):
     prompt = Prompt((), (), "{text}" + " great" * 100 + " {mask}")
     with refused("alone is 103 tokens; the model takes 64"):
         encode(backbone_of("bert"), prompt, ["a text"])
+
+
+def test_a_template_that_leaves_a_text_no_room_is_refused(backbone_of):
+    backbone = backbone_of("bert-encoder")
+    check_room(backbone, Prompt((), (), "{text}" + " great" * 61))
+    with refused("alone is 64 tokens; the model takes 64"):
+        check_room(backbone, Prompt((), (), "{text}" + " great" * 62))
 
 
 def test_a_prompt_without_a_mask_has_no_mask_position(backbone_of):

@@ -179,6 +179,14 @@ def test_a_row_that_nothing_is_left_without_fits_every_label_as_well():
     np.testing.assert_array_equal(_left_out(x, label, 2, 0.1), [[0, 0]])
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_one_text_that_every_row_has_fits_every_label_as_well(seed):
+    # Without it no row is left, and of the scatter what was rounded.
+    own, _ = _rows([1], width=8, spread=1.0, seed=seed)
+    text, label = np.zeros(100, np.int64), (np.arange(100) % 3).astype(np.uint16)
+    np.testing.assert_array_equal(_left_out(own[text], label, 3, 0.1, text), np.zeros((100, 3)))
+
+
 def test_some_of_the_rows_have_the_scores_that_they_have_among_all():
     x, label = _rows([3_000, 2_500], width=3, spread=1.0, seed=4)  # more than one step's
     scatter = scatter_at(sums_of(x[None], label, 2), 0)

@@ -329,6 +329,24 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("changed", "line"),
         [
+            ({"policy": None}, "policy: input should be a name or a mapping (it is null)"),
+            ({"corpus": "x.csv"}, "corpus: input should be a mapping (it is 'x.csv')"),
+            ({"key": {"layers": "0"}}, "key.layers: input should be a list (it is '0')"),
+            ({"prompt": {"labels": {}}}, "prompt.labels: input should not be empty (it is {})"),
+            (
+                {"policy": {"name": "kernel", "readers": ["x"]}},
+                "policy.readers.0: input should be 'head', 'vote', 'probe', 'probes', 'de3' or "
+                "'logistic' (it is 'x')",
+            ),
+        ],
+    )
+    def test_in_the_words_of_yaml_and_each_mistake_once(self, load, changed, line):
+        with refused(f"job.yaml: {re.escape(line)}$"):
+            load(**changed)
+
+    @pytest.mark.parametrize(
+        ("changed", "line"),
+        [
             (
                 {"policy": {"name": "tuned", "accuracy": 1.5}},
                 "policy.accuracy: input should be 'best' or 'full' (it is 1.5); "

@@ -10,6 +10,7 @@ from prefect import flow, runtime
 from flows.classify_shards import classify_shards
 from flows.crashes import check_run_count
 from flows.fan_out import Shards, Workers, spread
+from flows.names import of_job, run_name
 from raee.config import PolicySpec
 from storage.scan import check_rejected
 from storage.store import Folder
@@ -35,7 +36,7 @@ DATE = "{date}"
 """In an output's address: the day on which the flow run was due, such as 2026-11-25."""
 
 
-@flow(name="classify-corpus")
+@flow(name="classify-corpus", flow_run_name=run_name("classify", of_job))
 def classify_corpus(
     job: Job,
     input: str,

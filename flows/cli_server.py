@@ -23,6 +23,13 @@ Timezone = Annotated[
     str, typer.Option(metavar="ZONE", help="The schedule's time zone, such as Europe/Berlin.")
 ]
 
+PoolPrefix = Annotated[
+    str,
+    typer.Option(
+        metavar="PREFIX", help="Of the pools' names, where the server has other `cpu` and `gpu`."
+    ),
+]
+
 
 def deploy(
     jobs: Jobs = None,
@@ -32,6 +39,7 @@ def deploy(
     image: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="For docker and kubernetes: has raee in it.")
     ] = None,
+    pool_prefix: PoolPrefix = "",
     cron: Cron = None,
     timezone: Timezone = "Etc/UTC",
 ) -> None:
@@ -44,11 +52,11 @@ def deploy(
             "--image is what docker and kubernetes pools need, and process pools do not"
         )
     read_settings()
-    from flows.deployments import deploy, schedule_of
+    from flows.deployments import deploy, pool_prefix_of, schedule_of
 
-    schedule = schedule_of(cron, timezone)
+    prefix, schedule = pool_prefix_of(pool_prefix), schedule_of(cron, timezone)
     require_server()
-    for name in deploy(pool_type, image, loaded, schedule):  # type: ignore[arg-type]
+    for name in deploy(pool_type, image, prefix, loaded, schedule):  # type: ignore[arg-type]
         say(name)
 
 
@@ -57,16 +65,17 @@ def up(
     port: Annotated[
         int, typer.Option(min=1, max=65_535, help="Where the server listens, on loopback.")
     ] = 4200,
+    pool_prefix: PoolPrefix = "",
     cron: Cron = None,
     timezone: Timezone = "Etc/UTC",
 ) -> None:
     """Start a local server, both pools and a worker for each, until Ctrl-C, for trying it out."""
     loaded = _loaded(jobs, cron)
     read_settings()
-    from flows.deployments import schedule_of
+    from flows.deployments import pool_prefix_of, schedule_of
     from flows.up import run
 
-    run(port, loaded, schedule_of(cron, timezone))
+    run(port, pool_prefix_of(pool_prefix), loaded, schedule_of(cron, timezone))
 
 
 def _loaded(jobs: list[str] | None, cron: str | None) -> list[Job]:

@@ -7,15 +7,30 @@ from typing import Annotated
 import typer
 
 from flows.console import log_to_stderr, print_table, say
-from flows.options import BROKEN, Alias, AsJson, Days, DryRun, IfCurrent, Name, NameAt, Store
+from flows.options import (
+    BROKEN,
+    Alias,
+    AsJson,
+    Credentials,
+    Days,
+    DryRun,
+    IfCurrent,
+    Name,
+    NameAt,
+    Store,
+)
 from flows.tables import pruning_table, table
 from raee.errors import InputError
 from storage.aliases import DEFAULT_ALIAS
+from tasks.credentials import use_credentials
 from tasks.prefect_settings import read_settings
 
 
-def prune(name: NameAt, store: Store, as_json: AsJson = False) -> None:
+def prune(
+    name: NameAt, store: Store, as_json: AsJson = False, credentials: Credentials = None
+) -> None:
     """Publish a child version without the rows that replay does not miss; prints its id."""
+    use_credentials(credentials)
     read_settings()
     from tasks.prune import prune_version
 
@@ -32,8 +47,11 @@ def prune(name: NameAt, store: Store, as_json: AsJson = False) -> None:
     say(child)
 
 
-def versions(name: Name, store: Store, as_json: AsJson = False) -> None:
+def versions(
+    name: Name, store: Store, as_json: AsJson = False, credentials: Credentials = None
+) -> None:
     """One line a version, newest first: id, created, rows, accuracy, aliases."""
+    use_credentials(credentials)
     from tasks.listing import list_versions
 
     lines = list_versions(store, name)
@@ -56,8 +74,11 @@ def versions(name: Name, store: Store, as_json: AsJson = False) -> None:
     print_table(shown)
 
 
-def show(name: NameAt, store: Store, as_json: AsJson = False) -> None:
+def show(
+    name: NameAt, store: Store, as_json: AsJson = False, credentials: Credentials = None
+) -> None:
     """A version's manifest."""
+    use_credentials(credentials)
     from storage.versions import read_manifest
 
     manifest = read_manifest(store, *_resolved(name, store)).model_dump(mode="json")
@@ -90,8 +111,10 @@ def promote(
     store: Store,
     alias: Alias = DEFAULT_ALIAS,
     if_current: IfCurrent = None,
+    credentials: Credentials = None,
 ) -> None:
     """Point an alias at a version; with `production`, new ones are held against it from now on."""
+    use_credentials(credentials)
     from storage.aliases import PINNED, promote, resolve_version
 
     record = promote(store, name, resolve_version(store, name, version), alias, if_current)
@@ -101,9 +124,14 @@ def promote(
 
 
 def rollback(
-    name: Name, store: Store, alias: Alias = DEFAULT_ALIAS, if_current: IfCurrent = None
+    name: Name,
+    store: Store,
+    alias: Alias = DEFAULT_ALIAS,
+    if_current: IfCurrent = None,
+    credentials: Credentials = None,
 ) -> None:
     """Point an alias at the version it pointed at before; with `production` as `promote` does."""
+    use_credentials(credentials)
     from storage.aliases import PINNED, promote, rollback
 
     record = rollback(store, name, alias, if_current)
@@ -112,8 +140,9 @@ def rollback(
     say(f"{name}: {alias} -> {record.version} (before: {record.previous})")
 
 
-def verify(name: NameAt, store: Store) -> None:
+def verify(name: NameAt, store: Store, credentials: Credentials = None) -> None:
     """Read every file of a version and compare it with its manifest; exits with 1 at any fault."""
+    use_credentials(credentials)
     read_settings()
     from storage.versions import read_manifest
     from tasks.maintenance import faults_of
@@ -138,8 +167,10 @@ def gc(
     older_than: Days = 7,
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    credentials: Credentials = None,
 ) -> None:
     """Delete old versions that no alias points at, and what dead builds have left."""
+    use_credentials(credentials)
     from storage.gc import collect
     from storage.leftovers import leftovers
 

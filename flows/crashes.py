@@ -16,8 +16,9 @@ from prefect.automations import Automation, EventTrigger, Posture
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import CancelFlowRun, ChangeFlowRunState
 
-SILENT = timedelta(seconds=50)
-"""After a sign of life; with the server's own delay a dead run is found within a minute."""
+SILENT = timedelta(seconds=90)
+"""After a sign of life: three heartbeats, as Prefect's guide for zombie runs says, so that one lost
+on its way is no death.  With the server's own delay a dead run is found within 100 s."""
 
 STUCK = timedelta(minutes=15)
 """After a worker has taken a run that then does not begin: time enough to pull an image."""

@@ -8,20 +8,20 @@ schedule which someone has paused stays paused when everything is registered ane
 import asyncio
 import copy
 import os
+import re
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
@@ -31,10 +31,12 @@ from prefect.settings import get_current_settings
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from flows.crashes import TAG, register
+from raee import __version__
 from raee.errors import InputError
 from tasks.job import Job
 
 PoolType = Literal["process", "docker", "kubernetes"]
+_POOL_TYPES = get_args(PoolType)
 
 CPU, GPU = "cpu", "gpu"
 """The pools: one for flows that plan and publish, one for those that run the model."""
@@ -43,6 +45,8 @@ RESIDENT = "python -m flows.resident"
 """What a worker of a process pool starts for a flow run; see `flows.resident`."""
 
 _FILE = "prefect.yaml"
+"""Stands beside this module; at the top of a checkout `prefect deploy` finds a link to it."""
+
 _PAGE = 100
 
 
@@ -79,31 +83,51 @@ def _is_valid(**schedule: str) -> bool:
     return True
 
 
+def pool_prefix_of(said: str) -> str:
+    """A prefix of the pools' names.  Raises InputError where they would be no names of pools."""
+    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*)?", said):
+        raise InputError(
+            f"--pool-prefix {said!r}: it is letters, digits, dots, dashes and underscores, such as "
+            "team-"
+        )
+    if said.lower().startswith("prefect"):
+        raise InputError(f"--pool-prefix {said}: Prefect keeps such names for itself; take another")
+    return said
+
+
 def deploy(
-    pool_type: PoolType, image: str | None, jobs: Sequence[Job], schedule: Schedule | None
+    pool_type: PoolType,
+    image: str | None,
+    prefix: str,
+    jobs: Sequence[Job],
+    schedule: Schedule | None,
 ) -> list[str]:
     """Make pools, deployments and automations on the configured server; returns their names.
 
-    image: for docker and kubernetes pools, one that has raee installed.  jobs: databases that get
-    a `rebuild-database` of their own.  Raises InputError where there is a pool of another type, or
-    the server refuses something.
+    image: for docker and kubernetes pools, one that has raee installed.  prefix: of the pools'
+    names.  jobs: databases that get a `rebuild-database` of their own.  Raises InputError where
+    there is a pool of another type, or the server refuses something.
     """
     with get_client(sync_client=True) as client:
         for name in (CPU, GPU):
-            _make_pool(client, name, pool_type, image)
+            _make_pool(client, prefix + name, pool_type, image, has_gpu=name == GPU)
         before = _schedules(client)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / _FILE
-            path.write_text(yaml.safe_dump(definition(jobs, schedule), sort_keys=False), "utf-8")
+            found = definition(jobs, schedule, prefix)
+            path.write_text(yaml.safe_dump(found, sort_keys=False), "utf-8")
             _prefect_deploy(path)
         _leave_as_they_were(client, before)
         names = sorted(deployment.name for deployment in _deployments(client))
     return [*names, *register()]
 
 
-def definition(jobs: Sequence[Job], schedule: Schedule | None) -> dict[str, Any]:
-    """prefect.yaml, with a deployment for each job after its template, and this raee's version."""
-    found: dict[str, Any] = yaml.safe_load(_definition_file().read_text("utf-8"))
+def definition(jobs: Sequence[Job], schedule: Schedule | None, prefix: str = "") -> dict[str, Any]:
+    """prefect.yaml, with a deployment for each job after its template, and this raee's version.
+
+    prefix: of the pools' names.
+    """
+    found: dict[str, Any] = yaml.safe_load((files("flows") / _FILE).read_text("utf-8"))
     template = next(d for d in found["deployments"] if d["name"] == "rebuild-database")
     for job in jobs:
         own = copy.deepcopy(template)
@@ -116,7 +140,10 @@ def definition(jobs: Sequence[Job], schedule: Schedule | None) -> dict[str, Any]
             own["schedules"] = [{"slug": "nightly", "active": True, **cron}]
         found["deployments"].append(own)
     for deployment in found["deployments"]:
-        deployment["version"] = version("raee")
+        deployment["version"] = __version__
+        pool = deployment["work_pool"]
+        # A new one: deployments share what the file says once.
+        deployment["work_pool"] = {**pool, "name": prefix + pool["name"]}
     return found
 
 
@@ -129,40 +156,60 @@ def _as_parameters(job: Job) -> dict[str, Any]:
     return said
 
 
-def _definition_file() -> Path:
-    """prefect.yaml of this checkout, or where the installed package has put it."""
-    places = [Path(__file__).parent.parent, Path(sysconfig.get_path("data")) / "share" / "raee"]
-    return next(place / _FILE for place in places if (place / _FILE).is_file())
-
-
 def _make_pool(
-    client: SyncPrefectClient, name: str, pool_type: PoolType, image: str | None
+    client: SyncPrefectClient, name: str, pool_type: PoolType, image: str | None, has_gpu: bool
 ) -> None:
+    """Make a pool, or have the one that there is run what a new one would.
+
+    Of a pool that is there only what is said here changes: people edit the rest in the UI.
+    """
     try:
         pool: WorkPool | None = client.read_work_pool(name)
     except ObjectNotFound:
         pool = None
     if pool is not None and pool.type != pool_type:
+        own = f", or take this one (--pool-type {pool.type})" if pool.type in _POOL_TYPES else ""
         raise InputError(
-            f"the server has a work pool {name} of type {pool.type}; delete it "
-            f"(`prefect work-pool delete {name}`) or say --pool-type {pool.type}"
+            f"the server has a work pool {name} of type {pool.type}, and it may be someone else's; "
+            f"give yours another name (--pool-prefix raee-){own}"
         )
     template = asyncio.run(get_default_base_job_template_for_infrastructure_type(pool_type))
     if template is None:
         raise InputError(f"Prefect knows no work pools of type {pool_type} here")
+    if pool is None:
+        _say_what_runs(template, pool_type, image, has_gpu)
+        wanted = WorkPoolCreate(name=name, type=pool_type, base_job_template=template)
+        client.create_work_pool(wanted)
+        return
+    changed = copy.deepcopy(pool.base_job_template)
+    try:
+        _say_what_runs(changed, pool_type, image, has_gpu)
+    except (LookupError, TypeError) as error:
+        raise InputError(
+            f"the job template of the work pool {name} lacks a place that raee fills "
+            f"({error}); mend it in the UI, or give yours another name (--pool-prefix raee-)"
+        ) from error
+    if changed != pool.base_job_template:
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=changed))
+
+
+def _say_what_runs(
+    template: dict[str, Any], pool_type: PoolType, image: str | None, has_gpu: bool
+) -> None:
+    """Set in a job template what raee needs of it, and nothing else."""
     properties = template["variables"]["properties"]
     if image is not None:
         properties["image"]["default"] = image
     if pool_type == "process":
         properties["command"]["default"] = RESIDENT
-    if name == GPU and pool_type == "docker":
-        properties["env"]["default"] = {"NVIDIA_VISIBLE_DEVICES": "all"}
-    if name == GPU and pool_type == "kubernetes":
-        containers = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
-        containers["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = 1
-    if pool is None:
-        wanted = WorkPoolCreate(name=name, type=pool_type, base_job_template=template)
-        client.create_work_pool(wanted)
+    if has_gpu and pool_type == "docker":
+        environment = properties["env"]
+        said = environment.get("default") or {}
+        environment["default"] = {**said, "NVIDIA_VISIBLE_DEVICES": "all"}
+    if has_gpu and pool_type == "kubernetes":
+        pod = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+        resources = pod["containers"][0].setdefault("resources", {})
+        resources.setdefault("limits", {})["nvidia.com/gpu"] = 1
 
 
 def _prefect_deploy(path: Path) -> None:

@@ -9,8 +9,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from statistics import median
 from typing import Any, cast
@@ -29,6 +30,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from pydantic import Field
 
@@ -110,6 +112,10 @@ class Shards:
             "credentials": self.credentials,
         }
 
+    def name_of(self, chunk: "Chunk") -> str:
+        """What the run of a chunk is called."""
+        return f"{self.about} {chunk.first}..{chunk.numbers[-1]}"
+
     def done(self) -> set[int]:
         """The shards whose markers stand."""
         return set(numbers_done(self.folder, self.step, self.total))
@@ -151,7 +157,8 @@ def spread(shards: Shards, workers: Workers | None) -> None:
         while left:
             chunk = next_chunk(left, _chunk_size(Workers(), seconds))
             begun = time.monotonic()
-            shards.flow(**shards.parameters(chunk))
+            named = shards.flow.with_options(flow_run_name=partial(shards.name_of, chunk))
+            named(**shards.parameters(chunk))
             # A run costs about a second: shards that are taken over take a fraction of one.
             seconds = (time.monotonic() - begun) / chunk.count
             left -= set(chunk.numbers)
@@ -232,27 +239,39 @@ class _Dispatcher:
                     self._progress.show(len(self._done))
             except BaseException:
                 # Also where this flow is cancelled: nobody waits for what they do.
-                with _may_be_away():
-                    for run in self._runs:
-                        _cancel(client, run, "The flow that gave it its shards has ended.")
+                self._cancel_all(client)
                 raise
 
     def _adopt(self, client: SyncPrefectClient) -> None:
         """Take on the runs that an earlier try of this flow gave shards to, and that live."""
-        living = FlowRunFilter(
-            tags=FlowRunFilterTags(all_=[self._tag]),
-            state=FlowRunFilterState(
-                type=FlowRunFilterStateType(
-                    any_=[t for t in StateType if t not in {*TERMINAL_STATES, StateType.CANCELLING}]
-                )
-            ),
-        )
-        for run in client.read_flow_runs(flow_run_filter=living, limit=_PAGE):
-            chunk = Chunk(run.parameters["first"], run.parameters["count"])
-            self._runs[run.id] = chunk
-            self._left -= set(chunk.numbers)
+        while page := client.read_flow_runs(flow_run_filter=self._others_living(), limit=_PAGE):
+            for run in page:
+                chunk = Chunk(run.parameters["first"], run.parameters["count"])
+                self._runs[run.id] = chunk
+                self._left -= set(chunk.numbers)
         if self._runs:
             logger.info("%d runs of an earlier try go on", len(self._runs))
+
+    def _others_living(self) -> FlowRunFilter:
+        """Living runs of these shards that are not taken on yet: some may end between two pages."""
+        over = {*TERMINAL_STATES, StateType.CANCELLING}
+        living = FlowRunFilterStateType(any_=[t for t in StateType if t not in over])
+        return FlowRunFilter(
+            id=FlowRunFilterId(not_any_=list(self._runs)),
+            tags=FlowRunFilterTags(all_=[self._tag]),
+            state=FlowRunFilterState(type=living),
+        )
+
+    def _cancel_all(self, client: SyncPrefectClient) -> None:
+        """Each on its own, and whatever comes of it: the error that ends the flow is another."""
+        for run in self._runs:
+            try:
+                _cancel(client, run, "The flow that gave it its shards has ended.")
+            except httpx.ConnectError as error:
+                logger.warning("runs go on: the orchestrator does not answer (%s)", error)
+                return
+            except Exception as error:
+                logger.warning("run %s goes on: it could not be cancelled (%s)", run, error)
 
     def _give(self, client: SyncPrefectClient) -> None:
         """Start as many runs as may be under way."""
@@ -264,7 +283,7 @@ class _Dispatcher:
             run = run_deployment(
                 self._deployment,
                 parameters=self._shards.parameters(chunk),
-                flow_run_name=f"{self._shards.about} {chunk.first}..{chunk.numbers[-1]}",
+                flow_run_name=self._shards.name_of(chunk),
                 timeout=0,
                 tags=[self._tag],
             )
@@ -349,7 +368,8 @@ def _last_words(run: FlowRun) -> str:
 
 
 def _cancel(client: SyncPrefectClient, run: UUID, why: str) -> None:
-    client.set_flow_run_state(run, Cancelling(message=why))
+    with suppress(ObjectNotFound):  # it was deleted meanwhile
+        client.set_flow_run_state(run, Cancelling(message=why))
 
 
 def _pages(ids: Sequence[UUID]) -> Iterator[list[UUID]]:

@@ -2,10 +2,12 @@
 
 import logging
 from datetime import timedelta
+from typing import Any
 
 from prefect import flow
 
 from flows.crashes import check_run_count
+from flows.names import run_name
 from raee.errors import clauses
 from storage.versions import databases
 from tasks.about import about
@@ -16,7 +18,11 @@ from tasks.maintenance import Kept, collect_leftovers, verify_versions
 logger = logging.getLogger("raee")
 
 
-@flow(name="maintain-store")
+def _databases(parameters: dict[str, Any]) -> str:
+    return ", ".join(parameters["names"] or ["all"])
+
+
+@flow(name="maintain-store", flow_run_name=run_name("maintain", _databases))
 def maintain_store(
     store: str,
     keep: int = 5,

@@ -22,6 +22,12 @@ NameAt = Annotated[
 Store = Annotated[
     str, typer.Option(envvar="RAEE_STORE", help="Where databases lie: a folder or a URI.")
 ]
+Credentials = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BLOCK", help="An AWS Credentials block that reaches the store, as a job names it."
+    ),
+]
 Input = Annotated[str, typer.Option(metavar="URI", help="File, folder or glob.")]
 Version = Annotated[
     str | None,

@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.crashes import check_run_count
 from flows.fan_out import Shards, Workers, spread
+from flows.names import of_job, run_name
 from flows.sweep_shards import sweep_shards
 from raee.errors import InputError
 from storage.store import Folder
@@ -31,7 +32,7 @@ from tasks.shards import shard_account
 logger = logging.getLogger("raee")
 
 
-@flow(name="rebuild-database")
+@flow(name="rebuild-database", flow_run_name=run_name("rebuild", of_job))
 def rebuild_database(job: Job, workers: Workers | None = None) -> str:
     """Build a new version of a job's database and return its id.
 

@@ -47,13 +47,25 @@ Process = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
-class _Server:
+class Server:
     """A local server, and the last lines of what it says."""
 
+    url: str
+    """Of its API."""
     process: Process
     said: deque[str]
     reader: threading.Thread
     """Reads them until the server has ended."""
+
+    def end(self) -> str | None:
+        """Why it has ended; None while it runs."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        self.reader.join()
+        # Where a signal has ended it, what it said before is not why.
+        reason = _reason(self.said) if code > 0 else None
+        return reason or f"it has ended with code {code}"
 
 
 SERVER_SETTINGS = {
@@ -95,13 +107,13 @@ def orchestrator() -> Iterator[Callable[[], None]]:
         return
     port = _free_port()
     with _running(port, ["--no-ui", "--log-level", "ERROR"], {}, _STOP_SECONDS) as server:
-        url = _url(port)
         # Without heartbeats: the server ends with the command anyway, and each run would wait up
         # to a second for the last one.
-        with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        silent = {PREFECT_API_URL: server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        with temporary_settings(silent):
             try:
                 with _refusals_in_words():
-                    yield lambda: _wait(server, url)
+                    yield lambda: _wait(server)
             finally:
                 _deliver()
 
@@ -125,17 +137,16 @@ def _refusals_in_words() -> Iterator[None]:
 
 
 @contextmanager
-def local_server(port: int) -> Iterator[str]:
-    """Within, a server with its UI answers on a loopback port; yields the API's address.
+def local_server(port: int) -> Iterator[Server]:
+    """Within, a server with its UI answers on a loopback port.
 
     Raises InputError where it does not start.
     """
-    url = _url(port)
     # The UI asks the API at the address that it is told here, wherever a browser opens it.
-    more = {"PREFECT_SERVER_UI_API_URL": url, **SERVER_SETTINGS}
+    more = {"PREFECT_SERVER_UI_API_URL": _url(port), **SERVER_SETTINGS}
     with _running(port, ["--log-level", "WARNING"], more, QUICK_STOP_SECONDS) as server:
-        _wait(server, url)
-        yield url
+        _wait(server)
+        yield server
 
 
 def require_free(port: int) -> None:
@@ -151,7 +162,7 @@ def require_free(port: int) -> None:
 @contextmanager
 def _running(
     port: int, options: Sequence[str], more: dict[str, str], stop_seconds: float
-) -> Iterator[_Server]:
+) -> Iterator[Server]:
     """Within, a server runs in a process of its own."""
     command = [sys.executable, "-m", "flows.sqlite_server", "server", "start"]
     pass_by_proxies()
@@ -169,7 +180,7 @@ def _running(
         reader = threading.Thread(target=_read_lines, args=(process, said), daemon=True)
         reader.start()
         try:
-            yield _Server(process, said, reader)
+            yield Server(_url(port), process, said, reader)
         finally:
             stop([process], stop_seconds)
             reader.join()
@@ -226,20 +237,16 @@ def _url(port: int) -> str:
     return f"http://{_HOST}:{port}/api"
 
 
-def _wait(server: _Server, url: str) -> None:
+def _wait(server: Server) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+            with urllib.request.urlopen(f"{server.url}/health", timeout=5) as answer:
                 if answer.status == 200:
                     return
         except (urllib.error.URLError, OSError):
             time.sleep(_POLL_SECONDS)
-    if server.process.poll() is None:
-        why = f"it does not answer after {_START_SECONDS:.0f} s"
-    else:
-        server.reader.join()
-        why = _reason(server.said) or f"it has ended with code {server.process.returncode}"
+    why = server.end() or f"it does not answer after {_START_SECONDS:.0f} s"
     raise InputError(
         f"the local Prefect server did not start: {why} (its records: {_records()}); mend that, or "
         "name a running server in PREFECT_API_URL"

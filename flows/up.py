@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from flows.deployments import CPU, GPU, Schedule, deploy
-from flows.server import QUICK_STOP_SECONDS, Process, local_server, require_free, stop
+from flows.server import QUICK_STOP_SECONDS, Process, Server, local_server, require_free, stop
 from raee.errors import InputError
 from tasks.job import Job
 
@@ -23,31 +23,54 @@ _CPU_RUNS = 4
 _WATCH_SECONDS = 1.0
 
 
-def run(port: int, jobs: Sequence[Job], schedule: Schedule | None) -> None:
+def run(port: int, prefix: str, jobs: Sequence[Job], schedule: Schedule | None) -> None:
     """Until Ctrl-C or SIGTERM.
 
-    Raises InputError where the port is taken, or a process ends by itself.
+    prefix: of the pools' names.  Raises InputError where the port is taken, or a process ends by
+    itself.
     """
     require_free(port)
     console = Console(stderr=True, highlight=False)
     with _asked_to_end(), ExitStack() as stack:
         console.print("starting a Prefect server, two pools and a worker for each ..")
-        url = stack.enter_context(local_server(port))
-        with temporary_settings({PREFECT_API_URL: url}):
-            names = deploy("process", None, jobs, schedule)
+        server = stack.enter_context(local_server(port))
+        stack.enter_context(_said_where_it_ends(server))
+        with temporary_settings({PREFECT_API_URL: server.url}):
+            names = deploy("process", None, prefix, jobs, schedule)
         workers: dict[str, Process] = {}
         stack.callback(lambda: stop(list(workers.values()), QUICK_STOP_SECONDS))
         for pool, runs in ((CPU, _CPU_RUNS), (GPU, max(1, _gpus()))):
-            workers[f"worker of the pool {pool}"] = _start_worker(url, pool, runs)
+            name = prefix + pool
+            workers[f"worker of the pool {name}"] = _start_worker(server.url, name, runs)
         console.print(
-            f"\nUI          {url.removesuffix('/api')}"
+            f"\nUI          {server.url.removesuffix('/api')}"
             f"\nregistered  {', '.join(names)}"
-            f"\nelsewhere   export PREFECT_API_URL={url}"
+            f"\nelsewhere   export PREFECT_API_URL={server.url}"
             "\nstop        Ctrl-C: server and workers end; what was under way goes on next time\n"
         )
         with suppress(KeyboardInterrupt):
-            _watch(workers)
+            _watch(server, workers)
         console.print("stopping ..")
+
+
+@contextmanager
+def _said_where_it_ends(server: Server) -> Iterator[None]:
+    """Within, what fails because the server has ended says so instead."""
+    try:
+        yield
+    except Exception as error:
+        _require_running(server, error)
+        raise
+
+
+def _require_running(server: Server, error: Exception | None = None) -> None:
+    """Raises InputError where the server has ended.  error: what showed it."""
+    why = server.end()
+    if why is not None:
+        raise InputError(
+            f"the local Prefect server is gone: {why}; `raee up` starts another, and what was "
+            "under way goes on"
+        ) from error
 
 
 @contextmanager
@@ -75,9 +98,10 @@ def _start_worker(url: str, pool: str, runs: int) -> Process:
     )
 
 
-def _watch(processes: dict[str, Process]) -> None:
+def _watch(server: Server, workers: dict[str, Process]) -> None:
     while True:
-        for name, process in processes.items():
+        _require_running(server)
+        for name, process in workers.items():
             if process.poll() is not None:
                 raise InputError(f"the {name} has ended with code {process.returncode}")
         time.sleep(_WATCH_SECONDS)

@@ -7,6 +7,8 @@ its nearest neighbours in that record say at which layer to leave the model (`po
 
 import os
 
+__version__ = "0.1.0"
+
 # Read by oneDNN when torch first multiplies on a CPU. It keeps its compiled kernels by the exact
 # shape of a batch, 1,024 of them by default: with batches of every length that is half a gigabyte
 # more the longer a process runs. A batch's layers share a few shapes, so a few kernels do.

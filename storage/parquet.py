@@ -1,6 +1,7 @@
 """Parquet files: one table in, one checked file out, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,14 +22,25 @@ def part_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def write_table(folder: Folder, name: str, table: pa.Table) -> FileRecord:
-    """Write a table; the same table gives the same bytes."""
+def write_table(
+    folder: Folder, name: str, table: pa.Table, group_rows: int | None = None
+) -> FileRecord:
+    """Write a table; the same table gives the same bytes.
+
+    group_rows: how many rows can be read without the others; by default only all at once.
+    """
     # Lists of floats do not get smaller, and to try takes four times as long as to write them.
     plain = {_leaf(f) for f in table.schema if _is_floats(f.type)}
     others = [_leaf(f) for f in table.schema if _leaf(f) not in plain]
     compression = dict.fromkeys(plain, "none") | dict.fromkeys(others, "zstd")
     with folder.create(name) as file:
-        pq.write_table(table, file, compression=compression, use_dictionary=others)
+        pq.write_table(
+            table,
+            file,
+            row_group_size=group_rows,
+            compression=compression,
+            use_dictionary=others,
+        )
     return file.record(rows=table.num_rows)
 
 
@@ -63,6 +75,35 @@ def read_table(folder: Folder, name: str, columns: Sequence[str] | None = None) 
     """
     with folder.open(name) as file, folder.faults(name):
         return _read(file, columns, f"{folder}/{name}")
+
+
+@contextmanager
+def open_table(folder: Folder, path: str, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
+    """A table of which `take_rows` reads what is asked for.
+
+    Raises InputError where it is no Parquet, or lacks a column.
+    """
+    with folder.open(path) as file, folder.faults(path):
+        try:
+            parquet = pq.ParquetFile(file, pre_buffer=True)
+            _require(columns, parquet.schema_arrow.names, f"{folder}/{path}")
+            yield parquet
+        except pa.ArrowException as error:
+            raise _no_parquet(f"{folder}/{path}", error) from error
+
+
+def take_rows(parquet: pq.ParquetFile, columns: Sequence[str], places: Sequence[int]) -> pa.Table:
+    """Some columns of some rows, in the order asked; only row groups with such a row are read."""
+    asked = np.array(places, np.int64)
+    sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
+    rows = np.array(sizes, np.int64)
+    ends = np.cumsum(rows)
+    holder = np.searchsorted(ends, asked, side="right")
+    groups = np.unique(holder)
+    table = parquet.read_row_groups(groups.tolist(), columns=list(columns))
+    # How far a group begins from where it does in the file, once the groups between are left out.
+    moved = np.cumsum(rows[groups]) - ends[groups]
+    return table.take(pa.array(asked + moved[np.searchsorted(groups, holder)]))
 
 
 @dataclass(frozen=True)
@@ -104,10 +145,14 @@ def _read(file: IO[bytes], columns: Sequence[str] | None, where: str) -> pa.Tabl
         table = pq.read_table(file, columns=None if columns is None else list(columns))
     except pa.ArrowException as error:
         raise _no_parquet(where, error) from error
-    missing = [c for c in columns or () if c not in table.column_names]
+    _require(columns or (), table.column_names, where)
+    return table
+
+
+def _require(columns: Sequence[str], there: Sequence[str], where: str) -> None:
+    missing = [c for c in columns if c not in there]
     if missing:
         raise InputError(f"{where} has no column {missing[0]!r}")
-    return table
 
 
 def _no_parquet(where: str, error: Exception) -> InputError:

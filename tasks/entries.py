@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from raee.errors import InputError
 from raee.exits import Answers, Entries, Exit, Neighbours
 from raee.texts import TextHashes, text_hashes
-from storage.parquet import list_column, list_values, part_name, read_table
+from storage.checked import FileRecord
+from storage.parquet import (
+    list_column,
+    list_values,
+    open_table,
+    part_name,
+    take_rows,
+    write_table,
+)
 from storage.store import Folder
 from storage.versions import FIRST_BY_TEXT, FORMAT
 
@@ -19,6 +27,9 @@ TOKENS = "tokens"
 """The column of the hash of a text's token ids."""
 
 _KEPT = ("id", "text_hash", "text", "label")
+
+_GROUP_ROWS = 2_000
+"""Entries that are read at once to see one of them."""
 
 _UNREAD = np.float32(np.nan)
 
@@ -53,6 +64,11 @@ def entries_table(
             TOKENS: pa.array(hashes, pa.uint64()),
         }
     )
+
+
+def write_entries(folder: Folder, number: int, table: pa.Table) -> FileRecord:
+    """Write a part of a version's entries, of which `read_rows` reads some."""
+    return write_table(folder, f"entries/{part_name(number)}", table, _GROUP_ROWS)
 
 
 def lists_path(number: int) -> str:
@@ -143,13 +159,17 @@ def read_rows(
     folder: Folder, paths: Sequence[str], columns: Sequence[str], places: Sequence[int]
 ) -> pa.Table:
     """Some columns of some entries, by their places in the database, in the order asked."""
-    found, before = [], 0
+    found, before, last = [], 0, max(places, default=0)
     for path in paths:
-        table = read_table(folder, path, columns)
-        within = [i for i in places if before <= i < before + len(table)]
+        with open_table(folder, path, columns) as parquet:
+            rows = parquet.metadata.num_rows
+            within = [i for i in places if before <= i < before + rows]
+            table = take_rows(parquet, columns, [i - before for i in within])
         here = pa.array(within, pa.int64())  # of a type even where it is empty
-        found.append(table.take(pc.subtract(here, before)).append_column("place", here))
-        before += len(table)
+        found.append(table.append_column("place", here))
+        before += rows
+        if before > last:
+            break
     table = pa.concat_tables(found)
     order = pc.index_in(pa.array(places, pa.int64()), table["place"])
     return table.take(order).drop_columns("place")

@@ -37,6 +37,7 @@ from tasks.entries import (
     lists_path,
     lists_table,
     spread_over,
+    write_entries,
 )
 from tasks.fit import fitted_answers
 from tasks.markers import (
@@ -124,7 +125,7 @@ def write_part(work: str, number: int) -> int:
     answers = in_order(plan.exits, {"sweep": heads, "neighbours": answers_of(votes), "fit": fitted})
     table = entries_table(rows, hashes, answers, found[0].distances[:, 0])
     records = [
-        write_table(attempt.version, f"entries/{part_name(number)}", table),
+        write_entries(attempt.version, number, table),
         write_table(attempt.version, lists_path(number), lists_table(found)),
     ]
     done(attempt, records, len(rows))

@@ -34,7 +34,7 @@ from raee.tuning import NEIGHBOURS as PLANNED_ON
 from raee.tuning import Study, study
 from storage.aliases import resolve_version
 from storage.checked import FileRecord
-from storage.parquet import list_column, list_values, part_name, read_table, write_table
+from storage.parquet import list_column, list_values, read_table
 from storage.store import Folder
 from storage.versions import (
     CENTRE,
@@ -50,6 +50,7 @@ from storage.versions import (
     version_folder,
 )
 from tasks.database import Readings, load_readings
+from tasks.entries import write_entries
 from tasks.fitted import read_far, write_arrays
 from tasks.job import Job
 from tasks.models import index_spec_of
@@ -275,7 +276,7 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
             values[:, parent.entries.votes] = cast[rows]
             columns[name] = list_column(values)
         columns["nearest_distance"] = pa.array(nearest.distances[here, 0], pa.float32())
-        files.append(write_table(folder, f"entries/{part_name(number)}", pa.table(columns)))
+        files.append(write_entries(folder, number, pa.table(columns)))
         begun += len(table)
     job, costs = Job.model_validate(manifest.job), parent.costs
     trial = pruned.trial(parent.entries.complete)

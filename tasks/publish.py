@@ -15,12 +15,13 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from importlib.metadata import version as installed
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from prefect import task
 
+from raee import __version__
 from raee.calibration import calibrated, fit_temperatures
 from raee.config import PAPER_NEIGHBOURS, TunedPolicy
 from raee.costs import Costs
@@ -76,7 +77,16 @@ logger = logging.getLogger("raee")
 SEED = 0
 """Of the folds in which policies are picked anew."""
 
-_LIBRARIES = ("torch", "transformers", "faiss-cpu", "pyarrow", "numpy", "scikit-learn", "prefect")
+_LIBRARIES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "faiss-cpu": "faiss",
+    "pyarrow": "pyarrow",
+    "numpy": "numpy",
+    "scikit-learn": "sklearn",
+    "prefect": "prefect",
+}
+"""By the name that a manifest has for it the module, which says its version however installed."""
 
 
 @task(**RETRIES)
@@ -255,7 +265,7 @@ def publish_build(work: str) -> str:
     if has_version(plan.job.store, plan.job.name, plan.version):
         return plan.version
     swept = put_readings_in_place(work)
-    steps = [step for steps in _steps(plan).values() for step in steps]
+    steps = [step for steps in _steps(folder, plan).values() for step in steps]
     files = put_in_place(folder, {s: account_of(work, s) for s in steps}, plan.folder)
     if plan.has_centre:
         centre_folder(work).copy([CENTRE], plan.folder)
@@ -271,10 +281,10 @@ def publish_build(work: str) -> str:
     return plan.version
 
 
-def _steps(plan: BuildPlan) -> dict[str, list[str]]:
+def _steps(folder: Folder, plan: BuildPlan) -> dict[str, list[str]]:
     """The steps of each stage that leave files or take time."""
     return {
-        "centre": ["centre"] if plan.has_centre and not plan.parent else [],
+        "centre": ["centre"] if marker(folder, "centre") is not None else [],
         "sweep": [numbered("shard", n) for n in plan.numbers],
         "fit": [PROBED],
         "index": [INDEXED],
@@ -289,7 +299,7 @@ def _manifest(
     folder: Folder, plan: BuildPlan, files: list[FileRecord], swept: list[FileRecord]
 ) -> Manifest:
     seconds = {}
-    for name, steps in _steps(plan).items():
+    for name, steps in _steps(folder, plan).items():
         seconds[name] = round(sum(account_of(folder.uri, s)["seconds"] for s in steps), 3)
     prompt = plan.prompt
     return Manifest(
@@ -319,6 +329,6 @@ def _manifest(
         indexes=account_of(folder.uri, INDEXED)["indexes"],
         recipe=plan.recipe,
         swept=swept,
-        code_version=installed("raee"),
-        libraries={name: installed(name) for name in _LIBRARIES},
+        code_version=__version__,
+        libraries={n: str(import_module(m).__version__) for n, m in _LIBRARIES.items()},
     )

@@ -408,3 +408,20 @@ def test_labels_with_a_single_row_are_named_before_anything_is_read(place):
     (warned,) = (i for i, line in enumerate(lines) if "2 of 5 labels have a single row" in line)
     assert "demo: 2 of 5 labels have a single row: row-038, row-039; without" in lines[warned]
     assert "read centre" in lines[warned + 2]
+
+
+def test_a_build_needs_no_metadata_of_how_it_was_installed(place, monkeypatch):
+    """As with faiss from conda, or raee out of a source tree."""
+    import importlib.metadata
+
+    real = importlib.metadata.Distribution.from_name
+
+    def from_name(name):
+        if name in ("faiss-cpu", "raee"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata.Distribution, "from_name", from_name)
+    manifest = manifest_of(place.version(place.build()))
+    assert manifest["code_version"] == "0.1.0"
+    assert all(manifest["libraries"].values())

@@ -48,6 +48,43 @@ def test_a_build_and_a_classification_use_the_block(place: Workplace, block):
         assert server.secret not in text
 
 
+def test_the_commands_on_a_store_use_the_block_and_keep_it_for_no_other(place, block):
+    name, _ = block
+    store = f"s3://{s3.BUCKET}/{uuid.uuid4().hex}"
+    first, second = (
+        place.build(store=store, credentials=name, policy=policy) for policy in ("tuned", "full")
+    )
+    for command, said in {
+        ("versions", "demo"): first,
+        ("show", f"demo@{second}"): second,
+        ("promote", "demo", first): first,
+        ("promote", "demo", second): second,
+        ("rollback", "demo"): first,
+        ("verify", "demo"): "all as written",
+        ("gc", "demo"): "nothing is to be collected",
+        ("prune", "demo"): "no tenth of its rows can go",
+    }.items():
+        answer = raee(*command, "--store", store, "--credentials", name)
+        assert answer.code == 0, answer.err
+        assert said in answer.out
+        without = raee(*command, "--store", store)
+        assert (without.code, without.out) == (2, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("versions", "demo"), ("show", "demo"), ("promote", "demo", "x"), ("rollback", "demo")),
+        *(("verify", "demo"), ("gc", "demo"), ("prune", "demo")),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_command_on_a_store_refuses_a_block_that_is_not_there(tmp_path, server, command):
+    answer = raee(*command, "--store", tmp_path, "--credentials", "nowhere")
+    assert (answer.code, answer.out) == (2, "")
+    assert "there is no block aws-credentials/nowhere" in answer.error
+
+
 def test_a_block_that_is_not_there_is_one_line(place: Workplace, server):
     answer = raee("build", place.job(credentials="nowhere"))
     assert (answer.code, answer.out) == (2, "")

@@ -204,3 +204,19 @@ def test_shards_are_cut_by_the_share_of_texts_that_are_new(history_of, monkeypat
     monkeypatch.setattr(tasks.build_plan, "shard_rows_of", shard_rows_of)
     history.rebuild([*_first_rows()[:40], *new_rows(10, dice)])
     assert told == [pytest.approx(0.2)]
+
+
+def test_the_seconds_of_a_centre_are_those_of_the_build_that_read_it(published):
+    parent = manifest_of(published.only_version())
+    prompt = {
+        "template": "It says: {text}",
+        "labels": {label: f"a {label} film" for label in LABELS},
+    }
+    published.write("train.csv", new_rows(35, random.Random(1)))
+    taken_over = manifest_of(published.version(published.build()))
+    read_anew = manifest_of(published.version(published.build(prompt=prompt)))
+    assert taken_over["parent"] == parent["id"]
+    assert read_anew["parent"] == taken_over["id"]
+    assert parent["seconds"]["centre"] > 0
+    assert taken_over["seconds"]["centre"] == 0
+    assert read_anew["seconds"]["centre"] > 0

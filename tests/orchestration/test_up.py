@@ -74,13 +74,13 @@ def up(machine) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def _started(machine: Site) -> Iterator[subprocess.Popen[bytes]]:
+def _started(machine: Site, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     """Within, the command runs, and has said how to stop it."""
     raee = [sys.executable, "-c", "from flows.cli import main; main()"]
     elsewhere = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
     with (machine.root / "up.log").open("wb") as log:
         up = subprocess.Popen(
-            [*raee, "up", "job.yaml", "--port", str(machine.port), "--cron", "0 2 * * *"],
+            [*raee, "up", "job.yaml", "--port", str(machine.port), "--cron", "0 2 * * *", *more],
             env=elsewhere | machine.environment,
             cwd=machine.root,
             stdin=subprocess.DEVNULL,
@@ -137,6 +137,20 @@ def test_whatever_ends_it_ends_all_of_it_while_flows_run(another, ending):
         up.send_signal(ending)
         until(10, "it is gone", lambda: up.poll() is not None and not another.processes())
         assert up.returncode == (0 if ending == signal.SIGTERM else -signal.SIGKILL)
+
+
+def test_a_server_that_ends_by_itself_ends_all_of_it_and_it_says_why(another):
+    with _started(another, "--pool-prefix", "mine-") as up:
+        (server,) = (p for p in another.processes() if p.name in _servers())
+        os.kill(int(server.name), signal.SIGKILL)
+        until(10, "it is gone", lambda: up.poll() is not None and not another.processes())
+        assert up.returncode == 2
+    last = _said(another).splitlines()[-1]
+    assert last.startswith("raee: the local Prefect server is gone: it has ended with code -9; ")
+
+
+def _servers() -> set[str]:
+    return {process.name for process in processes("cmdline", "flows.sqlite_server\0")}
 
 
 def _residents(machine: Site) -> list[Path]:

@@ -2,6 +2,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raee.errors import InputError
@@ -18,6 +19,7 @@ from tasks.entries import (
     read_nearest,
     read_rows,
     spread_over,
+    write_entries,
 )
 
 _LABELS = ("no", "yes")
@@ -43,6 +45,62 @@ def test_rows_come_in_the_order_in_which_they_are_asked(parts, places):
     table = read_rows(*parts, ["id"], places)
     assert table.schema.names == ["id"]
     assert table["id"].to_pylist() == [f"r{i}" for i in places]
+
+
+_MANY = 7_000
+
+
+def _many(folder, write):
+    """A part of many entries, whose texts do not shrink, and another of one."""
+    dice = np.random.default_rng(0)
+    texts = [dice.bytes(50).hex() for _ in range(_MANY + 1)]
+    rows = pa.table({"id": [f"r{i}" for i in range(_MANY + 1)], "text": texts})
+    for number, part in enumerate((rows[:_MANY], rows[_MANY:])):
+        write(folder, number, part)
+    return [f"entries/{part_name(n)}" for n in range(2)], texts
+
+
+def test_to_see_a_few_rows_the_texts_of_the_others_are_not_read(tmp_path):
+    """What is damaged in the middle of a part is not met by who reads its first and last rows."""
+    paths, texts = _many(Folder(str(tmp_path)), write_entries)
+    path = tmp_path / paths[0]
+    middle = pq.read_metadata(path).row_group(1).column(1)
+    data = bytearray(path.read_bytes())
+    begin = middle.dictionary_page_offset or middle.data_page_offset
+    data[begin : begin + middle.total_compressed_size] = bytes(middle.total_compressed_size)
+    path.write_bytes(data)
+    with pytest.raises(OSError):
+        pq.read_table(path)
+    places = [_MANY - 1, 3, _MANY, 1_999, 3]
+    found = read_rows(Folder(str(tmp_path)), paths, ["id", "text"], places)
+    assert found["text"].to_pylist() == [texts[i] for i in places]
+    assert found["id"].to_pylist() == [f"r{i}" for i in places]
+
+
+def test_rows_of_a_part_that_can_only_be_read_as_a_whole_are_found_as_well(tmp_path):
+    def write_whole(folder, number, table):
+        write_table(folder, f"entries/{part_name(number)}", table)
+
+    folder = Folder(str(tmp_path))
+    paths, texts = _many(folder, write_whole)
+    assert pq.read_metadata(tmp_path / paths[0]).num_row_groups == 1
+    places = [_MANY, 2_000, 6_999, 0]
+    found = read_rows(folder, paths, ["text"], places)["text"].to_pylist()
+    assert found == [texts[i] for i in places]
+
+
+def test_the_same_entries_give_the_same_bytes(tmp_path):
+    records = []
+    for name in ("a", "b"):
+        folder = Folder(str(tmp_path / name))
+        paths, _ = _many(folder, write_entries)
+        records.append([folder.record(path) for path in paths])
+    assert records[0] == records[1]
+
+
+def test_a_column_that_entries_lack_is_bad_input(parts):
+    with pytest.raises(InputError, match=r"part-00000.parquet has no column 'text_hash'"):
+        read_rows(*parts, ["text_hash"], [0])
 
 
 def _rows(texts, keep_text=True):

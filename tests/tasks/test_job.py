@@ -335,8 +335,8 @@ class TestRefused:
             ({"prompt": {"labels": {}}}, "prompt.labels: input should not be empty (it is {})"),
             (
                 {"policy": {"name": "kernel", "readers": ["x"]}},
-                "policy.readers.0: input should be 'head', 'vote', 'probe', 'probes', 'de3' or "
-                "'logistic' (it is 'x')",
+                "policy.readers.0: there is no reader 'x'; there are head, vote, probe, probes, "
+                "de3, logistic (it is 'x')",
             ),
         ],
     )

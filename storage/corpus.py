@@ -14,7 +14,7 @@ from fsspec import AbstractFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from raee.errors import InputError
-from storage.blocks import Dialect, Mark, Recoded
+from storage.blocks import BLOCK, Dialect, Mark, Recoded
 from storage.compressed import DAMAGED, decompressed
 from storage.corpus_files import CorpusFile, file_system, format_of, stamp_of
 from storage.csv_rows import count_csv, csv_batches
@@ -182,7 +182,8 @@ def _opened(spec: CorpusSpec, file: CorpusFile) -> Iterator[Any]:
                 # Columns lie apart: what is read ahead of one is nothing of the next.
                 yield stack.enter_context(fs.open(path, "rb", cache_type="none"))
             else:
-                opened = stack.enter_context(fs.open(path, "rb"))
+                # A store reads so far ahead: by default 50 MB, of which a shard may need one.
+                opened = stack.enter_context(fs.open(path, "rb", block_size=BLOCK))
                 opened = stack.enter_context(decompressed(opened, path))
                 yield opened if spec.encoding == _UTF_8 else Recoded(opened, spec.encoding)
         change = _change(fs, path, file)

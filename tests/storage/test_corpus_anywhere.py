@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from storage.blocks import BLOCK
 from storage.corpus import CorpusSpec, Span, read_batches, whole
 from storage.corpus_files import CorpusFile, list_corpus
-from storage.scan import scan
+from storage.scan import count, read_shard, scan
 from storage.store import Folder
 from tests import s3
 from tests.ports import free_ports
@@ -74,6 +75,27 @@ def test_of_a_parquet_file_only_the_rows_and_columns_that_are_wanted_are_moved(m
         found = read_span(CorpusSpec(uri=folder.uri, id="id"), span, True)
     assert [text for _, text in found] == [row["text"] for row in rows[2_200:2_300]]
     assert sum(moved) < 2 * 1_000 * 230, "a row group's text, id and label, and the file's end"
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_of_a_file_of_lines_little_more_than_a_shard_is_moved(tmp_path, moto, store_on, use, form):
+    rows = [{"id": f"row {i}", "text": "x" * 1_000, "label": "a"} for i in range(30_000)]
+    write_corpus(tmp_path / f"a/a.{form}", rows)
+    spec = CorpusSpec(uri=uploaded(tmp_path / "a", store_on("moto")), id="id")
+    shards = count(spec).shards(1_000)
+    moved = []
+
+    def note(request):
+        if asked := request.headers.get("Range"):
+            first, last = map(int, asked.removeprefix("bytes=").split("-"))
+            moved.append(last - first + 1)
+
+    with between(moto, note) as watched:
+        use(watched)
+        found, _ = read_shard(spec, shards[15], True, None)
+    assert found["id"].to_list() == [f"row {i}" for i in range(15_000, 16_000)]
+    # The header's read ahead, and the shard's.
+    assert sum(moved) < 1_100_000 + 3 * BLOCK
 
 
 def test_a_file_a_folder_and_a_glob_give_the_same_rows(tmp_path, store):

@@ -65,7 +65,7 @@ def check_numbers(
 
     texts: of which rows were read.  read: (rows, ..) what was read of them.
     """
-    wrong = ~np.isfinite(read).reshape(len(read), -1).all(axis=1)
+    wrong = ~np.isfinite(read).all(axis=tuple(range(1, read.ndim)))
     if wrong.any():
         raise InputError(
             f"{type(backbone.model).__name__} answers {cut(repr(texts[rows[wrong][0]]))} with what "

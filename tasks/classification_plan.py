@@ -116,7 +116,7 @@ def plan_classification(
         found = count(corpus, advance)
     seconds = time.monotonic() - begun
     key = _key(job, policy, corpus, found)
-    started = _started(folder, key)
+    started = _started(folder, key, corpus, found)
     if is_finished(output):
         _check_same(folder, key, chosen)
         logger.info("%s holds this classification already: nothing to do", folder)
@@ -199,7 +199,9 @@ def _key(job: Job, policy: PolicySpec, corpus: CorpusSpec, found: Scan) -> str:
     return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _started(folder: Folder, key: str) -> ClassificationPlan | None:
+def _started(
+    folder: Folder, key: str, corpus: CorpusSpec, found: Scan
+) -> ClassificationPlan | None:
     """The plan of an earlier try; none where the folder holds a whole output.
 
     Raises InputError where it holds anything else.
@@ -213,6 +215,11 @@ def _started(folder: Folder, key: str) -> ClassificationPlan | None:
         plan_of.cache_clear()
         plan = plan_of(folder.uri)
         if plan.key != key:
+            if plan.corpus == corpus and plan.fingerprint != found.fingerprint:
+                raise InputError(
+                    f"output {folder} was begun on {corpus.uri} before that was written anew; give "
+                    "a new or empty folder"
+                )
             raise InputError(_other_output(folder, f"input {plan.corpus.uri}"))
         return plan
     names = [name for name in folder.names() if name != WORK]

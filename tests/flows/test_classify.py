@@ -15,6 +15,7 @@ from tests.flows.jobs import (
     predictions_of,
     raee,
     rejects_of,
+    say_in_manifest,
 )
 from tests.texts import LABELS, sentences
 
@@ -119,8 +120,10 @@ class TestOutput:
 
     def test_is_an_artifact_of_a_completed_run(self, published, input):
         (published.root / "store/databases/demo").rename(published.root / "store/databases/shown")
-        manifest = next(published.store.rglob("manifest.json"))
-        manifest.write_text(manifest.read_text().replace('"name": "demo"', '"name": "shown"'))
+        version = published.only_version("shown")
+        manifest = manifest_of(version)
+        job = manifest["job"] | {"name": "shown"}
+        say_in_manifest(version, manifest | {"name": "shown", "job": job})
         published.classify(input, name="shown")
         key = {"artifacts": {"key": {"any_": ["raee-shown-classification"]}}}
         (artifact,) = ask_server("artifacts/filter", key)

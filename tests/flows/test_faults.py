@@ -61,7 +61,9 @@ def _build(place: Workplace) -> Answer:
 
 
 def _classify(place: Workplace) -> Answer:
-    input = place.write("new.csv", sentences(40, seed=9))
+    input = place.root / "new.csv"
+    if not input.exists():  # written anew, it is another input
+        place.write(input.name, sentences(40, seed=9))
     return raee(
         "classify",
         place.job(store=_store(place)),

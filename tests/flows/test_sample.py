@@ -1,13 +1,14 @@
 """`sample_rows` smaller than the corpus: some rows carry the figures of probes, all build them."""
 
-import hashlib
 import json
 from collections import Counter
 
 import numpy as np
+import polars as pl
 import pytest
 import safetensors.numpy
 
+from storage.scan import sample_numbers
 from tests.flows.jobs import Workplace, entries_of, manifest_of, predictions_of, raee
 from tests.flows.opinions import opinions
 
@@ -55,16 +56,10 @@ def test_the_sample_keeps_the_labels_shares(place):
         assert abs(of_sample[name] - _SAMPLE * rows / _ROWS) <= 3
 
 
-def test_the_sample_is_drawn_by_the_texts_hashes(place):
+def test_the_sample_is_drawn_by_the_texts_alone(place):
     """So that another machine, or tomorrow's rebuild, draws the same rows."""
     _, entries, sampled = _read(place)
-    numbers = np.array(
-        [
-            int.from_bytes(hashlib.sha256(text.encode()).digest()[16:24], "big")
-            for text in entries["text"].to_pylist()
-        ],
-        np.uint64,
-    )
+    numbers = sample_numbers(pl.Series(entries["text"].to_pylist()))
     label = entries["label"].to_numpy()
     for name in np.unique(label):
         drawn, others = numbers[(label == name) & sampled], numbers[(label == name) & ~sampled]

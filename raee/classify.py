@@ -146,7 +146,7 @@ class _Run:
     ) -> "_Run":
         entries, key = database.entries, database.key
         uses = exits_used(spec, entries)
-        votes = any(entries.exits[i].depth == key.depth for i in uses if i in entries.votes)
+        votes = any(entries.exits[i].depth == key.depth for i in {*uses} & {*entries.votes})
         asked = votes or neighbours_planned_on(spec) > 0
         # With an encoder of its own, a key costs a pass: too much for distances alone.
         limit = None

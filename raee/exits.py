@@ -130,17 +130,17 @@ class Entries:
         """Places of a reader's exits, by depth."""
         return [i for i, e in enumerate(self.exits) if e.reader == reader]
 
-    @property
+    @cached_property
     def heads(self) -> list[int]:
         """Places of the exits at which the model itself answers, by depth."""
         return [i for i, e in enumerate(self.exits) if e.of.is_the_models]
 
-    @property
+    @cached_property
     def votes(self) -> list[int]:
         """Places of the exits that ask the neighbours, by depth."""
         return [i for i, e in enumerate(self.exits) if e.of.source == "neighbours"]
 
-    @property
+    @cached_property
     def answering(self) -> list[int]:
         """Places of the exits with answers of their own."""
         return [i for i, e in enumerate(self.exits) if e.of.answers_as is None]

@@ -84,7 +84,6 @@ class Fitting:
         self.state, self.sums, self.judges, self.seed = state, sums, judges, seed
         fitted = [reader for reader in readers() if reader.source == "fit"]
         self._fitters: dict[str, Fitter] = {r.name: r.fitter(self) for r in fitted}
-        self._fits: dict[str, Fit] = {}
 
     @property
     def labels(self) -> int:

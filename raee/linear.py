@@ -55,9 +55,3 @@ def fit_likelihood(scores: Array, label: NDArray[np.uint16]) -> tuple[float, flo
 
     found = minimize_scalar(loss, bounds=(-7, 7), method="bounded")
     return float(np.exp(found.x)), -float(found.fun)
-
-
-def softmax(logs: Array) -> Array:
-    """Distributions (rows, labels) of their logarithms, up to a constant a row."""
-    raised = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)

@@ -28,6 +28,11 @@ class Checked:
     """All rows' labels, by the names that they have in the corpus."""
 
 
+def by_reason(rejects: pl.DataFrame) -> dict[str, int]:
+    """How many rows there are of each reason."""
+    return dict(rejects["reason"].value_counts().iter_rows())
+
+
 def check_batch(
     batch: Batch,
     file: CorpusFile,

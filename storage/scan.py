@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from raee.errors import InputError, cut, listed
 from storage.apart import check_none_is_ours
 from storage.blocks import Mark
-from storage.checked_rows import check_batch
+from storage.checked_rows import by_reason, check_batch
 from storage.corpus import CorpusSpec, Counted, Span, count_rows, read_batches, whole
 from storage.corpus_files import CorpusFile, list_corpus
 from storage.fingerprint import Fingerprint
@@ -152,7 +152,7 @@ def scan(
             if len(checked.rejects):
                 if not first_reject:
                     first_reject = f"{file.uri} row {checked.rejects['row'][0]}"
-                result.rejected.update(_counts(checked.rejects["reason"]))
+                result.rejected.update(by_reason(checked.rejects))
             count += len(batch)
             usable = checked.usable
             characters += int(usable["text"].str.len_chars().sum())
@@ -233,10 +233,6 @@ def _files_of(spec: CorpusSpec) -> list[CorpusFile]:
     if left_out := listing.left_out_in_words():
         logger.warning("corpus %s: files that are not read: %s", spec.uri, left_out)
     return listing.files
-
-
-def _counts(reasons: pl.Series) -> dict[str, int]:
-    return dict(reasons.value_counts().iter_rows())
 
 
 def _checksums(texts: pl.Series) -> NDArray[np.uint64]:

@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -33,7 +32,7 @@ from tasks.markers import Attempt, done, forget, marker, numbered, put_in_place,
 from tasks.predictions import predictions_frame
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
-from tasks.rows import rows_of_shard
+from tasks.rows import rejected_in, rows_of_shard
 
 logger = logging.getLogger("raee")
 
@@ -114,14 +113,6 @@ def classify_shard(output: str, number: int) -> int:
     return len(rows)
 
 
-def rejected_of(parts: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """The rejects of shards, by reason.  parts: what their steps left."""
-    rejected: Counter[str] = Counter()
-    for part in parts:
-        rejected.update(part["rejected"])
-    return rejected
-
-
 @task(**RETRIES)
 def finish_classification(output: str, max_reject_fraction: float) -> dict[str, Any]:
     """Write the manifest, which says that the output is whole; returns its figures.
@@ -140,7 +131,7 @@ def finish_classification(output: str, max_reject_fraction: float) -> dict[str, 
     steps = [numbered(PART, n) for n in range(len(plan.shards))]
     accounts = {step: said(work, step) for step in steps}
     parts = list(accounts.values())
-    rows, rejected = sum(p["rows"] for p in parts), rejected_of(parts)
+    rows, rejected = sum(p["rows"] for p in parts), rejected_in(parts)
     check_all_there(plan.corpus.uri, rows, rejected, plan.rows)
     check_rejected(plan.corpus.uri, rejected, plan.rows, max_reject_fraction)
     put_in_place(work, accounts, folder)

@@ -1,13 +1,16 @@
 """A shard's rows as a model reads them: those without a token for its tokenizer are rejects."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from raee.backbones import Backbone
+from storage.checked_rows import by_reason
 from storage.corpus import CorpusSpec
 from storage.scan import Shard, read_shard
 
@@ -37,7 +40,7 @@ class ShardRows:
 
     def rejected(self) -> dict[str, int]:
         """How many rows are not usable, by reason."""
-        return dict(self.rejects["reason"].value_counts().iter_rows())
+        return by_reason(self.rejects)
 
 
 def rows_of_shard(
@@ -55,6 +58,14 @@ def rows_of_shard(
         "id", "source_file", pl.col("row"), pl.lit(NO_TOKEN).alias("reason")
     )
     return ShardRows(usable.filter(~empty).drop("source_file"), pl.concat([rejects, gone]))
+
+
+def rejected_in(parts: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """The rejects of shards, by reason.  parts: what their steps left."""
+    rejected: Counter[str] = Counter()
+    for part in parts:
+        rejected.update(part["rejected"])
+    return rejected
 
 
 def label_places(labels: pl.Series, names: Sequence[str]) -> NDArray[np.uint16]:

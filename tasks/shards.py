@@ -27,6 +27,7 @@ from storage.store import Folder
 from tasks.build_plan import plan_of
 from tasks.entries import TOKENS
 from tasks.markers import account_of, numbered, written
+from tasks.rows import rejected_in
 from tasks.takeover import Hashes, hashes_of
 
 ROWS, NEW, TAKEN, STATES = "rows.parquet", "swept.parquet", "taken.parquet", "states.parquet"
@@ -76,10 +77,7 @@ def rows_swept(work: str) -> int:
 
 def rows_rejected(work: str) -> Counter[str]:
     """The rows of all shards that could not be used, by reason."""
-    rejected: Counter[str] = Counter()
-    for number in plan_of(work).numbers:
-        rejected.update(shard_account(work, number)["rejected"])
-    return rejected
+    return rejected_in(shard_account(work, number) for number in plan_of(work).numbers)
 
 
 def shard_folder(work: str, number: int) -> Folder:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr
+from scipy.special import entr, softmax
 
 from raee.exits import answers_of
-from raee.linear import Array, softmax
+from raee.linear import Array
 from raee.readers.probe import READER as PROBE
 from raee.readers.probe import ProbeFitter
 from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
@@ -43,7 +43,7 @@ class De3(Reader):
 
     def read(self, here: Here, due: Due) -> Reading:
         """The probe's probabilities; as sure as one less the indicator."""
-        distributions = softmax(PROBE.logs(here, due))
+        distributions = softmax(PROBE.logs(here, due), axis=1)
         means = here.parameters(self.name)[here.depth]
         vectors = here.vectors(due).astype(np.float64)
         squared = 1 - 2 * vectors @ means.T + np.square(means).sum(axis=1)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from raee.exits import answers_of
-from raee.linear import Array, Linear, fit_temperature, softmax
+from raee.linear import Array, Linear, fit_temperature
 from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
 from raee.regression import Map, Turned, regress, turned
 
@@ -57,7 +57,7 @@ class Logistic(Reader):
 
     def read(self, here: Here, due: Due) -> Reading:
         """The map's probabilities."""
-        return Reading(softmax(here.parameters(self.name).finite_logs(here.vectors(due))))
+        return Reading(softmax(here.parameters(self.name).finite_logs(here.vectors(due)), axis=1))
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from raee.discriminant import SHRINKAGES, Scatter, left_out_scores, linear_map, scatter_at
 from raee.exits import answers_of
-from raee.linear import Array, Linear, fit_likelihood, fit_temperature, softmax
+from raee.linear import Array, Linear, fit_likelihood, fit_temperature
 from raee.paired import better_beyond_noise
 from raee.readers.logistic import LogisticFitter
 from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
@@ -61,7 +61,7 @@ class Probe(Reader):
 
     def read(self, here: Here, due: Due) -> Reading:
         """The map's probabilities."""
-        return Reading(softmax(self.logs(here, due)))
+        return Reading(softmax(self.logs(here, due), axis=1))
 
     def logs(self, here: Here, due: Due) -> Array:
         """(due, labels) log-probabilities."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from raee.exits import answers_of
-from raee.linear import Array, fit_temperature, softmax
+from raee.linear import Array, fit_temperature
 from raee.readers.probe import READER as PROBE
 from raee.readers.probe import ProbeFitter
 from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
@@ -47,7 +47,7 @@ class Probes(Reader):
     def read(self, here: Here, due: Due) -> Reading:
         """The average, at the depth's temperature."""
         mean = here.so_far(self.name, due) / (here.depth + 1)
-        return Reading(softmax(here.parameters(self.name)[here.depth] * mean))
+        return Reading(softmax(here.parameters(self.name)[here.depth] * mean, axis=1))
 
 
 class ProbesFitter:

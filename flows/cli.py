@@ -29,7 +29,7 @@ from flows.options import (
     Version,
 )
 from flows.tables import evaluation_table, explanation_tables, tuning_tables
-from raee.errors import InputError, cut
+from raee.errors import InputError, cut, is_unicode
 from storage.faults import placed
 from tasks.job import Job, load_job, validated_policy
 from tasks.prefect_settings import read_settings
@@ -214,14 +214,12 @@ def _policy(job: Job, name: str | None) -> Any:
 def _check_encoded(arguments: Sequence[str]) -> None:
     """Raises InputError where the bytes of an argument are no text in the locale's encoding."""
     for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
+        if not is_unicode(argument):
             encoding = sys.getfilesystemencoding()
             raise InputError(
                 f"the argument {cut(ascii(argument))} is not valid {encoding}; convert it, or let "
                 "the locale (LC_ALL) name its encoding"
-            ) from None
+            )
 
 
 def _check_folder() -> None:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from raee.errors import cut, listed
+from raee.errors import cut, is_unicode, listed
 from raee.readers.table import READERS
 
 Family = Literal["masked-lm", "sentence-encoder"]
@@ -69,10 +69,8 @@ def _in_order(value: Any) -> Any:
 
 def _text(value: str) -> str:
     """A text that a file can hold."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{cut(ascii(value))} is not valid Unicode") from None
+    if not is_unicode(value):
+        raise ValueError(f"{cut(ascii(value))} is not valid Unicode")
     return value
 
 

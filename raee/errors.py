@@ -10,6 +10,15 @@ class InputError(ValueError):
     """
 
 
+def is_unicode(value: str) -> bool:
+    """Whether a string can be written as UTF-8: bytes that are none may stand in one."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def cut(value: object, most: int = 80) -> str:
     """A value as a message names it: on one line, and cut where it is longer than `most`.
 

@@ -13,7 +13,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from raee.errors import InputError, cut
+from raee.errors import InputError, cut, is_unicode
 from storage.faults import in_words, may_pass
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -262,11 +262,9 @@ def _check_kind(path: str, info: Mapping[str, Any]) -> None:
 
 
 def _check_name(uri: str, path: str) -> None:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
+    if not is_unicode(path):
         name = cut(os.fsencode(path.rpartition("/")[2]))
-        raise InputError(f"corpus {uri}: the name of {name} is not UTF-8; rename it") from None
+        raise InputError(f"corpus {uri}: the name of {name} is not UTF-8; rename it")
 
 
 def _ending(path: str) -> str:

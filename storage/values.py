@@ -23,6 +23,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from raee.errors import is_unicode
+
 Role = Literal["id", "text", "label"]
 ROLES: tuple[Role, ...] = ("id", "text", "label")
 
@@ -69,7 +71,7 @@ def value_of(value: Any, role: Role) -> tuple[str | None, str | None]:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None, None
     if isinstance(value, str):
-        return (None, role + NO_UTF_8) if _has_lone_surrogate(value) else (value, None)
+        return (value, None) if is_unicode(value) else (None, role + NO_UTF_8)
     if role == "text" or isinstance(value, list | dict):
         return None, fault_of_type(role, type(value).__name__)
     if isinstance(value, bool):
@@ -117,11 +119,3 @@ def _scalars(values: pl.Series) -> pl.Series:
     if kind.is_temporal():
         return values.dt.to_string("iso")
     return values.cast(pl.String)
-
-
-def _has_lone_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False

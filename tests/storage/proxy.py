@@ -1,15 +1,15 @@
 """A server between the tests and an S3 server, which can spoil what passes."""
 
 import http.client
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tests.s3 import Server
+from tests.storage.loopback import answering
 
 
 class Request(NamedTuple):
@@ -78,16 +78,8 @@ def between(server: Server, spoil: Callable[[Request], Answer]) -> Iterator[Serv
         def log_message(self, *_):
             pass
 
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    proxy.daemon_threads = True  # clients keep their connections, and nobody waits for that
-    thread = threading.Thread(target=proxy.serve_forever)
-    thread.start()
-    try:
-        yield replace(server, url=f"http://127.0.0.1:{proxy.server_port}")
-    finally:
-        proxy.shutdown()
-        thread.join()
-        proxy.server_close()
+    with answering(Handler) as url:
+        yield replace(server, url=url)
 
 
 def error(code: str) -> bytes:

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import NamedTuple
+
+from tests.storage.loopback import answering
 
 
 class Site(NamedTuple):
@@ -72,12 +73,5 @@ def serving(
                 except OSError:
                     self.close_connection = True  # who asked has seen enough
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield Site(f"http://127.0.0.1:{server.server_port}", asked)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with answering(partial(Handler, directory=str(folder))) as url:
+        yield Site(url, asked)

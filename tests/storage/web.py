@@ -1,10 +1,11 @@
 """A web server of the tests' own, on loopback: it has some files, or answers as it is told."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import NamedTuple
+
+from tests.storage.loopback import answering
 
 
 class Web(NamedTuple):
@@ -50,13 +51,5 @@ def web(
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True  # clients keep their connections, and nobody waits for that
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield Web(f"http://127.0.0.1:{server.server_port}", asked)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with answering(Handler) as url:
+        yield Web(url, asked)

@@ -27,13 +27,13 @@ import torch
 from speed import DESCRIPTIONS, DEVICE, DTYPE, RESULTS, plain_loop
 from transformers import AutoModel, AutoTokenizer, BertConfig, LlamaConfig
 
-from raee.backbones import Backbone, load_backbone
 from raee.classify import classify
 from raee.config import BackboneSpec, CascadePolicy, FarSpec, FixedPolicy, KeySpec, RunnablePolicy
 from raee.exits import Entries, swept_exits
-from raee.gpu_search import search_on
-from raee.index import new_index
-from raee.prompts import Prompt
+from raee.model.backbones import Backbone, load_backbone
+from raee.model.prompts import Prompt
+from raee.neighbours.gpu import search_on
+from raee.neighbours.index import new_index
 from raee.readers.head import head_reader, read_centre
 from raee.reading import Database
 from raee.sweep import Labelled, Sweep, sweep

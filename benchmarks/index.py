@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raee.config import PAPER_NEIGHBOURS
-from raee.index import open_index
-from raee.index_choice import choose_index, recall_rows, training_rows
-from raee.index_training import exact_neighbours, trained_index, tune_index
+from raee.neighbours.choice import choose_index, recall_rows, training_rows
+from raee.neighbours.index import open_index
+from raee.neighbours.training import exact_neighbours, trained_index, tune_index
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

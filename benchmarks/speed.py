@@ -49,7 +49,7 @@ def main() -> None:
     os.environ["PREFECT_HOME"] = str(RESULTS / "prefect")
     job = write_job("tuned", "tuned", data)
     shallow = write_job("shallow", {"name": "fixed", "exit": "head@1"}, data)
-    from flows.server import orchestrator
+    from flows.orchestrator.server import orchestrator
 
     with orchestrator() as wait:
         from prefect.settings import PREFECT_API_URL

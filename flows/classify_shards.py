@@ -4,9 +4,9 @@ from functools import partial
 
 from prefect import flow
 
-from flows.chunk import do_chunk
-from tasks.classification import classify_shard
-from tasks.classification_plan import plan_of
+from flows.orchestrator.runs import do_chunk
+from tasks.classify.classification import classify_shard
+from tasks.classify.plan import plan_of
 from tasks.credentials import use_credentials
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from prefect import flow
 
-from flows.crashes import check_run_count
-from flows.names import run_name
+from flows.orchestrator.crashes import check_run_count
+from flows.orchestrator.runs import run_name
 from raee.errors import clauses
 from storage.versions import databases
 from tasks.about import about
 from tasks.artifacts import record_maintenance
 from tasks.credentials import use_credentials
-from tasks.maintenance import Kept, collect_leftovers, verify_versions
+from tasks.maintenance.leftovers import Kept, collect_leftovers, verify_versions
 
 logger = logging.getLogger("raee")
 

@@ -6,28 +6,28 @@ from functools import partial
 
 from prefect import flow
 
-from flows.crashes import check_run_count
-from flows.fan_out import Shards, Workers, spread
-from flows.names import of_job, run_name
+from flows.orchestrator.crashes import check_run_count
+from flows.orchestrator.fan_out import Shards, Workers, spread
+from flows.orchestrator.runs import of_job, run_name
 from flows.sweep_shards import sweep_shards
 from raee.errors import InputError
 from storage.store import Folder
 from storage.versions import database_folder
 from tasks.about import about
 from tasks.artifacts import record_asset, record_report, record_versions
-from tasks.build import check_swept, read_database_centre
-from tasks.build_plan import PlannedBuild, forget_build, is_published, plan_build
-from tasks.collect import collect_readings
+from tasks.build.collect import collect_readings
+from tasks.build.fit import fit_database_probes
+from tasks.build.gate import promote_if_as_good
+from tasks.build.match import match_rows
+from tasks.build.neighbours import build_index, write_part
+from tasks.build.plan import PlannedBuild, forget_build, is_published, plan_build
+from tasks.build.publish import evaluate_build, publish_build, tune_build
+from tasks.build.shards import shard_account
+from tasks.build.sweep import check_swept, read_database_centre
 from tasks.credentials import use_credentials
-from tasks.fit import fit_database_probes
-from tasks.gate import promote_if_as_good
 from tasks.job import Job
-from tasks.match import match_rows
-from tasks.neighbours import build_index, write_part
 from tasks.progress import stage
-from tasks.publish import evaluate_build, publish_build, tune_build
-from tasks.reporting import write_report
-from tasks.shards import shard_account
+from tasks.report.writing import write_report
 
 logger = logging.getLogger("raee")
 

@@ -4,9 +4,9 @@ from functools import partial
 
 from prefect import flow
 
-from flows.chunk import do_chunk
-from tasks.build import sweep_shard
-from tasks.build_plan import plan_of
+from flows.orchestrator.runs import do_chunk
+from tasks.build.plan import plan_of
+from tasks.build.sweep import sweep_shard
 from tasks.credentials import use_credentials
 
 

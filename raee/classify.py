@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raee.batches import Batch, encode, token_batches
-from raee.calibration import Line
 from raee.config import FarSpec, RunnablePolicy
 from raee.exits import Neighbours
-from raee.keys import retriever_keys
-from raee.policies import (
+from raee.model.batches import Batch, encode, token_batches
+from raee.model.walk import walk
+from raee.neighbours.keys import retriever_keys
+from raee.policies.table import (
     NO_NEIGHBOURS,
     POLICIES,
     Plan,
@@ -23,10 +23,10 @@ from raee.policies import (
     layers_of,
     neighbours_planned_on,
 )
+from raee.readers.states import check_numbers
 from raee.reading import BatchReader, Database, Read
-from raee.shift import far_distance
-from raee.states import check_numbers
-from raee.walk import walk
+from raee.statistics.calibration import Line
+from raee.statistics.shift import far_distance
 
 UNDECIDED, ABSTAINED = -1, -2
 """In place of an exit: of a row whose exit is not known yet, and of one that gets no answer."""
@@ -48,8 +48,8 @@ class Predictions:
     """(rows,) squared L2 distance to the nearest row by the first key; NaN where that was not
     asked."""
     usual: NDArray[np.float32]
-    """(rows,) p-value of "it is drawn as the database's rows were" (`raee.far`); NaN where that was
-    not asked."""
+    """(rows,) p-value of "it is drawn as the database's rows were" (`raee.statistics.far`); NaN if
+    that was not asked."""
     far: NDArray[np.bool_]
     """(rows,) True where the row is unlike the database's."""
     cut: NDArray[np.bool_]
@@ -75,8 +75,8 @@ def classify(
     by default nothing.  A row is looked at where it comes by its key anyway: it never runs a layer
     to find out.  ratio: (labels,) of the corpus's label shares to the database's, for readers that
     learnt the latter.  lines: by exit what calibrates the confidences that are written (see
-    `raee.calibration.policy_lines`); by default they are as they were read.  Raises InputError
-    where the model answers a text with what are no numbers.
+    `raee.statistics.calibration.policy_lines`); by default they are as they were read.  Raises
+    InputError if the model answers a text with what are no numbers.
     """
     entries = database.entries
     encoded = encode(database.backbone, database.prompt, texts)

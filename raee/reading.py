@@ -9,19 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raee.backbones import Backbone
-from raee.batches import Batch
-from raee.calibration import warmed
 from raee.config import KeySpec
 from raee.exits import Entries, Neighbours
-from raee.far import Far, p_values
-from raee.fitting import Fits
-from raee.index import Index
-from raee.prompts import Prompt
+from raee.model.backbones import Backbone
+from raee.model.batches import Batch
+from raee.model.prompts import Prompt
+from raee.neighbours.index import Index
+from raee.readers.fitting import Fits
 from raee.readers.head import HeadReader
 from raee.readers.reader import Due
+from raee.readers.states import StateName, probe_state
 from raee.readers.table import reader
-from raee.states import StateName, probe_state
+from raee.statistics.calibration import warmed
+from raee.statistics.far import Far, p_values
 
 
 @dataclass(frozen=True)

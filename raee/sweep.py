@@ -8,16 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raee.backbones import Backbone
-from raee.batches import encode, token_batches
 from raee.config import KeySpec
-from raee.keys import check_key, layer_key, retriever_keys
-from raee.prompts import Prompt
+from raee.model.backbones import Backbone
+from raee.model.batches import encode, token_batches
+from raee.model.prompts import Prompt
+from raee.model.walk import walk
+from raee.neighbours.keys import check_key, layer_key, retriever_keys
 from raee.readers.head import HeadReader
-from raee.states import StateName, check_numbers, probe_state, probe_states
-from raee.sums import Sums
+from raee.readers.states import StateName, check_numbers, probe_state, probe_states
+from raee.readers.sums import Sums
 from raee.texts import TextHashes, text_hashes
-from raee.walk import walk
 
 
 @dataclass(frozen=True)

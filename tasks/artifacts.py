@@ -14,8 +14,8 @@ from prefect.assets import Asset, materialize
 from prefect.types.names import MAX_ASSET_KEY_LENGTH, RESTRICTED_ASSET_CHARACTERS
 
 from storage.versions import REPORT, version_folder
-from tasks.listing import list_versions
-from tasks.maintenance import Kept
+from tasks.maintenance.leftovers import Kept
+from tasks.maintenance.listing import list_versions
 from tasks.retrying import RETRIES
 
 

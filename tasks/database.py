@@ -9,19 +9,19 @@ import pyarrow as pa
 import safetensors.torch
 from numpy.typing import NDArray
 
-from raee.backbones import Backbone
-from raee.calibration import calibrated
 from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec
-from raee.costs import LAYERS, Costs
 from raee.errors import InputError, listed
 from raee.exits import Entries, Neighbours, parse_exits
-from raee.gpu_search import search_on
-from raee.index import Index, open_index
-from raee.neighbour_lists import nearest_other_texts
-from raee.prompts import Prompt, declared_labels, resolve_prompt
+from raee.model.backbones import Backbone
+from raee.model.prompts import Prompt, declared_labels, resolve_prompt
+from raee.neighbours.gpu import search_on
+from raee.neighbours.index import Index, open_index
+from raee.neighbours.lists import nearest_other_texts
+from raee.policies.costs import LAYERS, Costs
+from raee.policies.replay import Trial
 from raee.readers.head import head_reader
 from raee.reading import Database
-from raee.replay import Trial
+from raee.statistics.calibration import calibrated
 from storage.cache import local_files
 from storage.parquet import read_local_table
 from storage.store import Folder

@@ -7,11 +7,11 @@ import numpy as np
 import safetensors.numpy
 
 from raee.exits import Exit
-from raee.far import Far, far_from
-from raee.fitting import Fits, Fitted
+from raee.readers.fitting import Fits, Fitted
+from raee.readers.states import StateName
+from raee.readers.sums import Array, Sums, sums_from
 from raee.readers.table import reader
-from raee.states import StateName
-from raee.sums import Array, Sums, sums_from
+from raee.statistics.far import Far, far_from
 from storage.checked import FileRecord
 from storage.store import Folder
 from storage.versions import FAR, PROBES

@@ -6,11 +6,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from raee.backbones import Backbone, load_backbone
 from raee.config import BackboneSpec, KeySpec, PolicySpec, TunedPolicy
 from raee.exits import Entries, Exit
-from raee.index_choice import choose_index
-from raee.policies import exits_used
+from raee.model.backbones import Backbone, load_backbone
+from raee.neighbours.choice import choose_index
+from raee.policies.table import exits_used
 from storage.scan import Scan
 from tasks.job import Job
 

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raee.calibration import Line, policy_lines
 from raee.config import (
     FixedPolicy,
     FullPolicy,
@@ -14,14 +13,15 @@ from raee.config import (
     RunnablePolicy,
     TunedPolicy,
 )
-from raee.costs import Costs
 from raee.errors import InputError
 from raee.exits import parse_exits
-from raee.objectives import Tuning
-from raee.policies import neighbours_planned_on
+from raee.policies.costs import Costs
+from raee.policies.objectives import Tuning
+from raee.policies.replay import Replayed, Trial, replay
+from raee.policies.table import neighbours_planned_on
+from raee.policies.tuning import FULL_DEPTH, TUNED, Study
 from raee.readers.logistic import READER as LOGISTIC
-from raee.replay import Replayed, Trial, replay
-from raee.tuning import FULL_DEPTH, TUNED, Study
+from raee.statistics.calibration import Line, policy_lines
 from storage.versions import FIRST_BY_TEXT, Manifest
 from tasks.database import Readings
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from raee.backbones import Backbone
+from raee.model.backbones import Backbone
 from storage.checked_rows import by_reason
 from storage.corpus import CorpusSpec
 from storage.scan import Shard, read_shard

@@ -7,7 +7,6 @@ import atexit
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -16,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import flows.server  # noqa: F401 - it sets what Prefect reads when it is imported
+import flows.orchestrator.server  # noqa: F401 - it sets what Prefect reads when it is imported
+from flows.orchestrator.lifeline import program
 from tests.ports import free_ports
 
 HOME = Path(tempfile.mkdtemp(prefix="raee-tests-prefect-"))
@@ -36,7 +36,7 @@ _START_SECONDS = 120
 def server() -> Iterator[str]:
     """Within, a server answers at URL; its home is new, so it makes its database first."""
     # As commands start theirs: Prefect's own stands still for a minute while many builds begin.
-    command = [sys.executable, "-m", "flows.sqlite_server", "server", "start"]
+    command = [*program("flows.orchestrator.sqlite_server"), "server", "start"]
     # Without the services in the background (schedules, automations): no test needs them, and they
     # keep the database busy.
     options = ["--no-ui", "--no-services", "--host", "127.0.0.1", "--port", str(PORT)]

@@ -7,21 +7,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.honesty.pools import LAYERS, Pool
-from raee.calibration import calibrated, fit_temperatures
 from raee.config import PAPER_NEIGHBOURS, RunnablePolicy
-from raee.costs import Costs
 from raee.exits import Answers, Entries, Exit, Neighbours, answers_of, exits_of, in_order
-from raee.fitting import Fits, Judges, fit_readers
-from raee.index import Index, new_index
-from raee.neighbour_lists import nearest_other_texts
-from raee.policies import POLICIES, Planned, layers_of
+from raee.neighbours.index import Index, new_index
+from raee.neighbours.lists import nearest_other_texts
+from raee.policies.costs import Costs
+from raee.policies.replay import Replayed, Trial, replay
+from raee.policies.table import POLICIES, Planned, layers_of
+from raee.policies.tuning import NEIGHBOURS
+from raee.readers.fitting import Fits, Judges, fit_readers
 from raee.readers.reader import Due, Reading, Source
+from raee.readers.sums import sums_of
 from raee.readers.table import reader, readers
 from raee.readers.vote import vote
-from raee.replay import Replayed, Trial, replay
-from raee.sums import sums_of
+from raee.statistics.calibration import calibrated, fit_temperatures
 from raee.texts import Texts, copies_of
-from raee.tuning import NEIGHBOURS
 
 COSTS = Costs(
     encode=8e-5,

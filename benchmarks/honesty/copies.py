@@ -7,11 +7,11 @@ import numpy as np
 
 from benchmarks.honesty.builds import COSTS, Rows, build, rows_of, run_fresh, split
 from benchmarks.honesty.pools import Pool, pool
-from raee.choosing import try_all
 from raee.config import RiskSpec, TunedPolicy
-from raee.near_copies import near_copies
-from raee.shift import drift
-from raee.tuning import study
+from raee.neighbours.near_copies import near_copies
+from raee.policies.choosing import try_all
+from raee.policies.tuning import study
+from raee.statistics.shift import drift
 
 Kind = Literal["clean", "exact", "one word dropped"]
 

@@ -8,12 +8,12 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.honesty.builds import rows_of, split
 from benchmarks.honesty.pools import TASKS, Pool, pool
-from raee.discriminant import scatter_at
-from raee.far import Far, far_of, p_values
-from raee.index import Index, new_index
-from raee.neighbour_lists import nearest_other_texts
-from raee.shift import far_distance
-from raee.sums import sums_of
+from raee.neighbours.index import Index, new_index
+from raee.neighbours.lists import nearest_other_texts
+from raee.readers.discriminant import scatter_at
+from raee.readers.sums import sums_of
+from raee.statistics.far import Far, far_of, p_values
+from raee.statistics.shift import far_distance
 from raee.texts import Texts, copies_of
 
 SIZES = {100: 6, 350: 4, 1_000: 2, 3_000: 1}

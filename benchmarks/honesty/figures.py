@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from benchmarks.honesty.builds import COSTS, Built, build, rows_of, run_fresh, split
 from benchmarks.honesty.pools import TASKS, pool
-from raee.calibration import policy_lines, written
-from raee.choosing import cross_fitted, try_all, worth
 from raee.config import FixedPolicy, RiskSpec, RunnablePolicy, TunedPolicy
 from raee.errors import InputError
-from raee.replay import replay
-from raee.tuning import candidates, study
+from raee.policies.choosing import cross_fitted, try_all, worth
+from raee.policies.replay import replay
+from raee.policies.tuning import candidates, study
+from raee.statistics.calibration import policy_lines, written
 
 SEEDS = {100: 10, 350: 8, 1_000: 8, 3_000: 4}
 """Builds of each data set by size, but for cr, which has no 3,000 rows."""

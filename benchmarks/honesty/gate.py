@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, run_fresh, split
 from benchmarks.honesty.pools import pool
 from raee.config import TunedPolicy
-from raee.paired import worse_p_value
-from raee.tuning import study
-from tasks.gate import LEVEL
+from raee.policies.tuning import study
+from raee.statistics.paired import worse_p_value
+from tasks.build.gate import LEVEL
 
 TASKS = ("sst2", "trec")
 NIGHTS = {"clean": 30, "half mislabelled": 15}

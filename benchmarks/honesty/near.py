@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.honesty.pools import TASKS, Pool, pool
-from raee.index import new_index
-from raee.near_copies import near_copies
-from raee.neighbour_lists import nearest_other_texts
+from raee.neighbours.index import new_index
+from raee.neighbours.lists import nearest_other_texts
+from raee.neighbours.near_copies import near_copies
 from raee.texts import Texts
 
 SHARES = (0.0, 0.05, 0.1, 0.2)

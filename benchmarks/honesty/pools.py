@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raee.config import BackboneSpec, KeySpec
-from raee.prompts import built_in
+from raee.model.prompts import built_in
 from raee.readers.head import head_reader, read_centre
 from raee.sweep import Labelled, Sweep, sweep
 from tasks.models import backbone_of

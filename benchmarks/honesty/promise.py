@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 
 from raee.config import CascadePolicy, FixedPolicy, RiskSpec
-from raee.objectives import Figures, Promise, Step
+from raee.policies.objectives import Figures, Promise, Step
 
 BUILDS = 1_000
 _ROWS = (1_000, 3_000)

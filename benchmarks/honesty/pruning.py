@@ -7,20 +7,20 @@ from numpy.typing import NDArray
 
 from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, run_fresh, split
 from benchmarks.honesty.pools import pool
-from raee.calibration import calibrated
 from raee.config import PAPER_NEIGHBOURS, RetrievalPolicy, RunnablePolicy, TunedPolicy
 from raee.exits import Neighbours, answers_of
-from raee.index import new_index
-from raee.neighbour_lists import nearest_other_texts
-from raee.objectives import loss_p_value
-from raee.paired import paired
-from raee.policies import POLICIES, Planned, layers_of
-from raee.pruning import NEIGHBOURS, keep_rows, values
+from raee.neighbours.index import new_index
+from raee.neighbours.lists import nearest_other_texts
+from raee.neighbours.pruning import NEIGHBOURS, keep_rows, values
+from raee.policies.objectives import loss_p_value
+from raee.policies.replay import Replayed, Trial, replay
+from raee.policies.table import POLICIES, Planned, layers_of
+from raee.policies.tuning import study
 from raee.readers.vote import vote
-from raee.replay import Replayed, Trial, replay
+from raee.statistics.calibration import calibrated
+from raee.statistics.paired import paired
 from raee.texts import Texts
-from raee.tuning import study
-from tasks.prune import ALLOWED, SEED, SHARES
+from tasks.maintenance.prune import ALLOWED, SEED, SHARES
 
 _TASKS = ("sst2", "trec", "subj", "mpqa")
 _SIZES = {700: 4, 3_000: 2}

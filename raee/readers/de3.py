@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from scipy.special import entr, softmax
 
 from raee.exits import answers_of
-from raee.linear import Array
+from raee.readers.linear import Array
 from raee.readers.probe import READER as PROBE
 from raee.readers.probe import ProbeFitter
 from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
-from raee.sums import Sums
+from raee.readers.sums import Sums
 from raee.texts import Copies
 
 if TYPE_CHECKING:
-    from raee.fitting import Fitting
+    from raee.readers.fitting import Fitting
 
 
 class De3(Reader):

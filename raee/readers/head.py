@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from raee.backbones import Backbone, LabelColumns, label_tokens
-from raee.batches import encode, token_batches
-from raee.prompts import Prompt
+from raee.model.backbones import Backbone, LabelColumns, label_tokens
+from raee.model.batches import encode, token_batches
+from raee.model.prompts import Prompt
+from raee.model.walk import walk
 from raee.readers.reader import Due, Here, Look, Reader, Reading
-from raee.states import check_numbers, normalised, pooled
-from raee.walk import walk
+from raee.readers.states import check_numbers, normalised, pooled
 
 COSINE_SCALE = 20.0
 """Cosines are multiplied by this before the softmax."""

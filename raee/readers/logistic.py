@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from raee.exits import answers_of
-from raee.linear import Array, Linear, fit_temperature
+from raee.readers.linear import Array, Linear, fit_temperature
 from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
-from raee.regression import Map, Turned, regress, turned
+from raee.readers.regression import Map, Turned, regress, turned
 
 if TYPE_CHECKING:
-    from raee.fitting import Fitting, Fold
+    from raee.readers.fitting import Fitting, Fold
 
 PENALTIES = (1.0, 10.0, 100.0)
 """Inverse strengths (scikit-learn's C) tried for the regression on unit vectors."""

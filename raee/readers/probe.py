@@ -1,8 +1,8 @@
 """`probe`: a linear map from a state to the labels at every depth, fitted in closed form.
 
-Its scores are those of linear discriminant analysis (`raee.discriminant`) or, if that is better by
-more than noise, of multinomial logistic regression (`raee.regression`); its distribution is their
-softmax after one temperature a depth.
+Its scores are those of linear discriminant analysis (`raee.readers.discriminant`) or, if that is
+better by more than noise, of multinomial logistic regression (`raee.readers.regression`); its
+distribution is their softmax after one temperature a depth.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
-from raee.discriminant import SHRINKAGES, Scatter, left_out_scores, linear_map, scatter_at
 from raee.exits import answers_of
-from raee.linear import Array, Linear, fit_likelihood, fit_temperature
-from raee.paired import better_beyond_noise
+from raee.readers.discriminant import SHRINKAGES, Scatter, left_out_scores, linear_map, scatter_at
+from raee.readers.linear import Array, Linear, fit_likelihood, fit_temperature
 from raee.readers.logistic import LogisticFitter
 from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
-from raee.regression import turned
+from raee.readers.regression import turned
+from raee.statistics.paired import better_beyond_noise
 from raee.texts import Copies
 
 if TYPE_CHECKING:
-    from raee.fitting import Fitting, Judges
-    from raee.sums import Sums
+    from raee.readers.fitting import Fitting, Judges
+    from raee.readers.sums import Sums
 
 Maps = tuple[Linear, ...]
 """One a depth."""

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from raee.exits import answers_of
-from raee.linear import Array, fit_temperature
+from raee.readers.linear import Array, fit_temperature
 from raee.readers.probe import READER as PROBE
 from raee.readers.probe import ProbeFitter
 from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
 
 if TYPE_CHECKING:
-    from raee.fitting import Fitting
+    from raee.readers.fitting import Fitting
 
 
 class Probes(Reader):

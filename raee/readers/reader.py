@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # for the fit's types alone: who reads a job needs neither scipy nor torch
     from raee.exits import Answers, Neighbours
-    from raee.fitting import Fitting
+    from raee.readers.fitting import Fitting
 
 Array = NDArray[np.float64]
 Due = NDArray[np.int64] | slice

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from raee.policies.tuning import FULL_DEPTH, TUNED
 from raee.readers.reader import Look
 from raee.readers.table import READERS, reader
-from raee.tuning import FULL_DEPTH, TUNED
 from tasks.report.data import LOGISTIC, ReportData
 from tasks.report.svg import COLOURS, STYLE, WIDTH, inline
 

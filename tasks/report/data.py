@@ -8,15 +8,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raee import far as database_far
-from raee.calibration import cross_fitted_confidences
-from raee.choosing import FOLDS
-from raee.costs import LAYERS, Costs
-from raee.objectives import Figures, Tuning
-from raee.paired import paired
+from raee.policies.choosing import FOLDS
+from raee.policies.costs import LAYERS, Costs
+from raee.policies.objectives import Figures, Tuning
+from raee.policies.replay import Replayed, Trial, figures, replay
+from raee.policies.tuning import FULL_DEPTH, TUNED
 from raee.readers.table import readers
-from raee.replay import Replayed, Trial, figures, replay
-from raee.tuning import FULL_DEPTH, TUNED
+from raee.statistics import far as database_far
+from raee.statistics.calibration import cross_fitted_confidences
+from raee.statistics.paired import paired
 from tasks.policies import Judged
 from tasks.report.words import in_words, shorten
 
@@ -114,7 +114,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Far:
-    """How unlike the others each row is, without its text (`raee.far`)."""
+    """How unlike the others each row is, without its text (`raee.statistics.far`)."""
 
     level: float
     """Share of fresh rows like these that is flagged as far."""

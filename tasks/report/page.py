@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from raee.policies.tuning import FULL_DEPTH, TUNED
 from raee.readers.table import reader
-from raee.tuning import FULL_DEPTH, TUNED
 from tasks.report.data import LOGISTIC, ReportData
 
 _CORPUS = 1_000_000

@@ -2,8 +2,8 @@
 
 from raee.config import CascadePolicy, De3Policy, RunnablePolicy, Walkway
 from raee.exits import Entries
+from raee.policies.replay import Replayed
 from raee.readers.table import reader
-from raee.replay import Replayed
 
 _LISTED = 6
 """Thresholds by depth that are listed; of more, the range is said."""

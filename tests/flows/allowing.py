@@ -12,5 +12,5 @@ from raee.config import RiskSpec
 def allowing(loss: float) -> Iterator[None]:
     """While this lasts, `raee prune` in this process may lose so much."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.prune.ALLOWED", RiskSpec(max_loss=loss))
+        patch.setattr("tasks.maintenance.prune.ALLOWED", RiskSpec(max_loss=loss))
         yield

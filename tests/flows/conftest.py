@@ -11,7 +11,7 @@ import pytest
 
 import tasks
 import tests.orchestrator as orchestrator  # before anything imports Prefect
-from flows.server import _deliver
+from flows.orchestrator.server import _deliver
 from tests import s3
 from tests.flows.jobs import Workplace
 from tests.flows.kills import Site

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 import tests.orchestrator as orchestrator
-from flows.cli import app, run
+from flows.cli.app import app, run
 from storage.versions import digest_of
 from tests.storage.corpora import write_corpus
 from tests.texts import LABELS, sentences
@@ -54,7 +54,7 @@ def raee(*arguments: object) -> Answer:
 def start_raee(*arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Start a command in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", "from flows.cli.app import main; main()", *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -152,9 +152,9 @@ def interrupted_after_a_shard(
     patch: pytest.MonkeyPatch, arguments: Sequence[object], passes: int = 1
 ) -> None:
     """Run a classification that meets Ctrl-C after so many passes over the model."""
-    import tasks.classification
+    import tasks.classify.classification
 
-    real, done = tasks.classification.classify, []
+    real, done = tasks.classify.classification.classify, []
 
     def classify(*args: Any) -> Any:
         if len(done) == passes:
@@ -163,7 +163,7 @@ def interrupted_after_a_shard(
         return real(*args)
 
     with patch.context() as patched:
-        patched.setattr(tasks.classification, "classify", classify)
+        patched.setattr(tasks.classify.classification, "classify", classify)
         assert raee("classify", *arguments).code == 130
 
 

@@ -19,7 +19,7 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
     [
         "tests.flows.processes",
-        "flows.cli",
+        "flows.cli.app",
         "flows.rebuild_database",
         "flows.classify_corpus",
         "s3fs",
@@ -65,7 +65,7 @@ def _run(arguments: list[str], environment: dict[str, str], said: str) -> None:
     import faiss
     import torch
 
-    from flows.cli import app, run
+    from flows.cli.app import app, run
 
     # Tiny models: more threads than one only wait for each other where several commands run.
     torch.set_num_threads(1)

@@ -495,7 +495,7 @@ def _run_without_privileges(*arguments):
         if os.getuid() == 0 and ctypes.CDLL(None).prctl(_PR_SET_SECUREBITS, _NO_ROOT) != 0:
             os._exit(77)
 
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from flows.cli.app import main; main()", *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=drop, timeout=60)
     if ran.returncode == 77:
         pytest.skip("root cannot drop its privileges here")

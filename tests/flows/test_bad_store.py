@@ -165,7 +165,7 @@ def test_a_disk_that_can_only_be_read(published, disk):
 def test_a_file_that_may_not_be_so_large(published):
     program = """
 import resource, signal, sys
-from flows.cli import main
+from flows.cli.app import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 main()

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-import tasks.build
-import tasks.classification
+import tasks.build.sweep
+import tasks.classify.classification
 from tests.flows.jobs import manifest_of, predictions_of, raee, rejects_of
 from tests.storage.corpora import FORMATS, write_corpus
 from tests.texts import sentences
@@ -51,7 +51,7 @@ def test_that_is_classified(published, monkeypatch, form, change):
     rows = sentences(60, seed=9)
     path = published.root / f"new.{form}"
     published.write(path.name, rows)
-    _changes(monkeypatch, tasks.classification, lambda: change(path, rows))
+    _changes(monkeypatch, tasks.classify.classification, lambda: change(path, rows))
     output = published.root / "out"
     arguments = ("classify", published.job(), "--input", path, "--output", output)
     answer = raee(*arguments)
@@ -65,7 +65,7 @@ def test_that_a_database_is_built_from(place, monkeypatch, change):
     rows = sentences(60)
     path = place.root / "train.csv"
     place.write(path.name, rows)
-    _changes(monkeypatch, tasks.build, lambda: change(path, rows))
+    _changes(monkeypatch, tasks.build.sweep, lambda: change(path, rows))
     answer = raee("build", place.job())
     assert answer.code == 2
     assert answer.error.startswith(f"{path} has changed since it was looked at (it was ")
@@ -82,7 +82,7 @@ def test_that_changes_between_two_files_of_a_listing(published, monkeypatch):
     for number in range(3):
         published.write(f"new/{number}.jsonl", rows[20 * number :][:20])
     path = published.root / "new/2.jsonl"
-    _changes(monkeypatch, tasks.classification, lambda: _cut(path, rows))
+    _changes(monkeypatch, tasks.classify.classification, lambda: _cut(path, rows))
     arguments = ("--input", path.parent, "--output", published.root / "out")
     answer = raee("classify", published.job(), *arguments)
     assert answer.error.startswith(f"{path} has changed since it was looked at")
@@ -119,13 +119,13 @@ class TestRejects:
         assert len(rejects_of(version)) == 10
 
     def test_end_a_classification_as_soon_as_there_are_too_many(self, published, monkeypatch):
-        real, shards = tasks.classification.classify, []
+        real, shards = tasks.classify.classification.classify, []
 
         def classify(*args):
             shards.append(True)
             return real(*args)
 
-        monkeypatch.setattr(tasks.classification, "classify", classify)
+        monkeypatch.setattr(tasks.classify.classification, "classify", classify)
         rows = [r | {"text": ""} if i < 15 else r for i, r in enumerate(sentences(200, seed=9))]
         input = published.write("new.csv", rows)
         arguments = ("--input", input, "--output", published.root / "out")

@@ -9,8 +9,8 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 import typer
 
-from flows.cli import app, run
-from flows.cli_server import _absolute
+from flows.cli.app import app, run
+from flows.cli.server import _absolute
 from tasks.job import load_job
 from tests.flows.jobs import manifest_of, raee
 from tests.texts import sentences
@@ -33,7 +33,7 @@ def test_the_commands_are_those_of_the_design():
 def test_help_is_quick_and_there_for_every_command():
     program = """
 import sys
-from flows.cli import app, run
+from flows.cli.app import app, run
 for arguments in (["--help"], *([name, "--help"] for name in sys.argv[1:])):
     assert run(app, arguments) == 0
 heavy = {"torch", "transformers", "prefect", "faiss", "pyarrow.dataset"} & set(sys.modules)
@@ -52,7 +52,7 @@ def test_a_mistake_in_a_job_file_is_found_before_anything_heavy_is_imported(tmp_
     (tmp_path / "job.yaml").write_text("name: [")
     program = """
 import sys
-from flows.cli import app, run
+from flows.cli.app import app, run
 assert run(app, ["build", sys.argv[1]]) == 2
 assert "torch" not in sys.modules
 """

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from raee.calibration import Line
 from raee.config import PRICE
+from raee.statistics.calibration import Line
 from tests.flows.jobs import (
     Workplace,
     entries_of,

@@ -9,10 +9,10 @@ import safetensors.numpy
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-import tasks.fit
-from raee.discriminant import linear_map, scatter_at
+import tasks.build.fit
 from raee.readers.de3 import edr
-from raee.sums import Sums, sums_from, sums_of
+from raee.readers.discriminant import linear_map, scatter_at
+from raee.readers.sums import Sums, sums_from, sums_of
 from tests.flows.jobs import Workplace, entries_of, manifest_of, repeated_data_of
 from tests.flows.opinions import mean_states
 
@@ -64,7 +64,7 @@ def test_the_sums_are_those_of_plain_states(taught_version):
 
 def test_states_read_depth_by_depth_give_the_same_probes(taught_once, twin, monkeypatch):
     """As they are where many rows do not fit into memory at all depths."""
-    monkeypatch.setattr(tasks.fit, "_HELD_BYTES", 1)
+    monkeypatch.setattr(tasks.build.fit, "_HELD_BYTES", 1)
     built = twin.version(twin.build(shard_rows=100))
     assert repeated_data_of(built) == repeated_data_of(taught_once.only_version())
 

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import pytest
 
-from tasks.prune import SHARES
+from tasks.maintenance.prune import SHARES
 from tests.flows.allowing import allowing
 from tests.flows.jobs import Workplace, entries_of, manifest_of, predictions_of, raee
 from tests.flows.opinions import plain_words

@@ -7,11 +7,11 @@ from prefect import Task
 
 import flows.classify_corpus
 import flows.rebuild_database
-import tasks.build
-import tasks.classification
-import tasks.classification_plan
-import tasks.fit
-import tasks.publish
+import tasks.build.fit
+import tasks.build.publish
+import tasks.build.sweep
+import tasks.classify.classification
+import tasks.classify.plan
 from storage.versions import database_folder, read_manifest, version_ids
 from tests.flows.jobs import manifest_of, predictions_of, raee
 from tests.flows.kills import NAME
@@ -67,10 +67,10 @@ class TestTwoBuilds:
     @pytest.mark.parametrize(
         ("module", "name", "call"),
         [
-            (tasks.build, "rows_of_shard", 2),
-            (tasks.fit, "fit_readers", 1),
-            (tasks.publish, "study", 1),
-            (tasks.publish, "publish", 1),
+            (tasks.build.sweep, "rows_of_shard", 2),
+            (tasks.build.fit, "fit_readers", 1),
+            (tasks.build.publish, "study", 1),
+            (tasks.build.publish, "publish", 1),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
@@ -120,9 +120,9 @@ class TestTwoClassifications:
     @pytest.mark.parametrize(
         ("module", "name", "call"),
         [
-            (tasks.classification_plan, "_started", 1),
-            (tasks.classification, "classify", 2),
-            (tasks.classification, "put_in_place", 1),
+            (tasks.classify.plan, "_started", 1),
+            (tasks.classify.classification, "classify", 2),
+            (tasks.classify.classification, "put_in_place", 1),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )

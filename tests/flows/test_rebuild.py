@@ -74,7 +74,7 @@ def swept(monkeypatch) -> Swept:
 @pytest.fixture(autouse=True)
 def small_files_of_readings(monkeypatch):
     """As if the database were large: files of readings of which most is used are kept."""
-    monkeypatch.setattr("tasks.collect.PART_ROWS", 20)
+    monkeypatch.setattr("tasks.build.collect.PART_ROWS", 20)
 
 
 def _shared(version, other):
@@ -192,16 +192,16 @@ def test_rows_of_a_text_are_told_apart_by_their_order_alone(history_of, swept):
 
 
 def test_shards_are_cut_by_the_share_of_texts_that_are_new(history_of, monkeypatch):
-    import tasks.build_plan
+    import tasks.build.plan
 
-    told, real = [], tasks.build_plan.shard_rows_of
+    told, real = [], tasks.build.plan.shard_rows_of
 
     def shard_rows_of(job, backbone, found, new):
         told.append(new)
         return real(job, backbone, found, new)
 
     history, dice = history_of("encoder"), random.Random(4)
-    monkeypatch.setattr(tasks.build_plan, "shard_rows_of", shard_rows_of)
+    monkeypatch.setattr(tasks.build.plan, "shard_rows_of", shard_rows_of)
     history.rebuild([*_first_rows()[:40], *new_rows(10, dice)])
     assert told == [pytest.approx(0.2)]
 

@@ -127,9 +127,9 @@ class TestOfABuildThatDied:
 
     @pytest.fixture
     def died(self, place, monkeypatch):
-        import tasks.build
+        import tasks.build.sweep
 
-        real, stop = tasks.build.rows_of_shard, []
+        real, stop = tasks.build.sweep.rows_of_shard, []
 
         def rows_of_shard(*args):
             if stop:
@@ -138,7 +138,7 @@ class TestOfABuildThatDied:
             return real(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(tasks.build, "rows_of_shard", rows_of_shard)
+            patch.setattr(tasks.build.sweep, "rows_of_shard", rows_of_shard)
             assert raee("build", place.job()).code == 130
         return place
 
@@ -161,7 +161,7 @@ class TestOfABuildThatDied:
         assert _rows_told(answer.err, "sweep") == 40
 
     def test_what_another_version_of_the_program_began_is_another_build(self, died, monkeypatch):
-        monkeypatch.setattr("tasks.build_plan.STEPS", 0)
+        monkeypatch.setattr("tasks.build.plan.STEPS", 0)
         answer = raee("build", died.job())
         assert _rows_told(answer.err, "sweep") == 40
 
@@ -183,10 +183,10 @@ class TestOfABuildThatDied:
 @pytest.mark.parametrize("step", ["fit_readers", "measure_costs", "publish"])
 def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step):
     """Stopped in this process where a later step begins."""
-    import tasks.fit
-    import tasks.publish
+    import tasks.build.fit
+    import tasks.build.publish
 
-    module = tasks.fit if step == "fit_readers" else tasks.publish
+    module = tasks.build.fit if step == "fit_readers" else tasks.build.publish
     done = []
 
     def counted(name, real):
@@ -199,7 +199,7 @@ def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step
     def interrupt(*args, **more):
         raise KeyboardInterrupt
 
-    for where, name in ((tasks.fit, "fit_readers"), (tasks.publish, "measure_costs")):
+    for where, name in ((tasks.build.fit, "fit_readers"), (tasks.build.publish, "measure_costs")):
         monkeypatch.setattr(where, name, counted(name, getattr(where, name)))
     with monkeypatch.context() as patch:
         patch.setattr(module, step, interrupt)

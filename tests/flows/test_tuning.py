@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from raee.calibration import Line
 from raee.config import PRICE
+from raee.statistics.calibration import Line
 from tests.flows.jobs import Answer, Workplace, ask_server, manifest_of, predictions_of, raee
 from tests.flows.opinions import opinions
 

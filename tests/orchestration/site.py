@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows.server import SERVER_SETTINGS
+from flows.orchestrator.server import SERVER_SETTINGS
 from tests.ports import free_ports
 
 _START_SECONDS = 120
@@ -89,7 +89,7 @@ class Site:
         self.wait_for_server()
 
     def launch_server(self) -> None:
-        program = "flows.sqlite_server" if self.postgres is None else "prefect"
+        program = "flows.orchestrator.sqlite_server" if self.postgres is None else "prefect"
         command = [sys.executable, "-m", program, "server", "start", "--host", "127.0.0.1"]
         more = {
             "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
@@ -183,7 +183,7 @@ class Site:
     def raee(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """A command, as an operator gives it."""
         return subprocess.run(
-            [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)],
+            [sys.executable, "-c", "from flows.cli.app import main; main()", *map(str, arguments)],
             env={**os.environ, **self.environment},
             cwd=self.root,
             capture_output=True,

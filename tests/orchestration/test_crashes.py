@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.crashes import TAG, register
+from flows.orchestrator.crashes import TAG, register
 from tests.orchestration.jobs import REBUILD, rows
 from tests.orchestration.site import until
 

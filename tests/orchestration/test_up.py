@@ -76,7 +76,7 @@ def up(machine) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def _started(machine: Site, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     """Within, the command runs, and has said how to stop it."""
-    raee = [sys.executable, "-c", "from flows.cli import main; main()"]
+    raee = [sys.executable, "-c", "from flows.cli.app import main; main()"]
     elsewhere = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
     with (machine.root / "up.log").open("wb") as log:
         up = subprocess.Popen(
@@ -150,7 +150,7 @@ def test_a_server_that_ends_by_itself_ends_all_of_it_and_it_says_why(another):
 
 
 def _servers() -> set[str]:
-    return {process.name for process in processes("cmdline", "flows.sqlite_server\0")}
+    return {process.name for process in processes("cmdline", "flows.orchestrator.sqlite_server\0")}
 
 
 def _residents(machine: Site) -> list[Path]:

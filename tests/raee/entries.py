@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from raee.exits import Entries, Neighbours, exits_of
-from raee.replay import Trial
+from raee.policies.replay import Trial
 from raee.texts import Copies
 
 LABELS = ("a", "b", "c")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from raee.calibration import Line, warmed
 from raee.classify import classify
 from raee.config import (
     CascadePolicy,
@@ -19,7 +18,8 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.policies import exits_used
+from raee.policies.table import exits_used
+from raee.statistics.calibration import Line, warmed
 from tests.raee.databases import (
     LABELS,
     TEXTS,
@@ -30,8 +30,8 @@ from tests.raee.databases import (
     prompt_of,
 )
 from tests.raee.errors import refused
+from tests.raee.model.test_walk import rows_by_layer, rows_seen
 from tests.raee.models import LAYERS, MASKED_LMS, SENTENCE_ENCODERS, layer_modules
-from tests.raee.test_walk import rows_by_layer, rows_seen
 
 CORPUS = (
     *UNSEEN,

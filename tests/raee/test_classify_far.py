@@ -18,12 +18,12 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.policies import POLICIES, Planned
+from raee.policies.table import POLICIES, Planned
 from raee.reading import Database
 from tests.raee.databases import LABELS, TEXTS, UNSEEN, build, plain_states, prompt_of
 from tests.raee.entries import saying
+from tests.raee.model.test_walk import rows_by_layer, rows_seen
 from tests.raee.models import LAYERS
-from tests.raee.test_walk import rows_by_layer, rows_seen
 
 CORPUS = (
     *UNSEEN,

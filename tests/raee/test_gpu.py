@@ -13,8 +13,6 @@ import pytest
 import torch
 import transformers as t
 
-from raee.backbones import Backbone, load_backbone
-from raee.batches import encode, token_batches
 from raee.classify import classify
 from raee.config import (
     BackboneSpec,
@@ -27,6 +25,8 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
+from raee.model.backbones import Backbone, load_backbone
+from raee.model.batches import encode, token_batches
 from raee.sweep import Labelled, sweep
 from tests.raee.databases import (
     LABELS,
@@ -39,9 +39,9 @@ from tests.raee.databases import (
     prompt_of,
     whole_batch,
 )
+from tests.raee.model.test_walk import ALL, check_states, leave, where_they_leave
 from tests.raee.models import make_tokenizer
 from tests.raee.plain import Plain
-from tests.raee.test_walk import ALL, check_states, leave, where_they_leave
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
 

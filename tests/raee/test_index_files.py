@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 import pytest
 
-from raee.index import new_index, open_index
-from raee.index_training import trained_index
+from raee.neighbours.index import new_index, open_index
+from raee.neighbours.training import trained_index
 from tests.raee.clusters import clustered
 from tests.raee.errors import refused
 
@@ -71,7 +71,7 @@ def test_keys_stay_in_the_file(spec, tmp_path):
     script = """
 import re, sys
 from pathlib import Path
-from raee.index import open_index
+from raee.neighbours.index import open_index
 def own():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = own()
@@ -107,7 +107,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from raee.errors import InputError
-from raee.index import open_index
+from raee.neighbours.index import open_index
 
 # A file may ask for no more memory than a small multiple of itself.
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from raee.config import KernelPolicy
 from raee.exits import Neighbours, swept_exits
-from raee.policies import kernel, kernel_exits, kernel_scores
+from raee.policies.table import kernel, kernel_exits, kernel_scores
 from tests.raee.entries import entries_of, random_trial, saying
 from tests.raee.errors import refused
 

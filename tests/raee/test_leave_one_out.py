@@ -17,8 +17,8 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.policies import POLICIES, Stepwise
-from raee.replay import Trial, replay
+from raee.policies.replay import Trial, replay
+from raee.policies.table import POLICIES, Stepwise
 from tests.raee.databases import Built, build, without
 
 FILMS = (

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from raee.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
 from raee.exits import Answers
-from raee.fitting import Fitting, Judges
-from raee.linear import Linear, fit_temperature
 from raee.readers.de3 import edr
+from raee.readers.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
+from raee.readers.fitting import Fitting, Judges
+from raee.readers.linear import Linear, fit_temperature
 from raee.readers.probe import fit_shrinkage, left_out_accuracy
 from raee.readers.probes import averages
-from raee.sums import sums_of
+from raee.readers.sums import sums_of
 from raee.texts import copies_of
 from tests.raee.entries import each_once
 

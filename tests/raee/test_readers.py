@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raee.exits import Neighbours
+from raee.model.walk import walk
 from raee.readers.head import head_reader, read_centre
+from raee.readers.states import pooled, token_mean
 from raee.readers.vote import vote
-from raee.states import pooled, token_mean
-from raee.walk import walk
 from tests.raee.databases import DESCRIBED, LABELS, TEXTS, head_for, whole_batch
 from tests.raee.models import LAYERS, WIDTH
 

@@ -11,11 +11,11 @@ from scipy.special import softmax
 
 from raee.classify import classify
 from raee.config import FixedPolicy, KeySpec
-from raee.fitting import Fits
-from raee.linear import Linear
+from raee.model.walk import walk
 from raee.readers.de3 import edr
+from raee.readers.fitting import Fits
+from raee.readers.linear import Linear
 from raee.reading import BatchReader, Database, Read
-from raee.walk import walk
 from tests.raee.databases import (
     LABELS,
     TEXTS,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from raee import batches
 from raee.config import KeySpec
-from raee.states import probe_states
-from raee.sums import sums_of
+from raee.model import batches
+from raee.readers.states import probe_states
+from raee.readers.sums import sums_of
 from raee.sweep import Labelled, sweep
 from tests.raee.databases import LABELS, TEXTS, head_for, plain_states, prompt_for, prompt_of
 from tests.raee.models import LAYERS, MASKED_LMS, WIDTH

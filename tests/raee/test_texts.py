@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raee.index import new_index
-from raee.neighbour_lists import nearest_other_texts
+from raee.neighbours.index import new_index
+from raee.neighbours.lists import nearest_other_texts
 from raee.texts import Texts, copies_of, text_hashes
 from tests.raee.entries import each_once
 

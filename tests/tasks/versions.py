@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from raee.exits import parse_exits, swept_exits
-from raee.index import new_index
+from raee.neighbours.index import new_index
 from storage.checked import FileRecord
 from storage.parquet import list_column, part_name, write_table
 from storage.scan import text_hash

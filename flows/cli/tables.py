@@ -1,0 +1,154 @@
+"""What the commands print: figures as tables."""
+
+from typing import Any
+
+from rich.table import Table
+
+from raee.config import PolicySpec, RunnablePolicy, TunedPolicy
+from raee.errors import InputError
+
+_EXITS = 4
+"""Exits shown of a policy, the most frequent ones."""
+
+_POINTS = 20
+"""Points shown of a front, evenly spread."""
+
+
+def table(*headers: str, title: str | None = None) -> Table:
+    """An empty table with a column for each header."""
+    shown = Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
+    for header in headers:
+        shown.add_column(header, overflow="fold")
+    return shown
+
+
+def evaluation_table(found: dict[str, Any]) -> Table:
+    """Every policy on labelled rows, as `tasks.classify.evaluation` found them."""
+    shown = table(
+        "policy", "accuracy", "95 %", "macro-F1", "Matthews", "mean layers", "rows/s", "exits"
+    )
+    for name, figures in found["policies"].items():
+        low, high = figures["accuracy_interval"]
+        exits = sorted(figures["exits"].items(), key=lambda item: -item[1])[:_EXITS]
+        shown.add_row(
+            name,
+            f"{figures['accuracy']:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{figures['macro_f1']:.3f}",
+            f"{figures['matthews']:.3f}",
+            f"{figures['mean_layers']:.2f} of {found['depth']}",
+            f"{figures['rows_per_second']:,.0f}",
+            " ".join(f"{e}:{n}" for e, n in exits),
+        )
+    return shown
+
+
+def tuning_tables(found: Any, policy: PolicySpec, where: str) -> list[Table]:
+    """A `raee.policies.objectives.Tuning`: its front, its families and its keys."""
+    objective = policy if isinstance(policy, TunedPolicy) else TunedPolicy()
+    try:
+        picked = found.pick(objective)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    front = table(
+        "accuracy",
+        "picked at",
+        "layers",
+        "ms/row",
+        "policy",
+        title=f"{where}: {found.tried:,} policies tried on {found.rows:,} rows; accuracy is "
+        "cross-fitted",
+    )
+    every = max(1, -(-len(found.front) // _POINTS))
+    points = [p for i, p in enumerate(found.front) if i % every == 0 or p == picked]
+    points += [picked] if picked not in points else []
+    points += [found.full_depth] if found.full_depth not in points else []
+    for point in points:
+        mark = " <- the job's policy" if point == picked else ""
+        mark += " (best exit at full depth)" if point == found.full_depth else ""
+        front.add_row(*_point_cells(point), describe(point.policy) + mark)
+    families = table("accuracy", "picked at", "layers", "ms/row", "best of each kind")
+    for point in found.families.values():
+        families.add_row(*_point_cells(point), describe(point.policy))
+    keys = table("key's vote", "accuracy without", "ms/row without", "worth keeping")
+    for name, worth in found.keys.items():
+        keys.add_row(
+            name,
+            f"{worth.accuracy_without:.4f}",
+            f"{1000 * worth.seconds_without:.2f}",
+            "yes" if worth.worth_keeping else "no",
+        )
+    return [front, families, keys]
+
+
+def describe(policy: RunnablePolicy) -> str:
+    """A policy with its settings, in a line."""
+    settings = []
+    for key, value in policy.model_dump(exclude={"name"}).items():
+        if value is None:
+            continue
+        many = value if isinstance(value, list | tuple) else [value]
+        said = "+".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in many)
+        settings.append(f"{key} {said}")
+    return ", ".join([policy.name, *settings])
+
+
+def explanation_tables(found: dict[str, Any]) -> list[Table]:
+    """One text, as `tasks.classify.explain` found it."""
+    answer = table("answer", "confidence", "exit", "layers", "why")
+    for i, line in enumerate(found["why"]):
+        cells = ["", "", "", ""]
+        if i == 0 and found["exit"] is not None:
+            cells = [
+                found["label"],
+                f"{found['confidence']:.3f}",
+                found["exit"],
+                f"{found['layers']} of {found['depth']}",
+            ]
+        elif i == 0:
+            cells = ["none", "", "", str(found["layers"])]
+        answer.add_row(*cells, line)
+    neighbours = table("distance", "label", "heads right at", "neighbour")
+    for near in found["neighbours"]:
+        neighbours.add_row(
+            f"{near['distance']:.3f}",
+            near["label"],
+            " ".join(map(str, near["right_heads"])) or "none",
+            near["text"] or near["id"],
+        )
+    exits = table("exit", "answer", "confidence", "right on the database's rows")
+    for name, said in found["exits"].items():
+        exits.add_row(name, said["label"], f"{said['confidence']:.3f}", f"{said['rate']:.3f}")
+    return [answer, neighbours, exits]
+
+
+def pruning_table(account: dict[str, Any]) -> Table:
+    """What a database is before and after it is pruned."""
+    rows = f"{account['rows_before']:,} rows, then {account['rows_after']:,}"
+    shown = table("policy", "accuracy before", "after", "layers before", "after", title=rows)
+    for name, before in account["before"].items():
+        after = account["after"][name]
+        shown.add_row(
+            name,
+            f"{before['accuracy']:.4f}",
+            f"{after['accuracy']:.4f}",
+            f"{before['mean_layers']:.2f}",
+            f"{after['mean_layers']:.2f}",
+        )
+    return shown
+
+
+def _point_cells(point: Any) -> list[str]:
+    return [
+        f"{point.cross_fitted.accuracy:.4f}",
+        f"{point.fitted.accuracy:.4f}",
+        f"{point.fitted.mean_layers:.2f}",
+        f"{1000 * point.fitted.seconds_per_row:.2f}",
+    ]

@@ -1,0 +1,163 @@
+"""Texts as token ids, and rows as batches of a token budget."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raee.errors import InputError, cut
+from raee.model.backbones import Backbone, pad
+from raee.model.prompts import Prompt
+
+_TEXTS_AT_ONCE = 1_000
+"""Texts given to the tokenizer in one call: bounds what its Python lists take."""
+
+_TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536}
+"""Tokens of one batch, padding included: enough to fill the device, small enough for its caches."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as token ids."""
+
+    token_ids: list[NDArray[np.int32]]
+    """One array a row, special tokens included."""
+    mask_positions: NDArray[np.int64]
+    """(n,) place of the template's mask token; -1 where the template has none."""
+    cut: NDArray[np.bool_]
+    """(n,) True where the text did not fit the model and lost its end."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) tokens of each row."""
+        return np.array([len(ids) for ids in self.token_ids], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows, padded to one length and on the model's device."""
+
+    rows: NDArray[np.int64]
+    """(n,) places of the rows among those encoded."""
+    inputs: dict[str, Tensor]
+    mask_positions: Tensor
+    """(n,) int64."""
+
+
+def check_room(backbone: Backbone, prompt: Prompt) -> None:
+    """Raises InputError where a prompt's template leaves a text no room in the model."""
+    (alone,) = encode(backbone, prompt, [""]).token_ids
+    if len(alone) == backbone.max_tokens:
+        raise _no_room(backbone, prompt, len(alone))
+
+
+def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
+    """Texts in the prompt's template as token ids.
+
+    A text that does not fit loses its end; the template never does.
+    """
+    mask = backbone.tokenizer.mask_token or ""
+    token_ids: list[NDArray[np.int32]] = []
+    cut = np.zeros(len(texts), dtype=bool)
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        some = slice(start, start + _TEXTS_AT_ONCE)
+        ids, cut[some] = _fitting(backbone, prompt, texts[some], mask)
+        token_ids += [np.asarray(row, dtype=np.int32) for row in ids]
+    positions = np.full(len(texts), -1, dtype=np.int64)
+    if "{mask}" in prompt.template:
+        for i, row in enumerate(token_ids):
+            # A text may hold the mask token too: the template's is the first or the last one.
+            found = np.flatnonzero(row == backbone.tokenizer.mask_token_id)
+            positions[i] = found[0] if prompt.mask_is_first else found[-1]
+    return Encoded(token_ids, positions, cut)
+
+
+def token_batches(
+    backbone: Backbone,
+    encoded: Encoded,
+    second: NDArray[np.int64] | None = None,
+    budget: int | None = None,
+) -> Iterator[Batch]:
+    """Batches of at most `budget` tokens, padding included; rows by length, longest first.
+
+    second: (n,) a second sorting key, such as the planned exit.  Longest first, so that memory is
+    at its highest in the first batch.
+    """
+    lengths = encoded.lengths
+    budget = _TOKEN_BUDGET[backbone.device.type] if budget is None else budget
+    order = np.lexsort((np.zeros_like(lengths) if second is None else second, -lengths))
+    start = 0
+    while start < len(order):
+        size = max(1, budget // int(lengths[order[start]]))
+        rows = order[start : start + size]
+        start += size
+        yield Batch(
+            rows,
+            pad(
+                [encoded.token_ids[i] for i in rows],
+                backbone.tokenizer.pad_token_id,
+                backbone.device,
+            ),
+            torch.as_tensor(encoded.mask_positions[rows], device=backbone.device),
+        )
+
+
+def _fitting(
+    backbone: Backbone, prompt: Prompt, texts: Sequence[str], mask: str
+) -> tuple[list[list[int]], NDArray[np.bool_]]:
+    """Token ids of the longest start of each text that fits the model with its template.
+
+    Also (n,) which texts lost their end.  Raises InputError where the template alone does not fit.
+    """
+    found: dict[int, list[int]] = {}
+    cut = np.zeros(len(texts), dtype=bool)
+    left = dict(enumerate(texts))
+    # In rounds and not text by text: the tokenizer shares many texts out among its threads.
+    while left:
+        coded = backbone.tokenizer(
+            [prompt.render(text, mask) for text in left.values()],
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # it would warn of texts over its limit, which are cut right here
+        )
+        too_long: dict[int, str] = {}
+        for i, (row, ids) in enumerate(zip(left, coded["input_ids"], strict=True)):
+            if len(ids) <= backbone.max_tokens:
+                found[row] = ids
+            else:
+                too_long[row] = _shorter(backbone, prompt, left[row], mask, coded[i].offsets)
+                cut[row] = True
+        left = too_long
+    return [found[row] for row in range(len(texts))], cut
+
+
+def _shorter(
+    backbone: Backbone, prompt: Prompt, text: str, mask: str, offsets: Sequence[tuple[int, int]]
+) -> str:
+    """The text less as many of its last tokens as are too many.
+
+    offsets: of the tokens of the text in its template, in characters of that.
+    """
+    surplus = len(offsets) - backbone.max_tokens
+    if not text:
+        raise _no_room(backbone, prompt, len(offsets))
+    before = len(prompt.frame(mask)[0])
+    # Where the text's own tokens start, from the last one back.
+    starts = (
+        start - before
+        for start, end in reversed(offsets)
+        if before <= start < end <= before + len(text)
+    )
+    last = list(islice(starts, surplus + 1))
+    return text[: last[surplus - 1]] if len(last) > surplus else ""
+
+
+def _no_room(backbone: Backbone, prompt: Prompt, alone: int) -> InputError:
+    return InputError(
+        f"prompt.template {cut(repr(prompt.template))} alone is {alone} tokens; "
+        f"the model takes {backbone.max_tokens}"
+    )

@@ -1,0 +1,120 @@
+"""Prompts: what is asked of the model, built in or the user's own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+import yaml
+
+from raee.config import MOST_LABELS, Family, PromptSpec
+from raee.errors import InputError, cut, listed
+
+Form = Literal["masked", "instruct", "described"]
+
+_FORM_OF_FAMILY: dict[Family, Form] = {"masked-lm": "masked", "sentence-encoder": "described"}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A template and, for each label in order, the word or description that stands for it."""
+
+    labels: tuple[str, ...]
+    words: tuple[str, ...]
+    template: str = "{text}"
+
+    def render(self, text: str, mask: str = "") -> str:
+        """The template with `text` in its place; `{text}` inside the text stays as it is."""
+        before, after = self.frame(mask)
+        return before + text + after
+
+    def frame(self, mask: str = "") -> tuple[str, str]:
+        """What the template puts before and after the text."""
+        before, _, after = self.template.partition("{text}")
+        return before.replace("{mask}", mask), after.replace("{mask}", mask)
+
+    @property
+    def mask_is_first(self) -> bool:
+        """True where the template's mask stands before the text."""
+        return "{mask}" in self.template.partition("{text}")[0]
+
+
+@cache
+def _built_in() -> dict[str, dict]:
+    return yaml.safe_load((files("raee.model") / "prompts.yaml").read_text("utf-8"))
+
+
+def built_in_names() -> tuple[str, ...]:
+    """The names of the paper's eight prompts."""
+    return tuple(_built_in())
+
+
+def built_in(name: str, form: Form) -> Prompt:
+    """One of the paper's eight prompts in the form for a kind of model.
+
+    Raises InputError where there is no prompt of that name.
+    """
+    if name not in _built_in():
+        raise InputError(
+            f"prompt {cut(repr(name))} is not built in; there are {listed(built_in_names())}, "
+            "or write your own as {template: .., labels: {..}}"
+        )
+    prompt = _built_in()[name]
+    labels = tuple(prompt["labels"])
+    if form == "described":
+        return Prompt(labels, tuple(prompt["described"]))
+    return Prompt(labels, tuple(prompt[form]["words"]), prompt[form]["template"])
+
+
+def resolve_prompt(
+    spec: str | PromptSpec | None, family: Family, corpus_labels: Sequence[str] | None = None
+) -> Prompt:
+    """The prompt that a job means.
+
+    Without one, a sentence encoder takes the corpus's labels as their own descriptions.
+    Raises InputError where the template does not fit the family, nothing names the labels, or they
+    are more than a database holds.
+    """
+    if isinstance(spec, str):
+        return built_in(spec, _FORM_OF_FAMILY[family])
+    if spec is not None:
+        labels, words = tuple(spec.labels), tuple(spec.labels.values())
+        template = spec.template if spec.template is not None else "{text}"
+        _check_template(template, family)
+        _check_different(spec.labels)
+        return Prompt(labels, words, template)
+    if family != "sentence-encoder":
+        raise InputError(f"prompt is missing: family {family} needs a template and label words")
+    if corpus_labels is None:
+        raise InputError("prompt is missing and no corpus says what the labels are")
+    if len(corpus_labels) > MOST_LABELS:
+        raise InputError(
+            f"the corpus has {len(corpus_labels):,} labels ({listed(corpus_labels)}), more than "
+            f"the {MOST_LABELS:,} that a database holds; does corpus.label name the labels' column?"
+        )
+    return Prompt(tuple(corpus_labels), tuple(corpus_labels))
+
+
+def declared_labels(spec: str | PromptSpec | None, family: Family) -> tuple[str, ...] | None:
+    """The labels that the prompt names, or None where the corpus names them."""
+    return None if spec is None else resolve_prompt(spec, family).labels
+
+
+def _check_template(template: str, family: Family) -> None:
+    masks = 1 if family == "masked-lm" else 0
+    if template.count("{text}") != 1 or template.count("{mask}") != masks:
+        needs = "{text} once and {mask} once" if masks else "{text} once and no {mask}"
+        raise InputError(f"prompt.template {cut(repr(template))}: family {family} needs {needs}")
+
+
+def _check_different(words: dict[str, str]) -> None:
+    label_of: dict[str, str] = {}
+    for label, word in words.items():
+        if word in label_of:
+            raise InputError(
+                f"prompt.labels: {cut(repr(label_of[word]))} and {cut(repr(label))} are both "
+                f"{cut(repr(word))}; "
+                "the model could not tell them apart"
+            )
+        label_of[word] = label

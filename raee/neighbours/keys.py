@@ -1,0 +1,60 @@
+"""Keys: the vectors by which neighbours are found."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raee.config import KeySpec
+from raee.errors import InputError
+from raee.model.backbones import Backbone
+from raee.model.batches import encode, token_batches
+from raee.model.prompts import Prompt
+from raee.model.walk import walk
+from raee.readers.states import check_numbers, pooled, token_mean
+
+PLAIN_TEXT = Prompt(labels=(), words=())
+"""What a key's own model reads."""
+
+
+def check_key(key: KeySpec, backbone: Backbone) -> None:
+    """Raises InputError where a key's layer is deeper than the backbone."""
+    deepest = key.depths[-1]
+    if deepest > backbone.depth:
+        name = "layers" if key.layers else "layer"
+        raise InputError(
+            f"key.{name} {deepest} is deeper than the backbone ({backbone.depth} layers)"
+        )
+
+
+def layer_key(backbone: Backbone, states: Tensor, attention: Tensor) -> NDArray[np.float32]:
+    """Keys (n, hidden) out of a pass: the mean over each row's real tokens, unit vectors.
+
+    The mean whatever the encoder's own pooling is: at depth 0 every text's first token is alike.
+    """
+    return token_mean(backbone, states, attention).cpu().numpy()
+
+
+def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Keys (n, hidden) of a sentence encoder of their own: its embeddings, unit vectors.
+
+    Pooled as the encoder's configuration says.
+    """
+    keys = np.zeros((len(texts), retriever.hidden_size), dtype=np.float32)
+    for batch in token_batches(retriever, encode(retriever, PLAIN_TEXT, texts)):
+        places, attention = batch.rows, batch.inputs["attention_mask"]
+
+        def visit(
+            depth: int,
+            states: Tensor,
+            rows: Tensor,
+            places: NDArray[np.int64] = places,
+            attention: Tensor = attention,
+        ) -> None:
+            if depth == retriever.depth:
+                keys[places] = pooled(retriever, states, attention).cpu().numpy()
+
+        walk(retriever.stack, batch.inputs, visit)
+        check_numbers(retriever, texts, places, keys[places])
+    return keys

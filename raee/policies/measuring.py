@@ -1,0 +1,101 @@
+"""Measures a cost table: what each part of classifying a row takes on this machine."""
+
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from raee.config import ReaderName
+from raee.exits import Exit
+from raee.model.batches import encode, token_batches
+from raee.model.walk import walk
+from raee.neighbours.keys import retriever_keys
+from raee.policies.costs import Costs
+from raee.readers.table import readers
+from raee.reading import BatchReader, Database
+
+_TEXTS = {"cpu": 256, "cuda": 4_096}
+"""Texts that a table is measured on; enough to fill batches."""
+
+_TRIES = 2
+"""The fastest counts: what the machine takes when nothing else runs on it."""
+
+
+def texts_measured(database: Database) -> int:
+    """How many texts a table is measured on."""
+    return _TEXTS[database.backbone.device.type]
+
+
+def machine(database: Database) -> str:
+    """The device that a table is measured on, in words."""
+    device = database.backbone.device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def measure_costs(database: Database, texts: Sequence[str]) -> Costs:
+    """The cost table of a database's readers on some of its texts."""
+    retriever = 0.0
+    if database.retriever is not None:
+        begun = time.perf_counter()
+        retriever_keys(database.retriever, texts)
+        retriever = (time.perf_counter() - begun) / len(texts)
+    tries = [_one_pass(database, texts) for _ in range(_TRIES)]
+    # The search of an encoder's key is left out: its pass takes far longer.
+    best = {part: min(t[part] for t in tries) / len(texts) for part in tries[0]}
+    encode_seconds, layer = best.pop("encode"), best.pop("layer")
+    reads: dict[ReaderName, float] = {e.reader: best[str(e)] for e in _read(database)}
+    for reader in readers():
+        if reader.costs_as in reads:
+            reads[reader.name] = reads[reader.costs_as]
+    return Costs(encode_seconds, layer, reads, retriever)
+
+
+def _read(database: Database) -> list[Exit]:
+    """An exit of each reader: what reading takes hardly depends on the depth."""
+    exits: dict[ReaderName, Exit] = {}
+    for exit in database.entries.exits:
+        asked = database.retriever is None or exit.of.source != "neighbours"
+        if asked and exit.of.costs_as is None:
+            exits.setdefault(exit.reader, exit)
+    return list(exits.values())
+
+
+def _one_pass(database: Database, texts: Sequence[str]) -> dict[str, float]:
+    """Seconds of one pass over all texts: `encode`, `layer` (the mean of one), and by exit."""
+    entries, backbone = database.entries, database.backbone
+    exits = _read(database)
+    seconds: dict[str, float] = defaultdict(float)
+    begun = time.perf_counter()
+    encoded = encode(backbone, database.prompt, texts)
+    mark = time.perf_counter()
+    seconds["encode"] = mark - begun
+
+    def lap(part: str) -> None:
+        nonlocal mark
+        if backbone.device.type == "cuda":
+            torch.cuda.synchronize(backbone.device)
+        now = time.perf_counter()
+        seconds[part] += now - mark
+        mark = now
+
+    for batch in token_batches(backbone, encoded):
+        reader = BatchReader(database, batch, [])
+
+        def visit(depth: int, states: Tensor, rows: Tensor, reader: BatchReader = reader) -> None:
+            lap("layer" if depth else "encode")
+            for exit in exits:
+                if exit.depth == depth:
+                    reader.enter(depth, states, rows)
+                    lap("between")
+                    reader.read(entries.exits.index(exit))
+                    lap(str(exit))
+
+        walk(backbone.stack, batch.inputs, visit)
+    seconds.pop("between", None)
+    seconds["layer"] /= backbone.depth
+    return seconds

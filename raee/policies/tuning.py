@@ -1,0 +1,254 @@
+"""Tuning: of many policies those that answer a database's rows best for the least.
+
+Policies are tried on all rows by replay, each row without its text; no other text is seen.  What is
+kept is the Pareto front, accuracy against modelled seconds, from which an objective picks
+(`raee.policies.objectives`), and for each pick the cross-fitted figures (`raee.policies.choosing`),
+which are what unseen texts get.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raee.config import (
+    CascadePolicy,
+    De3Policy,
+    FixedPolicy,
+    FullPolicy,
+    KernelPolicy,
+    RaeePolicy,
+    ReaderName,
+    RetrievalPolicy,
+    RunnablePolicy,
+    TunedPolicy,
+)
+from raee.exits import Entries
+from raee.policies.choosing import FOLDS, Rule, cheapest_with, cross_fitted, try_all, worth
+from raee.policies.costs import Costs
+from raee.policies.objectives import (
+    Figures,
+    KeyWorth,
+    Point,
+    Promise,
+    Step,
+    Tuning,
+    half_standard_error,
+    rule_of,
+)
+from raee.policies.replay import Replayed, Trial
+from raee.policies.table import POLICIES, exits_used, neighbours_planned_on
+from raee.readers.de3 import READER as DE3
+from raee.readers.head import READER as HEAD
+from raee.readers.probe import READER as PROBE
+from raee.readers.probes import READER as PROBES
+from raee.readers.vote import READER as VOTE
+from raee.statistics.paired import better_beyond_noise, paired
+
+NEIGHBOURS = 32
+"""Neighbours of each row that a search needs at most."""
+
+_CASCADES: tuple[tuple[ReaderName, ...], ...] = (
+    (PROBE.name,),
+    (PROBES.name,),
+    (VOTE.name, PROBES.name),
+)
+_THRESHOLDS = (0.55, 0.65, 0.75, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
+"""Confidences that are enough.  A few hundred policies find what thousands find, and flatter
+themselves less (BENCHMARKS.md, what a price buys)."""
+
+_STRETCHES = ((0, 1 / 2), (0, 2 / 3), (0, 5 / 6), (0, 1), (1 / 3, 1), (1 / 6, 1 / 2))
+"""First and last depths of cascades, as shares of the layers."""
+
+_PROMISED = tuple(1 - 2.0 ** (-i / 2) for i in range(24, 0, -1))
+"""Thresholds of the policies that a promise is tried for, from the surest down."""
+
+_BEST_AT_ALL = ("fixed", "retrieval")
+"""Policies that mean the most accurate of their kind, whatever it costs."""
+
+TUNED, FULL_DEPTH = "tuned", "best at full depth"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A tuning, with what its picks did row by row."""
+
+    tuning: Tuning
+    picked: Point
+    """What the objective picks; of a target that no policy reaches, what comes nearest."""
+    done: dict[str, Replayed]
+    """By policy name, `tuned` and the best at full depth among them: cross-fitted."""
+
+
+def candidates(entries: Entries) -> Iterator[RunnablePolicy]:
+    """The policies that are tried."""
+    yield FullPolicy()
+    answering = [entries.exits[i] for i in entries.answering]
+    yield from (FixedPolicy(exit=str(e)) for e in answering)
+    yield from (RetrievalPolicy(exit=str(entries.exits[i])) for i in entries.votes)
+    for threshold, top in product((0.5, 0.9), (1, 3)):
+        yield RaeePolicy(threshold=threshold, top=top)
+    readers: tuple[ReaderName, ...] = (HEAD.name, VOTE.name, PROBE.name)
+    for k, bandwidth, cost in product((12, 32), (0.5, 2.0), (0.05, 0.2)):
+        yield KernelPolicy(k=k, bandwidth=bandwidth, cost=cost, readers=readers)
+    deepest = entries.exits[entries.full].depth
+    # A reader is always surer than a guess.
+    thresholds = [t for t in _THRESHOLDS if t > 1 / len(entries.labels)]
+    if entries.places(DE3.name):
+        yield from (De3Policy(threshold=threshold) for threshold in thresholds)
+    stretches = {(round(first * deepest), round(last * deepest)) for first, last in _STRETCHES}
+    for names, (first, last) in product(_CASCADES, sorted(stretches)):
+        at = {entries.exits[i].depth for name in names for i in entries.places(name)}
+        if any(first <= depth <= last for depth in at):
+            for threshold in thresholds:
+                yield CascadePolicy(readers=names, first=first, last=last, threshold=threshold)
+    yield from (CascadePolicy(readers=(HEAD.name,), threshold=t) for t in thresholds)
+
+
+def study(
+    trial: Trial, costs: Costs, objective: TunedPolicy, seed: int = 0, barred: str | None = None
+) -> Study:
+    """Try policies on a trial's rows, and pick for an objective and by kind.
+
+    seed: of the folds.  barred: why nothing can be promised on these rows.  A target that no policy
+    reaches is met as nearly as can be; `Tuning.pick` refuses it.
+    """
+    entries = trial.entries
+    texts = trial.texts
+    fold = texts.folds(min(FOLDS, len(texts)), seed) if len(texts) else np.zeros(0, np.int64)
+    tried = try_all(candidates(entries), trial, costs)
+    means = tried.means()
+    place = {policy: i for i, policy in enumerate(tried.policies)}
+    at_full = [place[FixedPolicy(exit=str(entries.exits[i]))] for i in entries.at_full_depth]
+    full = at_full[worth(0, 1)(tried[at_full].means())]
+    full_seconds = float(means.seconds[full])
+    done: dict[str, Replayed] = {}
+
+    def point(some: Sequence[int], rule: Rule, name: str | None = None) -> Point:
+        """What a rule picks among some of the policies."""
+        among = tried if len(some) == len(tried.policies) else tried[some]
+        picked = cross_fitted(among, rule, fold)
+        if name is not None:
+            done[name] = picked
+        chosen = rule(among.means())
+        return Point(
+            policy=among.policies[chosen],
+            fitted=_figures(among.done(chosen), trial),
+            cross_fitted=_figures(picked, trial),
+        )
+
+    everything = range(len(tried.policies))
+    full_depth = point(at_full, worth(0, 1), FULL_DEPTH)
+    priced = worth(objective.price, full_seconds)
+    families = {}
+    for name in POLICIES:
+        own = [i for i in everything if tried.policies[i].name == name]
+        if own:
+            families[name] = point(own, worth(0, 1) if name in _BEST_AT_ALL else priced, name)
+    promise = _promise(trial, costs, barred)
+    if objective.risk is None:
+        best = point(everything, rule_of(objective, full_seconds, full), TUNED)
+    else:
+        held = promise.certified(objective.risk)
+        best = Point(policy=held.policy, fitted=held.figures, cross_fitted=held.figures)
+        done[TUNED] = try_all([held.policy], trial, costs).done(0)
+    points = []
+    for i in front(means.accuracy, means.seconds):
+        here = point(everything, cheapest_with(float(means.accuracy[i])))
+        points.append(best if here.policy == best.policy else here)
+    default = point(everything, priced)
+    keys = {
+        str(entries.exits[vote]): _key_worth(
+            default,
+            point([i for i in everything if vote not in _uses(tried.policies[i], entries)], priced),
+            len(texts),
+        )
+        for vote in entries.votes
+    }
+    tuning = Tuning(
+        seed=seed,
+        tried=len(tried.policies),
+        rows=len(trial),
+        texts=len(texts),
+        full_depth=full_depth,
+        front=points,
+        families=families,
+        keys=keys,
+        promise=promise,
+    )
+    return Study(tuning, best, done)
+
+
+def front(accuracy: NDArray[np.float64], seconds: NDArray[np.float64]) -> list[int]:
+    """Positions of the policies that no cheaper one beats, cheapest first.  Both (policies,)."""
+    found, best = [], -1.0
+    for i in np.lexsort((-accuracy, seconds)):
+        if accuracy[i] > best:
+            found.append(int(i))
+            best = accuracy[i]
+    return found
+
+
+def promise_baseline(trial: Trial) -> int:
+    """Position of the exit at full depth that a promise is against.
+
+    It is fixed before the tests: the average of the probes, or without probes the head; unless
+    another one is right more often beyond noise.  Such a choice can only count more losses.
+    """
+    entries, once = trial.entries, trial.texts.first_rows
+    at_full = entries.at_full_depth
+    by_reader = {entries.exits[i].reader: i for i in at_full}
+    chosen = by_reader.get(PROBES.name, entries.full)
+    right = entries.right[trial.rows[once]]
+    level = 0.05 / max(len(at_full) - 1, 1)
+    better = [i for i in at_full if better_beyond_noise(right[:, i], right[:, chosen], level)]
+    return entries.best(better) if better else chosen
+
+
+def _promise(trial: Trial, costs: Costs, barred: str | None) -> Promise:
+    """The baseline's own cascades, from the surest threshold down, on all texts."""
+    entries, once = trial.entries, trial.texts.first_rows
+    baseline = entries.exits[promise_baseline(trial)]
+    policies: list[RunnablePolicy] = [FixedPolicy(exit=str(baseline))]
+    if len(entries.places(baseline.reader)) > 1:
+        policies += [
+            CascadePolicy(readers=(baseline.reader,), threshold=threshold)
+            for threshold in _PROMISED
+            if threshold > 1 / len(entries.labels)
+        ]
+    tried = try_all(policies, trial, costs)
+    full = tried.right[0, once]
+    steps = []
+    for i, policy in enumerate(policies):
+        found = paired(tried.right[i, once], full)
+        figures = _figures(tried.done(i), trial)
+        steps.append(Step(policy=policy, figures=figures, lost=found.losses, gained=found.wins))
+    return Promise(baseline=steps[0], steps=steps[1:], texts=len(once), barred=barred)
+
+
+def _key_worth(best: Point, without: Point, texts: int) -> KeyWorth:
+    ours, other = best.cross_fitted, without.cross_fitted
+    return KeyWorth(
+        accuracy_without=other.accuracy,
+        seconds_without=other.seconds_per_row,
+        worth_keeping=(
+            other.accuracy < ours.accuracy - half_standard_error(ours.accuracy, texts)
+            or other.seconds_per_row > 1.02 * ours.seconds_per_row
+        ),
+    )
+
+
+def _figures(done: Replayed, trial: Trial) -> Figures:
+    return Figures(
+        accuracy=float((done.answers == trial.label).mean()),
+        mean_layers=float(done.layers.mean()),
+        seconds_per_row=float(done.seconds.mean()),
+    )
+
+
+def _uses(policy: RunnablePolicy, entries: Entries) -> set[int]:
+    """Positions of the exits that a policy may read, and of the vote whose neighbours it asks."""
+    asked = entries.votes[:1] if neighbours_planned_on(policy) else []
+    return {*exits_used(policy, entries), *asked}

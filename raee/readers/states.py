@@ -1,0 +1,74 @@
+"""What is read of a row at a depth: unit vectors made of the states of its tokens."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raee.errors import InputError, cut
+from raee.model.backbones import Backbone
+
+StateName = Literal["mean", "answer"]
+
+
+def pooled(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
+    """One float32 unit vector a row, (n, hidden): of the mean over its real tokens, or its first.
+
+    Which of them is what the sentence encoder's configuration says; other models get the mean.
+    """
+    if backbone.pooling == "cls":
+        return normalised(backbone.normed(states[:, 0]).float())
+    return token_mean(backbone, states, attention)
+
+
+def token_mean(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
+    """One float32 unit vector a row, (n, hidden): of the mean over its real tokens."""
+    states = backbone.normed(states).float()
+    # The direction of the mean is that of the sum.
+    return normalised(torch.einsum("ntd,nt->nd", states, attention.float()))
+
+
+def probe_state(
+    backbone: Backbone, state: StateName, states: Tensor, attention: Tensor, mask_positions: Tensor
+) -> Tensor:
+    """What fitted readers read of rows: float32 unit vectors (n, hidden).
+
+    `mean`: of the mean over a row's real tokens.  `answer`: what the family's head reads, the
+    state at the mask token or the sentence encoder's own pooling.
+    """
+    if state == "mean":
+        return token_mean(backbone, states, attention)
+    if backbone.family == "sentence-encoder":
+        return pooled(backbone, states, attention)
+    rows = torch.arange(states.shape[0], device=states.device)
+    return normalised(backbone.normed(states[rows, mask_positions]).float())
+
+
+def probe_states(backbone: Backbone) -> tuple[StateName, ...]:
+    """The states among which a database's fitted readers choose theirs."""
+    pools_mean = backbone.family == "sentence-encoder" and backbone.pooling == "mean"
+    return ("mean",) if pools_mean else ("mean", "answer")
+
+
+def normalised(vectors: Tensor) -> Tensor:
+    """Vectors (n, hidden) of length 1, but for those of length 0."""
+    return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+def check_numbers(
+    backbone: Backbone, texts: Sequence[str], rows: NDArray[np.int64], read: NDArray[np.floating]
+) -> None:
+    """Raises InputError where a model has answered texts with what are no numbers.
+
+    texts: of which rows were read.  read: (rows, ..) what was read of them.
+    """
+    wrong = ~np.isfinite(read).all(axis=tuple(range(1, read.ndim)))
+    if wrong.any():
+        raise InputError(
+            f"{type(backbone.model).__name__} answers {cut(repr(texts[rows[wrong][0]]))} with what "
+            f"are no numbers: its weights are damaged, or leave the range of "
+            f"{backbone.fingerprint['dtype']}"
+        )

@@ -1,0 +1,1 @@
+"""What is said of answers and rows in numbers: calibration, tests, shifts, rows that are far."""

@@ -1,0 +1,232 @@
+"""What a rebuild takes over from its parent: the readings of texts that were read before.
+
+    {database}/swept/{version}-00000.parquet         text_hash, answers, confidences, tokens,
+                                                     key-0 ..
+                    /{version}-00000-states.parquet  text_hash, mean-00 ..: states of sampled rows
+
+A version's manifest lists those that hold its rows; versions share them, and nobody needs them to
+read a version.  They are found by the text's hash alone: a version whose prompt, backbone, key or
+centre differ is not taken over from.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raee.errors import clauses
+from raee.exits import Entries, parse_exits
+from raee.model.prompts import Prompt
+from storage.parquet import list_values, read_table
+from storage.store import Folder
+from storage.versions import (
+    FIRST_BY_TEXT,
+    PROBES,
+    Manifest,
+    database_folder,
+    manifest_faults,
+    read_manifest,
+    require_whole,
+    verify,
+    version_folder,
+)
+from tasks.entries import read_entries
+from tasks.job import Job
+
+logger = logging.getLogger("raee")
+
+SWEPT = "swept"
+
+STATES = "-states.parquet"
+"""How the name of a file of states ends."""
+
+Hashes = NDArray[np.bytes_]
+"""(rows,) text hashes."""
+
+_TABLES_HELD = 4
+"""Tables of a parent held in memory: where one shard's rows end, the next one's begin."""
+
+
+def takes_over(
+    job: Job,
+    parent: Manifest | None,
+    prompt: Prompt,
+    backbone: dict[str, str],
+    key: dict[str, str],
+) -> bool:
+    """Whether rows can be taken over from a parent; says why not where that is a surprise."""
+    if parent is None or not parent.swept:
+        return False
+    if parent.format < FIRST_BY_TEXT:
+        logger.warning(
+            "nothing is taken over from version %s: it is of format %d, which does not say which "
+            "texts are equal; all rows are read anew, this once",
+            parent.id,
+            parent.format,
+        )
+        return False
+    built = Job.model_validate(parent.job)
+    read_alike = (
+        (parent.backbone, parent.key, built.key) == (backbone, key, job.key)
+        and parent.prompt["template"] == prompt.template
+        and parent.prompt["labels"] == list(prompt.labels)
+        and parent.prompt["words"] == list(prompt.words)
+    )
+    if not read_alike:
+        return False
+    why_not = None
+    # What leaves is taken out of the probes' sums, for which its states are needed, or its text.
+    probes = parent.probes or {}
+    if not built.keep_text and parent.rows > probes["sampled_rows"]:
+        why_not = "it keeps neither the texts nor the states of all its rows"
+    faults = manifest_faults(version_folder(job.store, job.name, parent.id))
+    faults += verify(database_folder(job.store, job.name), parent.swept)
+    if faults:
+        why_not = clauses(faults)
+    if why_not is not None:
+        logger.warning("nothing is taken over from version %s: %s", parent.id, why_not)
+    return why_not is None
+
+
+class Parts:
+    """Parquet files of readings, found by text hash."""
+
+    def __init__(self, folder: Folder, paths: Sequence[str]) -> None:
+        self.folder = folder
+        self.paths = list(paths)
+        found = [hashes_of(read_table(folder, path, ["text_hash"])) for path in paths]
+        self.starts = np.cumsum([0, *(len(f) for f in found)])
+        self.hashes = np.concatenate([np.zeros(0, "S32"), *found])
+        self._order = np.argsort(self.hashes, kind="stable")
+
+    def find(self, hashes: Hashes) -> NDArray[np.int64]:
+        """(rows,) where the readings of texts stand; -1 where there are none."""
+        if not len(self.hashes):
+            return np.full(len(hashes), -1)
+        place = np.searchsorted(self.hashes, hashes, sorter=self._order)
+        there = self._order[np.minimum(place, len(self._order) - 1)]
+        return np.where(self.hashes[there] == hashes, there, -1)
+
+    def part_of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(rows,) the number of the file in which each place is."""
+        return np.searchsorted(self.starts, places, side="right") - 1
+
+    def take(self, places: NDArray[np.int64], columns: Sequence[str]) -> dict[str, NDArray]:
+        """(rows, width) of each column the values at some places, one or more of them."""
+        return take(self.folder, self.paths, self.starts, places, columns)
+
+
+def take(
+    folder: Folder,
+    paths: Sequence[str],
+    starts: NDArray[np.int64],
+    places: NDArray[np.int64],
+    columns: Sequence[str],
+) -> dict[str, NDArray]:
+    """(rows, width) of each column the values at some places, one or more, in a row of tables.
+
+    starts: the place at which each table begins, and the number of all.
+    """
+    part = np.searchsorted(starts, places, side="right") - 1
+    result: dict[str, NDArray] = {}
+    for number in np.unique(part):
+        here = part == number
+        found = _columns(folder.uri, paths[number], tuple(columns))
+        for column, values in found.items():
+            if column not in result:
+                result[column] = np.zeros((len(places), *values.shape[1:]), values.dtype)
+            result[column][here] = values[places[here] - starts[number]]
+    assert result, "there is a place to read"
+    return result
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The version that rows are taken over from."""
+
+    manifest: Manifest
+    folder: Folder
+    parts: list[str]
+    """Paths of its entries."""
+    entries: Entries
+    hashes: Hashes
+    """(rows,) of its entries, in their order."""
+    swept: Parts
+    states: Parts
+    lists: list[str]
+    """Paths of its lists of neighbours, one a part of its entries; none in an old version."""
+    starts: NDArray[np.int64]
+    """The row at which each part begins, and the number of all rows."""
+
+    def lists_of(
+        self, rows: NDArray[np.int64], key: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """(rows, length) the nearest others of some of its rows, and their distances."""
+        columns = [f"rows-{key}", f"distances-{key}"]
+        found = take(self.folder, self.lists, self.starts, rows, columns)
+        return found[columns[0]], found[columns[1]]
+
+    @cached_property
+    def _live(self) -> NDArray[np.bool_]:
+        """(places in `swept`,) False where the text is no entry's any more."""
+        return np.isin(self.swept.hashes, self.hashes)
+
+    def find(self, hashes: Hashes) -> NDArray[np.int64]:
+        """(rows,) where in `swept` the readings of its rows stand; -1 for texts it has not."""
+        place = self.swept.find(hashes)
+        # A file may hold rows that have left since: the version's sums are without them.
+        return np.where((place >= 0) & self._live[place], place, -1)
+
+
+@lru_cache(maxsize=1)
+def load_parent(store: str, name: str, version: str) -> Parent:
+    """A version to take over from."""
+    manifest = read_manifest(store, name, version)
+    folder, database = version_folder(store, name, version), database_folder(store, name)
+    parts = sorted(f.path for f in manifest.files if f.path.startswith("entries/"))
+    swept = sorted(f.path for f in manifest.swept)
+    lists = sorted(f.path for f in manifest.files if f.path.startswith("neighbours/"))
+    require_whole(folder, manifest, [*parts, *lists, PROBES])
+    read = partial(read_table, folder)
+    found = [hashes_of(read(path, ["text_hash"])) for path in parts]
+    return Parent(
+        manifest=manifest,
+        folder=folder,
+        parts=parts,
+        entries=read_entries(
+            partial(read_table, folder), parts, parse_exits(manifest.exits), manifest.labels
+        ),
+        hashes=np.concatenate(found),
+        lists=lists,
+        starts=np.cumsum([0, *(len(f) for f in found)]),
+        swept=Parts(database, [p for p in swept if not p.endswith(STATES)]),
+        states=Parts(database, [p for p in swept if p.endswith(STATES)]),
+    )
+
+
+def hashes_of(table: pa.Table) -> Hashes:
+    """(rows,) the text hashes of a table."""
+    return table["text_hash"].to_numpy().astype("S32")
+
+
+def same_rows(hashes: Hashes, parent: Hashes) -> NDArray[np.int64]:
+    """(rows,) the parent's row that each row is: the n-th of one text is its n-th there; or -1."""
+    order, parent_order = (np.argsort(h, kind="stable") for h in (hashes, parent))
+    own, theirs = hashes[order], parent[parent_order]
+    which = np.arange(len(own)) - np.searchsorted(own, own)
+    place = np.searchsorted(theirs, own) + which
+    within = np.minimum(place, len(theirs) - 1)
+    matched = (place < len(theirs)) & (theirs[within] == own)
+    result = np.full(len(hashes), -1)
+    result[order[matched]] = parent_order[within[matched]]
+    return result
+
+
+@lru_cache(maxsize=_TABLES_HELD)
+def _columns(folder: str, path: str, columns: tuple[str, ...]) -> dict[str, NDArray]:
+    table = read_table(Folder(folder), path, columns)
+    return {column: list_values(table[column]) for column in columns}

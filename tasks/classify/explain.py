@@ -1,0 +1,168 @@
+"""Explanation: what a version says of one text, and why the policy leaves where it does."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from raee.classify import ABSTAINED, classify
+from raee.config import KernelPolicy, PolicySpec, RaeePolicy, RunnablePolicy
+from raee.errors import InputError
+from raee.exits import Neighbours
+from raee.model.batches import encode, token_batches
+from raee.model.walk import walk
+from raee.neighbours.keys import retriever_keys
+from raee.policies.table import (
+    POLICIES,
+    Stepwise,
+    kernel_exits,
+    kernel_scores,
+    neighbours_planned_on,
+    raee_scores,
+)
+from raee.reading import BatchReader, Database, Read
+from storage.aliases import resolve_version
+from storage.store import Folder
+from tasks.credentials import use_credentials
+from tasks.database import check_fits, load_database, load_readings
+from tasks.entries import columns_of, read_rows
+from tasks.job import Job
+from tasks.policies import runnable, tuning_of, written_lines
+
+NEIGHBOURS = 5
+"""Neighbours shown."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What all exits say of one text."""
+
+    readings: dict[int, Read]
+    """By place."""
+    neighbours: Neighbours
+    """By the first key."""
+
+
+def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -> dict[str, Any]:
+    """The neighbours of a text, what each exit says, where the policy leaves, and why.
+
+    Raises InputError as a classification does.
+    """
+    if not text.strip():
+        raise InputError("the text is empty")
+    use_credentials(job.credentials)
+    chosen = resolve_version(job.store, job.name, version)
+    readings = load_readings(job.store, job.name, chosen)
+    check_fits(job, readings.manifest)
+    runs = runnable(policy, tuning_of(readings.manifest), readings.where)
+    database = load_database(job.store, job.name, chosen, job.backbone, job.key)
+    entries = database.entries
+    seen = _read_all(database, text, max(NEIGHBOURS, neighbours_planned_on(runs)))
+    lines = written_lines(runs, readings)
+    answer = classify(database, runs, [text], far=job.far, lines=lines)
+    exit = int(answer.exits[0])
+    return {
+        "database": job.name,
+        "version": chosen,
+        "policy": policy.model_dump(),
+        "runs": runs.model_dump(),
+        "label": None if exit == ABSTAINED else entries.labels[answer.labels[0]],
+        "confidence": None if exit == ABSTAINED else float(answer.confidences[0]),
+        "exit": None if exit == ABSTAINED else str(entries.exits[exit]),
+        "layers": int(answer.layers[0]),
+        "depth": database.backbone.depth,
+        "far": bool(answer.far[0]),
+        "cut": bool(answer.cut[0]),
+        "neighbours": _neighbours(readings.folder, readings.parts, database, seen),
+        "exits": {
+            str(entries.exits[place]): {
+                "label": entries.labels[int(reading.distributions[0].argmax())],
+                "confidence": float(reading.confidences[0]),
+                "rate": float(entries.rates[place]),
+            }
+            for place, reading in seen.readings.items()
+        },
+        "why": _why(database, runs, seen, exit, bool(answer.far[0])),
+    }
+
+
+def _read_all(database: Database, text: str, asked: int) -> _Seen:
+    """Read every exit, and look at so many neighbours, or as many as vote where that is more."""
+    exits = database.entries.exits
+    readings: dict[int, Read] = {}
+    found: list[Neighbours] = []
+    keys = None
+    if database.retriever is not None:
+        keys = retriever_keys(database.retriever, [text])
+    (batch,) = token_batches(database.backbone, encode(database.backbone, database.prompt, [text]))
+    reader = BatchReader(database, batch, range(len(exits)))
+
+    def visit(depth: int, states: Tensor, rows: Tensor) -> None:
+        reader.enter(depth, states, rows)
+        if depth == database.key.depth:
+            most = max(asked, database.vote_k)
+            known = None if keys is None else database.index.search(keys, most)
+            found.append(reader.nearest(most, known))
+        for place, exit in enumerate(exits):
+            if exit.depth == depth:
+                readings[place] = reader.read(place)
+
+    walk(database.backbone.stack, batch.inputs, visit)
+    return _Seen(dict(sorted(readings.items())), found[0])
+
+
+def _neighbours(
+    folder: Folder, parts: list[str], database: Database, seen: _Seen
+) -> list[dict[str, Any]]:
+    entries = database.entries
+    places = [int(i) for i in seen.neighbours.rows[0][:NEIGHBOURS] if i >= 0]
+    columns = [c for c in ("id", "text") if c in columns_of(folder, parts[0])]
+    table = read_rows(folder, parts, columns, places)
+    ids = table["id"].to_pylist()
+    texts = table["text"].to_pylist() if "text" in columns else [None] * len(ids)
+    return [
+        {
+            "id": row,
+            "distance": float(seen.neighbours.distances[0][i]),
+            "label": entries.labels[entries.label[place]],
+            "right_heads": [
+                entries.exits[e].depth for e in entries.heads if entries.right[place, e]
+            ],
+            "text": text,
+        }
+        for i, (place, row, text) in enumerate(zip(places, ids, texts, strict=True))
+    ]
+
+
+def _why(database: Database, runs: RunnablePolicy, seen: _Seen, exit: int, far: bool) -> list[str]:
+    """The policy's reasons, a line each."""
+    entries, policy = database.entries, POLICIES[runs.name]
+    if far:
+        return ["it is unlike the database's own rows: it is far"]
+    if isinstance(policy, Stepwise):
+        lines, checkpoints = [], policy.checkpoints(runs, entries)
+        for place in checkpoints:
+            name, confidence = str(entries.exits[place]), seen.readings[place].confidences[:1]
+            sure = bool(policy.leave(runs, entries.exits[place].depth, confidence)[0])
+            needed = runs.threshold_at(entries.exits[place].depth)  # type: ignore[union-attr]
+            if place == exit and not sure:
+                lines.append(
+                    f"{name} is the last checkpoint: the text leaves ({confidence[0]:.3f})"
+                )
+            else:
+                verdict = "enough, the text leaves" if sure else "not enough, it goes on"
+                lines.append(f"{name} is sure to {confidence[0]:.3f} of {needed:.3f}: {verdict}")
+            if place == exit:
+                break
+        return lines
+    if isinstance(runs, RaeePolicy | KernelPolicy):
+        if isinstance(runs, RaeePolicy):
+            places, scores = entries.heads, raee_scores(runs, entries, seen.neighbours)[0]
+        else:
+            places = kernel_exits(runs, entries)
+            scores = kernel_scores(runs, entries, seen.neighbours)[0]
+        order = np.argsort(-scores, kind="stable")
+        said = ", ".join(f"{entries.exits[places[i]]} {scores[i]:.3f}" for i in order[:5])
+        return [f"its neighbours score the exits so: {said}"]
+    return [f"every text leaves at {entries.exits[exit]}"]

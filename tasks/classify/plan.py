@@ -1,0 +1,246 @@
+"""The plan of a classification: looked over and written down before anything else is done.
+
+{output}/_work/plan.json    what is classified, by which version
+"""
+
+import json
+import logging
+import time
+from functools import lru_cache
+from hashlib import sha256
+
+from prefect import task
+from pydantic import BaseModel, ConfigDict, Field
+
+from raee.config import PolicySpec, RunnablePolicy
+from raee.errors import InputError
+from raee.exits import parse_exits
+from raee.reading import Database
+from raee.statistics.calibration import Line
+from storage.aliases import resolve_version
+from storage.apart import check_output_apart
+from storage.conditional import require_conditional_writes
+from storage.corpus import CorpusSpec
+from storage.scan import Scan, Shard, count
+from storage.store import Folder
+from storage.versions import FORMAT, MANIFEST, read_manifest
+from tasks.database import check_fits, load_database, load_readings
+from tasks.job import Job
+from tasks.markers import STEPS, forget, rows_done
+from tasks.models import check_policy, shard_rows_of
+from tasks.policies import runnable, tuning_of, written_lines
+from tasks.progress import advance, stage
+from tasks.retrying import RETRIES
+
+logger = logging.getLogger("raee")
+
+WORK = "_work"
+
+PART = "part"
+"""The steps that classify a shard."""
+
+
+class ClassificationPlan(BaseModel):
+    """What a classification does; immutable once it stands in the output."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int
+    """Format of what its steps leave."""
+    key: str
+    """Names what decides the result, the version apart."""
+    job: Job
+    version: str
+    policy: PolicySpec
+    """As it was asked for."""
+    runs: RunnablePolicy = Field(discriminator="name")
+    """What answers: the policy, or what the version's tuning found for it."""
+    lines: dict[str, Line]
+    """By exit, what calibrates the confidences that are written."""
+    corpus: CorpusSpec
+    output: str
+    fingerprint: str
+    rows: int
+    """Usable or not."""
+    shards: list[Shard]
+    seconds: float
+    """For looking over the input."""
+
+    @property
+    def database(self) -> Database:
+        """The version that it reads, in memory."""
+        job = self.job
+        return load_database(job.store, job.name, self.version, job.backbone, job.key)
+
+
+class PlannedClassification(BaseModel):
+    """What the other steps of a classification are told."""
+
+    input: str
+    output: str
+    version: str
+    rows: int
+    """Usable or not."""
+    done: int
+    """Rows that an earlier try has classified."""
+    shards: int
+    """0 where the output is there already."""
+
+
+@lru_cache(maxsize=8)
+def plan_of(output: str) -> ClassificationPlan:
+    """The plan in an output folder."""
+    return ClassificationPlan.model_validate_json((Folder(output) / WORK).read("plan.json"))
+
+
+@task(**RETRIES)
+def plan_classification(
+    job: Job, uri: str, output: str, version: str | None, policy: PolicySpec
+) -> PlannedClassification:
+    """Look the input over, split it into shards, and write the plan down in the output.
+
+    version: an id or an alias.  Where the same classification died before, it goes on with the
+    version that it began with.  Raises InputError, with nothing written, where it cannot be done.
+    """
+    check_output_apart(uri, output)
+    folder = Folder(output)
+    folder.require_writable_kind()
+    chosen = resolve_version(job.store, job.name, version)
+    manifest = read_manifest(job.store, job.name, chosen)
+    check_fits(job, manifest)
+    check_policy(policy, parse_exits(manifest.exits))
+    runs = runnable(policy, tuning_of(manifest), f"database {job.name}@{chosen}")
+    corpus = job.corpus.model_copy(update={"uri": uri})
+    begun = time.monotonic()
+    with stage("count rows", None):
+        found = count(corpus, advance)
+    seconds = time.monotonic() - begun
+    key = _key(job, policy, corpus, found)
+    started = _started(folder, key, corpus, found)
+    if is_finished(output):
+        _check_same(folder, key, chosen)
+        logger.info("%s holds this classification already: nothing to do", folder)
+        forget(folder / WORK)
+        return PlannedClassification(
+            input=uri,
+            output=folder.uri,
+            version=chosen,
+            rows=found.rows,
+            done=found.rows,
+            shards=0,
+        )
+    if started is not None and started.version != chosen:
+        if version == chosen:
+            raise InputError(_other_output(folder, f"version {started.version}"))
+        logger.warning("going on with version %s, as begun", started.version)
+    if started is None:
+        database = load_database(job.store, job.name, chosen, job.backbone, job.key)
+        # In the work folder, which goes in the end: nothing else may lie in an output.
+        require_conditional_writes((folder / WORK).uri, job.single_writer, folder.uri)
+        started = ClassificationPlan(
+            steps=STEPS,
+            key=key,
+            job=job,
+            version=chosen,
+            policy=policy,
+            runs=runs,
+            lines={
+                str(database.entries.exits[place]): line
+                for place, line in written_lines(
+                    runs, load_readings(job.store, job.name, chosen)
+                ).items()
+            },
+            corpus=corpus,
+            output=folder.uri,
+            fingerprint=found.fingerprint,
+            rows=found.rows,
+            shards=found.shards(shard_rows_of(job, database.backbone, found)),
+            seconds=seconds,
+        )
+        (folder / WORK).write_new("plan.json", started.model_dump_json().encode())
+        plan_of.cache_clear()
+    logger.info(
+        "input %s: %d rows in %d shards; database %s@%s",
+        uri,
+        started.rows,
+        len(started.shards),
+        job.name,
+        started.version,
+    )
+    return PlannedClassification(
+        input=uri,
+        output=folder.uri,
+        version=started.version,
+        rows=started.rows,
+        done=rows_done(folder / WORK, PART, len(started.shards)),
+        shards=len(started.shards),
+    )
+
+
+def is_finished(output: str) -> bool:
+    """Whether an output is whole."""
+    return Folder(output).exists(MANIFEST)
+
+
+def _key(job: Job, policy: PolicySpec, corpus: CorpusSpec, found: Scan) -> str:
+    decisive = {
+        "format": FORMAT,
+        "name": job.name,
+        "store": job.store,
+        "policy": policy.model_dump(),
+        "far": None if job.far is None else job.far.model_dump(),
+        "balance": job.balance,
+        "columns": corpus.model_dump(exclude={"uri"}),
+        "files": [file.uri for file in found.files],
+        "input": found.fingerprint,
+        "shard_rows": job.shard_rows,
+        "dtype": job.backbone.dtype,
+    }
+    return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _started(
+    folder: Folder, key: str, corpus: CorpusSpec, found: Scan
+) -> ClassificationPlan | None:
+    """The plan of an earlier try; none where the folder holds a whole output.
+
+    Raises InputError where it holds anything else.
+    """
+    if (folder / WORK).exists("plan.json"):
+        if json.loads((folder / WORK).read("plan.json")).get("steps") != STEPS:
+            raise InputError(
+                f"output {folder} was begun by another version of raee; go on with that, or give a "
+                "new or empty folder"
+            )
+        plan_of.cache_clear()
+        plan = plan_of(folder.uri)
+        if plan.key != key:
+            if plan.corpus == corpus and plan.fingerprint != found.fingerprint:
+                raise InputError(
+                    f"output {folder} was begun on {corpus.uri} before that was written anew; give "
+                    "a new or empty folder"
+                )
+            raise InputError(_other_output(folder, f"input {plan.corpus.uri}"))
+        return plan
+    names = [name for name in folder.names() if name != WORK]
+    if names and MANIFEST not in names:
+        raise InputError(
+            f"output {folder} is not empty (it holds {names[0]}); give a new or empty folder"
+        )
+    return None
+
+
+def _check_same(folder: Folder, key: str, version: str) -> None:
+    """Raises InputError where a finished output is another job's."""
+    try:
+        manifest = json.loads(folder.read(MANIFEST))
+        theirs = manifest["key"], manifest["version"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(_other_output(folder, "a manifest that is not raee's")) from None
+    if theirs != (key, version):
+        what = f"input {manifest['input']}, version {manifest['version']}"
+        raise InputError(_other_output(folder, what))
+
+
+def _other_output(folder: Folder, what: str) -> str:
+    return f"output {folder} holds another job's output ({what}); give a new or empty folder"

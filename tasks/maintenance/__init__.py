@@ -1,0 +1,1 @@
+"""Published versions: listed, verified, tuned, pruned, and collected when nobody needs them."""

@@ -1,0 +1,338 @@
+"""Pruning: a child version without the rows whose removal costs nothing."""
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raee.config import (
+    PAPER_NEIGHBOURS,
+    FarSpec,
+    RetrievalPolicy,
+    RiskSpec,
+    RunnablePolicy,
+)
+from raee.errors import InputError
+from raee.exits import Answers, Entries, Neighbours, answers_of
+from raee.neighbours.choice import IndexAccount
+from raee.neighbours.index import Index
+from raee.neighbours.lists import nearest_other_texts
+from raee.neighbours.pruning import NEIGHBOURS, keep_rows, values
+from raee.neighbours.training import built_index, check_index_spec
+from raee.policies.objectives import loss_p_value
+from raee.policies.replay import Trial, figures, replay
+from raee.policies.tuning import NEIGHBOURS as PLANNED_ON
+from raee.policies.tuning import Study, study
+from raee.readers.vote import vote
+from raee.statistics.calibration import calibrated
+from raee.statistics.far import Far
+from raee.statistics.paired import paired
+from raee.texts import Texts
+from storage.aliases import resolve_version
+from storage.checked import FileRecord
+from storage.parquet import list_column, list_values, read_table
+from storage.store import Folder
+from storage.versions import (
+    CENTRE,
+    FAR,
+    FORMAT,
+    PROBES,
+    REPORT,
+    Manifest,
+    index_path,
+    new_version_id,
+    publish,
+    require_whole,
+    version_folder,
+)
+from tasks.build.publish import SEED as TUNING_SEED
+from tasks.database import Readings, load_readings
+from tasks.entries import write_entries
+from tasks.fitted import read_far, write_arrays
+from tasks.job import Job
+from tasks.models import index_spec_of
+from tasks.policies import judged, objective_of, report_runs, runnable, tuning_of
+from tasks.progress import advance, stage
+from tasks.report.data import gather
+from tasks.report.page import render
+from tasks.report.writing import parent_of, texts_of
+
+logger = logging.getLogger("raee")
+
+SEED = 0
+"""Of the halves that rows are valued and judged on."""
+
+_AT_ONCE = 50_000
+"""Rows whose keys are in memory at once, besides the indexes."""
+
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Shares of the rows that may go."""
+
+ALLOWED = RiskSpec(max_loss=0.02, confidence=0.95)
+"""What pruning may cost on new texts."""
+
+
+@dataclass(frozen=True)
+class _Pruned:
+    """A database without some of its rows."""
+
+    kept: NDArray[np.int64]
+    indexes: tuple[Index, ...]
+    accounts: tuple[IndexAccount, ...]
+    """Of the indexes, for the manifest."""
+    entries: Entries
+    """All rows', with the votes that the kept ones cast, calibrated."""
+    votes: Answers
+    """The same votes (rows, keys) as they were cast."""
+    neighbours: Neighbours
+    """All rows' among the kept ones."""
+
+    def trial(self, rows: NDArray[np.int64]) -> Trial:
+        """Some of all rows, as the pruned database answers them."""
+        return Trial(self.entries, rows, self.neighbours[rows])
+
+
+def prune_version(store: str, name: str, version: str | None) -> tuple[str | None, dict[str, Any]]:
+    """Publish a child of a version without the rows that replay does not miss.
+
+    The most rows go of which it can be shown, with ALLOWED's confidence, that neither the
+    neighbours' vote nor the version's own policy loses more without them than ALLOWED says; labels
+    keep their balance.  Each half of the texts judges an order that the other half has made, from
+    the smallest share on, up to the first that cannot be shown (fixed-sequence testing, as for a
+    promise).  Returns the child's id (None where nothing can go) and the measured before and after.
+    Raises InputError where there is no such version.
+    """
+    parent = load_readings(store, name, resolve_version(store, name, version))
+    if parent.manifest.format < FORMAT:
+        raise InputError(
+            f"{parent.where} is of format {parent.manifest.format}, from an earlier raee; build it "
+            "anew to prune it"
+        )
+    if parent.manifest.pruned is not None:
+        raise InputError(f"{parent.where} is pruned already; prune {parent.manifest.parent} anew")
+    policies = _policies(parent)
+    entries, first = parent.entries, parent.indexes[0]
+    found = _search(first, first, entries, max(NEIGHBOURS, PLANNED_ON))
+    half = entries.texts.folds(2, SEED)
+
+    def worth(queries: NDArray[np.int64]) -> NDArray[np.float64]:
+        return values(found.first(NEIGHBOURS)[queries], entries.label, queries)
+
+    by_half = [worth(np.flatnonzero(half != n)) for n in (0, 1)]
+    judges = [np.intersect1d(entries.complete, np.flatnonzero(half == n)) for n in (0, 1)]
+    rows = np.concatenate(judges)
+    whole = Trial(entries, rows, found[rows])
+    before = {n: replay(p, whole, parent.costs) for n, p in policies.items()}
+    last = None
+    with stage("prune", len(whole) * len(SHARES)):
+        for share in SHARES:
+            advance(len(whole))
+            halves = [keep_rows(of_half, entries.label, share) for of_half in by_half]
+            too_few = any(_too_few(parent, i, len(kept)) for i in parent.indexes for kept in halves)
+            if too_few or len(halves[0]) == len(entries):
+                continue
+            tried = [
+                _without(parent, kept).trial(own) for kept, own in zip(halves, judges, strict=True)
+            ]
+            after = {
+                n: np.concatenate([replay(p, t, parent.costs).answers for t in tried])
+                for n, p in policies.items()
+            }
+            if not all(_is_shown(whole, before[n].answers, after[n]) for n in policies):
+                break
+            last = share
+    account: dict[str, Any] = {"of": parent.manifest.id, "rows_before": len(entries)}
+    if last is None:
+        return None, account
+    pruned = _without(parent, keep_rows(worth(np.arange(len(entries))), entries.label, last))
+    trial = pruned.trial(rows)
+    account |= {
+        "share": last,
+        "rows_after": len(pruned.kept),
+        "before": {n: figures(r, whole) for n, r in before.items()},
+        "after": {n: figures(replay(p, trial, parent.costs), trial) for n, p in policies.items()},
+    }
+    return _publish(store, parent, pruned, account), account
+
+
+def _is_shown(trial: Trial, before: NDArray[np.uint16], after: NDArray[np.uint16]) -> bool:
+    """Whether answers have lost no more than ALLOWED, beyond doubt.  Rows of a text count once."""
+    once, label = trial.texts.first_rows, trial.label
+    found = paired((after == label)[once], (before == label)[once])
+    return loss_p_value(found.losses, found.wins, len(once), ALLOWED) <= 1 - ALLOWED.confidence
+
+
+def _policies(readings: Readings) -> dict[str, RunnablePolicy]:
+    """The vote, which lives by the rows, and the version's own policy."""
+    job = Job.model_validate(readings.manifest.job)
+    own = runnable(job.policy, tuning_of(readings.manifest), readings.where)
+    return {"retrieval": RetrievalPolicy(), job.policy.name: own}
+
+
+def _spec(parent: Readings, index: Index, rows: int) -> str:
+    """The FAISS factory string of an index of a child with so many rows."""
+    return index_spec_of(Job.model_validate(parent.manifest.job), rows, index.width)
+
+
+def _too_few(parent: Readings, index: Index, rows: int) -> bool:
+    """Whether the index that the job asks for cannot be trained on so few rows."""
+    try:
+        check_index_spec(_spec(parent, index, rows), index.width, rows)
+    except InputError:
+        return True
+    return False
+
+
+def _without(parent: Readings, kept: NDArray[np.int64]) -> _Pruned:
+    entries = parent.entries
+    votes = []
+    indexes, accounts, first = [], [], None
+    for index in parent.indexes:
+        smaller, account = _smaller(parent, index, kept)
+        found = _search(index, smaller, entries, PLANNED_ON, kept)
+        found.rows[:] = np.where(found.rows < 0, -1, kept[found.rows])
+        votes.append(vote(found.first(PAPER_NEIGHBOURS), entries.label, len(entries.labels)))
+        indexes.append(smaller)
+        accounts.append(account)
+        first = found if first is None else first
+    assert first is not None, "a version has a key"
+    cast = answers_of(votes)
+    answers, confidences = entries.answers.copy(), entries.confidences.copy()
+    places = entries.votes
+    answers[:, places], confidences[:, places] = cast.answers, cast.confidences
+    factors = parent.manifest.temperatures or {}
+    of_votes = {n: f for n, f in factors.items() if entries.place_of(n) in places}
+    changed = replace(entries, answers=answers, confidences=confidences)
+    tempered = calibrated(changed, of_votes)
+    return _Pruned(kept, tuple(indexes), tuple(accounts), tempered, cast, first)
+
+
+def _smaller(parent: Readings, index: Index, kept: NDArray[np.int64]) -> tuple[Index, IndexAccount]:
+    """An index of some of another's rows; where that holds codes, of what they stand for."""
+    return built_index(
+        _spec(parent, index, len(kept)),
+        len(kept),
+        index.width,
+        lambda rows: index.keys_of(kept[rows]),
+        (index.keys_of(kept[start : start + _AT_ONCE]) for start in range(0, len(kept), _AT_ONCE)),
+    )
+
+
+def _search(
+    index: Index,
+    among: Index,
+    entries: Entries,
+    k: int,
+    kept: NDArray[np.int64] | slice = slice(None),
+) -> Neighbours:
+    """The k nearest of each of an index's rows among another's, which holds the kept ones' keys."""
+    texts = Texts(entries.hashes[kept])
+    found = []
+    for start in range(0, len(entries), _AT_ONCE):
+        hashes = entries.hashes[start : start + _AT_ONCE]
+        keys = index.keys(start, start + len(hashes))
+        found.append(nearest_other_texts(among, keys, k, hashes, texts))
+    return Neighbours(
+        np.concatenate([part.rows for part in found]),
+        np.concatenate([part.distances for part in found]),
+        np.arange(len(entries)),
+    )
+
+
+def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, Any]) -> str:
+    manifest = parent.manifest
+    version = new_version_id()
+    folder = version_folder(store, manifest.name, version)
+    copied = [
+        f for f in manifest.files if f.path in (CENTRE, PROBES) or f.path.startswith("rejects/")
+    ]
+    require_whole(parent.folder, manifest, [FAR, *(f.path for f in copied)])
+    files: list[FileRecord] = []
+    for record in copied:
+        with folder.create(record.path) as file:
+            file.write(parent.folder.read(record.path))
+        files.append(file.record(rows=record.rows))
+    paths = [index_path(name) for name in Job.model_validate(manifest.job).key.names]
+    for index, path in zip(pruned.indexes, paths, strict=True):
+        with folder.create(path) as file:
+            index.write(file.write)
+        files.append(file.record(rows=len(index)))
+    nearest = pruned.neighbours[pruned.kept]
+    begun = 0
+    for number, path in enumerate(parent.parts):
+        table = read_table(parent.folder, path)
+        here = (pruned.kept >= begun) & (pruned.kept < begun + len(table))
+        rows = pruned.kept[here]
+        columns = {n: table[n].take(pa.array(rows - begun)) for n in table.column_names}
+        for name, cast in (
+            ("answers", pruned.votes.answers),
+            ("confidences", pruned.votes.confidences),
+        ):
+            values = list_values(table[name])[rows - begun]
+            values[:, parent.entries.votes] = cast[rows]
+            columns[name] = list_column(values)
+        columns["nearest_distance"] = pa.array(nearest.distances[here, 0], pa.float32())
+        files.append(write_entries(folder, number, pa.table(columns)))
+        begun += len(table)
+    job, costs = Job.model_validate(manifest.job), parent.costs
+    trial = pruned.trial(parent.entries.complete)
+    found = study(trial, costs, objective_of(job.policy), TUNING_SEED, manifest.barred)
+    far = read_far(parent.folder).among(trial.neighbours.distances[:, 0])
+    files.append(write_arrays(folder, FAR, far.tensors()))
+    files.append(_write_report(parent, trial, found, far, folder, version))
+    runs = judged(job.policy, found, trial, costs, manifest.exits, parent.where)
+    child = manifest.model_copy(
+        update={
+            "id": version,
+            "parent": manifest.id,
+            "created_at": datetime.now(UTC),
+            "rows": len(pruned.kept),
+            "files": sorted(files, key=lambda f: f.path),
+            "metrics": {name: figures(run.done, trial) for name, run in runs.items()},
+            "tuning": found.tuning.model_dump(mode="json"),
+            "indexes": {
+                path: account.model_dump()
+                for path, account in zip(paths, pruned.accounts, strict=True)
+            },
+            "pruned": account,
+        }
+    )
+    publish(folder, Manifest.model_validate(child.model_dump()))
+    return version
+
+
+def _write_report(
+    parent: Readings,
+    trial: Trial,
+    found: Study,
+    far: Far,
+    folder: Folder,
+    version: str,
+) -> FileRecord:
+    """The child's report: on all of the parent's rows, as the kept ones answer them."""
+    manifest, costs = parent.manifest, parent.costs
+    job = Job.model_validate(manifest.job)
+    page = render(
+        gather(
+            name=manifest.name,
+            version=version,
+            created_at=datetime.now(UTC),
+            trial=trial,
+            tuning=found.tuning,
+            runs=report_runs(job.policy, found, trial, costs, manifest.exits, parent.where),
+            costs=costs,
+            far=far,
+            far_level=1 - (job.far or FarSpec()).quantile,
+            growth={},
+            texts=texts_of(parent.folder, parent.parts) if job.keep_text else None,
+            parent=parent_of(manifest),
+            copies=manifest.copies,
+        )
+    )
+    with folder.create(REPORT) as file:
+        file.write(page.encode())
+    return file.record()

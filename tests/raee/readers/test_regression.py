@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+
+from raee.readers.regression import regress, turned
+
+
+def _rows(labels, rows=400, width=12, seed=0):
+    """Unit vectors that vary a lot in some directions and hardly in others, and their labels."""
+    random = np.random.default_rng(seed)
+    label = random.choice(labels, rows, p=np.arange(1, labels + 1) / sum(range(1, labels + 1)))
+    means = random.normal(size=(labels, width)) * 0.5
+    x = means[label] + random.normal(size=(rows, width)) * np.arange(1, width + 1) ** -1.5 + 0.3
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), label
+
+
+def _probabilities(found, x):
+    return np.exp(log_softmax(x @ found[0].T + found[1], axis=1))
+
+
+@pytest.mark.parametrize("labels", [2, 3, 6])
+@pytest.mark.parametrize("penalty", [0.1, 10.0, 100.0])
+def test_it_is_what_scikit_learn_finds_when_it_goes_on_to_the_optimum(labels, penalty):
+    x, label = _rows(labels)
+    model = LogisticRegression(C=penalty, solver="newton-cg", tol=1e-10, max_iter=10_000)
+    expected = model.fit(x.astype(np.float64), label).predict_proba(x.astype(np.float64))
+    found = _probabilities(regress(turned(x), label, labels, penalty), x)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_states_that_differ_by_rounding_give_the_same_probabilities():
+    x, label = _rows(6, rows=1_000)
+    noise = np.random.default_rng(1).normal(size=x.shape) * 1e-7
+    found = [regress(turned((x + n).astype(np.float32)), label, 6, 100.0) for n in (0.0, noise)]
+    np.testing.assert_allclose(*(_probabilities(f, x) for f in found), atol=1e-4)
+
+
+def test_a_label_without_rows_is_never_the_answer():
+    x, label = _rows(3)
+    weights, biases = regress(turned(x), np.where(label == 1, 2, label), 4, 10.0)
+    assert list(np.isinf(biases)) == [False, True, False, True]
+    assert not weights[[1, 3]].any()
+
+
+def test_a_single_label_is_the_answer():
+    x, _ = _rows(2)
+    weights, biases = regress(turned(x), np.ones(len(x), np.uint16), 3, 10.0)
+    assert not weights.any()
+    assert list(biases) == [-np.inf, 0.0, -np.inf]
+
+
+def test_where_the_search_begins_does_not_decide_where_it_ends():
+    x, label = _rows(4, rows=1_000)
+    alone = regress(turned(x), label, 4, 10.0)
+    some = regress(turned(x[:800]), label[:800], 4, 100.0)
+    unseen = regress(turned(x), np.where(label == 3, 2, label), 4, 10.0)
+    for near in (alone, some, unseen):
+        found = regress(turned(x), label, 4, 10.0, near)
+        np.testing.assert_allclose(_probabilities(found, x), _probabilities(alone, x), atol=2e-5)
+
+
+def test_the_axes_of_other_rows_serve_as_well():
+    x, label = _rows(3, rows=600)
+    some = np.arange(0, 600, 2)
+    found = regress(turned(x).some(some), label[some], 3, 10.0)
+    own = regress(turned(x[some]), label[some], 3, 10.0)
+    np.testing.assert_allclose(_probabilities(found, x), _probabilities(own, x), atol=2e-5)
+    held = turned(x).some(np.arange(1, 600, 2))
+    np.testing.assert_allclose(held.scores(own), x[1::2] @ own[0].T + own[1], atol=1e-6)

@@ -14,7 +14,6 @@ from flows.orchestrator.runs import of_job, run_name
 from raee.config import PolicySpec
 from storage.scan import check_rejected
 from storage.store import Folder
-from storage.versions import database_folder
 from tasks.about import about
 from tasks.artifacts import record_asset, record_classification
 from tasks.classify.classification import estimate_balance, finish_classification
@@ -74,7 +73,7 @@ def classify_corpus(
                     raise
             figures = finish_classification(planned.output, job.max_reject_fraction)
             record_classification(job.name, figures)
-            database = database_folder(job.store, job.name).uri
+            database = job.database.folder.uri
             record_asset(planned.output, [input, database], version=planned.version)
             logger.info(
                 "%d rows classified, %d rejected, %.2f layers a row on average, %.0f rows/s; %s",

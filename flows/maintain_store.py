@@ -9,7 +9,7 @@ from prefect import flow
 from flows.orchestrator.crashes import check_run_count
 from flows.orchestrator.runs import run_name
 from raee.errors import clauses
-from storage.versions import databases
+from storage.database import Database, databases
 from tasks.about import about
 from tasks.artifacts import record_maintenance
 from tasks.credentials import use_credentials
@@ -47,8 +47,9 @@ def maintain_store(
     found = []
     for name in names or databases(store).names():
         with about(name):
-            collected = collect_leftovers(store, name, keep, timedelta(days=older_than_days))
-            kept = verify_versions(store, name, collected)
+            database = Database(store, name)
+            collected = collect_leftovers(database, keep, timedelta(days=older_than_days))
+            kept = verify_versions(database, collected)
             logger.info(
                 "%d versions verified, %d bytes collected, %d faults",
                 kept.versions,

@@ -12,7 +12,6 @@ from flows.orchestrator.runs import of_job, run_name
 from flows.sweep_shards import sweep_shards
 from raee.errors import InputError
 from storage.store import Folder
-from storage.versions import database_folder
 from tasks.about import about
 from tasks.artifacts import record_asset, record_report, record_versions
 from tasks.build.collect import collect_readings
@@ -62,11 +61,9 @@ def rebuild_database(job: Job, workers: Workers | None = None) -> str:
                 if not is_published(build, job):
                     raise
         verdict = promote_if_as_good(job, build.version)
-        record_versions(job.store, job.name, verdict)
-        record_report(job.store, job.name, build.version)
-        record_asset(
-            database_folder(job.store, job.name).uri, [job.corpus.uri], version=build.version
-        )
+        record_versions(job.database, verdict)
+        record_report(job.database.version(build.version))
+        record_asset(job.database.folder.uri, [job.corpus.uri], version=build.version)
         forget_build(build.work)
         logger.info("rebuilt: %d rows in %.1f s", build.rows, time.monotonic() - begun)
     return build.version

@@ -8,8 +8,9 @@ from itertools import takewhile
 
 from raee.errors import InputError
 from storage.corpus_files import CorpusFile
+from storage.database import databases
+from storage.manifest import MANIFEST
 from storage.store import Folder
-from storage.versions import MANIFEST, databases
 
 _Place = list[str]
 """An address in parts, the protocol first; links of this machine's disk are followed."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from storage.conditional import require_conditional_writes
+from storage.database import Database
 from storage.leftovers import (
     CLAIM,
     KEEP,
@@ -24,8 +25,8 @@ from storage.leftovers import (
     unnamed_readings,
     uses_in,
 )
+from storage.manifest import MANIFEST
 from storage.store import Folder
-from storage.versions import MANIFEST, version_ids
 
 _COLLECTOR = re.compile(r"collected-([0-9]{8})")
 """A file by which one of several collectors has a version to itself."""
@@ -34,7 +35,7 @@ _DELETED_AT_ONCE = 8
 
 
 def collect(
-    store: str, name: str, keep: int = KEEP, older_than: timedelta = OLDER_THAN
+    database: Database, keep: int = KEEP, older_than: timedelta = OLDER_THAN
 ) -> list[Leftover]:
     """Delete what a database no longer needs; returns what went.
 
@@ -45,10 +46,10 @@ def collect(
     all is safe only while nothing else runs.  Raises InputError as `leftovers` does, or where the
     store cannot refuse a taken name.
     """
-    search = search_of(store, name, older_than)
+    search = search_of(database, older_than)
     found = look(search, keep)
     if found:
-        require_conditional_writes(store)
+        require_conditional_writes(database.store)
     take = {
         "work folder": _take_work,
         "version": _take_version,
@@ -61,7 +62,7 @@ def collect(
 
 
 def _take_work(search: Search, leftover: Leftover) -> Leftover | None:
-    folder = search.database / leftover.path
+    folder = search.folder / leftover.path
     if not search.old(folder.files()):
         return None  # its build has woken up
     # First, so that no build finds half of what was done.
@@ -80,7 +81,7 @@ def _take_version(search: Search, leftover: Leftover) -> Leftover | None:
     that have found the version at once one goes on: else one might put the manifest back, because
     an alias has just come, while the other deletes.
     """
-    folder = search.database / leftover.path
+    folder = search.folder / leftover.path
     claim = _claim(search, folder)
     if claim is None:
         return None
@@ -129,7 +130,7 @@ def _take_unpublished(search: Search, leftover: Leftover) -> Leftover | None:
     An empty manifest comes first: a build that wakes up cannot publish what is being emptied.  It
     stays until it is old itself; then it goes in the same way.
     """
-    folder, version = search.database / leftover.path, _version_of(leftover)
+    folder, version = search.folder / leftover.path, _version_of(leftover)
     marked = f"{leftover.path}/{MANIFEST}" in [file.name for file in leftover.files]
     if not marked:
         try:
@@ -146,7 +147,7 @@ def _take_unpublished(search: Search, leftover: Leftover) -> Leftover | None:
 def _take_readings(search: Search, leftover: Leftover) -> Leftover | None:
     """Delete readings that no version names, now that some are gone and others may have come."""
     uses = uses_in(search)
-    manifests = manifests_of(search, version_ids(search.store, search.name))
+    manifests = manifests_of(search, search.database.ids())
     left = unnamed_readings(search, list(leftover.files), manifests.values(), uses)
     return _take_all(search, replace(leftover, files=tuple(f for one in left for f in one.files)))
 
@@ -156,11 +157,11 @@ def _take_all(search: Search, leftover: Leftover) -> Leftover | None:
     manifest = f"{leftover.path}/{MANIFEST}"
     names = [file.name for file in leftover.files if file.name != manifest]
     with ThreadPoolExecutor(_DELETED_AT_ONCE) as pool:
-        list(pool.map(search.database.delete, names))
+        list(pool.map(search.folder.delete, names))
     if len(names) < len(leftover.files):
-        search.database.delete(manifest)
+        search.folder.delete(manifest)
     if leftover.path.startswith(("versions/", "work/")):
-        _remove_empty_folders(search.database / leftover.path)
+        _remove_empty_folders(search.folder / leftover.path)
     return leftover if leftover.files else None
 
 

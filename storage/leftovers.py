@@ -26,17 +26,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from raee.errors import InputError, listed
-from storage.aliases import aliases
+from storage.database import Database, databases
+from storage.manifest import MANIFEST, NAME_PATTERN, Manifest
 from storage.store import Folder, Found
-from storage.versions import (
-    MANIFEST,
-    NAME_PATTERN,
-    Manifest,
-    database_folder,
-    databases,
-    has_version,
-    read_manifest,
-)
 
 KEEP = 5
 """Newest versions that are retained."""
@@ -68,26 +60,25 @@ class Leftover:
         """Of all its files."""
         return sum(file.bytes for file in self.files)
 
-    def account(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """What it is, for JSON."""
         names = [file.name for file in self.files]
-        said = {"kind": self.kind, "path": self.path, "why": self.why}
-        return {**said, "bytes": self.bytes, "files": names}
+        what = {"kind": self.kind, "path": self.path, "why": self.why}
+        return {**what, "bytes": self.bytes, "files": names}
 
 
 @dataclass(frozen=True)
 class Search:
     """A database to collect in, and what is old there."""
 
-    store: str
-    name: str
+    database: Database
     limit: datetime
     """What has changed since is young."""
 
     @property
-    def database(self) -> Folder:
+    def folder(self) -> Folder:
         """The database's folder."""
-        return database_folder(self.store, self.name)
+        return self.database.folder
 
     def old(self, files: Iterable[Found]) -> bool:
         """Whether none of some files is young."""
@@ -108,21 +99,21 @@ class Uses:
 
 
 def leftovers(
-    store: str, name: str, keep: int = KEEP, older_than: timedelta = OLDER_THAN
+    database: Database, keep: int = KEEP, older_than: timedelta = OLDER_THAN
 ) -> list[Leftover]:
     """What would be collected, in that order; nothing is changed.
 
     Raises InputError where there is no such database, less than one version is to be kept, or a
     manifest, an alias or a build's plan cannot be read: nobody knows then what must stay.
     """
-    return look(search_of(store, name, older_than), keep)
+    return look(search_of(database, older_than), keep)
 
 
-def search_of(store: str, name: str, older_than: timedelta) -> Search:
+def search_of(database: Database, older_than: timedelta) -> Search:
     """A search in a database; raises InputError where the age makes no sense."""
     if older_than < timedelta(0):
         raise InputError(f"nothing is older than {older_than.days} days; give 0 or more")
-    return Search(store, name, datetime.now(UTC) - older_than)
+    return Search(database, datetime.now(UTC) - older_than)
 
 
 def look(search: Search, keep: int) -> list[Leftover]:
@@ -132,12 +123,11 @@ def look(search: Search, keep: int) -> list[Leftover]:
     # In this order: a build publishes its version before its work folder goes, so one that ends
     # meanwhile is met in one of both.
     uses = uses_in(search)
-    files = search.database.files()
+    files = search.folder.files()
     if not files:
-        there = listed(databases(search.store).names())
-        raise InputError(
-            f"there is no database {search.name} in {search.store} (databases there: {there})"
-        )
+        name, store = search.database.name, search.database.store
+        there = listed(databases(store).names())
+        raise InputError(f"there is no database {name} in {store} (databases there: {there})")
     versions = _by_folder(files, "versions/")
     published = [version for version, own in versions.items() if _is_published(version, own)]
     manifests = manifests_of(search, published)
@@ -211,7 +201,7 @@ def unnamed_readings(
 
 def uses_in(search: Search) -> Uses:
     """Versions that aliases point at, and those of builds under way, as of now."""
-    work = search.database / "work"
+    work = search.folder / "work"
     made, parents = set(), set()
     for key, files in _by_folder(work.files(), "").items():
         if search.old(files):
@@ -221,7 +211,7 @@ def uses_in(search: Search) -> Uses:
             plan = f"{key}/{version}/plan.json"
             if plan in [file.name for file in own]:
                 parents |= _parent(work, plan)
-    pointed_at = aliases(search.store, search.name).values()
+    pointed_at = search.database.aliases().values()
     return Uses(frozenset(made), frozenset({*pointed_at, *parents}))
 
 
@@ -241,9 +231,9 @@ def manifests_of(search: Search, ids: Collection[str]) -> dict[str, Manifest]:
     found = {}
     for version in ids:
         try:
-            found[version] = read_manifest(search.store, search.name, version)
+            found[version] = search.database.version(version).manifest()
         except InputError:
-            if has_version(search.store, search.name, version):
+            if search.database.version(version).exists():
                 raise
             # Somebody else collects it.
     return found

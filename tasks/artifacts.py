@@ -13,53 +13,54 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.assets import Asset, materialize
 from prefect.types.names import MAX_ASSET_KEY_LENGTH, RESTRICTED_ASSET_CHARACTERS
 
-from storage.versions import REPORT, version_folder
+from storage.database import Database, Version
+from storage.manifest import REPORT
 from tasks.maintenance.leftovers import Kept
 from tasks.maintenance.listing import list_versions
 from tasks.retrying import RETRIES
 
 
 @task(**RETRIES)
-def record_versions(store: str, name: str, verdict: str) -> None:
+def record_versions(database: Database, verdict: str) -> None:
     """A database's version list under its own key, whose history is that of its builds.
 
     verdict: what the promotion gate said of the newest.
     """
-    lines = list_versions(store, name)
-    accuracy = {line["id"]: line["accuracy"] for line in lines}
+    lines = list_versions(database)
+    accuracy = {line.id: line.accuracy for line in lines}
     table = [
         {
-            **line,
-            "parent": line["parent"] or "",
-            "change": f"{line['accuracy'] - accuracy[line['parent']]:+.4f}"
-            if line["parent"] in accuracy
+            **line.model_dump(),
+            "parent": line.parent or "",
+            "change": f"{line.accuracy - accuracy[line.parent]:+.4f}"
+            if line.parent in accuracy
             else "",
-            "aliases": ", ".join(line["aliases"]),
-            "promoted": {True: "yes", False: "no", None: ""}[line["promoted"]],
-            "why": line["why"] or "",
+            "aliases": ", ".join(line.aliases),
+            "promoted": {True: "yes", False: "no", None: ""}[line.promoted],
+            "why": line.why or "",
         }
         for line in lines
     ]
     create_table_artifact(
-        key=f"raee-{name}-versions",
+        key=f"raee-{database.name}-versions",
         table=table,
-        description=f"Versions of the database `{name}` in `{store}`, newest first. Accuracy and "
-        "mean layers are those of the version's policy on its own rows, each without its text, and "
-        "cross-fitted where the policy was picked on these rows; "
+        description=f"Versions of the database `{database.name}` in `{database.store}`, newest "
+        "first. Accuracy and mean layers are those of the version's policy on its own rows, each "
+        "without its text, and cross-fitted where the policy was picked on these rows; "
         "`change` is that of the accuracy against the parent. "
         f"{verdict[0].upper()}{verdict[1:]}.",
     )
 
 
 @task(**RETRIES)
-def record_report(store: str, name: str, version: str) -> None:
+def record_report(version: Version) -> None:
     """A link to a version's report."""
-    folder = version_folder(store, name, version)
+    name = version.database.name
     create_link_artifact(
         key=f"raee-{name}-report",
-        link=_with_scheme(f"{folder.uri}/{REPORT}"),
-        link_text=f"{name}@{version}",
-        description=f"Report of the database `{name}`, version `{version}`.",
+        link=_with_scheme(f"{version.folder.uri}/{REPORT}"),
+        link_text=f"{name}@{version.id}",
+        description=f"Report of the database `{name}`, version `{version.id}`.",
     )
 
 

@@ -23,19 +23,10 @@ from raee.readers.head import head_reader
 from raee.reading import Database
 from raee.statistics.calibration import calibrated
 from storage.cache import local_files
+from storage.database import Version
+from storage.manifest import CENTRE, FAR, MANIFEST, PROBES, Manifest, index_path
 from storage.parquet import read_local_table
 from storage.store import Folder
-from storage.versions import (
-    CENTRE,
-    FAR,
-    MANIFEST,
-    PROBES,
-    Manifest,
-    index_path,
-    read_manifest,
-    require_whole,
-    version_folder,
-)
 from tasks.entries import read_entries, read_lists, read_nearest
 from tasks.fitted import read_far, read_fits
 from tasks.job import Job
@@ -110,14 +101,13 @@ class Readings:
 
 
 @lru_cache(maxsize=2)
-def load_readings(store: str, name: str, version: str) -> Readings:
+def load_readings(version: Version) -> Readings:
     """A version's entries and indexes.
 
     Raises InputError where a file is not what its manifest says.
     """
-    manifest = read_manifest(store, name, version)
-    folder = version_folder(store, name, version)
-    require_whole(folder, manifest, [])
+    manifest, folder = version.manifest(), version.folder
+    version.require_whole(manifest, [])
     records = {f.path: f for f in manifest.files}
     parts = sorted(path for path in records if path.startswith("entries/"))
     lists = sorted(path for path in records if path.startswith("neighbours/"))
@@ -162,15 +152,13 @@ def trial_of(entries: Entries, index: Index, asked: int, most: int | None = None
 
 
 @lru_cache(maxsize=1)
-def load_database(
-    store: str, name: str, version: str, backbone: BackboneSpec, key: KeySpec
-) -> Database:
+def load_database(version: Version, backbone: BackboneSpec, key: KeySpec) -> Database:
     """A version in memory, read in the dtype it was built in unless the job names one.
 
     Raises InputError where a file is not what its manifest says, or the models are not those that
     the version was built with.
     """
-    manifest = read_manifest(store, name, version)
+    manifest = version.manifest()
     if backbone.dtype == "auto":
         backbone = BackboneSpec.model_validate(
             backbone.model_dump() | {"dtype": manifest.backbone["dtype"]}
@@ -180,11 +168,11 @@ def load_database(
     retriever = retriever_of(key, backbone.dtype)
     if retriever is not None:
         _check_model(manifest, "key", key.model, retriever, manifest.key)
-    folder = version_folder(store, name, version)
+    folder = version.folder
     small = [f.path for f in manifest.files if f.path in (CENTRE, PROBES, FAR)]
-    require_whole(folder, manifest, small)
+    version.require_whole(manifest, small)
     centre = safetensors.torch.load(folder.read(CENTRE))["mean"] if CENTRE in small else None
-    readings, prompt = load_readings(store, name, version), _prompt(manifest)
+    readings, prompt = load_readings(version), _prompt(manifest)
     exits = readings.entries.exits
     return Database(
         backbone=model,

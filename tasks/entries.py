@@ -12,6 +12,7 @@ from raee.errors import InputError
 from raee.exits import Answers, Entries, Exit, Neighbours
 from raee.texts import TextHashes, text_hashes
 from storage.checked import FileRecord
+from storage.manifest import FIRST_BY_TEXT, FORMAT
 from storage.parquet import (
     list_column,
     list_values,
@@ -21,7 +22,6 @@ from storage.parquet import (
     write_table,
 )
 from storage.store import Folder
-from storage.versions import FIRST_BY_TEXT, FORMAT
 
 TOKENS = "tokens"
 """The column of the hash of a text's token ids."""

@@ -13,8 +13,8 @@ from raee.readers.sums import Array, Sums, sums_from
 from raee.readers.table import reader
 from raee.statistics.far import Far, far_from
 from storage.checked import FileRecord
+from storage.manifest import FAR, PROBES
 from storage.store import Folder
-from storage.versions import FAR, PROBES
 
 
 def write_fits(folder: Folder, fits: Fits, sums: Mapping[StateName, Sums]) -> FileRecord:

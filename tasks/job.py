@@ -21,7 +21,8 @@ from raee.config import (
 )
 from raee.errors import InputError, clauses, cut
 from storage.corpus import CorpusSpec
-from storage.versions import NAME_PATTERN
+from storage.database import Database
+from storage.manifest import NAME_PATTERN
 from tasks.job_file import Unquoted, read_job_file
 
 _SHORT = Repr()
@@ -88,6 +89,11 @@ class Job(Settings):
     shard_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="Rows of a shard; `auto`: tens of seconds of work."
     )
+
+    @property
+    def database(self) -> Database:
+        """The database that it builds and reads."""
+        return Database(self.store, self.name)
 
 
 def load_job(path: str) -> Job:

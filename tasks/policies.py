@@ -22,7 +22,7 @@ from raee.policies.table import neighbours_planned_on
 from raee.policies.tuning import FULL_DEPTH, TUNED, Study
 from raee.readers.logistic import READER as LOGISTIC
 from raee.statistics.calibration import Line, policy_lines
-from storage.versions import FIRST_BY_TEXT, Manifest
+from storage.manifest import FIRST_BY_TEXT, Manifest
 from tasks.database import Readings
 
 logger = logging.getLogger("raee")

@@ -21,7 +21,8 @@ from flows.cli.options import (
 )
 from flows.cli.tables import pruning_table, table
 from raee.errors import InputError
-from storage.aliases import DEFAULT_ALIAS
+from storage.aliases import DEFAULT_ALIAS, PINNED
+from storage.database import Database, Version
 from tasks.credentials import use_credentials
 from tasks.prefect_settings import read_settings
 
@@ -35,13 +36,14 @@ def prune(
     from tasks.maintenance.prune import prune_version
 
     log_to_stderr()
-    database, _, version = name.partition("@")
-    child, account = prune_version(store, database, version or None)
+    version = _opened(name, store)
+    child, account = prune_version(version)
     if as_json:
         say(json.dumps({"version": child, **account}, indent=1))
         return
     if child is None:
-        say(f"{database}@{account['of']}: no tenth of its rows can go; nothing is published")
+        named = f"{version.database.name}@{version.id}"
+        say(f"{named}: no tenth of its rows can go; nothing is published")
         return
     print_table(pruning_table(account))
     say(child)
@@ -54,22 +56,22 @@ def versions(
     use_credentials(credentials)
     from tasks.maintenance.listing import list_versions
 
-    lines = list_versions(store, name)
+    lines = list_versions(Database(store, name))
     if not lines:
         raise InputError(f"database {name} in {store} has no version")
     if as_json:
-        say(json.dumps(lines, indent=1))
+        say(json.dumps([line.model_dump() for line in lines], indent=1))
         return
     shown = table("id", "created", "rows", "accuracy", "mean layers", "policy", "aliases")
     for line in lines:
         shown.add_row(
-            line["id"],
-            line["created_at"],
-            f"{line['rows']:,}",
-            f"{line['accuracy']:.3f}",
-            f"{line['mean_layers']:.2f}",
-            line["policy"],
-            " ".join(line["aliases"]),
+            line.id,
+            line.created_at,
+            f"{line.rows:,}",
+            f"{line.accuracy:.3f}",
+            f"{line.mean_layers:.2f}",
+            line.policy,
+            " ".join(line.aliases),
         )
     print_table(shown)
 
@@ -79,9 +81,7 @@ def show(
 ) -> None:
     """A version's manifest."""
     use_credentials(credentials)
-    from storage.versions import read_manifest
-
-    manifest = read_manifest(store, *_resolved(name, store)).model_dump(mode="json")
+    manifest = _opened(name, store).manifest().model_dump(mode="json")
     if as_json:
         say(json.dumps(manifest, indent=1))
         return
@@ -115,11 +115,10 @@ def promote(
 ) -> None:
     """Point an alias at a version; with `production`, new ones are held against it from now on."""
     use_credentials(credentials)
-    from storage.aliases import PINNED, promote, resolve_version
-
-    record = promote(store, name, resolve_version(store, name, version), alias, if_current)
+    database = Database(store, name)
+    record = database.promote(database.open(version).id, alias, if_current)
     if alias == DEFAULT_ALIAS:
-        promote(store, name, record.version, PINNED)
+        database.promote(record.version, PINNED)
     say(f"{name}: {alias} -> {record.version} (before: {record.previous or 'nothing'})")
 
 
@@ -132,11 +131,10 @@ def rollback(
 ) -> None:
     """Point an alias at the version it pointed at before; with `production` as `promote` does."""
     use_credentials(credentials)
-    from storage.aliases import PINNED, promote, rollback
-
-    record = rollback(store, name, alias, if_current)
+    database = Database(store, name)
+    record = database.rollback(alias, if_current)
     if alias == DEFAULT_ALIAS:
-        promote(store, name, record.version, PINNED)
+        database.promote(record.version, PINNED)
     say(f"{name}: {alias} -> {record.version} (before: {record.previous})")
 
 
@@ -144,20 +142,19 @@ def verify(name: NameAt, store: Store, credentials: Credentials = None) -> None:
     """Read every file of a version and compare it with its manifest; exits with 1 at any fault."""
     use_credentials(credentials)
     read_settings()
-    from storage.versions import read_manifest
     from tasks.maintenance.leftovers import faults_of
 
-    database, version = _resolved(name, store)
-    faults = faults_of(store, database, version)
+    version = _opened(name, store)
+    named, faults = f"{version.database.name}@{version.id}", faults_of(version)
     for fault in faults:
-        say(f"{database}@{version}: {fault}")
+        say(f"{named}: {fault}")
     if faults:
         raise typer.Exit(BROKEN)
-    manifest = read_manifest(store, database, version)
+    manifest = version.manifest()
     files = [*manifest.files, *manifest.swept]
     size = sum(f.bytes for f in files)
     but = "" if manifest.digest else "; its manifest is from before manifests had a digest"
-    say(f"{database}@{version}: {len(files)} files, {size:,} bytes, all as written{but}")
+    say(f"{named}: {len(files)} files, {size:,} bytes, all as written{but}")
 
 
 def gc(
@@ -174,10 +171,12 @@ def gc(
     from storage.gc import collect
     from storage.leftovers import leftovers
 
-    found = (leftovers if dry_run else collect)(store, name, keep, timedelta(days=older_than))
+    found = (leftovers if dry_run else collect)(
+        Database(store, name), keep, timedelta(days=older_than)
+    )
     size = sum(one.bytes for one in found)
     if as_json:
-        lines = [one.account() for one in found]
+        lines = [one.as_json() for one in found]
         say(json.dumps({"dry_run": dry_run, "bytes": size, "collected": lines}, indent=1))
         return
     if not found:
@@ -190,8 +189,7 @@ def gc(
     say(f"{name}: {size:,} bytes {'would go' if dry_run else 'went'}")
 
 
-def _resolved(name_at: str, store: str) -> tuple[str, str]:
-    from storage.aliases import resolve_version
-
+def _opened(name_at: str, store: str) -> Version:
+    """The version that NAME[@VERSION] names."""
     name, _, version = name_at.partition("@")
-    return name, resolve_version(store, name, version or None)
+    return Database(store, name).open(version or None)

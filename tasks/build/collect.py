@@ -18,7 +18,6 @@ from prefect import task
 from storage.checked import FileRecord
 from storage.parquet import read_table, write_table
 from storage.store import Folder
-from storage.versions import database_folder
 from tasks.build.plan import BuildPlan, plan_of
 from tasks.build.shards import NEW, all_hashes, marks_of, rows_swept, shard_account, shard_folder
 from tasks.build.shards import STATES as SHARD_STATES
@@ -66,9 +65,7 @@ def put_readings_in_place(work: str) -> list[FileRecord]:
     folder, plan = Folder(work), plan_of(work)
     account = account_of(work, _STEP)
     kept, new = ([FileRecord(**record) for record in account[name]] for name in ("kept", "new"))
-    output(folder, _STEP).copy(
-        [f.path for f in new], database_folder(plan.job.store, plan.job.name)
-    )
+    output(folder, _STEP).copy([f.path for f in new], plan.job.database.folder)
     return sorted([*kept, *new], key=lambda f: f.path)
 
 

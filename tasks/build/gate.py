@@ -25,9 +25,9 @@ from raee.policies.table import neighbours_planned_on
 from raee.policies.tuning import TUNED
 from raee.readers.probe import READER as PROBE
 from raee.statistics.paired import paired, worse_p_value
-from storage.aliases import DEFAULT_ALIAS, PINNED, aliases, promote
+from storage.aliases import DEFAULT_ALIAS, PINNED
+from storage.manifest import Manifest, Verdict
 from storage.parquet import read_table
-from storage.versions import Manifest, Verdict, write_verdict
 from tasks.database import Readings, load_readings
 from tasks.job import Job
 from tasks.policies import runnable, tuning_of
@@ -69,35 +69,35 @@ def promote_if_as_good(job: Job, version: str) -> str:
         logger.info("%s", verdict.why)
     else:
         logger.warning("%s", verdict.why)
-    write_verdict(job.store, job.name, version, verdict)
+    job.database.version(version).keep_verdict(verdict)
     return verdict.why
 
 
 def _judge_and_promote(job: Job, version: str) -> Verdict:
-    pointing = aliases(job.store, job.name)
+    pointing = job.database.aliases()
     current = pointing.get(DEFAULT_ALIAS)
     if current == version:
         return Verdict(promoted=True, why=f"{DEFAULT_ALIAS} points at {version} already")
-    new = load_readings(job.store, job.name, version)
+    new = load_readings(job.database.version(version))
     try:
         runnable(job.policy, tuning_of(new.manifest), new.where)
     except InputError as error:
         said = f"{version} stays unpromoted: its own policy cannot be met: {error}"
         return Verdict(promoted=False, why=said)
     if current is None:
-        promote(job.store, job.name, version, PINNED)
+        job.database.promote(version, PINNED)
         how = ["there was none before"]
     else:
         if PINNED not in pointing:  # versions were promoted before there were pins
             with suppress(InputError):  # of a version that is gone
-                promote(job.store, job.name, current, PINNED)
+                job.database.promote(current, PINNED)
         against = {DEFAULT_ALIAS: current}
         if (pinned := pointing.get(PINNED, current)) != current:
             against[PINNED] = pinned
         how = []
         for alias, other in against.items():
             try:
-                found = compare(new, load_readings(job.store, job.name, other))
+                found = compare(new, load_readings(job.database.version(other)))
             except InputError as error:  # what does not run has nothing to lose to one that does
                 how.append(f"{alias} ({other}) cannot be run: {error}")
                 continue
@@ -110,7 +110,7 @@ def _judge_and_promote(job: Job, version: str) -> Verdict:
                     said += f"; `raee promote {job.name} {version}` takes and pins it all the same"
                 return Verdict(promoted=False, why=said)
             how.append(f"{said}, not below {LEVEL}")
-    promote(job.store, job.name, version, DEFAULT_ALIAS)
+    job.database.promote(version, DEFAULT_ALIAS)
     return Verdict(promoted=True, why=f"{DEFAULT_ALIAS} now points at {version}: {'; '.join(how)}")
 
 

@@ -28,22 +28,11 @@ from raee.neighbours.keys import PLAIN_TEXT, check_key
 from raee.neighbours.training import check_index_spec
 from storage.apart import check_store_apart
 from storage.conditional import require_conditional_writes
+from storage.database import new_version_id
 from storage.leftovers import CLAIM
+from storage.manifest import CENTRE, FORMAT, Manifest, index_path
 from storage.scan import Scan, Shard, scan, text_hash
 from storage.store import Folder
-from storage.versions import (
-    CENTRE,
-    FORMAT,
-    Manifest,
-    database_folder,
-    has_version,
-    index_path,
-    new_version_id,
-    read_manifest,
-    require_whole,
-    version_folder,
-    version_ids,
-)
 from tasks.build.labels import warn_of_single_rows
 from tasks.build.takeover import load_parent, takes_over
 from tasks.job import Job
@@ -83,7 +72,7 @@ class BuildPlan(BaseModel):
     @property
     def folder(self) -> Folder:
         """Where the version's files go."""
-        return version_folder(self.job.store, self.job.name, self.version)
+        return self.job.database.version(self.version).folder
 
     @property
     def where(self) -> str:
@@ -146,7 +135,7 @@ def plan_build(job: Job) -> PlannedBuild:
     retriever = retriever_of(job.key, job.backbone.dtype)
     key = backbone.fingerprint if retriever is None else retriever.fingerprint
     recipe = _recipe(job, prompt, backbone.fingerprint, key, found)
-    parent, works = newest(job), database_folder(job.store, job.name) / "work"
+    parent, works = newest(job), job.database.folder / "work"
     while True:
         centre = _inherited_centre(job, parent, backbone, prompt)
         builds = works / _build_key(job, recipe, found, centre)
@@ -212,7 +201,7 @@ def plan_build(job: Job) -> PlannedBuild:
         rows=plan.rows,
         done=rows_done(work, "shard", len(plan.shards)),
         shards=len(plan.shards),
-        published=has_version(job.store, job.name, plan.version),
+        published=job.database.version(plan.version).exists(),
     )
 
 
@@ -220,7 +209,7 @@ def _share_of_new(job: Job, parent: Manifest | None, found: Scan) -> float:
     """About how many of a corpus' texts a parent has not read: of those with the least hashes."""
     assert parent is not None, "what is taken over is a parent's"
     hashes = np.array([text_hash(text) for text in found.centre_texts], "S32")
-    known = load_parent(job.store, job.name, parent.id).find(hashes) >= 0
+    known = load_parent(job.database.version(parent.id)).find(hashes) >= 0
     return float(1 - known.mean())
 
 
@@ -293,13 +282,13 @@ def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
 
 def is_published(build: PlannedBuild, job: Job) -> bool:
     """Whether the version that was planned is there by now, whoever has published it."""
-    return has_version(job.store, job.name, build.version)
+    return job.database.version(build.version).exists()
 
 
 def newest(job: Job) -> Manifest | None:
     """The newest version of all rows of a corpus: a pruned one is no parent of a rebuild."""
-    for version in reversed(version_ids(job.store, job.name)):
-        manifest = read_manifest(job.store, job.name, version)
+    for version in reversed(job.database.ids()):
+        manifest = job.database.version(version).manifest()
         if manifest.pruned is None:
             return manifest
     return None
@@ -316,9 +305,9 @@ def _inherited_centre(
         or CENTRE not in [f.path for f in parent.files]
     ):
         return None
-    folder = version_folder(job.store, job.name, parent.id)
-    require_whole(folder, parent, [CENTRE])
-    return folder.read(CENTRE)
+    version = job.database.version(parent.id)
+    version.require_whole(parent, [CENTRE])
+    return version.folder.read(CENTRE)
 
 
 _CHANGES_NOTHING = {

@@ -37,17 +37,9 @@ from raee.statistics.calibration import calibrated, fit_temperatures
 from raee.statistics.far import Far, far_of
 from raee.texts import copies_of
 from storage.checked import FileRecord
+from storage.manifest import CENTRE, FAR, FORMAT, Manifest
 from storage.parquet import read_table
 from storage.store import Folder
-from storage.versions import (
-    CENTRE,
-    FAR,
-    FORMAT,
-    Manifest,
-    has_version,
-    publish,
-    read_manifest,
-)
 from tasks.build.collect import put_readings_in_place
 from tasks.build.copies import copies_account
 from tasks.build.fit import PROBED, sampled_states
@@ -217,7 +209,7 @@ def _costs(work: str, entries: Entries) -> dict[str, Any]:
     database = _database(work, entries)
     here = {"machine": machine(database), "rows": rows_swept(work)}
     if plan.parent is not None:
-        parent = read_manifest(plan.job.store, plan.job.name, plan.parent)
+        parent = plan.job.database.version(plan.parent).manifest()
         before = parent.costs
         if (
             before is not None
@@ -262,7 +254,7 @@ def publish_build(work: str) -> str:
     Returns the version's id.  Raises InputError where the build was taken for dead meanwhile.
     """
     folder, plan = Folder(work), plan_of(work)
-    if has_version(plan.job.store, plan.job.name, plan.version):
+    if plan.job.database.version(plan.version).exists():
         return plan.version
     swept = put_readings_in_place(work)
     steps = [step for steps in _steps(folder, plan).values() for step in steps]
@@ -271,9 +263,9 @@ def publish_build(work: str) -> str:
         centre_folder(work).copy([CENTRE], plan.folder)
         files.append(plan.folder.record(CENTRE))
     try:
-        publish(plan.folder, _manifest(folder, plan, files, swept))
+        plan.job.database.version(plan.version).publish(_manifest(folder, plan, files, swept))
     except FileExistsError:
-        if not has_version(plan.job.store, plan.job.name, plan.version):
+        if not plan.job.database.version(plan.version).exists():
             raise InputError(
                 f"version {plan.version} was collected as a dead build's; build again"
             ) from None

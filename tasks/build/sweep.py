@@ -22,10 +22,10 @@ from prefect import task
 
 from raee.readers.head import HeadReader, head_reader, read_centre
 from raee.sweep import Labelled, Sweep, sweep
+from storage.manifest import CENTRE
 from storage.parquet import list_column, part_name, table_of, write_table
 from storage.scan import check_all_there, check_rejected, sample_numbers, text_hash
 from storage.store import Folder
-from storage.versions import CENTRE
 from tasks.build.plan import CENTRE_TEXTS, BuildPlan, plan_of
 from tasks.build.shards import (
     NEW,
@@ -242,7 +242,7 @@ def parent_of(plan: BuildPlan) -> Parent | None:
     """The version that a build takes rows over from; None where it takes none."""
     if not plan.takes_over or plan.parent is None:
         return None
-    return load_parent(plan.job.store, plan.job.name, plan.parent)
+    return load_parent(plan.job.database.version(plan.parent))
 
 
 def centre_folder(work: str) -> Folder:

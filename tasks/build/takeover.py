@@ -21,19 +21,10 @@ from numpy.typing import NDArray
 from raee.errors import clauses
 from raee.exits import Entries, parse_exits
 from raee.model.prompts import Prompt
+from storage.database import Version, verify
+from storage.manifest import FIRST_BY_TEXT, PROBES, Manifest
 from storage.parquet import list_values, read_table
 from storage.store import Folder
-from storage.versions import (
-    FIRST_BY_TEXT,
-    PROBES,
-    Manifest,
-    database_folder,
-    manifest_faults,
-    read_manifest,
-    require_whole,
-    verify,
-    version_folder,
-)
 from tasks.entries import read_entries
 from tasks.job import Job
 
@@ -83,8 +74,8 @@ def takes_over(
     probes = parent.probes or {}
     if not built.keep_text and parent.rows > probes["sampled_rows"]:
         why_not = "it keeps neither the texts nor the states of all its rows"
-    faults = manifest_faults(version_folder(job.store, job.name, parent.id))
-    faults += verify(database_folder(job.store, job.name), parent.swept)
+    faults = job.database.version(parent.id).manifest_faults()
+    faults += verify(job.database.folder, parent.swept)
     if faults:
         why_not = clauses(faults)
     if why_not is not None:
@@ -183,14 +174,14 @@ class Parent:
 
 
 @lru_cache(maxsize=1)
-def load_parent(store: str, name: str, version: str) -> Parent:
+def load_parent(version: Version) -> Parent:
     """A version to take over from."""
-    manifest = read_manifest(store, name, version)
-    folder, database = version_folder(store, name, version), database_folder(store, name)
+    manifest = version.manifest()
+    folder, database = version.folder, version.database.folder
     parts = sorted(f.path for f in manifest.files if f.path.startswith("entries/"))
     swept = sorted(f.path for f in manifest.swept)
     lists = sorted(f.path for f in manifest.files if f.path.startswith("neighbours/"))
-    require_whole(folder, manifest, [*parts, *lists, PROBES])
+    version.require_whole(manifest, [*parts, *lists, PROBES])
     read = partial(read_table, folder)
     found = [hashes_of(read(path, ["text_hash"])) for path in parts]
     return Parent(

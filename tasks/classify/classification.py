@@ -22,10 +22,10 @@ from prefect import task
 
 from raee.classify import ABSTAINED, classify
 from raee.statistics.shift import far_distance, prior_ratio
+from storage.manifest import FORMAT, MANIFEST
 from storage.parquet import part_name, read_table, table_of, write_table
 from storage.scan import check_all_there, check_rejected
 from storage.store import Folder
-from storage.versions import FORMAT, MANIFEST, read_manifest
 from tasks.classify.corpus_shift import drift_account, label_shares, shares_account
 from tasks.classify.plan import PART, WORK, ClassificationPlan, is_finished, plan_of
 from tasks.classify.predictions import predictions_frame
@@ -127,7 +127,7 @@ def finish_classification(output: str, max_reject_fraction: float) -> dict[str, 
         forget(work)
         return json.loads(folder.read(MANIFEST))
     plan = plan_of(output)
-    barred = read_manifest(plan.job.store, plan.job.name, plan.version).barred
+    barred = plan.job.database.version(plan.version).manifest().barred
     steps = [numbered(PART, n) for n in range(len(plan.shards))]
     accounts = {step: said(work, step) for step in steps}
     parts = list(accounts.values())

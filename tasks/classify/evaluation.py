@@ -15,9 +15,7 @@ from raee.policies.replay import scores
 from raee.reading import Database
 from raee.statistics.paired import paired
 from raee.statistics.shift import differs, prior_ratio
-from storage.aliases import resolve_version
 from storage.scan import scan
-from storage.versions import read_manifest
 from tasks.classify.corpus_shift import label_shares
 from tasks.credentials import use_credentials
 from tasks.database import check_fits, load_database
@@ -42,16 +40,16 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
     InputError as a classification does.
     """
     use_credentials(job.credentials)
-    chosen = resolve_version(job.store, job.name, version)
-    manifest = read_manifest(job.store, job.name, chosen)
+    chosen = job.database.open(version)
+    manifest = chosen.manifest()
     check_fits(job, manifest)
     check_policy(job.policy, parse_exits(manifest.exits))
     labels = manifest.labels
     corpus = job.corpus.model_copy(update={"uri": uri})
     with stage("read rows", None):
         found = scan(corpus, labels, job.max_reject_fraction, advance)
-    database = load_database(job.store, job.name, chosen, job.backbone, job.key)
-    tuning, where = tuning_of(manifest), f"database {job.name}@{chosen}"
+    database = load_database(chosen, job.backbone, job.key)
+    tuning, where = tuning_of(manifest), chosen.where
     policies = compared(job.policy, tuning, manifest.exits, where)
     shards = found.shards(shard_rows_of(job, database.backbone, found))
     read = [rows_of_shard(corpus, shard, database.backbone, labels) for shard in shards]
@@ -88,7 +86,7 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
             results[name]["against_logistic"] = _against(hits[name], hits["logistic"])
     return {
         "database": job.name,
-        "version": chosen,
+        "version": chosen.id,
         "input": uri,
         "rows": len(rows),
         "rejected": dict(sum((Counter(part.rejected()) for part in read), Counter())),

@@ -22,7 +22,6 @@ from raee.policies.table import (
     raee_scores,
 )
 from raee.reading import BatchReader, Database, Read
-from storage.aliases import resolve_version
 from storage.store import Folder
 from tasks.credentials import use_credentials
 from tasks.database import check_fits, load_database, load_readings
@@ -52,11 +51,11 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     if not text.strip():
         raise InputError("the text is empty")
     use_credentials(job.credentials)
-    chosen = resolve_version(job.store, job.name, version)
-    readings = load_readings(job.store, job.name, chosen)
+    chosen = job.database.open(version)
+    readings = load_readings(chosen)
     check_fits(job, readings.manifest)
     runs = runnable(policy, tuning_of(readings.manifest), readings.where)
-    database = load_database(job.store, job.name, chosen, job.backbone, job.key)
+    database = load_database(chosen, job.backbone, job.key)
     entries = database.entries
     seen = _read_all(database, text, max(NEIGHBOURS, neighbours_planned_on(runs)))
     lines = written_lines(runs, readings)
@@ -64,7 +63,7 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     exit = int(answer.exits[0])
     return {
         "database": job.name,
-        "version": chosen,
+        "version": chosen.id,
         "policy": policy.model_dump(),
         "runs": runs.model_dump(),
         "label": None if exit == ABSTAINED else entries.labels[answer.labels[0]],

@@ -17,13 +17,12 @@ from raee.errors import InputError
 from raee.exits import parse_exits
 from raee.reading import Database
 from raee.statistics.calibration import Line
-from storage.aliases import resolve_version
 from storage.apart import check_output_apart
 from storage.conditional import require_conditional_writes
 from storage.corpus import CorpusSpec
+from storage.manifest import FORMAT, MANIFEST
 from storage.scan import Scan, Shard, count
 from storage.store import Folder
-from storage.versions import FORMAT, MANIFEST, read_manifest
 from tasks.database import check_fits, load_database, load_readings
 from tasks.job import Job
 from tasks.markers import STEPS, forget, rows_done
@@ -70,7 +69,7 @@ class ClassificationPlan(BaseModel):
     def database(self) -> Database:
         """The version that it reads, in memory."""
         job = self.job
-        return load_database(job.store, job.name, self.version, job.backbone, job.key)
+        return load_database(job.database.version(self.version), job.backbone, job.key)
 
 
 class PlannedClassification(BaseModel):
@@ -105,8 +104,8 @@ def plan_classification(
     check_output_apart(uri, output)
     folder = Folder(output)
     folder.require_writable_kind()
-    chosen = resolve_version(job.store, job.name, version)
-    manifest = read_manifest(job.store, job.name, chosen)
+    chosen = job.database.open(version).id
+    manifest = job.database.version(chosen).manifest()
     check_fits(job, manifest)
     check_policy(policy, parse_exits(manifest.exits))
     runs = runnable(policy, tuning_of(manifest), f"database {job.name}@{chosen}")
@@ -134,7 +133,7 @@ def plan_classification(
             raise InputError(_other_output(folder, f"version {started.version}"))
         logger.warning("going on with version %s, as begun", started.version)
     if started is None:
-        database = load_database(job.store, job.name, chosen, job.backbone, job.key)
+        database = load_database(job.database.version(chosen), job.backbone, job.key)
         # In the work folder, which goes in the end: nothing else may lie in an output.
         require_conditional_writes((folder / WORK).uri, job.single_writer, folder.uri)
         started = ClassificationPlan(
@@ -147,7 +146,7 @@ def plan_classification(
             lines={
                 str(database.entries.exits[place]): line
                 for place, line in written_lines(
-                    runs, load_readings(job.store, job.name, chosen)
+                    runs, load_readings(job.database.version(chosen))
                 ).items()
             },
             corpus=corpus,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from raee.errors import InputError, listed
 from raee.exits import parse_exits
 from storage.checked import FileRecord
+from storage.manifest import MANIFEST, Manifest
 from storage.parquet import Footer, read_footer
 from storage.store import Folder
-from storage.versions import MANIFEST, Manifest
 
 
 def contradictions(folder: Folder, manifest: Manifest) -> list[str]:

@@ -5,15 +5,8 @@ from datetime import timedelta
 from prefect import task
 from pydantic import BaseModel
 
+from storage.database import Database, Version, verify
 from storage.gc import collect
-from storage.versions import (
-    database_folder,
-    manifest_faults,
-    read_manifest,
-    verify,
-    version_folder,
-    version_ids,
-)
 from tasks.maintenance.contradictions import contradictions
 from tasks.retrying import RETRIES
 
@@ -29,32 +22,32 @@ class Kept(BaseModel):
 
 
 @task(**RETRIES)
-def collect_leftovers(store: str, name: str, keep: int, older_than: timedelta) -> int:
+def collect_leftovers(database: Database, keep: int, older_than: timedelta) -> int:
     """Delete old versions that no alias points at, and what dead builds left; returns bytes."""
-    return sum(one.bytes for one in collect(store, name, keep, older_than))
+    return sum(one.bytes for one in collect(database, keep, older_than))
 
 
 @task(**RETRIES)
-def verify_versions(store: str, name: str, collected_bytes: int) -> Kept:
+def verify_versions(database: Database, collected_bytes: int) -> Kept:
     """Read every file of a database's versions."""
-    versions = version_ids(store, name)
-    faults = []
-    for version in versions:
-        faults += [f"{version}: {fault}" for fault in faults_of(store, name, version)]
+    versions = database.versions()
     return Kept(
-        database=name, versions=len(versions), collected_bytes=collected_bytes, faults=faults
+        database=database.name,
+        versions=len(versions),
+        collected_bytes=collected_bytes,
+        faults=[f"{version.id}: {fault}" for version in versions for fault in faults_of(version)],
     )
 
 
-def faults_of(store: str, name: str, version: str) -> list[str]:
+def faults_of(version: Version) -> list[str]:
     """What is wrong with a version: with its manifest, and with each file that is not as it says.
 
-    Where all files are, also what it says that they do not.
+    If all files are, also what the manifest says that they do not.  Raises InputError if there is
+    no such version.
     """
-    manifest = read_manifest(store, name, version)
-    folder = version_folder(store, name, version)
+    manifest, folder = version.manifest(), version.folder
     faults = verify(folder, manifest.files)
-    faults += verify(database_folder(store, name), manifest.swept)
+    faults += verify(version.database.folder, manifest.swept)
     if not faults:
         faults += contradictions(folder, manifest)
-    return manifest_faults(folder) + faults
+    return version.manifest_faults() + faults

@@ -1,37 +1,57 @@
-"""A database's versions as people read them."""
+"""A database's versions as people read them; `record_versions` shows them in the UI."""
 
-from typing import Any
+from pydantic import BaseModel, ConfigDict
 
-from storage.aliases import aliases
-from storage.versions import read_manifest, read_verdict, version_ids
+from storage.database import Database
 
 
-def list_versions(store: str, name: str) -> list[dict[str, Any]]:
-    """One record a version, newest first: what it is, how good, and what points at it."""
+class VersionLine(BaseModel):
+    """A version: what it is, how good, and what points at it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    created_at: str
+    rows: int
+    policy: str
+    accuracy: float
+    """Of its policy, on its own rows, each without its text."""
+    mean_layers: float
+    full_accuracy: float
+    seconds: float
+    """That its build took."""
+    parent: str | None
+    promoted: bool | None
+    """What the promotion gate decided; None if it was not asked."""
+    why: str | None
+    aliases: list[str]
+
+
+def list_versions(database: Database) -> list[VersionLine]:
+    """One line a version, newest first.  Raises InputError if a manifest is damaged."""
     pointing: dict[str, list[str]] = {}
-    for alias, version in aliases(store, name).items():
-        pointing.setdefault(version, []).append(alias)
-    lines: list[dict[str, Any]] = []
-    for version in reversed(version_ids(store, name)):
-        manifest = read_manifest(store, name, version)
+    for alias, version_id in database.aliases().items():
+        pointing.setdefault(version_id, []).append(alias)
+    lines = []
+    for version in reversed(database.versions()):
+        manifest, verdict = version.manifest(), version.verdict()
         policy = manifest.policy["name"]
-        # Where a tuned policy's objective cannot be met, the version has no figures of it.
+        # If a tuned policy's objective cannot be met, the version has no figures of it.
         met = manifest.metrics.get(policy, manifest.metrics["full"])
-        verdict = read_verdict(store, name, version)
         lines.append(
-            {
-                "id": version,
-                "created_at": f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC",
-                "rows": manifest.rows,
-                "policy": policy,
-                "accuracy": round(met["accuracy"], 4),
-                "mean_layers": round(met["mean_layers"], 2),
-                "full_accuracy": round(manifest.metrics["full"]["accuracy"], 4),
-                "seconds": round(sum(manifest.seconds.values()), 1),
-                "parent": manifest.parent,
-                "promoted": None if verdict is None else verdict.promoted,
-                "why": None if verdict is None else verdict.why,
-                "aliases": pointing.get(version, []),
-            }
+            VersionLine(
+                id=version.id,
+                created_at=f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC",
+                rows=manifest.rows,
+                policy=policy,
+                accuracy=round(met["accuracy"], 4),
+                mean_layers=round(met["mean_layers"], 2),
+                full_accuracy=round(manifest.metrics["full"]["accuracy"], 4),
+                seconds=round(sum(manifest.seconds.values()), 1),
+                parent=manifest.parent,
+                promoted=None if verdict is None else verdict.promoted,
+                why=None if verdict is None else verdict.why,
+                aliases=pointing.get(version.id, []),
+            )
         )
     return lines

@@ -32,23 +32,10 @@ from raee.statistics.calibration import calibrated
 from raee.statistics.far import Far
 from raee.statistics.paired import paired
 from raee.texts import Texts
-from storage.aliases import resolve_version
 from storage.checked import FileRecord
+from storage.database import Database, Version, new_version_id
+from storage.manifest import CENTRE, FAR, FORMAT, PROBES, REPORT, Manifest, index_path
 from storage.parquet import list_column, list_values, read_table
-from storage.store import Folder
-from storage.versions import (
-    CENTRE,
-    FAR,
-    FORMAT,
-    PROBES,
-    REPORT,
-    Manifest,
-    index_path,
-    new_version_id,
-    publish,
-    require_whole,
-    version_folder,
-)
 from tasks.build.publish import SEED as TUNING_SEED
 from tasks.database import Readings, load_readings
 from tasks.entries import write_entries
@@ -96,7 +83,7 @@ class _Pruned:
         return Trial(self.entries, rows, self.neighbours[rows])
 
 
-def prune_version(store: str, name: str, version: str | None) -> tuple[str | None, dict[str, Any]]:
+def prune_version(version: Version) -> tuple[str | None, dict[str, Any]]:
     """Publish a child of a version without the rows that replay does not miss.
 
     The most rows go of which it can be shown, with ALLOWED's confidence, that neither the
@@ -104,9 +91,9 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
     keep their balance.  Each half of the texts judges an order that the other half has made, from
     the smallest share on, up to the first that cannot be shown (fixed-sequence testing, as for a
     promise).  Returns the child's id (None where nothing can go) and the measured before and after.
-    Raises InputError where there is no such version.
+    Raises InputError if the version cannot be pruned.
     """
-    parent = load_readings(store, name, resolve_version(store, name, version))
+    parent = load_readings(version)
     if parent.manifest.format < FORMAT:
         raise InputError(
             f"{parent.where} is of format {parent.manifest.format}, from an earlier raee; build it "
@@ -156,7 +143,7 @@ def prune_version(store: str, name: str, version: str | None) -> tuple[str | Non
         "before": {n: figures(r, whole) for n, r in before.items()},
         "after": {n: figures(replay(p, trial, parent.costs), trial) for n, p in policies.items()},
     }
-    return _publish(store, parent, pruned, account), account
+    return _publish(version.database, parent, pruned, account), account
 
 
 def _is_shown(trial: Trial, before: NDArray[np.uint16], after: NDArray[np.uint16]) -> bool:
@@ -243,14 +230,14 @@ def _search(
     )
 
 
-def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, Any]) -> str:
+def _publish(database: Database, parent: Readings, pruned: _Pruned, account: dict[str, Any]) -> str:
     manifest = parent.manifest
-    version = new_version_id()
-    folder = version_folder(store, manifest.name, version)
+    child = database.version(new_version_id())
+    folder = child.folder
     copied = [
         f for f in manifest.files if f.path in (CENTRE, PROBES) or f.path.startswith("rejects/")
     ]
-    require_whole(parent.folder, manifest, [FAR, *(f.path for f in copied)])
+    database.version(manifest.id).require_whole(manifest, [FAR, *(f.path for f in copied)])
     files: list[FileRecord] = []
     for record in copied:
         with folder.create(record.path) as file:
@@ -283,11 +270,11 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
     found = study(trial, costs, objective_of(job.policy), TUNING_SEED, manifest.barred)
     far = read_far(parent.folder).among(trial.neighbours.distances[:, 0])
     files.append(write_arrays(folder, FAR, far.tensors()))
-    files.append(_write_report(parent, trial, found, far, folder, version))
+    files.append(_write_report(parent, trial, found, far, child))
     runs = judged(job.policy, found, trial, costs, manifest.exits, parent.where)
-    child = manifest.model_copy(
+    pruned_manifest = manifest.model_copy(
         update={
-            "id": version,
+            "id": child.id,
             "parent": manifest.id,
             "created_at": datetime.now(UTC),
             "rows": len(pruned.kept),
@@ -301,8 +288,8 @@ def _publish(store: str, parent: Readings, pruned: _Pruned, account: dict[str, A
             "pruned": account,
         }
     )
-    publish(folder, Manifest.model_validate(child.model_dump()))
-    return version
+    child.publish(Manifest.model_validate(pruned_manifest.model_dump()))
+    return child.id
 
 
 def _write_report(
@@ -310,8 +297,7 @@ def _write_report(
     trial: Trial,
     found: Study,
     far: Far,
-    folder: Folder,
-    version: str,
+    child: Version,
 ) -> FileRecord:
     """The child's report: on all of the parent's rows, as the kept ones answer them."""
     manifest, costs = parent.manifest, parent.costs
@@ -319,7 +305,7 @@ def _write_report(
     page = render(
         gather(
             name=manifest.name,
-            version=version,
+            version=child.id,
             created_at=datetime.now(UTC),
             trial=trial,
             tuning=found.tuning,
@@ -333,6 +319,6 @@ def _write_report(
             copies=manifest.copies,
         )
     )
-    with folder.create(REPORT) as file:
+    with child.folder.create(REPORT) as file:
         file.write(page.encode())
     return file.record()

@@ -2,7 +2,6 @@
 
 from raee.policies.objectives import Tuning
 from raee.policies.tuning import NEIGHBOURS, study
-from storage.aliases import resolve_version
 from tasks.build.publish import SEED
 from tasks.credentials import use_credentials
 from tasks.database import Readings, check_fits, load_readings
@@ -17,8 +16,7 @@ def tune_version(job: Job, version: str | None) -> tuple[Readings, Tuning]:
     Raises InputError where there is no such version, or it is another job's.
     """
     use_credentials(job.credentials)
-    chosen = resolve_version(job.store, job.name, version)
-    readings = load_readings(job.store, job.name, chosen)
+    readings = load_readings(job.database.open(version))
     check_fits(job, readings.manifest)
     rows = len(readings.entries.complete)
     with stage("tune", rows):

@@ -14,8 +14,8 @@ from raee.readers.probe import READER as PROBE
 from raee.readers.vote import READER as VOTE
 from raee.readers.vote import vote
 from raee.texts import Texts
+from storage.manifest import REPORT, Manifest
 from storage.store import Folder
-from storage.versions import REPORT, Manifest, read_manifest
 from tasks.build.fit import PROBED, SEED
 from tasks.build.neighbours import entries_so_far, indexes_of
 from tasks.build.plan import plan_of
@@ -64,7 +64,7 @@ def write_report(work: str) -> None:
             texts=texts_of(entries, parts) if plan.job.keep_text else None,
             parent=None
             if plan.parent is None
-            else parent_of(read_manifest(plan.job.store, plan.job.name, plan.parent)),
+            else parent_of(plan.job.database.version(plan.parent).manifest()),
             copies=account_of(work, "tuned")["copies"],
         )
     )

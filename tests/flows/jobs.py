@@ -19,7 +19,7 @@ import yaml
 
 import tests.orchestrator as orchestrator
 from flows.cli.app import app, run
-from storage.versions import digest_of
+from storage.manifest import digest_of
 from tests.storage.corpora import write_corpus
 from tests.texts import LABELS, sentences
 

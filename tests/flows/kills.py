@@ -9,15 +9,8 @@ from typing import Any
 
 import yaml
 
-from storage.aliases import aliases, history
+from storage.database import Database, verify
 from storage.store import Folder
-from storage.versions import (
-    database_folder,
-    read_manifest,
-    verify,
-    version_folder,
-    version_ids,
-)
 from tests.flows.processes import Command, start
 from tests.storage.corpora import write_corpus
 
@@ -87,21 +80,21 @@ class Site:
 
     def check(self) -> None:
         """What holds at any moment: what is listed is whole, what aliases name is listed."""
-        listed = version_ids(self.store, NAME)
+        listed = Database(self.store, NAME).ids()
         for version in listed:
-            manifest = read_manifest(self.store, NAME, version)
-            assert verify(version_folder(self.store, NAME, version), manifest.files) == []
-            assert verify(database_folder(self.store, NAME), manifest.swept) == []
-        for alias in aliases(self.store, NAME):
-            names = (database_folder(self.store, NAME) / f"aliases/{alias}").names()
+            manifest = Database(self.store, NAME).version(version).manifest()
+            assert verify(Database(self.store, NAME).version(version).folder, manifest.files) == []
+            assert verify(Database(self.store, NAME).folder, manifest.swept) == []
+        for alias in Database(self.store, NAME).aliases():
+            names = (Database(self.store, NAME).folder / f"aliases/{alias}").names()
             assert names == [f"{n:08d}.json" for n in range(1, len(names) + 1)]
-            for change in history(self.store, NAME, alias)[-1:]:
+            for change in Database(self.store, NAME).history(alias)[-1:]:
                 assert change.version in listed
 
 
 def data_of(store: str, version: str) -> dict[str, str]:
     """The checksums of a version's files that every build of the same rows repeats."""
-    files = read_manifest(store, NAME, version).files
+    files = Database(store, NAME).version(version).manifest().files
     return {f.path: f.sha256 for f in files if f.path != "report.html"}
 
 

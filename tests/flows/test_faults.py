@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from storage.versions import version_ids
+from storage.database import Database
 from tests.flows.jobs import Answer, Workplace, raee, repeated_data_of
 from tests.storage.faulty import EVER, Fault, full, weather
 from tests.texts import sentences
@@ -97,7 +97,7 @@ def _check_failed(place: Workplace, answer: Answer, said: str) -> None:
     assert answer.code in (1, 2)
     assert answer.out == ""
     assert said in answer.error
-    assert version_ids(_store(place), "demo") == []
+    assert Database(_store(place), "demo").ids() == []
 
 
 def _predictions(place: Workplace) -> dict[str, bytes]:

@@ -11,8 +11,8 @@ from collections import Counter
 
 import pytest
 
+from storage.database import Database
 from storage.store import Folder
-from storage.versions import version_ids
 from tests.flows.kills import NAME, data_of, predictions_of
 from tests.texts import sentences
 
@@ -43,7 +43,7 @@ def test_a_store_outlives_kills_and_the_next_run_finishes_with_the_same_bytes(si
         kind = list(seconds)[(number - 1) % 5]
         corpus = site.write(f"day-{number}.csv", _corpus(number))
         job = site.job(corpus)
-        before = version_ids(site.store, NAME)
+        before = Database(site.store, NAME).ids()
         twin = site.twin(f"{site.store}-twin-{number}") if kind == "build" else None
         output = f"{site.store}-out-{number}"
         commands = {
@@ -64,7 +64,7 @@ def test_a_store_outlives_kills_and_the_next_run_finishes_with_the_same_bytes(si
         site.check()
         if twin is not None:
             twin.run("build", twin.job(corpus))
-            built, undisturbed = (version_ids(s.store, NAME) for s in (site, twin))
+            built, undisturbed = (Database(s.store, NAME).ids() for s in (site, twin))
             assert len(built) == len(undisturbed) == len(before) + 1
             assert data_of(site.store, built[-1]) == data_of(twin.store, undisturbed[-1])
             Folder(twin.store).remove()

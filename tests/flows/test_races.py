@@ -12,7 +12,7 @@ import tasks.build.publish
 import tasks.build.sweep
 import tasks.classify.classification
 import tasks.classify.plan
-from storage.versions import database_folder, read_manifest, version_ids
+from storage.database import Database
 from tests.flows.jobs import manifest_of, predictions_of, raee
 from tests.flows.kills import NAME
 from tests.flows.processes import start
@@ -89,11 +89,14 @@ def test_eight_builds_of_one_database_at_once_leave_whole_versions(site):
     builds = [site.start("build", jobs[number % 2], log=log) for number, log in enumerate(logs)]
     said = {build.end() for build in builds}
     site.check()
-    assert said == set(version_ids(site.store, NAME))
-    assert {read_manifest(site.store, NAME, version).rows for version in said} == {24, 21}
+    assert said == set(Database(site.store, NAME).ids())
+    assert {Database(site.store, NAME).version(version).manifest().rows for version in said} == {
+        24,
+        21,
+    }
     for command in ("verify", "gc"):
         site.run(command, NAME, "--store", site.store)
-    assert (database_folder(site.store, NAME) / "work").names() == []
+    assert (Database(site.store, NAME).folder / "work").names() == []
 
 
 class TestTwoClassifications:

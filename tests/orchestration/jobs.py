@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from storage.database import Database, verify
+from storage.manifest import Manifest
 from storage.store import Folder
-from storage.versions import Manifest, read_manifest, verify, version_folder, version_ids
 from tests.texts import LABELS, sentences
 
 REBUILD = "rebuild-database/rebuild-database"
@@ -68,13 +69,13 @@ class Place:
 
     @property
     def versions(self) -> list[str]:
-        return version_ids(self.store, self.name)
+        return Database(self.store, self.name).ids()
 
     def manifest(self, version: str) -> Manifest:
-        return read_manifest(self.store, self.name, version)
+        return Database(self.store, self.name).version(version).manifest()
 
     def whole(self, version: str) -> bool:
-        folder = version_folder(self.store, self.name, version)
+        folder = Database(self.store, self.name).version(version).folder
         return verify(folder, self.manifest(version).files) == []
 
     def data(self, version: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from storage.aliases import promote
+from storage.database import Database
 from storage.store import Folder
 from tests.orchestration.fan_out import fan_out
 from tests.orchestration.jobs import CLASSIFY, REBUILD, rows
@@ -49,7 +49,7 @@ def test_rebuilds_do_not_overlap_and_a_classification_keeps_its_version(site, pl
     before, newest = place.versions
     _on_collision(site, "ENQUEUE")
 
-    promote(place.store, place.name, before)
+    Database(place.store, place.name).promote(before)
     output = f"{place.folder.uri}/out"
     parameters = {
         "job": place.job(shard_rows=50),

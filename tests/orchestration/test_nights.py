@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from storage.aliases import current
+from storage.database import Database
 from tests.orchestration import browser
 from tests.orchestration.jobs import LEAP_DAY, rows
 from tests.orchestration.site import TERMINAL, until
@@ -87,7 +87,7 @@ def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(
 
     site.completed(run)
     (first,) = nightly.versions
-    assert current(nightly.store, nightly.name, "production") == first
+    assert Database(nightly.store, nightly.name).current("production") == first
 
     nightly.grow("day-2", rows(ROWS // 100, seed=2, name="new"))
     run = _fires(site, rebuild)
@@ -103,7 +103,7 @@ def test_a_schedule_rebuilds_promotes_and_classifies_with_what_is_newest(
     newest, before = json.loads(history[-1]["data"])
     assert (newest["id"], newest["parent"]) == (second, first)
     assert newest["change"][0] in "+-"
-    promoted = current(nightly.store, nightly.name, "production")
+    promoted = Database(nightly.store, nightly.name).current("production")
     assert newest["promoted"] == ("yes" if promoted == second else "no")
     assert f"against production ({first})" in newest["why"]
     assert (before["id"], before["parent"], before["promoted"]) == (first, "", "yes")

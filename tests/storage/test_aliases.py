@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from storage.aliases import aliases, current, history, promote, resolve_version, rollback
 from storage.conditional import require_conditional_writes
+from storage.database import Database
 from storage.gc import collect
+from storage.manifest import MANIFEST
 from storage.store import Folder
-from storage.versions import MANIFEST, read_manifest, version_folder
 from tests.raee.errors import refused
-from tests.storage.databases import NAME, publish_version
+from tests.storage.databases import NAME, demo, publish_version
 from tests.storage.racers import ANY
 
 
@@ -22,47 +22,47 @@ def versions(store):
 
 
 def _points_at(store):
-    return resolve_version(store, NAME, "production")
+    return demo(store).open("production").id
 
 
 def test_a_promoted_version_is_what_the_alias_means(store, versions):
     before = datetime.now(UTC)
-    record = promote(store, NAME, versions[1])
+    record = demo(store).promote(versions[1])
     assert (record.version, record.previous, record.action) == (versions[1], None, "promote")
     assert before <= record.updated_at <= datetime.now(UTC)
     assert record.by.endswith(f"@{socket.gethostname()}:{os.getpid()}")
     assert _points_at(store) == versions[1]
-    assert promote(store, NAME, versions[2]).previous == versions[1]
-    assert _points_at(store) == current(store, NAME, "production") == versions[2]
-    assert current(store, NAME, "staging") is None
+    assert demo(store).promote(versions[2]).previous == versions[1]
+    assert _points_at(store) == demo(store).current("production") == versions[2]
+    assert demo(store).current("staging") is None
 
 
 def test_aliases_know_nothing_of_each_other(store, versions):
-    promote(store, NAME, versions[0], "production")
-    promote(store, NAME, versions[1], "staging")
-    promote(store, NAME, versions[2], "production")
-    assert aliases(store, NAME) == {"production": versions[2], "staging": versions[1]}
-    assert [r.version for r in history(store, NAME, "staging")] == [versions[1]]
-    rollback(store, NAME)
-    assert aliases(store, NAME) == {"production": versions[0], "staging": versions[1]}
+    demo(store).promote(versions[0], "production")
+    demo(store).promote(versions[1], "staging")
+    demo(store).promote(versions[2], "production")
+    assert demo(store).aliases() == {"production": versions[2], "staging": versions[1]}
+    assert [r.version for r in demo(store).history("staging")] == [versions[1]]
+    demo(store).rollback()
+    assert demo(store).aliases() == {"production": versions[0], "staging": versions[1]}
 
 
 def test_rolling_back_twice_goes_two_versions_back(store, versions):
     for version in versions[:3]:
-        promote(store, NAME, version)
-    assert rollback(store, NAME).version == versions[1]
-    assert rollback(store, NAME).version == versions[0]
+        demo(store).promote(version)
+    assert demo(store).rollback().version == versions[1]
+    assert demo(store).rollback().version == versions[0]
     assert _points_at(store) == versions[0]
     with refused("alias 'production' of database demo has no version to roll back to"):
-        rollback(store, NAME)
+        demo(store).rollback()
     assert _points_at(store) == versions[0]
 
 
 def test_a_rollback_leaves_the_whole_history(store, versions):
     for version in versions[:2]:
-        promote(store, NAME, version)
-    rollback(store, NAME)
-    found = history(store, NAME, "production")
+        demo(store).promote(version)
+    demo(store).rollback()
+    found = demo(store).history("production")
     a, b = versions[:2]
     assert [(r.action, r.version, r.previous) for r in found] == [
         ("promote", a, None),
@@ -75,40 +75,40 @@ def test_a_rollback_leaves_the_whole_history(store, versions):
 
 def test_after_a_rollback_the_next_one_passes_over_what_was_rolled_back(store, versions):
     a, b, c, _ = versions
-    promote(store, NAME, a)
-    promote(store, NAME, b)
-    rollback(store, NAME)
-    promote(store, NAME, c)
-    assert rollback(store, NAME).version == a
+    demo(store).promote(a)
+    demo(store).promote(b)
+    demo(store).rollback()
+    demo(store).promote(c)
+    assert demo(store).rollback().version == a
 
 
 def test_promoting_a_version_again_is_no_step_to_roll_back(store, versions):
     for version in (versions[0], versions[1], versions[1]):
-        promote(store, NAME, version)
-    assert rollback(store, NAME).version == versions[0]
+        demo(store).promote(version)
+    assert demo(store).rollback().version == versions[0]
 
 
 def test_there_is_nothing_to_roll_back_to_where_nothing_stood_before(store, versions):
     with refused("no version to roll back to; it was never set"):
-        rollback(store, NAME)
-    promote(store, NAME, versions[0])
+        demo(store).rollback()
+    demo(store).promote(versions[0])
     with refused("no version to roll back to"):
-        rollback(store, NAME)
-    assert len(history(store, NAME, "production")) == 1
+        demo(store).rollback()
+    assert len(demo(store).history("production")) == 1
 
 
 def test_only_a_version_that_is_there_can_be_promoted(store, versions):
     with refused(f"has no version '20200101-000000'; the newest is {versions[-1]}"):
-        promote(store, NAME, "20200101-000000")
-    assert aliases(store, NAME) == {}
+        demo(store).promote("20200101-000000")
+    assert demo(store).aliases() == {}
 
 
 def test_a_version_that_is_gone_cannot_be_rolled_back_to(store, versions):
-    promote(store, NAME, versions[0])
-    promote(store, NAME, versions[1])
+    demo(store).promote(versions[0])
+    demo(store).promote(versions[1])
     Folder(f"{store}/databases/{NAME}/versions/{versions[0]}").remove()
     with refused(f"has no version '{versions[0]}'"):
-        rollback(store, NAME)
+        demo(store).rollback()
     assert _points_at(store) == versions[1]
 
 
@@ -122,7 +122,7 @@ def _race(store, action, versions, if_current=ANY):
 
 def _check_history(store):
     """It is gapless, and each change was made knowing the one before it."""
-    changes = history(store, NAME, "production")
+    changes = demo(store).history("production")
     names = Folder(f"{store}/databases/{NAME}/aliases/production").names()
     assert names == [f"{i + 1:08d}.json" for i in range(len(changes))]
     assert [r.previous for r in changes] == [None, *(r.version for r in changes[:-1])]
@@ -140,7 +140,7 @@ class TestRacingProcesses:
 
     def test_that_promote_from_one_version_one_wins_and_the_others_know(self, shared_store):
         first, *versions = [publish_version(shared_store) for _ in range(17)]
-        promote(shared_store, NAME, first)
+        Database(shared_store, NAME).promote(first)
         answers = _race(shared_store, "promote", versions, if_current=first)
         (won,) = [answer for answer in answers if answer.startswith("won")]
         winner = won.split()[1]
@@ -151,7 +151,7 @@ class TestRacingProcesses:
     def test_that_roll_back_go_back_a_version_each(self, shared_store):
         versions = [publish_version(shared_store) for _ in range(4)]
         for version in versions:
-            promote(shared_store, NAME, version)
+            Database(shared_store, NAME).promote(version)
         answers = _race(shared_store, "rollback", versions)
         assert (
             sorted(answer.split()[1] for answer in answers if answer.startswith("won"))
@@ -164,10 +164,10 @@ class TestRacingProcesses:
 
 class TestIfCurrent:
     def test_changes_the_alias_where_it_points_there(self, store, versions):
-        promote(store, NAME, versions[0], if_current="")  # where it is not set
-        promote(store, NAME, versions[1], if_current=versions[0])
-        rollback(store, NAME, if_current=versions[1])
-        assert [r.version for r in history(store, NAME, "production")] == [
+        demo(store).promote(versions[0], if_current="")  # where it is not set
+        demo(store).promote(versions[1], if_current=versions[0])
+        demo(store).rollback(if_current=versions[1])
+        assert [r.version for r in demo(store).history("production")] == [
             versions[0],
             versions[1],
             versions[0],
@@ -176,21 +176,21 @@ class TestIfCurrent:
     def test_is_refused_where_it_points_elsewhere(self, store, versions):
         a, b, c, _ = versions
         with refused(f"alias 'production' of database demo is not set, not at {a}; somebody else"):
-            promote(store, NAME, b, if_current=a)
-        promote(store, NAME, a)
-        promote(store, NAME, b)
+            demo(store).promote(b, if_current=a)
+        demo(store).promote(a)
+        demo(store).promote(b)
         with refused(f"'production' of database demo points at {b}, not at {a}; somebody else"):
-            promote(store, NAME, c, if_current=a)
+            demo(store).promote(c, if_current=a)
         with refused(f"'production' of database demo points at {b}, not unset; somebody else"):
-            promote(store, NAME, c, if_current="")
+            demo(store).promote(c, if_current="")
         with refused(f"points at {b}, not at {c}; somebody else has changed it: look at it and"):
-            rollback(store, NAME, if_current=c)
-        assert [r.version for r in history(store, NAME, "production")] == [a, b]
+            demo(store).rollback(if_current=c)
+        assert [r.version for r in demo(store).history("production")] == [a, b]
 
     def test_must_be_the_id_of_a_version(self, store, versions):
         for change in (
-            lambda: promote(store, NAME, versions[0], if_current="../x"),
-            lambda: rollback(store, NAME, if_current="../x"),
+            lambda: demo(store).promote(versions[0], if_current="../x"),
+            lambda: demo(store).rollback(if_current="../x"),
         ):
             with refused("version '../x': use lowercase letters, digits and dashes"):
                 change()
@@ -202,10 +202,10 @@ def test_a_change_that_never_gets_its_turn_says_so(store, versions, monkeypatch)
 
     waited = []
     monkeypatch.setattr("storage.aliases.time.sleep", waited.append)
-    promote(store, NAME, versions[0])
+    demo(store).promote(versions[0])
     monkeypatch.setattr(Folder, "write_new", taken)
     with refused("was changed by somebody else meanwhile, 20 times in a row; look at it and try"):
-        promote(store, NAME, versions[1])
+        demo(store).promote(versions[1])
     assert len(waited) == 20
     assert len(set(waited)) == 20, "waits that are alike would meet again"
 
@@ -215,13 +215,13 @@ def test_a_version_that_goes_while_it_is_promoted_is_told(store, versions, monke
     write_new = Folder.write_new
 
     def collected(folder, name, data):
-        version_folder(store, NAME, versions[0]).delete(MANIFEST)
+        demo(store).version(versions[0]).folder.delete(MANIFEST)
         write_new(folder, name, data)
 
     require_conditional_writes(store)
     monkeypatch.setattr(Folder, "write_new", collected)
     with refused(f"version {versions[0]} of database demo was deleted just now, and alias 'produc"):
-        promote(store, NAME, versions[0])
+        demo(store).promote(versions[0])
 
 
 def test_a_writer_without_a_name_is_its_number(store, versions, monkeypatch):
@@ -229,65 +229,65 @@ def test_a_writer_without_a_name_is_its_number(store, versions, monkeypatch):
         raise KeyError("getpwuid(): uid not found: 1001")
 
     monkeypatch.setattr("storage.aliases.getpass.getuser", nameless)
-    by = promote(store, NAME, versions[0]).by
+    by = demo(store).promote(versions[0]).by
     assert by == f"{os.getuid()}@{socket.gethostname()}:{os.getpid()}"
 
 
 def test_other_files_in_an_aliases_folder_are_no_records(store, versions):
-    promote(store, NAME, versions[0])
+    demo(store).promote(versions[0])
     folder = Folder(f"{store}/databases/{NAME}/aliases/production")
     for name in ("notes.txt", "00000002.json~", "2.json", "000000004.json"):
         folder.write_new(name, b"x")
     assert _points_at(store) == versions[0]
-    promote(store, NAME, versions[1])
-    assert [r.version for r in history(store, NAME, "production")] == versions[:2]
+    demo(store).promote(versions[1])
+    assert [r.version for r in demo(store).history("production")] == versions[:2]
 
 
 def test_the_highest_number_counts(store, versions):
     for i in range(11):
-        promote(store, NAME, versions[i % 2])
+        demo(store).promote(versions[i % 2])
     assert _points_at(store) == versions[0]
-    assert len(history(store, NAME, "production")) == 11
+    assert len(demo(store).history("production")) == 11
 
 
 class TestResolving:
     def test_without_a_name_gives_production_or_the_newest(self, store, versions):
-        assert resolve_version(store, NAME, None) == versions[-1]
-        promote(store, NAME, versions[1], "staging")
-        assert resolve_version(store, NAME, None) == versions[-1]
-        promote(store, NAME, versions[0])
-        assert resolve_version(store, NAME, None) == versions[0]
+        assert demo(store).open().id == versions[-1]
+        demo(store).promote(versions[1], "staging")
+        assert demo(store).open().id == versions[-1]
+        demo(store).promote(versions[0])
+        assert demo(store).open().id == versions[0]
 
     def test_takes_ids_and_aliases(self, store, versions):
-        promote(store, NAME, versions[2], "nightly")
-        assert resolve_version(store, NAME, versions[1]) == versions[1]
-        assert resolve_version(store, NAME, "nightly") == versions[2]
+        demo(store).promote(versions[2], "nightly")
+        assert demo(store).open(versions[1]).id == versions[1]
+        assert demo(store).open("nightly").id == versions[2]
 
     def test_of_what_is_not_there_names_the_aliases(self, store, versions):
         with refused("has no version or alias 'nightly' .aliases: none."):
-            resolve_version(store, NAME, "nightly")
-        promote(store, NAME, versions[2], "weekly")
+            demo(store).open("nightly")
+        demo(store).promote(versions[2], "weekly")
         with refused("no version or alias 'nightly' .aliases: weekly.; `raee versions demo`"):
-            resolve_version(store, NAME, "nightly")
+            demo(store).open("nightly")
 
     def test_where_there_is_no_version_says_how_to_make_one(self, store):
         with refused("no version of database demo in .*databases there: none.*`raee build`"):
-            resolve_version(store, NAME, None)
+            demo(store).open()
 
     def test_of_many_aliases_and_databases_some_are_named(self, tmp_path):
         store = str(tmp_path)
         version = publish_version(store)
         for number in range(12):
-            promote(store, NAME, version, f"alias-{number:02d}")
+            demo(store).promote(version, f"alias-{number:02d}")
             Folder(store).write_new(f"databases/base-{number:02d}/x", b"")
         with refused("aliases: alias-00, .*, alias-09 and 2 more.; `raee versions demo` lists"):
-            resolve_version(store, NAME, "nightly")
+            demo(store).open("nightly")
         with refused("databases there: base-00, .*, base-09 and 3 more.; make one with"):
-            resolve_version(store, "other", None)
+            Database(store, "other").open()
         with refused("databases there: base-00, .*, base-09 and 3 more$"):
-            read_manifest(store, "other", "x")
+            Database(store, "other").version("x").manifest()
         with refused("databases there: base-00, .*, base-09 and 3 more.$"):
-            collect(store, "other")
+            collect(Database(store, "other"))
 
 
 @pytest.mark.parametrize("alias", ["../versions", "..", "a/b", "", "Prod", "a b", "/x"])
@@ -295,20 +295,20 @@ def test_no_alias_leads_out_of_its_folder(tmp_path, alias):
     store = str(tmp_path)
     version = publish_version(store)
     for ask in (
-        lambda: promote(store, NAME, version, alias),
-        lambda: rollback(store, NAME, alias),
-        lambda: history(store, NAME, alias),
-        lambda: resolve_version(store, NAME, alias),
+        lambda: demo(store).promote(version, alias),
+        lambda: demo(store).rollback(alias),
+        lambda: demo(store).history(alias),
+        lambda: demo(store).open(alias).id,
     ):
         with refused("use lowercase letters, digits and dashes"):
             ask()
-    assert aliases(store, NAME) == {}
+    assert demo(store).aliases() == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"version": 7}', b"\xff"])
 def test_a_damaged_record_is_one_line(store, versions, content):
-    promote(store, NAME, versions[0])
+    demo(store).promote(versions[0])
     with Folder(f"{store}/databases/{NAME}/aliases/production").create("00000001.json") as file:
         file.write(content)
     with refused("aliases/production/00000001.json is damaged: "):
-        resolve_version(store, NAME, None)
+        demo(store).open()

@@ -8,8 +8,8 @@ import pytest
 import storage.conditional
 import storage.store
 from raee.errors import InputError
-from storage.aliases import history, promote, rollback
 from storage.conditional import SINGLE_WRITER, require_conditional_writes
+from storage.database import Database
 from storage.faults import stays
 from storage.store import Folder
 from tests.raee.errors import refused
@@ -137,8 +137,8 @@ class TestHoweverAServerSaysThatANameIsTaken:
     def test_aliases_move_on(self):
         versions = [publish_version(self.store, {"a": b"x"}) for _ in range(2)]
         for version in versions:
-            promote(self.store, NAME, version)
-        found = [record.version for record in history(self.store, NAME, "production")]
+            Database(self.store, NAME).promote(version)
+        found = [record.version for record in Database(self.store, NAME).history("production")]
         assert found == versions
 
 
@@ -199,9 +199,9 @@ class TestOneWriter:
         versions = [publish_version(unable, {"a": b"x"}) for _ in range(2)]
         new_process()
         for version in versions:
-            promote(unable, NAME, version)
-        rollback(unable, NAME)
-        found = [record.version for record in history(unable, NAME, "production")]
+            Database(unable, NAME).promote(version)
+        Database(unable, NAME).rollback()
+        found = [record.version for record in Database(unable, NAME).history("production")]
         assert found == [*versions, versions[0]]
 
 
@@ -211,8 +211,8 @@ def test_an_alias_does_not_change_where_a_change_could_be_undone(unable):
     Folder(unable).delete(SINGLE_WRITER)
     storage.store._single_writers.clear()
     with refused("single_writer: true"):
-        promote(unable, NAME, version)
-    assert history(unable, NAME, "production") == []
+        Database(unable, NAME).promote(version)
+    assert Database(unable, NAME).history("production") == []
 
 
 def test_a_store_that_may_not_be_written_is_not_taken_for_one_that_cannot(moto, store_on, use):

@@ -8,10 +8,10 @@ import pytest
 
 from storage.corpus import CorpusSpec, read_batches, whole
 from storage.corpus_files import list_corpus
+from storage.database import Database
 from storage.faults import stays
 from storage.scan import scan
 from storage.store import Folder
-from storage.versions import version_ids
 from tests.ports import free_ports
 from tests.raee.errors import refused
 from tests.storage.web import web
@@ -89,7 +89,7 @@ def test_an_answer_while_it_is_read_means_the_same():
 def test_the_web_is_no_place_for_a_store():
     with web({}) as server:
         with refused(f"^{server.url}: the web is only read; give a folder, or s3://bucket/folder$"):
-            version_ids(server.url, "demo")
+            Database(server.url, "demo").ids()
         nothing = f"^{server.url}: nothing can be written at addresses of this kind$"
         with refused(nothing), Folder(server.url).create("a"):
             pass

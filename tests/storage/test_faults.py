@@ -16,15 +16,14 @@ import pytest
 
 import storage.store
 from raee.errors import InputError
-from storage.aliases import current, promote
 from storage.cache import local_files
 from storage.corpus import CorpusSpec
+from storage.database import verify
 from storage.faults import may_pass
 from storage.parquet import read_table, write_table
 from storage.store import Folder
-from storage.versions import publish, read_manifest, verify, version_folder, version_ids
 from tests.storage.corpora import COMPRESSED, FORMATS, read_all, write_corpus
-from tests.storage.databases import NAME, manifest
+from tests.storage.databases import NAME, demo, manifest
 from tests.storage.faulty import EVER, Fault, full, put, weather
 from tests.storage.remote import content, record_of
 
@@ -71,7 +70,7 @@ def _cached(store: str) -> list[bytes]:
 
 
 def _version(store: str) -> Folder:
-    return version_folder(store, NAME, _VERSION)
+    return demo(store).version(_VERSION).folder
 
 
 _PLACE = f"databases/{NAME}/versions/{_VERSION}"
@@ -93,13 +92,14 @@ _OPERATIONS = {
     "files": _Operation(lambda s: [found.name for found in Folder(s).files()]),
     "read_table": _Operation(lambda s: read_table(Folder(s), "t.parquet").to_pydict()),
     "local_files": _Operation(_cached),
-    "versions": _Operation(lambda s: [version_ids(s, NAME), read_manifest(s, NAME, _BEFORE).id]),
+    "versions": _Operation(lambda s: [demo(s).ids(), demo(s).version(_BEFORE).manifest().id]),
     "verify": _Operation(lambda s: verify(_version(s), _RECORDS)),
     "publish": _Operation(
-        lambda s: publish(_version(s), _MANIFESTS[_VERSION]), (f"{_PLACE}/manifest.json",)
+        lambda s: demo(s).version(_VERSION).publish(_MANIFESTS[_VERSION]),
+        (f"{_PLACE}/manifest.json",),
     ),
     "promote": _Operation(
-        lambda s: promote(s, NAME, _BEFORE).version,
+        lambda s: demo(s).promote(_BEFORE).version,
         (f"databases/{NAME}/aliases/production/00000001.json",),
     ),
 }
@@ -168,8 +168,8 @@ def test_an_error_at_any_call_leaves_the_store_whole_and_the_next_try_succeeds(
         for cached in (tmp_path / "cache").glob("*"):
             assert cached.read_bytes() in _FILES.values(), f"{point}: a short file in the cache"
         if f"{_PLACE}/manifest.json" not in left:
-            assert version_ids(store, NAME) == [_BEFORE]
-        if name == "promote" and current(store, NAME, "production") is not None:
+            assert demo(store).ids() == [_BEFORE]
+        if name == "promote" and demo(store).current("production") is not None:
             continue  # it is done, though nobody was told
         assert _OPERATIONS[name].do(store) == expected, point
         assert _contents(store) == whole, point
@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_no_short_file(tmp_path, name):
         left = _contents(store)
         assert set(left) - before <= set(_OPERATIONS[name].names[:-1])
         assert left.items() <= _contents(after).items()
-        assert version_ids(store, NAME) == [_BEFORE]
+        assert demo(store).ids() == [_BEFORE]
         _OPERATIONS[name].do(store)
         assert _contents(store) == _contents(after)
 
@@ -263,9 +263,9 @@ def test_slow_calls_only_take_time(tmp_path):
     with weather(*faults):
         assert _cached(store) == list(_FILES.values())
         _create(store)
-        publish(_version(store), _MANIFESTS[_VERSION])
+        demo(store).version(_VERSION).publish(_MANIFESTS[_VERSION])
     assert time.monotonic() - begun > 0.05
-    assert version_ids(store, NAME) == [_BEFORE, _VERSION]
+    assert demo(store).ids() == [_BEFORE, _VERSION]
     assert _tree(store)["new/a.bin"] == _DATA
 
 

@@ -16,18 +16,10 @@ from hypothesis import strategies as st
 
 import storage.gc
 from raee.errors import InputError
-from storage.aliases import aliases, promote
+from storage.database import new_version_id
 from storage.gc import collect
 from storage.leftovers import leftovers
-from storage.versions import (
-    database_folder,
-    has_version,
-    new_version_id,
-    read_manifest,
-    version_folder,
-    version_ids,
-)
-from tests.storage.databases import NAME
+from tests.storage.databases import NAME, demo
 from tests.storage.leftovers import (
     begin_build,
     check_whole,
@@ -43,15 +35,15 @@ def test_a_version_that_is_promoted_after_the_look_stays(store, monkeypatch):
     overwrite = storage.gc._overwrite_manifest
 
     def promoted(folder, data):
-        if folder.uri == version_folder(store, NAME, first).uri and not data:
-            promote(store, NAME, first)
+        if folder.uri == demo(store).version(first).folder.uri and not data:
+            demo(store).promote(first)
         overwrite(folder, data)
 
     monkeypatch.setattr(storage.gc, "_overwrite_manifest", promoted)
-    before = read_manifest(store, NAME, first)
-    (found,) = collect(store, NAME, keep=1)
+    before = demo(store).version(first).manifest()
+    (found,) = collect(demo(store), keep=1)
     assert found.path == f"versions/{second}"
-    assert read_manifest(store, NAME, first) == before
+    assert demo(store).version(first).manifest() == before
     check_whole(store)
 
 
@@ -59,20 +51,20 @@ def test_of_two_that_collect_a_version_which_is_promoted_one_has_it_to_itself(st
     """One has found nobody who uses it and deletes; the other, behind it, finds the alias."""
     first, _ = publish_sharing(store), publish_sharing(store)
     overwrite, went = storage.gc._overwrite_manifest, []
-    found = leftovers(store, NAME, keep=1)
+    found = leftovers(demo(store), keep=1)
 
     def overtaken(folder, data):
         monkeypatch.setattr(storage.gc, "_overwrite_manifest", overwrite)
-        went.extend(collect(store, NAME, keep=1))
+        went.extend(collect(demo(store), keep=1))
         with suppress(InputError):  # that it was deleted just now
-            promote(store, NAME, first)
+            demo(store).promote(first)
         overwrite(folder, data)
 
     monkeypatch.setattr(storage.gc, "_overwrite_manifest", overtaken)
-    before = read_manifest(store, NAME, first)
+    before = demo(store).version(first).manifest()
     assert [leftover.path for leftover in found] == [f"versions/{first}"]
-    assert collect(store, NAME, keep=1) == went == []
-    assert read_manifest(store, NAME, first) == before
+    assert collect(demo(store), keep=1) == went == []
+    assert demo(store).version(first).manifest() == before
     check_whole(store)
 
 
@@ -91,13 +83,13 @@ def test_of_those_that_promote_and_collect_at_once_one_sees_the_other(store_on, 
         start.wait()
         time.sleep(dice.random() / 200)
         try:
-            promote(store, NAME, version)
+            demo(store).promote(version)
         except InputError as error:
             told.append((version, str(error)))
 
     def collect_all():
         start.wait()
-        collect(store, NAME, keep=1)
+        collect(demo(store), keep=1)
 
     for _ in range(60):
         version, _ = publish_sharing(store), publish_sharing(store)
@@ -108,9 +100,11 @@ def test_of_those_that_promote_and_collect_at_once_one_sees_the_other(store_on, 
             thread.start()
         for thread in at_once:
             thread.join()
-        points_at = aliases(store, NAME).get("production")
-        assert points_at is None or has_version(store, NAME, points_at) or points_at == told[-1][0]
-        if points_at is not None and not has_version(store, NAME, points_at):
+        points_at = demo(store).aliases().get("production")
+        assert (
+            points_at is None or demo(store).version(points_at).exists() or points_at == told[-1][0]
+        )
+        if points_at is not None and not demo(store).version(points_at).exists():
             assert "was deleted just now" in told[-1][1]
         check_whole(store)
 
@@ -118,6 +112,7 @@ def test_of_those_that_promote_and_collect_at_once_one_sees_the_other(store_on, 
 _KILLED = """
 import os
 import sys
+from storage.database import Database
 from storage.gc import collect
 store, call = sys.argv[1], int(sys.argv[2])
 calls = 0
@@ -128,7 +123,7 @@ def die(event, _):
         if calls == call:
             os.kill(os.getpid(), 9)
 sys.addaudithook(die)
-collect(store, "demo", keep=1)
+collect(Database(store, "demo"), keep=1)
 print("done", calls)
 """
 
@@ -136,11 +131,11 @@ print("done", calls)
 def test_one_that_is_killed_leaves_whole_versions_and_the_next_does_the_rest(tmp_path):
     def history(store):
         old, kept = publish_sharing(store, ("a", "b")), publish_sharing(store, ("b", "c"))
-        promote(store, NAME, kept)
+        demo(store).promote(kept)
         newest = publish_sharing(store, ("c", "d"))
         dead = new_version_id()
         begin_build(store, "0123", dead, old)
-        version_folder(store, NAME, dead).write_new("report.html", b"report")
+        demo(store).version(dead).folder.write_new("report.html", b"report")
         make_old(store)
         return [kept, newest]
 
@@ -154,17 +149,17 @@ def test_one_that_is_killed_leaves_whole_versions_and_the_next_does_the_rest(tmp
         store = str(tmp_path / f"killed-{call}")
         kept = history(store)
         assert run(store, call).returncode == -9
-        assert set(kept) <= set(version_ids(store, NAME))
+        assert set(kept) <= set(demo(store).ids())
         check_whole(store)
         make_old(store)
-        collect(store, NAME, keep=1)
-        collect(store, NAME, keep=1)
-        assert version_ids(store, NAME) == kept
+        collect(demo(store), keep=1)
+        collect(demo(store), keep=1)
+        assert demo(store).ids() == kept
         check_whole(store)
         make_old(store)
-        collect(store, NAME, keep=1)
+        collect(demo(store), keep=1)
         assert {name.split("/")[0] for name in names(store)} == {"aliases", "swept", "versions"}
-        assert leftovers(store, NAME, keep=1) == []
+        assert leftovers(demo(store), keep=1) == []
 
 
 @st.composite
@@ -208,7 +203,7 @@ def test_what_stays_is_whole_and_untouched_and_what_goes_is_all_the_rest(past):
             names = tuple(f"s{number}" for number in said["swept"])
             publish_sharing(store, names, version, pruned={"of": "x"} if said["pruned"] else None)
         for alias, number in past["aliases"]:
-            promote(store, NAME, ids[number], alias)
+            demo(store).promote(ids[number], alias)
         live, young = [build for build in past["builds"] if build["live"]], set()
         made = []
         for number, build in enumerate(past["builds"]):
@@ -216,7 +211,7 @@ def test_what_stays_is_whole_and_untouched_and_what_goes_is_all_the_rest(past):
             makes = None if build["makes"] is None else ids[build["makes"]]
             if makes is None:
                 makes = new_version_id()
-                version_folder(store, NAME, makes).write_new("report.html", b"report")
+                demo(store).version(makes).folder.write_new("report.html", b"report")
                 put_readings(store, f"{makes}-00000.parquet")
             begin_build(store, f"{number:04d}", makes, parent)
             if build["live"]:
@@ -231,7 +226,7 @@ def test_what_stays_is_whole_and_untouched_and_what_goes_is_all_the_rest(past):
         stay = {*ids[-past["keep"] :], *whole[-1:], *pointed_at.values(), *made}
         stay |= {ids[build["parent"]] for build in live if build["parent"] is not None}
         retained = [version for version in ids if version in stay]
-        swept = {f.path for v in retained for f in read_manifest(store, NAME, v).swept}
+        swept = {f.path for v in retained for f in demo(store).version(v).manifest().swept}
 
         def stays(path):
             top, rest = path.split("/", 1)
@@ -245,10 +240,10 @@ def test_what_stays_is_whole_and_untouched_and_what_goes_is_all_the_rest(past):
         database = Path(store) / "databases" / NAME
         for path in young:
             os.utime(database / path)
-        before = {f.name: f for f in database_folder(store, NAME).files()}
-        collect(store, NAME, past["keep"])
-        after = {f.name: f for f in database_folder(store, NAME).files() if f.bytes}
+        before = {f.name: f for f in demo(store).folder.files()}
+        collect(demo(store), past["keep"])
+        after = {f.name: f for f in demo(store).folder.files() if f.bytes}
         assert after == {name: found for name, found in before.items() if stays(name)}
-        assert version_ids(store, NAME) == retained
+        assert demo(store).ids() == retained
         check_whole(store)
-        assert leftovers(store, NAME, past["keep"]) == []
+        assert leftovers(demo(store), past["keep"]) == []

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from storage.versions import MANIFEST, read_manifest, version_folder
-from tests.storage.databases import NAME, publish_version
+from storage.manifest import MANIFEST
+from tests.storage.databases import demo, publish_version
 
 _FILES = {"entries/part-00000.parquet": b"entries" * 1_000, "keys/layer-00.faiss": b"keys" * 100}
 
@@ -32,12 +32,12 @@ def aws():
 def test_the_aws_command_line_lists_and_fetches_a_version(ceph, store_on, tmp_path, aws):
     store = store_on("ceph")
     version = publish_version(store, _FILES)
-    folder = version_folder(store, NAME, version)
+    folder = demo(store).version(version).folder
     listed = aws(ceph, "ls", f"{folder}/", "--recursive").splitlines()
     key = folder.uri.removeprefix("s3://").partition("/")[2]
     assert {line.split()[3]: int(line.split()[2]) for line in listed} == {
         f"{key}/{name}": folder.size(name) for name in (*_FILES, MANIFEST)
     }
-    file = read_manifest(store, NAME, version).files[0]
+    file = demo(store).version(version).manifest().files[0]
     aws(ceph, "cp", "--quiet", f"{folder}/{file.path}", str(tmp_path / "fetched"))
     assert hashlib.sha256((tmp_path / "fetched").read_bytes()).hexdigest() == file.sha256

@@ -10,9 +10,10 @@ import pyarrow as pa
 from raee.exits import parse_exits, swept_exits
 from raee.neighbours.index import new_index
 from storage.checked import FileRecord
+from storage.database import Database, new_version_id
+from storage.manifest import Manifest, index_path
 from storage.parquet import list_column, part_name, write_table
 from storage.scan import text_hash
-from storage.versions import Manifest, index_path, new_version_id, publish, version_folder
 from tasks.job import Job
 
 NAME = "demo"
@@ -59,7 +60,7 @@ def publish_made(
     """
     job = job_of(store, policy or {"name": "fixed", "exit": "head@0"})
     version = new_version_id()
-    folder = version_folder(store, NAME, version)
+    folder = Database(store, NAME).version(version).folder
     label = np.array([labels.index(row.label) for row in rows], np.uint16)
     said = np.array([labels.index(row.head) for row in rows], np.uint16)
     answers = np.stack([said, label, label], axis=1)
@@ -106,5 +107,5 @@ def publish_made(
         "code_version": "0",
         "libraries": {},
     }
-    publish(folder, Manifest.model_validate(said_of_it | changed))
+    Database(store, NAME).version(version).publish(Manifest.model_validate(said_of_it | changed))
     return version

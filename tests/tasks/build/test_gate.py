@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import binomtest, fisher_exact, norm
 
 from flows.cli.app import app, run
-from storage.aliases import DEFAULT_ALIAS, aliases, history, promote
-from storage.versions import read_verdict, version_folder
+from storage.aliases import DEFAULT_ALIAS
+from storage.database import Database
 from tasks.build.gate import LEVEL, compare, promote_if_as_good
 from tasks.database import load_readings
 from tests.tasks.versions import NAME, Made, job_of, publish_made
@@ -132,7 +132,7 @@ def _gate(store, version, policy=_FIXED):
 
 
 def _production(store):
-    return aliases(store, NAME).get(DEFAULT_ALIAS)
+    return Database(store, NAME).aliases().get(DEFAULT_ALIAS)
 
 
 class TestTheGate:
@@ -145,7 +145,7 @@ class TestTheGate:
     @pytest.mark.parametrize("losses", [0, 7])
     def test_lets_a_version_through_that_is_as_good_but_for_noise(self, store, losses):
         first = publish_made(store, _rows([True] * 20))
-        promote(store, NAME, first)
+        Database(store, NAME).promote(first)
         second = publish_made(store, _rows([i >= losses for i in range(20)]))
         said = _gate(store, second)
         assert said.startswith(
@@ -156,7 +156,7 @@ class TestTheGate:
 
     def test_keeps_a_worse_version_out_and_says_why(self, store, told):
         first = publish_made(store, _rows([True] * 20))
-        promote(store, NAME, first)
+        Database(store, NAME).promote(first)
         second = publish_made(store, _rows([i >= 9 for i in range(20)]))
         said = _gate(store, second)
         assert said == (
@@ -172,7 +172,7 @@ class TestTheGate:
         version = publish_made(store, _rows([True]))
         _gate(store, version)
         assert _gate(store, version) == f"production points at {version} already"
-        assert len(history(store, NAME, DEFAULT_ALIAS)) == 1
+        assert len(Database(store, NAME).history(DEFAULT_ALIAS)) == 1
 
     def test_keeps_a_version_out_whose_own_policy_cannot_be_met(self, store):
         tuned = {"name": "tuned"}
@@ -189,8 +189,8 @@ class TestTheGate:
         """Such as a cascade of the first format, which knew no probes."""
         policy = {"policy": {"name": "tuned"}, "reader": {"name": "cascade"}}.get(how)
         first = publish_made(store, _rows([True] * 20), policy=policy)
-        promote(store, NAME, first)
-        folder = version_folder(store, NAME, first)
+        Database(store, NAME).promote(first)
+        folder = Database(store, NAME).version(first).folder
         if how == "file":
             with folder.create("entries/part-00000.parquet") as file:
                 file.write(b"")
@@ -217,28 +217,28 @@ class TestThePin:
 
     def test_stops_a_slow_loss_that_production_alone_lets_through(self, store):
         nights = self._nights(store, [0, 3, 6, 9, 12])
-        assert aliases(store, NAME) == {"pinned": nights[0], "production": nights[2]}
-        verdict = read_verdict(store, NAME, nights[3])
+        assert Database(store, NAME).aliases() == {"pinned": nights[0], "production": nights[2]}
+        verdict = Database(store, NAME).version(nights[3]).verdict()
         assert not verdict.promoted
         assert f"against pinned ({nights[0]}) on 40 rows in common 0 answers" in verdict.why
         assert f"`raee promote {NAME} {nights[3]}` takes and pins it" in verdict.why
 
     def test_is_the_first_version_until_a_person_points_elsewhere(self, store, capsys):
         first, second = self._nights(store, [0, 3])
-        assert aliases(store, NAME)["pinned"] == first
+        assert Database(store, NAME).aliases()["pinned"] == first
         assert run(app, ["promote", NAME, second, "--store", store]) == 0
-        assert aliases(store, NAME)["pinned"] == second
+        assert Database(store, NAME).aliases()["pinned"] == second
         assert run(app, ["rollback", NAME, "--store", store]) == 0
-        assert aliases(store, NAME) == {"pinned": first, "production": first}
+        assert Database(store, NAME).aliases() == {"pinned": first, "production": first}
         assert run(app, ["promote", NAME, second, "--store", store, "--alias", "other"]) == 0
-        assert aliases(store, NAME)["pinned"] == first
+        assert Database(store, NAME).aliases()["pinned"] == first
 
     def test_is_set_where_versions_were_promoted_before_there_were_pins(self, store):
         first = publish_made(store, _rows([True] * 20))
-        promote(store, NAME, first)
+        Database(store, NAME).promote(first)
         second = publish_made(store, _rows([True] * 20))
         _gate(store, second)
-        assert aliases(store, NAME) == {"pinned": first, "production": second}
+        assert Database(store, NAME).aliases() == {"pinned": first, "production": second}
 
 
 def test_thirty_looks_at_a_version_that_is_no_worse_rarely_find_it_worse():

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from storage.versions import read_manifest, version_folder
+from storage.database import Database
 from tasks.maintenance.contradictions import contradictions
 from tasks.maintenance.leftovers import faults_of
 from tests.tasks.versions import EXITS, NAME, Made, publish_made
@@ -12,7 +12,7 @@ _CORPUS = {"rows": 9}
 
 
 def _faults(store, version):
-    return faults_of(store, NAME, version)
+    return faults_of(Database(store, NAME).version(version))
 
 
 def test_what_goes_together_has_no_fault(tmp_path):
@@ -74,8 +74,8 @@ def test_a_pruned_version_has_fewer_rows_than_its_corpus(tmp_path):
 )
 def test_what_does_not_is_named(tmp_path, changed, expected):
     version = publish_made(str(tmp_path), _ROWS, corpus=_CORPUS)
-    manifest = read_manifest(str(tmp_path), NAME, version).model_copy(update=changed)
-    found = contradictions(version_folder(str(tmp_path), NAME, version), manifest)
+    manifest = Database(str(tmp_path), NAME).version(version).manifest().model_copy(update=changed)
+    found = contradictions(Database(str(tmp_path), NAME).version(version).folder, manifest)
     assert len(found) == len(expected)
     for fault, start in zip(found, expected, strict=True):
         assert fault.startswith(start)
@@ -83,7 +83,7 @@ def test_what_does_not_is_named(tmp_path, changed, expected):
 
 def test_files_that_are_not_what_they_were_are_not_asked(tmp_path):
     version = publish_made(str(tmp_path), _ROWS, labels=["no", "yes"], corpus={"rows": 8})
-    folder = version_folder(str(tmp_path), NAME, version)
+    folder = Database(str(tmp_path), NAME).version(version).folder
     folder.delete("entries/part-00001.parquet")
     assert _faults(str(tmp_path), version) == ["entries/part-00001.parquet is missing"]
 
@@ -91,10 +91,10 @@ def test_files_that_are_not_what_they_were_are_not_asked(tmp_path):
 def test_a_part_has_the_rows_that_the_manifest_says(tmp_path):
     store, paths = str(tmp_path), [f"entries/part-0000{part}.parquet" for part in (0, 1)]
     version = publish_made(store, _ROWS, corpus=_CORPUS)
-    manifest = read_manifest(store, NAME, version)
+    manifest = Database(store, NAME).version(version).manifest()
     shifted = dict(zip(paths, (4, 5), strict=True))  # as many in all
     files = [replace(f, rows=shifted.get(f.path, f.rows)) for f in manifest.files]
-    folder = version_folder(store, NAME, version)
+    folder = Database(store, NAME).version(version).folder
     assert contradictions(folder, manifest.model_copy(update={"files": files})) == [
         f"{paths[0]} has 5 rows, its manifest says 4",
         f"{paths[1]} has 4 rows, its manifest says 5",
@@ -104,8 +104,8 @@ def test_a_part_has_the_rows_that_the_manifest_says(tmp_path):
 def test_entries_that_are_no_parquet_are_named(tmp_path):
     store, path = str(tmp_path), "entries/part-00000.parquet"
     version = publish_made(store, _ROWS, corpus=_CORPUS)
-    folder = version_folder(store, NAME, version)
+    folder = Database(store, NAME).version(version).folder
     with folder.create(path) as file:
         file.write(b"garbage" * 9)
-    (found,) = contradictions(folder, read_manifest(store, NAME, version))
+    (found,) = contradictions(folder, Database(store, NAME).version(version).manifest())
     assert found.startswith(f"{folder}/{path} is no Parquet: ")

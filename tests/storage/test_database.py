@@ -8,26 +8,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from raee.errors import InputError
-from storage.aliases import history, promote, resolve_version, rollback
 from storage.checked import FileRecord
+from storage.database import Database, check_name, new_version_id, verify
+from storage.manifest import FORMAT, MANIFEST, NAME_PATTERN
 from storage.store import Folder
-from storage.versions import (
-    FORMAT,
-    MANIFEST,
-    NAME_PATTERN,
-    check_name,
-    has_version,
-    manifest_faults,
-    new_version_id,
-    publish,
-    read_manifest,
-    require_whole,
-    verify,
-    version_folder,
-    version_ids,
-)
 from tests.raee.errors import refused
-from tests.storage.databases import NAME, manifest, publish_version
+from tests.storage.databases import NAME, demo, manifest, publish_version
 from tests.storage.proxy import between
 
 _FILES = {"entries/part-00000.parquet": b"entries" * 1_000, "keys/layer-00.faiss": b"keys" * 100}
@@ -55,57 +41,57 @@ def test_an_id_is_of_this_moment():
 def test_without_a_manifest_there_is_no_version(store):
     whole = publish_version(store, _FILES)
     half = new_version_id()
-    version_folder(store, NAME, half).write_new("entries/part-00000.parquet", b"entries")
-    assert version_ids(store, NAME) == [whole]
+    demo(store).version(half).folder.write_new("entries/part-00000.parquet", b"entries")
+    assert demo(store).ids() == [whole]
     with refused(f"has no version '{half}'; the newest is {whole}"):
-        read_manifest(store, NAME, half)
+        demo(store).version(half).manifest()
 
 
 def test_versions_are_listed_oldest_first(store):
-    assert version_ids(store, NAME) == []
+    assert demo(store).ids() == []
     ids = [publish_version(store) for _ in range(4)]
-    assert version_ids(store, NAME) == ids
-    assert version_ids(store, "another") == []
+    assert demo(store).ids() == ids
+    assert Database(store, "another").ids() == []
 
 
 def test_a_version_is_published_once(store):
     version = publish_version(store, _FILES)
-    folder = version_folder(store, NAME, version)
+    folder = demo(store).version(version).folder
     before = folder.read(MANIFEST)
     with pytest.raises(FileExistsError):
-        publish(folder, manifest(version, rows=4))
+        demo(store).version(version).publish(manifest(version, rows=4))
     assert folder.read(MANIFEST) == before
 
 
 def test_a_manifest_comes_back_as_it_was(store):
     version = publish_version(store, _FILES)
-    back = read_manifest(store, NAME, version)
+    back = demo(store).version(version).manifest()
     assert (back.id, back.format, back.labels) == (version, FORMAT, ["no", "yes"])
     assert {file.path: file.bytes for file in back.files} == {p: len(d) for p, d in _FILES.items()}
 
 
 def test_a_missing_version_says_what_there_is(store):
     with refused("database demo in .* has no version 'x'; it has none; databases there: none"):
-        read_manifest(store, NAME, "x")
+        demo(store).version("x").manifest()
     publish_version(store)
     with refused("database other .* it has none; databases there: demo"):
-        read_manifest(store, "other", "x")
+        Database(store, "other").version("x").manifest()
 
 
 def test_a_manifest_of_the_first_format_still_reads(store):
     """It says nothing of probes, costs, tuning and pruning, which came with the second, and has no
     digest."""
     version = publish_version(store, _FILES)
-    folder = version_folder(store, NAME, version)
+    folder = demo(store).version(version).folder
     said = json.loads(folder.read(MANIFEST)) | {"format": 1}
     for later in ("probes", "costs", "tuning", "pruned", "digest"):
         del said[later]
     with folder.create(MANIFEST) as file:
         file.write(json.dumps(said).encode())
-    back = read_manifest(store, NAME, version)
+    back = demo(store).version(version).manifest()
     assert (back.format, back.rows) == (1, 3)
     assert (back.probes, back.costs, back.tuning, back.pruned) == (None, None, None, None)
-    require_whole(folder, back, list(_FILES))
+    demo(store).version(version).require_whole(back, list(_FILES))
 
 
 def test_a_manifest_keeps_what_was_fitted_measured_tuned_and_pruned(store):
@@ -116,8 +102,8 @@ def test_a_manifest_keeps_what_was_fitted_measured_tuned_and_pruned(store):
         "tuning": {"front": [{"policy": {"name": "cascade", "last": None}}]},
         "pruned": {"of": "x", "share": 0.4},
     }
-    publish(version_folder(store, NAME, version), manifest(version, **said))
-    back = read_manifest(store, NAME, version)
+    demo(store).version(version).publish(manifest(version, **said))
+    back = demo(store).version(version).manifest()
     assert {key: getattr(back, key) for key in said} == said
 
 
@@ -125,20 +111,19 @@ class TestDigest:
     """What a manifest says is as safe as the files that it names."""
 
     def _written(self, store):
-        version = new_version_id()
-        folder = version_folder(store, NAME, version)
+        version = demo(store).version(new_version_id())
         said = {"labels": ["schön", "悪い 😀"], "costs": {"seconds": 1.25e-5}, "rows": 2**40}
-        publish(folder, manifest(version, **said))
-        return folder, version
+        version.publish(manifest(version.id, **said))
+        return version
 
     def test_is_of_all_else_that_the_manifest_says(self, store):
-        folder, version = self._written(store)
-        said = json.loads(folder.read(MANIFEST))
+        version = self._written(store)
+        said = json.loads(version.folder.read(MANIFEST))
         digest = said.pop("digest")
         plain = json.dumps(said, sort_keys=True, separators=(",", ":"))
         assert digest == hashlib.sha256(plain.encode("ascii")).hexdigest()
-        assert read_manifest(store, NAME, version).digest == digest
-        assert manifest_faults(folder) == []
+        assert version.manifest().digest == digest
+        assert version.manifest_faults() == []
 
     @pytest.mark.parametrize(
         "changed",
@@ -153,54 +138,53 @@ class TestDigest:
         ids=str,
     )
     def test_tells_of_any_change(self, tmp_path, changed):
-        folder, version = self._written(str(tmp_path))
-        said = json.loads(folder.read(MANIFEST)) | changed
-        with folder.create(MANIFEST) as file:
+        version = self._written(str(tmp_path))
+        said = json.loads(version.folder.read(MANIFEST)) | changed
+        with version.folder.create(MANIFEST) as file:
             file.write(json.dumps(said).encode())
-        (fault,) = manifest_faults(folder)
+        (fault,) = version.manifest_faults()
         assert fault.startswith("manifest.json has another digest than it says")
         with refused("is damaged: manifest.json has another digest .* or build anew"):
-            require_whole(folder, read_manifest(str(tmp_path), NAME, version), [])
+            version.require_whole(version.manifest(), [])
 
     def test_does_not_mind_how_the_manifest_is_laid_out(self, tmp_path):
-        folder, _ = self._written(str(tmp_path))
-        said = json.loads(folder.read(MANIFEST))
-        with folder.create(MANIFEST) as file:
+        version = self._written(str(tmp_path))
+        said = json.loads(version.folder.read(MANIFEST))
+        with version.folder.create(MANIFEST) as file:
             file.write(json.dumps(dict(reversed(said.items())), indent=4).encode())
-        assert manifest_faults(folder) == []
+        assert version.manifest_faults() == []
 
     def test_is_not_missed_where_there_never_was_one(self, tmp_path):
-        folder, version = self._written(str(tmp_path))
-        said = json.loads(folder.read(MANIFEST))
+        version = self._written(str(tmp_path))
+        said = json.loads(version.folder.read(MANIFEST))
         del said["digest"]
-        with folder.create(MANIFEST) as file:
+        with version.folder.create(MANIFEST) as file:
             file.write(json.dumps(said).encode())
-        assert manifest_faults(folder) == []
-        assert read_manifest(str(tmp_path), NAME, version).digest is None
+        assert version.manifest_faults() == []
+        assert version.manifest().digest is None
 
     def test_is_made_anew_of_a_version_that_was_made_of_another(self, tmp_path):
         """As a pruned version is."""
-        _, version = self._written(str(tmp_path))
-        parent, child = read_manifest(str(tmp_path), NAME, version), new_version_id()
-        folder = version_folder(str(tmp_path), NAME, child)
-        publish(folder, parent.model_copy(update={"id": child, "parent": version}))
-        assert manifest_faults(folder) == []
-        assert read_manifest(str(tmp_path), NAME, child).digest != parent.digest
+        parent = self._written(str(tmp_path)).manifest()
+        child = demo(str(tmp_path)).version(new_version_id())
+        child.publish(parent.model_copy(update={"id": child.id, "parent": parent.id}))
+        assert child.manifest_faults() == []
+        assert child.manifest().digest != parent.digest
 
     @pytest.mark.parametrize("content", [None, b""])
     def test_of_a_version_that_was_collected_just_now_is_no_crash(self, tmp_path, content):
-        folder, _ = self._written(str(tmp_path))
+        version = self._written(str(tmp_path))
         if content is None:
-            folder.delete(MANIFEST)
+            version.folder.delete(MANIFEST)
         else:
-            with folder.create(MANIFEST) as file:
+            with version.folder.create(MANIFEST) as file:
                 file.write(content)
-        assert manifest_faults(folder) == ["manifest.json is missing"]
+        assert version.manifest_faults() == ["manifest.json is missing"]
 
 
 def _damage(store, content):
     version = publish_version(store)
-    with version_folder(store, NAME, version).create(MANIFEST) as file:
+    with demo(store).version(version).folder.create(MANIFEST) as file:
         file.write(content)
     return version
 
@@ -210,7 +194,7 @@ def test_a_newer_format_is_refused_by_name(store):
         store, json.dumps({"format": FORMAT + 1, "what": "is not known yet"}).encode()
     )
     with refused(f"{MANIFEST} is of format {FORMAT + 1}, newer than format {FORMAT}.*upgrade raee"):
-        read_manifest(store, NAME, version)
+        demo(store).version(version).manifest()
 
 
 @pytest.mark.parametrize(
@@ -228,7 +212,7 @@ def test_a_newer_format_is_refused_by_name(store):
 def test_a_damaged_manifest_is_one_line(store, content):
     version = _damage(store, content)
     with refused(f"{version}/{MANIFEST} is damaged: "):
-        read_manifest(store, NAME, version)
+        demo(store).version(version).manifest()
 
 
 @pytest.mark.parametrize(
@@ -246,14 +230,14 @@ def test_a_damaged_manifest_is_one_line(store, content):
 def test_a_manifest_that_means_harm_is_one_line(tmp_path, content):
     version = _damage(str(tmp_path), content)
     with refused(f"{version}/{MANIFEST} is damaged: "):
-        read_manifest(str(tmp_path), NAME, version)
+        demo(str(tmp_path)).version(version).manifest()
 
 
 def _publish_said(store, **changed):
     """Publish a version whose manifest says what no build would write."""
     version = new_version_id()
     said = json.loads(manifest(version).model_dump_json()) | changed
-    version_folder(store, NAME, version).write_new(MANIFEST, json.dumps(said).encode())
+    demo(store).version(version).folder.write_new(MANIFEST, json.dumps(said).encode())
     return version
 
 
@@ -290,7 +274,7 @@ class TestHostileManifest:
         version = _publish_said(str(tmp_path), **{field: [_FILE | {"path": path}]})
         before = Folder(str(tmp_path)).files()
         with refused(f"{version}/{MANIFEST} is damaged: {field} .*no path of a file of its own"):
-            read_manifest(str(tmp_path), NAME, version)
+            demo(str(tmp_path)).version(version).manifest()
         assert Folder(str(tmp_path)).files() == before
 
     @pytest.mark.parametrize(
@@ -312,19 +296,19 @@ class TestHostileManifest:
     def test_says_nothing_impossible_of_a_file(self, tmp_path, field, changed, match):
         version = _publish_said(str(tmp_path), **{field: [_FILE | changed]})
         with refused(f"{version}/{MANIFEST} is damaged: {field}.* {match}"):
-            read_manifest(str(tmp_path), NAME, version)
+            demo(str(tmp_path)).version(version).manifest()
 
     def test_names_a_file_once(self, tmp_path, field):
         version = _publish_said(str(tmp_path), **{field: [_FILE, _FILE | {"bytes": 2}]})
         with refused("no path of a file of its own: 'a'"):
-            read_manifest(str(tmp_path), NAME, version)
+            demo(str(tmp_path)).version(version).manifest()
 
 
 @pytest.mark.parametrize("changed", [{"name": "other"}, {"id": "20260101-000000"}, {"id": "a\nb"}])
 def test_a_manifest_is_of_the_version_where_it_lies(store, changed):
     version = _publish_said(store, **changed)
     with refused(f"{version}/{MANIFEST} is damaged: it is the manifest of '"):
-        read_manifest(store, NAME, version)
+        demo(store).version(version).manifest()
 
 
 def test_a_build_cannot_publish_what_it_would_refuse_to_read():
@@ -346,26 +330,26 @@ class TestDeadBuild:
     @pytest.fixture
     def dead(self, store):
         version = new_version_id()
-        version_folder(store, NAME, version).write_new(MANIFEST, b"")
+        demo(store).version(version).folder.write_new(MANIFEST, b"")
         return version
 
     def test_is_no_version(self, store, dead):
         whole = publish_version(store)
-        assert version_ids(store, NAME) == [whole]
-        assert not has_version(store, NAME, dead)
+        assert demo(store).ids() == [whole]
+        assert not demo(store).version(dead).exists()
         for ask in (
-            lambda: read_manifest(store, NAME, dead),
-            lambda: resolve_version(store, NAME, dead),
-            lambda: promote(store, NAME, dead),
+            lambda: demo(store).version(dead).manifest(),
+            lambda: demo(store).open(dead).id,
+            lambda: demo(store).promote(dead),
         ):
             with refused(f"has no version (or alias )?'{dead}'"):
                 ask()
-        assert resolve_version(store, NAME, None) == whole
+        assert demo(store).open().id == whole
 
     def test_never_publishes(self, store, dead):
         with pytest.raises(FileExistsError):
-            publish(version_folder(store, NAME, dead), manifest(dead))
-        assert version_ids(store, NAME) == []
+            demo(store).version(dead).publish(manifest(dead))
+        assert demo(store).ids() == []
 
 
 def test_what_lies_elsewhere_is_no_version(store):
@@ -373,8 +357,8 @@ def test_what_lies_elsewhere_is_no_version(store):
     versions = Folder(f"{store}/databases/{NAME}/versions")
     for path in (MANIFEST, f"Not-An-Id/{MANIFEST}", f"a/b/{MANIFEST}", f"b/{MANIFEST}.json"):
         versions.write_new(path, b"{}")
-    assert version_ids(store, NAME) == [whole]
-    assert has_version(store, NAME, whole)
+    assert demo(store).ids() == [whole]
+    assert demo(store).version(whole).exists()
 
 
 def test_versions_are_found_with_one_listing(moto, store_on, use):
@@ -383,15 +367,15 @@ def test_versions_are_found_with_one_listing(moto, store_on, use):
     asked = []
     with between(moto, asked.append) as watched:
         use(watched)
-        assert version_ids(store, NAME) == ids
+        assert demo(store).ids() == ids
     assert [request.method for request in asked] == ["GET"]
 
 
 def test_a_whole_version_has_no_faults(store):
-    version = publish_version(store, _FILES)
-    folder, found = version_folder(store, NAME, version), read_manifest(store, NAME, version)
-    assert verify(folder, found.files) == []
-    require_whole(folder, found, list(_FILES))
+    version = demo(store).version(publish_version(store, _FILES))
+    found = version.manifest()
+    assert verify(version.folder, found.files) == []
+    version.require_whole(found, list(_FILES))
 
 
 class TestDamagedFiles:
@@ -399,31 +383,31 @@ class TestDamagedFiles:
     def damaged(self, tmp_path):
         """A version whose first file is whole, and the others missing, truncated and altered."""
         files = dict.fromkeys(("a-whole", "b-missing", "c-truncated", "d-altered"), b"content" * 99)
-        version = publish_version(str(tmp_path), files)
-        folder = version_folder(str(tmp_path), NAME, version)
-        found = read_manifest(str(tmp_path), NAME, version)
-        path = tmp_path / "databases" / NAME / "versions" / version
+        version = demo(str(tmp_path)).version(publish_version(str(tmp_path), files))
+        found = version.manifest()
+        path = tmp_path / "databases" / NAME / "versions" / version.id
         (path / "b-missing").unlink()
         (path / "c-truncated").write_bytes((b"content" * 99)[:-1])
         (path / "d-altered").write_bytes(b"C" + (b"content" * 99)[1:])
-        return folder, found
+        return version, found
 
     def test_are_each_found_with_what_is_wrong(self, damaged):
-        folder, found = damaged
-        assert verify(folder, found.files) == [
+        version, found = damaged
+        assert verify(version.folder, found.files) == [
             "b-missing is missing",
             "c-truncated has 692 bytes, its manifest says 693",
             "d-altered has another SHA-256 than its manifest says",
         ]
 
     def test_are_refused_before_anything_reads_them(self, damaged):
-        folder, found = damaged
+        version, found = damaged
         for path in ("b-missing", "c-truncated", "d-altered"):
             with refused(f"is damaged: {path} .*Roll back to another version or build anew"):
-                require_whole(folder, found, ["a-whole", path])
+                version.require_whole(found, ["a-whole", path])
 
     def test_do_not_matter_to_those_who_do_not_read_them(self, damaged):
-        require_whole(*damaged, ["a-whole"])
+        version, found = damaged
+        version.require_whole(found, ["a-whole"])
 
 
 @pytest.mark.parametrize("name", ["a", "7", "trec-6", "a--b", "a-", "x" * 63])
@@ -447,16 +431,16 @@ def test_any_name_is_one_or_is_refused_before_anything_is_looked_at(name):
     legal = legal and name[:1] not in ("", "-")
     match = "nowhere://x: " if legal else "use lowercase letters, digits and dashes"
     for ask in (
-        lambda: version_ids("nowhere://x", name),
-        lambda: has_version("nowhere://x", NAME, name),
-        lambda: read_manifest("nowhere://x", name, "x"),
-        lambda: read_manifest("nowhere://x", NAME, name),
-        lambda: history("nowhere://x", NAME, name),
-        lambda: promote("nowhere://x", NAME, "x", name),
-        lambda: promote("nowhere://x", NAME, name),
-        lambda: rollback("nowhere://x", NAME, name),
-        lambda: resolve_version("nowhere://x", NAME, name),
-        lambda: resolve_version("nowhere://x", name, None),
+        lambda: Database("nowhere://x", name).ids(),
+        lambda: Database("nowhere://x", NAME).version(name).exists(),
+        lambda: Database("nowhere://x", name).version("x").manifest(),
+        lambda: Database("nowhere://x", NAME).version(name).manifest(),
+        lambda: Database("nowhere://x", NAME).history(name),
+        lambda: Database("nowhere://x", NAME).promote("x", name),
+        lambda: Database("nowhere://x", NAME).promote(name),
+        lambda: Database("nowhere://x", NAME).rollback(name),
+        lambda: Database("nowhere://x", NAME).open(name).id,
+        lambda: Database("nowhere://x", name).open(),
     ):
         with refused(match):
             ask()
@@ -471,10 +455,10 @@ def test_no_name_leads_out_of_its_folder(tmp_path, escape):
     store = str(tmp_path / "store")
     Folder(store).write_new(f"databases/other/versions/x/{MANIFEST}", b"{}")
     for ask in (
-        lambda: version_ids(store, escape),
-        lambda: version_folder(store, escape, "x"),
-        lambda: version_folder(store, NAME, escape),
-        lambda: read_manifest(store, NAME, f"../../other/versions/{escape}"),
+        lambda: Database(store, escape).ids(),
+        lambda: Database(store, escape).version("x").folder,
+        lambda: demo(store).version(escape).folder,
+        lambda: demo(store).version(f"../../other/versions/{escape}").manifest(),
     ):
         with refused("use lowercase letters, digits and dashes"):
             ask()

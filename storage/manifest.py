@@ -1,0 +1,152 @@
+"""What a version is: its manifest, its files' names, and the verdict of the promotion gate."""
+
+import json
+import re
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from raee.errors import cut
+from storage.checked import FileRecord
+
+FORMAT = 4
+"""Format of what is written here; a reader refuses newer ones by name."""
+
+FIRST_BY_TEXT = 4
+"""Format from which on a version says which texts are equal, figures leave out the text and not the
+row alone, and confidences are calibrated."""
+
+MANIFEST = "manifest.json"
+
+CENTRE = "centre.safetensors"
+"""A sentence encoder's mean state at each depth, (depths, hidden) float32, named `mean`."""
+
+PROBES = "probes.safetensors"
+"""Probes: maps, temperatures, label means and the sums that they were fitted on."""
+
+FAR = "far.safetensors"
+"""What says how unlike a database's rows a fresh row is."""
+
+REPORT = "report.html"
+
+VERDICT = "verdict.json"
+"""Beside the version's files, written after its manifest."""
+
+NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
+"""The whole of a name: of databases and aliases, and ids of versions."""
+
+
+class Manifest(BaseModel):
+    """What a version is.  Written last: no manifest, no version."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int
+    name: str
+    id: str
+    parent: str | None
+    created_at: datetime
+    job: dict[str, Any]
+    prompt: dict[str, Any]
+    """Template, labels and their words, as they were resolved."""
+    backbone: dict[str, str]
+    """Fingerprints of the backbone: SHA-256 of configuration, tokenizer, weights; dtype."""
+    key: dict[str, str]
+    """Fingerprints of the key's model; the backbone's where the key is one of its layers."""
+    exits: list[str]
+    """In the order of the entries' lists."""
+    labels: list[str]
+    rows: int
+    rejected: dict[str, int]
+    files: list[FileRecord]
+    corpus: dict[str, Any]
+    """Address, rows and the fingerprint of its content."""
+    metrics: dict[str, dict[str, Any]]
+    """By policy, replayed on the version's own rows, each without its text; of policies that were
+    picked on these rows the cross-fitted figures."""
+    policy: dict[str, Any]
+    seconds: dict[str, float]
+    """By stage."""
+    probes: dict[str, Any] | None = None
+    """How the probes were fitted; none before format 2."""
+    costs: dict[str, Any] | None = None
+    """Modelled seconds of a row's parts, and the machine that they were measured on."""
+    tuning: dict[str, Any] | None = None
+    """What the search over policies found."""
+    temperatures: dict[str, float] | None = None
+    """Of heads and votes, by exit: what their confidences are calibrated with; none before format
+    4."""
+    copies: dict[str, Any] | None = None
+    """How many rows have equal or nearly equal texts; none before format 4."""
+    indexes: dict[str, Any] | None = None
+    """By path what kind an index is and what share of the nearest rows it finds; none before
+    format 3, when all were exact."""
+    recipe: str | None = None
+    """Names what decided the version, its centre apart; none before format 3."""
+    swept: list[FileRecord] = []
+    """Readings that a rebuild takes over, below the database's folder; versions share them."""
+    pruned: dict[str, Any] | None = None
+    """Of a pruned version: the version that it came from, and its figures before and after."""
+    code_version: str
+    libraries: dict[str, str]
+    digest: str | None = None
+    """What `digest_of` says of all else here; none of versions from before manifests had one."""
+
+    @property
+    def where(self) -> str:
+        """The version, for messages."""
+        return f"database {self.name}@{self.id}"
+
+    @property
+    def barred(self) -> str | None:
+        """Why nothing can be promised on the version's rows; None if something can."""
+        return None if self.copies is None else self.copies["barred"]
+
+    @field_validator("files", "swept")
+    @classmethod
+    def _names_files_of_its_own(cls, files: list[FileRecord]) -> list[FileRecord]:
+        """What is read, copied and deleted by a manifest must not lead out of its folder."""
+        seen = {MANIFEST}
+        for file in files:
+            if file.path in seen or not _is_path_below(file.path):
+                raise ValueError(f"no path of a file of its own: {cut(repr(file.path))}")
+            if file.bytes < 0 or (file.rows or 0) < 0:
+                raise ValueError(f"{cut(repr(file.path))} has less than nothing in it")
+            if not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+                raise ValueError(f"no SHA-256 of {cut(repr(file.path))}")
+            seen.add(file.path)
+        return files
+
+
+class Verdict(BaseModel):
+    """What the promotion gate said of a version when it was new: for people to read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    promoted: bool
+    why: str
+
+
+def index_path(key: str) -> str:
+    """The path of a key's index in a version."""
+    return f"keys/{key}.faiss"
+
+
+def digest_of(said: dict[str, Any]) -> str:
+    """SHA-256 of what a manifest says beside its digest: as JSON, keys sorted, nothing between."""
+    rest = {key: value for key, value in said.items() if key != "digest"}
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class ManifestFormat(BaseModel):
+    """The part of a manifest that every format has."""
+
+    format: int
+
+
+def _is_path_below(path: str) -> bool:
+    """Whether a path leads to a file below the folder that it is relative to, on every system."""
+    parts = path.split("/")
+    return path.isprintable() and "\\" not in path and not {"", ".", ".."} & set(parts)

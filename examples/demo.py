@@ -125,13 +125,13 @@ def show_policies(found: dict[str, Any]) -> None:
 def show_examples(version: str, output: str) -> None:
     """Some messages with their answers, and the neighbours that said where to leave."""
     from raee.sweep import sweep
-    from tasks.database import load_database
     from tasks.entries import read_rows
     from tasks.job import load_job
+    from tasks.readings import load_database, load_readings
 
     job = load_job(JOB)
-    database = load_database(job.store, job.name, version, job.backbone, job.key)
-    folder_of = Path(STORE) / "databases" / job.name / "versions" / version
+    built = job.database.open(version)
+    database = load_database(built, job.backbone, job.key)
     asked = pl.read_csv(TEST).join(
         pl.read_parquet(f"{output}/part-*.parquet").drop("label"), on="id", maintain_order="left"
     )
@@ -147,10 +147,8 @@ def show_examples(version: str, output: str) -> None:
         asked["text"].to_list(),
     )
     found = database.index.search(swept.keys[0], NEIGHBOURS)
-    parts = sorted(f"entries/{p.name}" for p in (folder_of / "entries").iterdir())
+    files = load_readings(built).files
     console.print(f"[bold]{EXAMPLES} of them, each with its {NEIGHBOURS} nearest neighbours[/]")
-    from storage.store import Folder
-
     for i, row in enumerate(asked.iter_rows(named=True)):
         right = "right" if row["label"] == row["label_name"] else f"wrong: {row['label']}"
         console.print(
@@ -160,7 +158,7 @@ def show_examples(version: str, output: str) -> None:
             highlight=False,
         )
         places = found.rows[i].tolist()
-        texts = read_rows(Folder(str(folder_of)), parts, ["text", "label"], places)
+        texts = read_rows(files, ["text", "label"], places)
         heads = database.entries.right[:, database.entries.heads]
         for place, distance, text, label in zip(
             places,

@@ -2,31 +2,33 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
 from prefect import flow, runtime
 
 from flows.classify_shards import classify_shards
+from flows.orchestrator.chunks import Shards, Workers
 from flows.orchestrator.crashes import check_run_count
-from flows.orchestrator.fan_out import Shards, Workers, spread
+from flows.orchestrator.fan_out import spread
 from flows.orchestrator.runs import of_job, run_name
 from raee.config import PolicySpec
 from storage.scan import check_rejected
-from storage.store import Folder
 from tasks.about import about
 from tasks.artifacts import record_asset, record_classification
-from tasks.classify.classification import estimate_balance, finish_classification
+from tasks.classify.classification import (
+    CLASSIFICATION_STEPS,
+    classify_shard,
+    finish_classification,
+)
 from tasks.classify.plan import (
     PART,
-    WORK,
+    Classified,
     PlannedClassification,
     is_finished,
+    open_classification,
     plan_classification,
 )
 from tasks.credentials import use_credentials
 from tasks.job import Job
-from tasks.markers import numbered, said
 from tasks.progress import stage
 
 logger = logging.getLogger("raee")
@@ -71,16 +73,16 @@ def classify_corpus(
                 # Of two such runs at once the faster one has finished, and removed their work.
                 if not is_finished(planned.output):
                     raise
-            figures = finish_classification(planned.output, job.max_reject_fraction)
-            record_classification(job.name, figures)
+            manifest = finish_classification(planned.output, job.max_reject_fraction)
+            record_classification(manifest)
             database = job.database.folder.uri
             record_asset(planned.output, [input, database], version=planned.version)
             logger.info(
                 "%d rows classified, %d rejected, %.2f layers a row on average, %.0f rows/s; %s",
-                figures["rows_out"],
-                sum(figures["rejected"].values()),
-                figures["mean_layers"],
-                figures["rows_per_second"],
+                manifest.rows_out,
+                sum(manifest.rejected.values()),
+                manifest.mean_layers,
+                manifest.rows_per_second,
                 planned.output,
             )
     return planned.output
@@ -88,25 +90,28 @@ def classify_corpus(
 
 def run_steps(planned: PlannedClassification, job: Job, workers: Workers | None) -> None:
     """All that a planned classification's output is made of."""
-    estimate_balance(planned.output)
-    work = Folder(planned.output) / WORK
+    for step in CLASSIFICATION_STEPS:
+        if step is classify_shard:
+            with stage(step.stage, planned.rows, planned.done):
+                spread(_shards(planned, job), workers)
+        else:
+            step(planned.output)
+
+
+def _shards(planned: PlannedClassification, job: Job) -> Shards:
     rejected: Counter[str] = Counter()
 
-    def check(account: Mapping[str, Any]) -> None:
-        rejected.update(account["rejected"])
+    def check(left: Classified) -> None:
+        rejected.update(left.rejected)
         check_rejected(planned.input, rejected, planned.rows, job.max_reject_fraction)
 
-    shards = Shards(
+    return Shards(
         flow=classify_shards,
         address=planned.output,
-        folder=work,
-        step=PART,
-        total=planned.shards,
-        account=lambda number: said(work, numbered(PART, number)),
+        work=open_classification(planned.output),
+        marker=PART,
         check=check,
         credentials=job.credentials,
         database=job.name,
         about=planned.output,
     )
-    with stage("classify", planned.rows, planned.done):
-        spread(shards, workers)

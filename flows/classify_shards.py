@@ -1,12 +1,10 @@
 """The flow that classifies some shards of a corpus."""
 
-from functools import partial
-
 from prefect import flow
 
 from flows.orchestrator.runs import do_chunk
 from tasks.classify.classification import classify_shard
-from tasks.classify.plan import plan_of
+from tasks.classify.plan import open_classification
 from tasks.credentials import use_credentials
 
 
@@ -17,7 +15,6 @@ def classify_shards(address: str, first: int, count: int, credentials: str | Non
     Shards that are done are not done again.  credentials: a block that reaches the store.
     """
     use_credentials(credentials)
-    plan_of.cache_clear()  # the output may have been emptied and begun anew
-    plan = plan_of(address)
-    shard = partial(classify_shard, address)
-    return do_chunk(plan.job.name, plan.version, first, count, shard, "classified")
+    open_classification.cache_clear()  # the output may have been emptied and begun anew
+    plan = open_classification(address).plan
+    return do_chunk(plan.reads, address, classify_shard, first, count, "classified")

@@ -2,31 +2,27 @@
 
 import logging
 import time
-from functools import partial
 
 from prefect import flow
 
+from flows.orchestrator.chunks import Shards, Workers
 from flows.orchestrator.crashes import check_run_count
-from flows.orchestrator.fan_out import Shards, Workers, spread
+from flows.orchestrator.fan_out import spread
 from flows.orchestrator.runs import of_job, run_name
 from flows.sweep_shards import sweep_shards
 from raee.errors import InputError
-from storage.store import Folder
 from tasks.about import about
 from tasks.artifacts import record_asset, record_report, record_versions
-from tasks.build.collect import collect_readings
-from tasks.build.fit import fit_database_probes
+from tasks.build.build import open_build
 from tasks.build.gate import promote_if_as_good
-from tasks.build.match import match_rows
-from tasks.build.neighbours import build_index, write_part
-from tasks.build.plan import PlannedBuild, forget_build, is_published, plan_build
-from tasks.build.publish import evaluate_build, publish_build, tune_build
-from tasks.build.shards import shard_account
-from tasks.build.sweep import check_swept, read_database_centre
+from tasks.build.planning import PlannedBuild, forget_build, plan_build
+from tasks.build.publish import publish_build
+from tasks.build.shards import SWEEP
+from tasks.build.sweep import sweep_shard
+from tasks.build.table import BUILD_STEPS
 from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.progress import stage
-from tasks.report.writing import write_report
 
 logger = logging.getLogger("raee")
 
@@ -35,9 +31,9 @@ logger = logging.getLogger("raee")
 def rebuild_database(job: Job, workers: Workers | None = None) -> str:
     """Build a new version of a job's database and return its id.
 
-    Rows that its parent has are taken over; where nothing has changed, the newest version's id is
-    returned.  The version is promoted unless it is worse than the one in production.  A build that
-    died goes on from the steps that are done.  Raises InputError where the job cannot be done;
+    Readings of rows that its parent has are reused; if nothing has changed, the newest version's id
+    is returned.  The version is promoted unless it is worse than the one in production.  A build
+    that died goes on from the steps that are done.  Raises InputError if the job cannot be done;
     nothing is written to the store then.
 
     Args:
@@ -49,52 +45,49 @@ def rebuild_database(job: Job, workers: Workers | None = None) -> str:
     begun = time.monotonic()
     use_credentials(job.credentials)
     with about(job.name):
-        build = plan_build(job)
-    with about(job.name, build.version):
-        if build.unchanged:
-            return build.version
-        if not build.published:
+        planned = plan_build(job)
+    with about(job.name, planned.version):
+        if planned.unchanged:
+            return planned.version
+        version = job.database.version(planned.version)
+        if not planned.published:
             try:
-                run_steps(build, job, workers)
+                run_steps(planned, job, workers)
             except (FileNotFoundError, InputError, RuntimeError):
-                # Of two such builds at once the faster one has published, and removed their work.
-                if not is_published(build, job):
+                # The faster one of two such builds has published, and removed their work.
+                if not version.exists():
                     raise
-        verdict = promote_if_as_good(job, build.version)
+        verdict = promote_if_as_good(job, version)
         record_versions(job.database, verdict)
-        record_report(job.database.version(build.version))
-        record_asset(job.database.folder.uri, [job.corpus.uri], version=build.version)
-        forget_build(build.work)
-        logger.info("rebuilt: %d rows in %.1f s", build.rows, time.monotonic() - begun)
-    return build.version
+        record_report(version)
+        record_asset(job.database.folder.uri, [job.corpus.uri], version=version.id)
+        forget_build(planned.work)
+        logger.info("rebuilt: %d rows in %.1f s", planned.rows, time.monotonic() - begun)
+    return planned.version
 
 
-def run_steps(build: PlannedBuild, job: Job, workers: Workers | None) -> None:
+def run_steps(planned: PlannedBuild, job: Job, workers: Workers | None) -> None:
     """All that makes a planned version exist."""
-    read_database_centre(build.work)
-    shards = Shards(
+    for step in BUILD_STEPS:
+        if step is sweep_shard:
+            with stage(step.stage, planned.rows, planned.done):
+                spread(_shards(planned, job), workers)
+        elif step.per_shard:
+            with stage(step.stage, planned.rows):
+                for number in range(planned.shards):
+                    step(planned.work, number)
+        else:
+            step(planned.work)
+    publish_build(planned.work)
+
+
+def _shards(planned: PlannedBuild, job: Job) -> Shards:
+    return Shards(
         flow=sweep_shards,
-        address=build.work,
-        folder=Folder(build.work),
-        step="shard",
-        total=build.shards,
-        account=partial(shard_account, build.work),
+        address=planned.work,
+        work=open_build(planned.work),
+        marker=SWEEP,
         credentials=job.credentials,
         database=job.name,
-        about=f"{job.name}@{build.version}",
+        about=f"{job.name}@{planned.version}",
     )
-    with stage("sweep", build.rows, build.done):
-        spread(shards, workers)
-    rows, new = check_swept(build.work)
-    logger.info("%d rows are new, %d known", new, rows - new)
-    collect_readings(build.work)
-    match_rows(build.work)
-    fit_database_probes(build.work)
-    build_index(build.work)
-    with stage("vote", build.rows):
-        for number in range(build.shards):
-            write_part(build.work, number)
-    tune_build(build.work)
-    evaluate_build(build.work)
-    write_report(build.work)
-    publish_build(build.work)

@@ -1,11 +1,9 @@
 """The flow that sweeps some shards of a build."""
 
-from functools import partial
-
 from prefect import flow
 
 from flows.orchestrator.runs import do_chunk
-from tasks.build.plan import plan_of
+from tasks.build.build import open_build
 from tasks.build.sweep import sweep_shard
 from tasks.credentials import use_credentials
 
@@ -17,6 +15,5 @@ def sweep_shards(address: str, first: int, count: int, credentials: str | None =
     Shards that are done are not done again.  credentials: a block that reaches the store.
     """
     use_credentials(credentials)
-    plan = plan_of(address)
-    shard = partial(sweep_shard, address)
-    return do_chunk(plan.job.name, plan.version, first, count, shard, "swept")
+    plan = open_build(address).plan
+    return do_chunk(plan.target, address, sweep_shard, first, count, "swept")

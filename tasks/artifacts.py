@@ -15,6 +15,7 @@ from prefect.types.names import MAX_ASSET_KEY_LENGTH, RESTRICTED_ASSET_CHARACTER
 
 from storage.database import Database, Version
 from storage.manifest import REPORT
+from tasks.classify.classification import ClassificationManifest
 from tasks.maintenance.leftovers import Kept
 from tasks.maintenance.listing import list_versions
 from tasks.retrying import RETRIES
@@ -65,21 +66,21 @@ def record_report(version: Version) -> None:
 
 
 @task(**RETRIES)
-def record_classification(name: str, manifest: dict[str, Any]) -> None:
+def record_classification(manifest: ClassificationManifest) -> None:
     """What a classification read, did and wrote."""
     shown = (
         *("database", "version", "store", "policy", "input", "input_fingerprint", "output"),
         *("rows_in", "rows_out", "rejected", "tokens", "layers_run", "seconds"),
     )
-    table = [{"what": what, "value": str(manifest[what])} for what in shown]
+    table = [{"what": what, "value": str(getattr(manifest, what))} for what in shown]
     table += [
-        {"what": "mean layers", "value": f"{manifest['mean_layers']:.2f}"},
-        {"what": "rows/s", "value": f"{manifest['rows_per_second']:.1f}"},
+        {"what": "mean layers", "value": f"{manifest.mean_layers:.2f}"},
+        {"what": "rows/s", "value": f"{manifest.rows_per_second:.1f}"},
     ]
     create_table_artifact(
-        key=f"raee-{name}-classification",
+        key=f"raee-{manifest.database}-classification",
         table=table,
-        description=f"A classification with the database `{name}`.",
+        description=f"A classification with the database `{manifest.database}`.",
     )
 
 

@@ -22,6 +22,7 @@ from storage.parquet import (
     write_table,
 )
 from storage.store import Folder
+from storage.version_files import VersionFiles
 
 TOKENS = "tokens"
 """The column of the hash of a text's token ids."""
@@ -123,9 +124,9 @@ def _hashes(column: pa.ChunkedArray) -> TextHashes:
     return text_hashes([np.frombuffer(digest, np.uint8) for digest in digests])
 
 
-def columns_of(folder: Folder, path: str) -> list[str]:
+def columns_of(files: VersionFiles, path: str) -> list[str]:
     """The names of a table's columns."""
-    with folder.open(path) as file:
+    with files.folder_of(path).open(path) as file:
         return list(pq.read_schema(file).names)
 
 
@@ -145,13 +146,11 @@ def read_lists(read: ReadColumns, paths: Sequence[str], rows: int) -> Neighbours
     )
 
 
-def read_rows(
-    folder: Folder, paths: Sequence[str], columns: Sequence[str], places: Sequence[int]
-) -> pa.Table:
+def read_rows(files: VersionFiles, columns: Sequence[str], places: Sequence[int]) -> pa.Table:
     """Some columns of some entries, by their places in the database, in the order asked."""
     found, before, last = [], 0, max(places, default=0)
-    for path in paths:
-        with open_table(folder, path, columns) as parquet:
+    for path in files.below("entries/"):
+        with open_table(files.folder_of(path), path, columns) as parquet:
             rows = parquet.metadata.num_rows
             within = [i for i in places if before <= i < before + rows]
             table = take_rows(parquet, columns, [i - before for i in within])

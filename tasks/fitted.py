@@ -15,6 +15,7 @@ from raee.statistics.far import Far, far_from
 from storage.checked import FileRecord
 from storage.manifest import FAR, PROBES
 from storage.store import Folder
+from storage.version_files import VersionFiles
 
 
 def write_fits(folder: Folder, fits: Fits, sums: Mapping[StateName, Sums]) -> FileRecord:
@@ -39,29 +40,29 @@ def write_arrays(folder: Folder, name: str, arrays: dict[str, Array]) -> FileRec
     return file.record()
 
 
-def read_far(folder: Folder) -> Far:
+def read_far(files: VersionFiles) -> Far:
     """What a version says of rows that are unlike its own."""
-    return far_from(safetensors.numpy.load(folder.read(FAR)))
+    return far_from(safetensors.numpy.load(files.read(FAR)))
 
 
-def read_fits(folder: Folder, exits: Sequence[Exit], said: dict[str, Any]) -> Fits:
-    """A version's fitted readers.  exits: the version's; said: the manifest's account of them."""
-    tensors = safetensors.numpy.load(folder.read(PROBES))
+def read_fits(files: VersionFiles, exits: Sequence[Exit], record: Mapping[str, Any]) -> Fits:
+    """A version's fitted readers.  exits: the version's; record: the manifest's of the fit."""
+    tensors = safetensors.numpy.load(files.read(PROBES))
     fitted = {e.reader: e.of for e in exits if e.of.source == "fit"}
     parameters = {name: of.from_arrays(tensors) for name, of in fitted.items()}
-    return Fits(said["state"], parameters)
+    return Fits(record["state"], parameters)
 
 
-def read_sums(folder: Folder, state: StateName) -> Sums:
+def read_sums(files: VersionFiles, state: StateName) -> Sums:
     """The sums of a state that a version keeps."""
-    tensors = safetensors.numpy.load(folder.read(PROBES))
+    tensors = safetensors.numpy.load(files.read(PROBES))
     prefix = f"sums_{state}_"
     return sums_from(
         {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
     )
 
 
-def account(fitted: Fitted, sums: Sums, sampled: int) -> dict[str, Any]:
+def fit_record(fitted: Fitted, sums: Sums, sampled: int) -> dict[str, Any]:
     """What the manifest says of a fit: all that it takes to do it again from the sums.
 
     sampled: rows that carry the figures without the text.

@@ -8,7 +8,7 @@ from raee.policies.replay import replay
 from raee.policies.table import neighbours_planned_on
 from raee.statistics.calibration import Line, policy_lines
 from storage.manifest import FIRST_BY_TEXT, Manifest
-from tasks.database import Readings
+from tasks.readings import Readings
 
 
 def tuning_of(manifest: Manifest) -> Tuning | None:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -57,11 +56,11 @@ def rows_of_shard(
     return ShardRows(usable.filter(~empty).drop("source_file"), pl.concat([rejects, gone]))
 
 
-def rejected_in(parts: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """The rejects of shards, by reason.  parts: what their steps left."""
+def rejected_in(parts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """The rejects of shards, by reason.  parts: those of each."""
     rejected: Counter[str] = Counter()
     for part in parts:
-        rejected.update(part["rejected"])
+        rejected.update(part)
     return rejected
 
 

@@ -8,17 +8,15 @@ spreads the shards keeps no more than a list of who was given what; the store kn
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from statistics import median
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 import httpx
-from prefect import Flow
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -32,12 +30,9 @@ from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
-from pydantic import Field
 
-from raee.config import Settings
+from flows.orchestrator.chunks import Chunk, Shards, Workers, chunk_size, next_chunk
 from storage.faults import stays
-from storage.store import Folder
-from tasks.markers import look_what_is_done, numbers_done
 from tasks.models import SHARD_SECONDS
 from tasks.progress import advance
 
@@ -60,89 +55,6 @@ _WAITING = 8
 worker, is answered with all that wait.  Until it is known how long a shard takes, runs in all."""
 
 
-class Workers(Settings):
-    """How shards are spread over the workers of a pool."""
-
-    chunk_seconds: float = Field(
-        default=180, gt=0, description="Seconds of work that one run is given, by measured speed."
-    )
-    at_once: int = Field(
-        default=64,
-        ge=1,
-        description="Runs that wait or run at one time; no more wait than run, or than 8. The "
-        "pool's own limit holds, too.",
-    )
-    silent_seconds: float = Field(
-        default=900,
-        gt=0,
-        description="A run that a worker has taken and that finishes no shard for so long is "
-        "cancelled, and its shards are given to another.",
-    )
-    tries: int = Field(
-        default=3, ge=1, description="Runs that a shard is given to before the flow fails."
-    )
-
-
-@dataclass(frozen=True)
-class Shards:
-    """The shards of a build or a classification, and what works on them."""
-
-    flow: Flow[..., Any]
-    """Takes `address`, `first`, `count` and `credentials`; its deployment has the same name."""
-    address: str
-    folder: Folder
-    """Where the markers stand."""
-    step: str
-    total: int
-    account: Callable[[int], Mapping[str, Any]]
-    """What a shard that is done left, by its number."""
-    credentials: str | None
-    database: str
-    about: str
-    """What they belong to, for people."""
-    check: Callable[[Mapping[str, Any]], None] | None = None
-    """Is told what each shard left as it is done; raises if the others need not be."""
-
-    def parameters(self, chunk: "Chunk") -> dict[str, Any]:
-        """What a run of the flow is told: an address and numbers, never data."""
-        return {
-            "address": self.address,
-            "first": chunk.first,
-            "count": chunk.count,
-            "credentials": self.credentials,
-        }
-
-    def name_of(self, chunk: "Chunk") -> str:
-        """What the run of a chunk is called."""
-        return f"{self.about} {chunk.first}..{chunk.numbers[-1]}"
-
-    def done(self) -> set[int]:
-        """The shards whose markers stand."""
-        return set(numbers_done(self.folder, self.step, self.total))
-
-
-@dataclass
-class Chunk:
-    """Consecutive shards that a run is given."""
-
-    first: int
-    count: int
-    state: StateType = StateType.SCHEDULED
-    """Of its run, when it was last seen."""
-    sign: float = field(default_factory=time.monotonic)
-    """When something was last seen of it: its state changed, or a shard was done."""
-
-    @property
-    def taken(self) -> bool:
-        """Whether a worker has it."""
-        return self.state in (StateType.PENDING, StateType.RUNNING)
-
-    @property
-    def numbers(self) -> range:
-        """Its shards."""
-        return range(self.first, self.first + self.count)
-
-
 def spread(shards: Shards, workers: Workers | None) -> None:
     """Have all shards done that are not done yet.
 
@@ -151,11 +63,10 @@ def spread(shards: Shards, workers: Workers | None) -> None:
     """
     progress = _Progress(shards)
     if workers is None:
-        done = look_what_is_done(shards.folder.uri, shards.step, shards.total)
-        left = set(range(shards.total)) - set(done)
+        left = set(range(shards.total)) - shards.look_what_is_done()
         seconds = SHARD_SECONDS
         while left:
-            chunk = next_chunk(left, _chunk_size(Workers(), seconds))
+            chunk = next_chunk(left, chunk_size(Workers(), seconds))
             begun = time.monotonic()
             named = shards.flow.with_options(flow_run_name=partial(shards.name_of, chunk))
             named(**shards.parameters(chunk))
@@ -165,25 +76,11 @@ def spread(shards: Shards, workers: Workers | None) -> None:
             if shards.check is not None:
                 with _may_be_away():  # what is not seen here is seen at the end
                     for number in chunk.numbers:
-                        shards.check(shards.account(number))
+                        shards.check(shards.left(number))
             progress.show(shards.total - len(left))
     else:
         _Dispatcher(shards, workers, progress).run()
     progress.show(shards.total)
-
-
-def next_chunk(left: set[int], size: int) -> Chunk:
-    """The first shards that are left, as many as follow each other, up to `size`."""
-    first = min(left)
-    count = 1
-    while count < size and first + count in left:
-        count += 1
-    return Chunk(first, count)
-
-
-def _chunk_size(workers: Workers, seconds: float) -> int:
-    """Shards of a chunk, by the seconds that one takes."""
-    return max(1, int(workers.chunk_seconds / max(seconds, 1e-3)))
 
 
 class _Progress:
@@ -219,7 +116,7 @@ class _Dispatcher:
         self._shards, self._workers, self._progress = shards, workers, progress
         self._deployment = f"{shards.flow.name}/{shards.flow.name}"
         self._tag = f"raee-work-{sha256(shards.address.encode()).hexdigest()[:12]}"
-        self._done = set(look_what_is_done(shards.folder.uri, shards.step, shards.total))
+        self._done = shards.look_what_is_done()
         self._left = set(range(shards.total)) - self._done
         self._tries: Counter[int] = Counter()
         self._runs: dict[UUID, Chunk] = {}
@@ -281,7 +178,7 @@ class _Dispatcher:
         most = min(taken + max(_WAITING, taken), self._workers.at_once)
         while self._left and len(self._runs) < most:
             seconds = median(self._seconds) if self._seconds else SHARD_SECONDS
-            chunk = next_chunk(self._left, _chunk_size(self._workers, seconds))
+            chunk = next_chunk(self._left, chunk_size(self._workers, seconds))
             run = run_deployment(
                 self._deployment,
                 parameters=self._shards.parameters(chunk),
@@ -298,11 +195,11 @@ class _Dispatcher:
         """See in the store which shards are done since the last look."""
         done = self._shards.done()
         for number in done - self._done:
-            account = self._shards.account(number)
+            left = self._shards.left(number)
             if self._shards.check is not None:
-                self._shards.check(account)
-            self._seconds.append(account["seconds"])
-            advance(account["rows"])
+                self._shards.check(left)
+            self._seconds.append(left.seconds)
+            advance(left.rows)
             for chunk in self._runs.values():
                 if number in chunk.numbers:
                     chunk.sign = time.monotonic()

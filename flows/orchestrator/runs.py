@@ -7,7 +7,9 @@ from typing import Any
 from prefect import runtime
 
 from raee.errors import cut
+from storage.database import Version
 from tasks.about import about
+from tasks.steps import Step
 
 logger = logging.getLogger("raee")
 
@@ -33,17 +35,20 @@ def of_job(parameters: dict[str, Any]) -> str:
 
 
 def do_chunk(
-    database: str, version: str, first: int, count: int, shard: Callable[[int], int], done: str
+    version: Version, address: str, step: Step[Any, Any], first: int, count: int, done: str
 ) -> int:
-    """Do `count` shards from `first` on; returns their rows.
+    """Do a step of `count` shards from `first` on; returns their rows.
 
-    shard: does one by its number and returns its rows.  done: what they are then, for the log.
+    version: what they are shards of, or are classified with.  address: of the work that the step is
+    one of.  done: what they are then, for the log.
     """
-    rows = 0
-    with about(database, version):
+    rows, name = 0, version.database.name
+    with about(name, version.id):
         for number in range(first, first + count):
-            with about(database, version, number):
-                rows += shard(number)
+            with about(name, version.id, number):
+                left = step(address, number)
+                assert left is not None, "every shard leaves something"
+                rows += left.rows
         which = f"shard {first} is" if count == 1 else f"shards {first} to {first + count - 1} are"
         logger.info("%s %s: %d rows", which, done, rows)
     return rows

@@ -6,74 +6,62 @@ others.  No more than a file and a shard is held in memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from prefect import task
 
 from storage.checked import FileRecord
 from storage.parquet import read_table, write_table
 from storage.store import Folder
-from tasks.build.plan import BuildPlan, plan_of
-from tasks.build.shards import NEW, all_hashes, marks_of, rows_swept, shard_account, shard_folder
+from tasks.build.build import CHECK, COLLECT, Build, Collected, open_build
+from tasks.build.shards import NEW
 from tasks.build.shards import STATES as SHARD_STATES
-from tasks.build.sweep import parent_of
 from tasks.build.takeover import STATES, SWEPT, Parent, Parts, hashes_of
-from tasks.markers import Attempt, account_of, done, marker, output
-from tasks.retrying import RETRIES
+from tasks.steps import Attempt, step
 
 PART_ROWS = 10_000
 """Rows of a file of readings; one with less than half of it in use is written anew."""
-
-_STEP = "collected"
 
 _Read = Callable[[Sequence[str] | None], pa.Table]
 """`read(columns) -> table`, with `text_hash`; None: all columns."""
 
 
-@task(**RETRIES)
-def collect_readings(work: str) -> None:
+@step(COLLECT, opens=open_build, stage="collect", after=[CHECK])
+def collect_readings(build: Build, attempt: Attempt) -> Collected:
     """Say which files hold the readings of a build's rows, and write those that there are not."""
-    folder, plan = Folder(work), plan_of(work)
-    if marker(folder, _STEP) is not None:
-        return
-    attempt, parent, marks = Attempt(folder, _STEP), parent_of(plan), marks_of(work)
+    marks, swept, parent = build.swept.marks, build.swept, build.parent
     kept: list[FileRecord] = []
     readings: list[_Read] = []
     states: list[_Read] = []
     if parent is not None:
-        kept, readings, states = _of_parent(work, plan, parent)
-    for number in plan.numbers:
-        if shard_account(work, number)["new"]:
-            readings.append(partial(read_table, shard_folder(work, number), NEW))
+        kept, readings, states = _of_parent(build, parent)
+    for number in build.numbers:
+        if swept.left(number).new:
+            readings.append(partial(read_table, swept.folder(number), NEW))
         if marks.fresh[marks.rows_of(number)].any():
-            states.append(partial(_fresh_states, work, number))
-    written = [
-        *_write_parts(attempt.folder, f"{plan.version}-{{:05d}}.parquet", readings),
-        *_write_parts(attempt.folder, f"{plan.version}-{{:05d}}{STATES}", states),
+            states.append(partial(_fresh_states, build, number))
+    version = build.plan.version
+    new = [
+        *_write_parts(attempt.folder, f"{version}-{{:05d}}.parquet", readings),
+        *_write_parts(attempt.folder, f"{version}-{{:05d}}{STATES}", states),
     ]
-    rows = rows_swept(work)
-    done(attempt, [], rows, kept=[asdict(f) for f in kept], new=[asdict(f) for f in written])
+    return Collected(rows=swept.rows, kept=kept, new=new)
 
 
-def put_readings_in_place(work: str) -> list[FileRecord]:
+def put_readings_in_place(build: Build) -> list[FileRecord]:
     """Copy the readings that a build wrote to the database; returns all that its version names."""
-    folder, plan = Folder(work), plan_of(work)
-    account = account_of(work, _STEP)
-    kept, new = ([FileRecord(**record) for record in account[name]] for name in ("kept", "new"))
-    output(folder, _STEP).copy([f.path for f in new], plan.job.database.folder)
-    return sorted([*kept, *new], key=lambda f: f.path)
+    left = build.record(COLLECT)
+    target = build.plan.job.database.folder
+    build.output(COLLECT).copy([f.path for f in left.new], target)
+    return sorted([*left.kept, *left.new], key=lambda f: f.path)
 
 
-def _of_parent(
-    work: str, plan: BuildPlan, parent: Parent
-) -> tuple[list[FileRecord], list[_Read], list[_Read]]:
+def _of_parent(build: Build, parent: Parent) -> tuple[list[FileRecord], list[_Read], list[_Read]]:
     """The parent's files that are kept, and what is used of the others: readings and states."""
-    hashes = np.unique(all_hashes(work))
+    hashes = np.unique(build.swept.hashes)
     keep = _in_use(parent.swept, hashes)
     # States are kept with the readings beside which they lie.
     keep += [_states_of(path) for path in keep]
@@ -103,9 +91,10 @@ def _states_of(path: str) -> str:
     return path.removesuffix(".parquet") + STATES
 
 
-def _fresh_states(work: str, number: int, columns: Sequence[str] | None) -> pa.Table:
-    """The states that a shard's sweep read, not took over."""
-    states, marks = read_table(shard_folder(work, number), SHARD_STATES, columns), marks_of(work)
+def _fresh_states(build: Build, number: int, columns: Sequence[str] | None) -> pa.Table:
+    """The states that a shard's sweep read in this build."""
+    states = read_table(build.swept.folder(number), SHARD_STATES, columns)
+    marks = build.swept.marks
     rows = marks.rows_of(number)
     return states.filter(pa.array(marks.fresh[rows][marks.sampled[rows]]))
 

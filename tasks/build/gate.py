@@ -27,11 +27,11 @@ from raee.policies.tuning import TUNED
 from raee.readers.probe import READER as PROBE
 from raee.statistics.paired import paired, worse_p_value
 from storage.aliases import DEFAULT_ALIAS, PINNED
+from storage.database import Version
 from storage.manifest import Manifest, Verdict
-from storage.parquet import read_table
-from tasks.database import Readings, load_readings
 from tasks.job import Job
 from tasks.policies import tuning_of
+from tasks.readings import Readings, load_readings
 from tasks.retrying import RETRIES
 
 logger = logging.getLogger("raee")
@@ -58,7 +58,7 @@ class Compared:
 
 
 @task(**RETRIES)
-def promote_if_as_good(job: Job, version: str) -> str:
+def promote_if_as_good(job: Job, version: Version) -> str:
     """Point `production` at a version, unless it is worse beyond noise.
 
     It is held against the version in production, and against the pinned one.  Each is read on its
@@ -70,49 +70,48 @@ def promote_if_as_good(job: Job, version: str) -> str:
         logger.info("%s", verdict.why)
     else:
         logger.warning("%s", verdict.why)
-    job.database.version(version).keep_verdict(verdict)
+    version.keep_verdict(verdict)
     return verdict.why
 
 
-def _judge_and_promote(job: Job, version: str) -> Verdict:
-    pointing = job.database.aliases()
+def _judge_and_promote(job: Job, version: Version) -> Verdict:
+    database, new_id = version.database, version.id
+    pointing = database.aliases()
     current = pointing.get(DEFAULT_ALIAS)
-    if current == version:
-        return Verdict(promoted=True, why=f"{DEFAULT_ALIAS} points at {version} already")
-    new = load_readings(job.database.version(version))
+    if current == new_id:
+        return Verdict(promoted=True, why=f"{DEFAULT_ALIAS} points at {new_id} already")
+    new = load_readings(version)
     try:
         runnable(job.policy, tuning_of(new.manifest), new.where)
     except InputError as error:
-        said = f"{version} stays unpromoted: its own policy cannot be met: {error}"
-        return Verdict(promoted=False, why=said)
+        why = f"{new_id} stays unpromoted: its own policy cannot be met: {error}"
+        return Verdict(promoted=False, why=why)
     if current is None:
-        job.database.promote(version, PINNED)
+        database.promote(new_id, PINNED)
         how = ["there was none before"]
     else:
         if PINNED not in pointing:  # versions were promoted before there were pins
             with suppress(InputError):  # of a version that is gone
-                job.database.promote(current, PINNED)
+                database.promote(current, PINNED)
         against = {DEFAULT_ALIAS: current}
         if (pinned := pointing.get(PINNED, current)) != current:
             against[PINNED] = pinned
         how = []
         for alias, other in against.items():
             try:
-                found = compare(new, load_readings(job.database.version(other)))
+                found = compare(new, load_readings(database.version(other)))
             except InputError as error:  # what does not run has nothing to lose to one that does
                 how.append(f"{alias} ({other}) cannot be run: {error}")
                 continue
-            said = f"against {alias} ({other}) {found.how}, p = {found.p_value:.2g}"
+            why = f"against {alias} ({other}) {found.how}, p = {found.p_value:.2g}"
             if found.p_value < LEVEL:
-                said = (
-                    f"{version} stays unpromoted: it is worse beyond noise: {said}, below {LEVEL}"
-                )
+                why = f"{new_id} stays unpromoted: it is worse beyond noise: {why}, below {LEVEL}"
                 if alias == PINNED:
-                    said += f"; `raee promote {job.name} {version}` takes and pins it all the same"
-                return Verdict(promoted=False, why=said)
-            how.append(f"{said}, not below {LEVEL}")
-    job.database.promote(version, DEFAULT_ALIAS)
-    return Verdict(promoted=True, why=f"{DEFAULT_ALIAS} now points at {version}: {'; '.join(how)}")
+                    why += f"; `raee promote {job.name} {new_id}` takes and pins it all the same"
+                return Verdict(promoted=False, why=why)
+            how.append(f"{why}, not below {LEVEL}")
+    database.promote(new_id, DEFAULT_ALIAS)
+    return Verdict(promoted=True, why=f"{DEFAULT_ALIAS} now points at {new_id}: {'; '.join(how)}")
 
 
 def compare(new: Readings, old: Readings) -> Compared:
@@ -194,7 +193,7 @@ def _read(readings: Readings, policy: RunnablePolicy | None) -> _Rows:
         rows, answers = trial.rows, replay(policy, trial).answers[:, None]
     keys: list[tuple[str, str]] = []
     for part in readings.parts:
-        table = read_table(readings.folder, part, ["id", "text_hash"])
+        table = readings.files.table(part, ["id", "text_hash"])
         columns = (table["id"].to_pylist(), table["text_hash"].to_pylist())
         keys += list(zip(*columns, strict=True))
     return {

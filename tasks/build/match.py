@@ -13,23 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from prefect import task
 
-from raee.model.loaded import backbone_of
 from raee.readers.states import StateName, probe_states
 from raee.readers.sums import Sums, sums_of
-from storage.parquet import read_table, write_table
-from storage.store import Folder
-from tasks.build.plan import plan_of
-from tasks.build.shards import all_hashes, marks_of, read_sums_of, state_column, sums_name
-from tasks.build.sweep import parent_of, sweep_rows
+from storage.parquet import write_table
+from tasks.build.build import CHECK, MATCH, SOURCE, Build, Matched, open_build
+from tasks.build.shards import state_column, sums_name
 from tasks.build.takeover import Parent, same_rows
 from tasks.entries import read_rows
 from tasks.fitted import read_sums, write_arrays
-from tasks.markers import Attempt, done, marker, output
-from tasks.retrying import RETRIES
-
-_STEP, _SOURCE = "matched", "source.parquet"
+from tasks.steps import Attempt, step
 
 _ROWS_AT_ONCE = 2_000
 """Rows whose states are held at once, at all depths."""
@@ -49,66 +42,51 @@ class _Rows:
         return sums_of(states[:, places], self.label[rows], labels)
 
 
-@task(**RETRIES)
-def match_rows(work: str) -> None:
+@step(MATCH, opens=open_build, stage="match", after=[CHECK])
+def match_rows(build: Build, attempt: Attempt) -> Matched | None:
     """Match a rebuild's rows with its parent's, and mend the sums; nothing in other builds."""
-    folder, plan = Folder(work), plan_of(work)
-    parent = parent_of(plan)
-    if parent is None or marker(folder, _STEP) is not None:
-        return
-    attempt = Attempt(folder, _STEP)
-    hashes, marks = all_hashes(work), marks_of(work)
-    label, new = marks.label, marks.new
+    parent, swept = build.parent, build.swept
+    if parent is None:
+        return None
+    hashes, label, new = swept.hashes, swept.marks.label, swept.marks.new
     source = same_rows(hashes, parent.hashes)
-    write_table(attempt.folder, _SOURCE, pa.table({"row": pa.array(source, pa.int64())}))
+    write_table(attempt.folder, SOURCE, pa.table({"row": pa.array(source, pa.int64())}))
     matched = source >= 0
     relabelled = np.zeros(len(label), bool)
-    relabelled[matched] = parent.entries.label[source[matched]] != label[matched]
+    relabelled[matched] = parent.label[source[matched]] != label[matched]
     goes = np.ones(len(parent.hashes), bool)
     goes[source[matched & ~relabelled]] = False
     comes = ~new & (~matched | relabelled)
-    for state in probe_states(backbone_of(plan.job.backbone)):
-        sums = read_sums(parent.folder, state)
-        left = _Rows(parent.hashes[goes], parent.entries.label[goes])
+    for state in probe_states(build.backbone):
+        sums = read_sums(parent.files, state)
+        left = _Rows(parent.hashes[goes], parent.label[goes])
         came = _Rows(hashes[comes], label[comes])
         # A row that has changed its label goes and comes: its text is read once.
         texts = np.unique(np.concatenate([left.hashes, came.hashes]))
         for start in range(0, len(texts), _ROWS_AT_ONCE):
             some = texts[start : start + _ROWS_AT_ONCE]
-            states = _states(work, parent, state, some)
+            states = _states(build, parent, state, some)
             sums = sums - left.sums(some, states, len(sums.rows))
             sums = sums + came.sums(some, states, len(sums.rows))
         write_arrays(attempt.folder, sums_name(state), sums.tensors())
-    done(attempt, [], len(source), left=int(goes.sum()), came=int(comes.sum()))
-
-
-def source_of(work: str) -> NDArray[np.int64]:
-    """(rows,) the parent's row that each row of a rebuild is; -1 for none."""
-    return read_table(output(Folder(work), _STEP), _SOURCE)["row"].to_numpy()
-
-
-def sums_before(work: str, state: StateName) -> Sums | None:
-    """What a rebuild's shards add their new rows to; None where there is no parent."""
-    if not plan_of(work).takes_over:
-        return None
-    return read_sums_of(output(Folder(work), _STEP), state)
+    return Matched(rows=len(source), left=int(goes.sum()), came=int(comes.sum()))
 
 
 def _states(
-    work: str, parent: Parent, state: StateName, hashes: NDArray[np.bytes_]
+    build: Build, parent: Parent, state: StateName, hashes: NDArray[np.bytes_]
 ) -> NDArray[np.float32]:
     """(depths, rows, width) the states of texts that the parent has."""
     places = parent.states.find(hashes)
     missing = places < 0
-    # Whatever stands in the first place is replaced where the parent has no state of the row.
-    columns = [state_column(state, depth) for depth in range(plan_of(work).depth + 1)]
+    # Whatever is in the first place is replaced if the parent has no state of the row.
+    columns = [state_column(state, depth) for depth in range(build.plan.depth + 1)]
     read = parent.states.take(np.maximum(places, 0), columns)
     found = np.stack([read[column] for column in columns])
     if missing.any():
         order = np.argsort(parent.hashes, kind="stable")
         rows = order[np.searchsorted(parent.hashes, hashes[missing], sorter=order)]
-        texts = read_rows(parent.folder, parent.parts, ["text"], rows.tolist())["text"].to_pylist()
+        texts = read_rows(parent.files, ["text"], rows.tolist())["text"].to_pylist()
         nothing = np.zeros(len(texts), np.uint16)
-        again = sweep_rows(work, texts, nothing, np.ones(len(texts), bool))
+        again = build.sweep(texts, nothing, np.ones(len(texts), bool))
         found[:, missing] = again.states[state]
     return found

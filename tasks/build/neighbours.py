@@ -14,26 +14,19 @@ from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect import task
 
 from raee.config import PAPER_NEIGHBOURS
 from raee.exits import Answers, Neighbours, answers_of, in_order, spread_over
 from raee.neighbours.choice import IndexAccount
-from raee.neighbours.index import Index, new_index, open_index
+from raee.neighbours.index import Index, new_index
 from raee.neighbours.lists import nearest_other_texts, reach, updated
 from raee.neighbours.training import built_index
 from raee.policies.table import neighbours_planned_on
 from raee.policies.tuning import NEIGHBOURS
 from raee.texts import Texts
-from storage.cache import local_files
-from storage.checked import FileRecord
-from storage.parquet import part_name, write_table
-from storage.store import Folder
-from tasks.build.fit import fitted_answers
-from tasks.build.match import source_of
-from tasks.build.plan import BuildPlan, plan_of
-from tasks.build.shards import marks_of, rows_swept, shard_table, shard_values
-from tasks.build.sweep import parent_of
+from storage.parquet import write_table
+from tasks.build.build import CHECK, FIT, INDEX, MATCH, VOTE, Build, Indexed, open_build
+from tasks.build.plan import BuildPlan
 from tasks.entries import (
     entries_table,
     key_column,
@@ -41,76 +34,53 @@ from tasks.entries import (
     lists_table,
     write_entries,
 )
-from tasks.markers import (
-    VERSION,
-    Attempt,
-    account_of,
-    done,
-    marker,
-    numbered,
-    output,
-    written,
-)
 from tasks.models import index_spec_of
 from tasks.progress import advance
-from tasks.retrying import RETRIES
-
-INDEXED = "indexed"
+from tasks.steps import Attempt, StepRecord, step
 
 
-@task(**RETRIES)
-def build_index(work: str) -> None:
+@step(INDEX, opens=open_build, stage="index", after=[CHECK])
+def build_index(build: Build, attempt: Attempt) -> Indexed:
     """Put the keys of all shards, in order, into the version's indexes."""
-    folder, plan = Folder(work), plan_of(work)
-    if marker(folder, INDEXED) is not None:
-        return
-    attempt = Attempt(folder, INDEXED)
-    records, accounts = [], {}
-    for place, path in enumerate(plan.index_paths):
-        index, account = _indexed(work, place)
+    files, accounts = [], {}
+    for position, path in enumerate(build.plan.index_paths):
+        index, accounts[path] = _indexed(build, position)
         with attempt.version.create(path) as file:
             index.write(file.write)
-        records.append(file.record(rows=len(index)))
-        accounts[path] = account.model_dump()
-    done(attempt, records, rows_swept(work), indexes=accounts)
+        files.append(file.record(rows=len(index)))
+    return Indexed(rows=build.swept.rows, files=files, indexes=accounts)
 
 
-def _indexed(work: str, place: int) -> tuple[Index, IndexAccount]:
+def _indexed(build: Build, position: int) -> tuple[Index, IndexAccount]:
     """The index of a key, and how much of the nearest rows it finds."""
-    plan = plan_of(work)
-    width, rows = _keys_of(work, place, np.zeros(1, np.int64)).shape[1], rows_swept(work)
-    shards = (shard_values(work, n, [key_column(place)])[0] for n in plan.numbers)
+    width, rows = _keys_of(build, position, np.zeros(1, np.int64)).shape[1], build.swept.rows
+    shards = (build.swept.values(n, [key_column(position)])[0] for n in build.numbers)
     return built_index(
-        index_spec_of(plan.job, rows, width),
+        index_spec_of(build.plan.job, rows, width),
         rows,
         width,
-        partial(_keys_of, work, place),
+        partial(_keys_of, build, position),
         shards,
     )
 
 
-def _keys_of(work: str, place: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _keys_of(build: Build, position: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """(rows, width) a key of some rows, in ascending order."""
-    begins = marks_of(work).starts
+    begins = build.swept.marks.starts
     found: list[NDArray[np.float32]] = []
-    for number in plan_of(work).numbers:
+    for number in build.numbers:
         here = rows[(rows >= begins[number]) & (rows < begins[number + 1])]
         if len(here) or not found:  # an empty selection has the keys' width, too
-            (keys,) = shard_values(work, number, [key_column(place)])
+            (keys,) = build.swept.values(number, [key_column(position)])
             found.append(keys[here - begins[number]])
     return np.concatenate(found)
 
 
-@task(**RETRIES)
-def write_part(work: str, number: int) -> int:
+@step(VOTE, opens=open_build, stage="vote", after=[INDEX, MATCH, FIT], per_shard=True)
+def write_part(build: Build, attempt: Attempt, number: int) -> StepRecord:
     """Let the neighbours of a shard's rows vote, without the text, and write its entries."""
-    folder, plan = Folder(work), plan_of(work)
-    step = numbered("part", number)
-    if (before := marker(folder, step)) is not None:
-        return int(before["rows"])
-    attempt = Attempt(folder, step)
-    rows, marks = shard_table(work, number), marks_of(work)
-    found = [_lists(work, number, place) for place in range(len(plan.index_paths))]
+    plan, rows, marks = build.plan, build.swept.table(number), build.swept.marks
+    found = [_lists(build, number, position) for position in range(len(plan.index_paths))]
     labels, hashes = marks.label, marks.hashes[marks.rows_of(number)]
     voting = [e for e in plan.exits if e.of.source == "neighbours"]
     at_key = dict(zip(plan.job.key.depths, found, strict=True))
@@ -119,50 +89,27 @@ def write_part(work: str, number: int) -> int:
         for e in voting
     ]
     sampled = rows["sampled"].to_numpy()
-    heads = Answers(*shard_values(work, number, ["answers", "confidences"]))
-    fitted = spread_over(_fitted(work, number), sampled)
+    heads = Answers(*build.swept.values(number, ["answers", "confidences"]))
+    fitted = spread_over(_fitted(build, number), sampled)
     answers = in_order(plan.exits, {"sweep": heads, "neighbours": answers_of(votes), "fit": fitted})
     table = entries_table(rows, hashes, answers, found[0].distances[:, 0])
-    records = [
+    files = [
         write_entries(attempt.version, number, table),
         write_table(attempt.version, lists_path(number), lists_table(found)),
     ]
-    done(attempt, records, len(rows))
     advance(len(rows))
-    return len(rows)
+    return StepRecord(rows=len(rows), files=files)
 
 
-def entries_so_far(work: str) -> tuple[Folder, list[str], list[str]]:
-    """Where a build's entries and lists lie before it is published, and their paths there."""
-    folder = Folder(work)
-    entries, lists = [], []
-    for number in plan_of(work).numbers:
-        step = numbered("part", number)
-        version = f"{written(step, account_of(work, step))}/{VERSION}"
-        entries.append(f"{version}/entries/{part_name(number)}")
-        lists.append(f"{version}/{lists_path(number)}")
-    return folder, entries, lists
-
-
-@lru_cache(maxsize=1)
-def indexes_of(work: str) -> tuple[Index, ...]:
-    """The indexes of a build, one a key."""
-    folder = Folder(work)
-    records = [FileRecord(**record) for record in account_of(work, INDEXED)["files"]]
-    with local_files(output(folder, INDEXED) / VERSION, records) as paths:
-        return tuple(open_index(path) for path in paths)
-
-
-def _lists(work: str, number: int, place: int) -> Neighbours:
+def _lists(build: Build, number: int, position: int) -> Neighbours:
     """The nearest rows of other texts, by a key: as many as anybody asks, and spare ones."""
-    plan, index = plan_of(work), indexes_of(work)[place]
-    need = _needed(plan, place)
+    index, need = build.indexes[position], _needed(build.plan, position)
     length = need + need // 2
-    (keys,) = shard_values(work, number, [key_column(place)])
-    marks = marks_of(work)
+    (keys,) = build.swept.values(number, [key_column(position)])
+    marks = build.swept.marks
     rows, texts = marks.rows_of(number), marks.texts
     own, hashes = np.arange(rows.start, rows.stop), marks.hashes[rows]
-    before = _lists_before(work, own, keys, place, length) if len(own) else None
+    before = _lists_before(build, own, keys, position, length) if len(own) else None
     if before is None:
         return nearest_other_texts(index, keys, length, hashes, texts)
     there = np.minimum(need, len(index) - texts.counts(hashes))
@@ -173,9 +120,9 @@ def _lists(work: str, number: int, place: int) -> Neighbours:
     return before
 
 
-def _needed(plan: BuildPlan, place: int) -> int:
+def _needed(plan: BuildPlan, position: int) -> int:
     """Neighbours by a key that votes, policies and their search ask for."""
-    if place:
+    if position:
         return PAPER_NEIGHBOURS
     policy = plan.job.policy
     return max(NEIGHBOURS, 0 if policy.name == "tuned" else neighbours_planned_on(policy))
@@ -197,49 +144,53 @@ class _Changes:
 
 
 @lru_cache(maxsize=1)
-def _changes(work: str) -> _Changes | None:
-    plan = plan_of(work)
-    parent = parent_of(plan)
-    if parent is None or not parent.lists or not all(i.exact for i in indexes_of(work)):
+def _changes(build: Build) -> _Changes | None:
+    """What has become of the parent's rows; None if its lists say nothing about the build's."""
+    parent = build.parent
+    if parent is None or not parent.lists or not all(index.exact for index in build.indexes):
         return None
-    source = source_of(work)
+    source = build.source
     now = np.full(len(parent.hashes), -1)
     now[source[source >= 0]] = np.flatnonzero(source >= 0)
     came = np.flatnonzero(source < 0)
     small = []
-    for index in indexes_of(work) if len(came) else ():
+    for index in build.indexes if len(came) else ():
         found = new_index(index.width)
         found.add(index.keys_of(came))
         small.append(found)
-    return _Changes(source, now, came, tuple(small), Texts(marks_of(work).hashes[came]))
+    return _Changes(source, now, came, tuple(small), Texts(build.swept.marks.hashes[came]))
 
 
 def _lists_before(
-    work: str, own: NDArray[np.int64], keys: NDArray[np.float32], place: int, length: int
+    build: Build, own: NDArray[np.int64], keys: NDArray[np.float32], position: int, length: int
 ) -> Neighbours | None:
     """The parent's lists of some rows, without rows that left and with those that came."""
-    changes, parent = _changes(work), parent_of(plan_of(work))
+    changes, parent = _changes(build), build.parent
     if changes is None or parent is None:
         return None
     source = changes.source[own]
-    rows, distances = parent.lists_of(np.maximum(source, 0), place)
+    rows, distances = parent.lists_of(np.maximum(source, 0), position)
     rows[source < 0] = -1
     # In a parent no larger than its lists, nobody can tell what they leave out: nothing.
     rows = rows if len(parent.hashes) > rows.shape[1] else np.full_like(rows, -1)
     before = Neighbours(rows, distances)
     if not len(changes.came):
         return updated(before, changes.now, before.first(0), length)
-    marks = marks_of(work)
     came = nearest_other_texts(
-        changes.indexes[place], keys, length, marks.hashes[own], changes.texts, reach(before)
+        changes.indexes[position],
+        keys,
+        length,
+        build.swept.marks.hashes[own],
+        changes.texts,
+        reach(before),
     )
     there = came.rows >= 0
     came.rows[there] = changes.came[came.rows[there]]
     return updated(before, changes.now, came, length)
 
 
-def _fitted(work: str, number: int) -> Answers:
+def _fitted(build: Build, number: int) -> Answers:
     """The fitted exits of a shard's sampled rows."""
-    begin, end = marks_of(work).samples[number : number + 2]
-    found = fitted_answers(work)
+    begin, end = build.swept.marks.samples[number : number + 2]
+    found = build.fitted_answers
     return Answers(found.answers[begin:end], found.confidences[begin:end])

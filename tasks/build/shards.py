@@ -1,18 +1,17 @@
-"""A build's shards, swept: what stands in which file, and back into arrays.
+"""A build's shards, swept: what is in which file, and back into arrays.
 
 rows.parquet                 id, text_hash, text, label, sampled, new, fresh: all rows; fresh
-                             is True where the row's states were read here
+                             is True if the row's states were read here
 swept.parquet, taken.parquet text_hash, answers, confidences, tokens, key-0 ..: new rows, and those
-                             that are taken over from the parent
+                             whose readings are the parent's
 states.parquet               text_hash, mean-00 ..: the states of the sampled rows
-sums-mean.safetensors        sums of the states of the new rows, where there are any
+sums-mean.safetensors        sums of the states of the new rows, if there are any
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +23,24 @@ from raee.readers.sums import Sums, sums_from
 from raee.texts import TextHashes, Texts
 from storage.parquet import list_values, read_table
 from storage.store import Folder
-from tasks.build.plan import plan_of
 from tasks.build.takeover import Hashes, hashes_of
 from tasks.entries import TOKENS
-from tasks.markers import account_of, numbered, written
 from tasks.rows import rejected_in
+from tasks.steps import Marker, StepRecord, Work
 
 ROWS, NEW, TAKEN, STATES = "rows.parquet", "swept.parquet", "taken.parquet", "states.parquet"
+
+
+class Swept(StepRecord):
+    """What the sweep of a shard left."""
+
+    new: int
+    """Rows that were read here."""
+    rejected: dict[str, int]
+    """Rows that cannot be used, by reason."""
+
+
+SWEEP = Marker("shard", Swept)
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,9 @@ class Marks:
     sampled: NDArray[np.bool_]
     """(rows,) True in the sample."""
     new: NDArray[np.bool_]
-    """(rows,) False where the row's readings are taken over."""
+    """(rows,) False if the row's readings are the parent's."""
     fresh: NDArray[np.bool_]
-    """(rows,) True where the row's states were read in this build."""
+    """(rows,) True if the row's states were read in this build."""
     starts: NDArray[np.int64]
     """(shards + 1,) the row at which each shard begins, and the number of all rows."""
     hashes: TextHashes
@@ -65,24 +75,74 @@ class Marks:
         return slice(*self.starts[number : number + 2])
 
 
-def shard_account(work: str, number: int) -> Mapping[str, Any]:
-    """What a shard's sweep left.  Raises FileNotFoundError where it is not done."""
-    return account_of(work, numbered("shard", number))
+class SweptShards:
+    """The shards of a build that are swept, read back."""
 
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self.numbers = work.numbers
 
-def rows_swept(work: str) -> int:
-    """The rows of all shards: those of the plan without a few that only a tokenizer rejects."""
-    return sum(shard_account(work, n)["rows"] for n in plan_of(work).numbers)
+    def left(self, number: int) -> Swept:
+        """What a shard's sweep left.  Raises FileNotFoundError if it is not done."""
+        return self._work.record(SWEEP, number)
 
+    def folder(self, number: int) -> Folder:
+        """What a shard's sweep wrote."""
+        return self._work.output(SWEEP, number)
 
-def rows_rejected(work: str) -> Counter[str]:
-    """The rows of all shards that could not be used, by reason."""
-    return rejected_in(shard_account(work, number) for number in plan_of(work).numbers)
+    @property
+    def rows(self) -> int:
+        """The rows of all shards: those of the plan without a few that only a tokenizer rejects."""
+        return sum(self.left(number).rows for number in self.numbers)
 
+    @property
+    def new(self) -> int:
+        """The rows of all shards that were read here."""
+        return sum(self.left(number).new for number in self.numbers)
 
-def shard_folder(work: str, number: int) -> Folder:
-    """What a shard's sweep wrote."""
-    return Folder(work) / written(numbered("shard", number), shard_account(work, number))
+    @property
+    def rejected(self) -> Counter[str]:
+        """The rows of all shards that cannot be used, by reason."""
+        return rejected_in(self.left(number).rejected for number in self.numbers)
+
+    def table(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """A shard's rows, or some columns of them."""
+        return read_table(self.folder(number), ROWS, columns)
+
+    def values(self, number: int, columns: Sequence[str]) -> list[NDArray]:
+        """For each column of readings (rows, width), in the order of the shard's rows."""
+        marks = self.marks
+        return _values(self.folder(number), marks.new[marks.rows_of(number)], columns)
+
+    def sums(self, number: int, state: StateName) -> Sums:
+        """The sums of a state over a shard's new rows; there are such rows."""
+        return read_sums_of(self.folder(number), state)
+
+    def states(self, state: StateName, depths: Sequence[int]) -> list[NDArray[np.float32]]:
+        """(sampled rows, width) a state of all shards' sampled rows, by depth; read together."""
+        columns = [state_column(state, depth) for depth in depths]
+        tables = [read_table(self.folder(n), STATES, columns) for n in self.numbers]
+        return [np.concatenate([list_values(t[column]) for t in tables]) for column in columns]
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        """(rows,) the text hashes of all shards' rows."""
+        return np.concatenate([hashes_of(self.table(n, ["text_hash"])) for n in self.numbers])
+
+    @cached_property
+    def marks(self) -> Marks:
+        """The marks of all rows."""
+        columns = ["label", "sampled", "new", "fresh"]
+        tables = [self.table(n, columns) for n in self.numbers]
+        hashes = [
+            _values(self.folder(n), table["new"].to_numpy(), [TOKENS])[0]
+            for n, table in zip(self.numbers, tables, strict=True)
+        ]
+        return Marks(
+            **{c: np.concatenate([t[c].to_numpy() for t in tables]) for c in columns},
+            starts=np.cumsum([0, *map(len, tables)]),
+            hashes=np.concatenate(hashes),
+        )
 
 
 def state_column(state: StateName, depth: int) -> str:
@@ -100,19 +160,8 @@ def read_sums_of(folder: Folder, state: StateName) -> Sums:
     return sums_from(safetensors.numpy.load(folder.read(sums_name(state))))
 
 
-def shard_table(work: str, number: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """A shard's rows, or some columns of them."""
-    return read_table(shard_folder(work, number), ROWS, columns)
-
-
-def shard_values(work: str, number: int, columns: Sequence[str]) -> list[NDArray]:
-    """For each column of readings (rows, width), in the order of the shard's rows."""
-    marks = marks_of(work)
-    return _values(shard_folder(work, number), marks.new[marks.rows_of(number)], columns)
-
-
 def _values(folder: Folder, new: NDArray[np.bool_], columns: Sequence[str]) -> list[NDArray]:
-    """new: (rows,) which of the shard's rows were read, not taken over."""
+    """new: (rows,) which of the shard's rows were read here."""
     if new.all() or not new.any():  # the other file is empty, and each read takes its time
         table = read_table(folder, NEW if new.all() else TAKEN, columns)
         return [list_values(table[column]) for column in columns]
@@ -124,26 +173,3 @@ def _values(folder: Folder, new: NDArray[np.bool_], columns: Sequence[str]) -> l
         values[new], values[~new] = swept, taken
         result.append(values)
     return result
-
-
-def all_hashes(work: str) -> Hashes:
-    """(rows,) the text hashes of all shards' rows."""
-    numbers = plan_of(work).numbers
-    return np.concatenate([hashes_of(shard_table(work, n, ["text_hash"])) for n in numbers])
-
-
-@lru_cache(maxsize=1)
-def marks_of(work: str) -> Marks:
-    """The marks of all rows of a build whose shards are swept."""
-    columns = ["label", "sampled", "new", "fresh"]
-    numbers = plan_of(work).numbers
-    tables = [shard_table(work, n, columns) for n in numbers]
-    hashes = [
-        _values(shard_folder(work, n), table["new"].to_numpy(), [TOKENS])[0]
-        for n, table in zip(numbers, tables, strict=True)
-    ]
-    return Marks(
-        **{c: np.concatenate([t[c].to_numpy() for t in tables]) for c in columns},
-        starts=np.cumsum([0, *map(len, tables)]),
-        hashes=np.concatenate(hashes),
-    )

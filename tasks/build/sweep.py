@@ -2,97 +2,75 @@
 
     work/{build key}/{version}/centre-..    a sentence encoder's centre
                               /shard-00000..  a shard's rows, readings, states and sums
-                              /collected..    the readings that a later rebuild takes over
 
-A step that is done is not done again (`tasks.markers`); `tasks.build.shards` says what a shard
-holds.
+`tasks.build.shards` says what a shard holds.
 """
 
 import json
-from collections.abc import Sequence
+import logging
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import safetensors.torch
 from numpy.typing import NDArray
-from prefect import task
 
-from raee.model.loaded import backbone_of, retriever_of
-from raee.readers.head import HeadReader, head_reader, read_centre
-from raee.sweep import Labelled, Sweep, sweep
+from raee.readers.head import read_centre
+from raee.sweep import Sweep
 from storage.manifest import CENTRE
 from storage.parquet import list_column, part_name, table_of, write_table
 from storage.scan import check_all_there, check_rejected, sample_numbers, text_hash
 from storage.store import Folder
-from tasks.build.plan import CENTRE_TEXTS, BuildPlan, plan_of
-from tasks.build.shards import (
-    NEW,
-    ROWS,
-    STATES,
-    TAKEN,
-    rows_rejected,
-    rows_swept,
-    shard_account,
-    state_column,
-    sums_name,
-)
-from tasks.build.takeover import Hashes, Parent, load_parent
+from tasks.build.build import CHECK, READ_CENTRE, Build, open_build
+from tasks.build.plan import CENTRE_TEXTS
+from tasks.build.shards import NEW, ROWS, STATES, SWEEP, TAKEN, Swept, state_column, sums_name
+from tasks.build.takeover import Hashes, Parent
 from tasks.entries import TOKENS, key_column
 from tasks.fitted import write_arrays
-from tasks.markers import Attempt, done, marker, numbered, output
 from tasks.progress import advance, stage
-from tasks.retrying import RETRIES
 from tasks.rows import label_places, rows_of_shard
+from tasks.steps import Attempt, StepRecord, step
+
+logger = logging.getLogger("raee")
 
 
-@task(**RETRIES)
-def read_database_centre(work: str) -> None:
-    """Read a sentence encoder's centre over the rows that the plan chose."""
-    folder, plan = Folder(work), plan_of(work)
-    if not plan.has_centre or folder.exists(CENTRE) or marker(folder, "centre") is not None:
-        return
-    attempt = Attempt(folder, "centre")
-    texts = json.loads(folder.read(CENTRE_TEXTS))
+@step(READ_CENTRE, opens=open_build, stage="centre")
+def read_database_centre(build: Build, attempt: Attempt) -> StepRecord | None:
+    """Read a sentence encoder's centre over the rows that the plan chose, if none is inherited."""
+    if not build.plan.has_centre or build.folder.exists(CENTRE):
+        return None
+    texts = json.loads(build.folder.read(CENTRE_TEXTS))
     with stage("read centre", len(texts)):
-        centre = read_centre(backbone_of(plan.job.backbone), plan.prompt, texts, advance)
+        centre = read_centre(build.backbone, build.plan.prompt, texts, advance)
     with attempt.folder.create(CENTRE) as file:
         file.write(safetensors.torch.save({"mean": centre.cpu()}))
-    done(attempt, [], 0)
+    return StepRecord(rows=0)
 
 
-@task(**RETRIES)
-def sweep_shard(work: str, number: int) -> int:
-    """Sweep a shard; returns its rows."""
-    folder, plan = Folder(work), plan_of(work)
-    if (before := marker(folder, numbered("shard", number))) is not None:
-        return int(before["rows"])
-    attempt = Attempt(folder, numbered("shard", number))
-    backbone = backbone_of(plan.job.backbone)
-    rows = rows_of_shard(plan.job.corpus, plan.shards[number], backbone, plan.prompt.labels)
-    shard = _look_up(plan, rows.usable)
-    _write(attempt.folder, shard, plan, _read(work, shard))
-    written = []
+@step(SWEEP, opens=open_build, stage="sweep", after=[READ_CENTRE], per_shard=True)
+def sweep_shard(build: Build, attempt: Attempt, number: int) -> Swept:
+    """Sweep a shard."""
+    plan = build.plan
+    rows = rows_of_shard(plan.job.corpus, plan.shards[number], build.backbone, plan.prompt.labels)
+    shard = _look_up(build, rows.usable)
+    _write(attempt.folder, shard, build, _read(build, shard))
+    files = []
     if len(rows.rejects):
         name = f"rejects/{part_name(number)}"
-        written.append(write_table(attempt.version, name, table_of(rows.rejects)))
+        files.append(write_table(attempt.version, name, table_of(rows.rejects)))
     new = int(shard.new.sum())
-    rejected = rows.rejected()
-    return int(done(attempt, written, len(rows), new=new, rejected=rejected)["rows"])
+    return Swept(rows=len(rows), files=files, new=new, rejected=rows.rejected())
 
 
-@task(**RETRIES)
-def check_swept(work: str) -> tuple[int, int]:
-    """Whether all rows of the corpus were read or rejected; rows, and those that were read here.
-
-    The others were taken over.  Raises InputError if rows are missing, or too many are rejected.
-    """
-    plan, rows, rejected = plan_of(work), rows_swept(work), rows_rejected(work)
-    check_all_there(plan.job.corpus.uri, rows, rejected, plan.corpus["rows"])
-    check_rejected(plan.job.corpus.uri, rejected, plan.corpus["rows"], plan.job.max_reject_fraction)
-    return rows, sum(shard_account(work, n)["new"] for n in plan.numbers)
+@step(CHECK, opens=open_build, stage="sweep", after=[SWEEP])
+def check_swept(build: Build, attempt: Attempt) -> StepRecord:
+    """Check that all rows of the corpus were read or rejected, and not too many rejected."""
+    corpus, swept, expected = build.plan.job.corpus, build.swept, build.plan.corpus["rows"]
+    check_all_there(corpus.uri, swept.rows, swept.rejected, expected)
+    check_rejected(corpus.uri, swept.rejected, expected, build.plan.job.max_reject_fraction)
+    logger.info("%d rows are new, %d known", swept.new, swept.rows - swept.new)
+    return StepRecord(rows=swept.rows)
 
 
 @dataclass(frozen=True)
@@ -125,7 +103,8 @@ class _Shard:
         return self.rows["text"].filter(pl.Series(which)).to_list()
 
 
-def _look_up(plan: BuildPlan, rows: pl.DataFrame) -> _Shard:
+def _look_up(build: Build, rows: pl.DataFrame) -> _Shard:
+    plan, parent = build.plan, build.parent
     labels = plan.prompt.labels
     label = label_places(rows["label"], labels)
     sampled = np.ones(len(rows), dtype=bool)
@@ -134,7 +113,6 @@ def _look_up(plan: BuildPlan, rows: pl.DataFrame) -> _Shard:
         sampled = sample_numbers(rows["text"]) <= limits[label]
     hashes = np.array([text_hash(text) for text in rows["text"]], dtype="S32")
     nowhere = np.full(len(rows), -1)
-    parent = parent_of(plan)
     return _Shard(
         rows=rows,
         hashes=hashes,
@@ -146,33 +124,16 @@ def _look_up(plan: BuildPlan, rows: pl.DataFrame) -> _Shard:
     )
 
 
-def _read(work: str, shard: _Shard) -> tuple[Sweep, Sweep]:
+def _read(build: Build, shard: _Shard) -> tuple[Sweep, Sweep]:
     """What is read of the new rows, and of those whose states only are missing."""
     advance(int((~shard.new & ~shard.reread).sum()))
     return tuple(
-        sweep_rows(work, shard.texts(which), shard.label[which], shard.sampled[which])
+        build.sweep(shard.texts(which), shard.label[which], shard.sampled[which])
         for which in (shard.new, shard.reread)
     )  # type: ignore[return-value]
 
 
-def sweep_rows(
-    work: str, texts: Sequence[str], label: NDArray[np.uint16], keep: NDArray[np.bool_]
-) -> Sweep:
-    """Sweep some rows of a build.  keep: (rows,) whose states are kept."""
-    plan = plan_of(work)
-    return sweep(
-        backbone_of(plan.job.backbone),
-        plan.prompt,
-        head_of(work),
-        plan.job.key,
-        retriever_of(plan.job.key, plan.job.backbone.dtype),
-        texts,
-        Labelled(label, len(plan.prompt.labels), keep),
-        advance,
-    )
-
-
-def _write(folder: Folder, shard: _Shard, plan: BuildPlan, found: tuple[Sweep, Sweep]) -> None:
+def _write(folder: Folder, shard: _Shard, build: Build, found: tuple[Sweep, Sweep]) -> None:
     """Write a shard's files."""
     swept, again = found
     kept = table_of(shard.rows.select("id", "text"))
@@ -185,7 +146,7 @@ def _write(folder: Folder, shard: _Shard, plan: BuildPlan, found: tuple[Sweep, S
         "new": pa.array(shard.new),
         "fresh": pa.array(shard.sampled & (shard.new | shard.reread)),
     }
-    if not plan.job.keep_text:
+    if not build.plan.job.keep_text:
         del rows["text"]
     write_table(folder, ROWS, pa.table(rows))
     readings: dict[str, NDArray] = {
@@ -236,26 +197,3 @@ def _write_readings(
 
 def _hash_column(hashes: Hashes) -> pa.Array:
     return pa.array(hashes.astype("U32"), pa.string())
-
-
-def parent_of(plan: BuildPlan) -> Parent | None:
-    """The version that a build takes rows over from; None where it takes none."""
-    if not plan.takes_over or plan.parent is None:
-        return None
-    return load_parent(plan.job.database.version(plan.parent))
-
-
-def centre_folder(work: str) -> Folder:
-    """Where a build's centre lies: inherited with the plan, or read by the first step."""
-    folder = Folder(work)
-    return folder if folder.exists(CENTRE) else output(folder, "centre")
-
-
-@lru_cache(maxsize=1)
-def head_of(work: str) -> HeadReader:
-    """The head of a build."""
-    plan = plan_of(work)
-    centre = None
-    if plan.has_centre:
-        centre = safetensors.torch.load(centre_folder(work).read(CENTRE))["mean"]
-    return head_reader(backbone_of(plan.job.backbone), plan.prompt, centre)

@@ -12,21 +12,21 @@ centre differ is not taken over from.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from raee.errors import clauses
-from raee.exits import Entries, parse_exits
 from raee.model.prompts import Prompt
 from storage.database import Version, verify
 from storage.manifest import FIRST_BY_TEXT, PROBES, Manifest
 from storage.parquet import list_values, read_table
 from storage.store import Folder
-from tasks.entries import read_entries
+from storage.version_files import VersionFiles
 from tasks.job import Job
+from tasks.readings import files_of
 
 logger = logging.getLogger("raee")
 
@@ -140,25 +140,28 @@ class Parent:
     """The version that rows are taken over from."""
 
     manifest: Manifest
-    folder: Folder
-    parts: list[str]
-    """Paths of its entries."""
-    entries: Entries
+    files: VersionFiles
+    label: NDArray[np.uint16]
+    """(rows,) of its entries, in their order."""
     hashes: Hashes
     """(rows,) of its entries, in their order."""
     swept: Parts
     states: Parts
-    lists: list[str]
-    """Paths of its lists of neighbours, one a part of its entries; none in an old version."""
     starts: NDArray[np.int64]
     """The row at which each part begins, and the number of all rows."""
+
+    @property
+    def lists(self) -> list[str]:
+        """Paths of its lists of neighbours, one a part of its entries; none in an old version."""
+        return self.files.below("neighbours/")
 
     def lists_of(
         self, rows: NDArray[np.int64], key: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(rows, length) the nearest others of some of its rows, and their distances."""
         columns = [f"rows-{key}", f"distances-{key}"]
-        found = take(self.folder, self.lists, self.starts, rows, columns)
+        folder = self.files.folder_of(self.lists[0])
+        found = take(folder, self.lists, self.starts, rows, columns)
         return found[columns[0]], found[columns[1]]
 
     @cached_property
@@ -177,23 +180,16 @@ class Parent:
 def load_parent(version: Version) -> Parent:
     """A version to take over from."""
     manifest = version.manifest()
-    folder, database = version.folder, version.database.folder
-    parts = sorted(f.path for f in manifest.files if f.path.startswith("entries/"))
-    swept = sorted(f.path for f in manifest.swept)
-    lists = sorted(f.path for f in manifest.files if f.path.startswith("neighbours/"))
-    version.require_whole(manifest, [*parts, *lists, PROBES])
-    read = partial(read_table, folder)
-    found = [hashes_of(read(path, ["text_hash"])) for path in parts]
+    files, database = files_of(version, manifest), version.database.folder
+    parts, swept = files.below("entries/"), sorted(f.path for f in manifest.swept)
+    version.require_whole(manifest, [*parts, *files.below("neighbours/"), PROBES])
+    tables = [files.table(path, ["text_hash", "label"]) for path in parts]
     return Parent(
         manifest=manifest,
-        folder=folder,
-        parts=parts,
-        entries=read_entries(
-            partial(read_table, folder), parts, parse_exits(manifest.exits), manifest.labels
-        ),
-        hashes=np.concatenate(found),
-        lists=lists,
-        starts=np.cumsum([0, *(len(f) for f in found)]),
+        files=files,
+        label=np.concatenate([table["label"].to_numpy() for table in tables]),
+        hashes=np.concatenate([hashes_of(table) for table in tables]),
+        starts=np.cumsum([0, *map(len, tables)]),
         swept=Parts(database, [p for p in swept if not p.endswith(STATES)]),
         states=Parts(database, [p for p in swept if p.endswith(STATES)]),
     )

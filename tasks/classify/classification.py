@@ -1,9 +1,9 @@
-"""The steps of a classification, each done when its result stands in the output.
+"""The steps of a classification.
 
 {output}/part-00000.parquet ..     predictions, in the input's order
         /rejects/part-00000.parquet .. rows that cannot be used, and why
         /manifest.json             written last
-        /_work/plan.json, part-00000/.. ..    while it is under way: steps as in `tasks.markers`,
+        /_work/plan.json, part-00000/.. ..    while it is under way: steps as in `tasks.steps`,
                                           put in place when all are done
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from prefect import task
+from pydantic import BaseModel, ConfigDict
 
 from raee.classify import ABSTAINED, classify
 from raee.predictions import predictions_frame
@@ -28,16 +29,20 @@ from storage.parquet import part_name, read_table, table_of, write_table
 from storage.scan import check_all_there, check_rejected
 from storage.store import Folder
 from tasks.classify.corpus_shift import drift_account, label_shares, shares_account
-from tasks.classify.plan import PART, WORK, ClassificationPlan, is_finished, plan_of
-from tasks.markers import Attempt, done, forget, marker, numbered, put_in_place, said
+from tasks.classify.plan import (
+    PART,
+    WORK,
+    Classification,
+    Classified,
+    is_finished,
+    open_classification,
+)
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 from tasks.rows import rejected_in, rows_of_shard
+from tasks.steps import Attempt, Marker, Step, StepRecord, forget, in_order, step
 
 logger = logging.getLogger("raee")
-
-BALANCE = "balance"
-"""The step that estimates the corpus's label shares."""
 
 BALANCE_ROWS = 2_000
 """Rows on which the corpus's label shares are estimated before it is classified by them."""
@@ -46,14 +51,54 @@ ABSTAIN = "abstain"
 """In place of an exit, in a manifest's counts: far rows that were left unlabelled."""
 
 
-@task(**RETRIES)
-def estimate_balance(output: str) -> None:
-    """Where the job says `balance: corpus`, estimate the corpus's label shares on a sample."""
-    folder, plan = Folder(output) / WORK, plan_of(output)
-    if plan.job.balance == "database" or marker(folder, BALANCE) is not None:
-        return
-    attempt = Attempt(folder, BALANCE)
-    database, texts = plan.database, []
+class Balanced(StepRecord):
+    """What was estimated of the corpus's label shares."""
+
+    balance: dict[str, Any]
+    """`ratio` of the corpus's shares to the database's, by label, and what the manifest says."""
+
+
+BALANCE = Marker("balance", Balanced)
+
+
+class ClassificationManifest(BaseModel):
+    """What a classification read, did and wrote; says that its output is whole."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int
+    key: str
+    database: str
+    store: str
+    version: str
+    policy: dict[str, Any]
+    runs: dict[str, Any]
+    calibration: dict[str, dict[str, float]]
+    input: str
+    input_fingerprint: str
+    output: str
+    rows_in: int
+    rows_out: int
+    rejected: dict[str, int]
+    tokens: int
+    cut: int
+    far: dict[str, Any] | None
+    drift: dict[str, Any] | None
+    balance: dict[str, Any]
+    exits: dict[str, int]
+    layers_run: int
+    mean_layers: float
+    rows_per_second: float
+    seconds: dict[str, float]
+
+
+@step(BALANCE, opens=open_classification, stage="estimate balance")
+def estimate_balance(work: Classification, attempt: Attempt) -> Balanced | None:
+    """If the job says `balance: corpus`, estimate the corpus's label shares on a sample."""
+    plan, database = work.plan, work.database
+    if plan.job.balance == "database":
+        return None
+    texts: list[str] = []
     chooser = np.random.default_rng(0)
     for shard in plan.shards:
         found = rows_of_shard(plan.corpus, shard, database.backbone, None).texts
@@ -66,121 +111,127 @@ def estimate_balance(output: str) -> None:
     shares = label_shares(database, plan.runs, counts)
     account = shares_account(shares, database.entries.labels)
     ratio = prior_ratio(shares) if account["differ_beyond_noise"] else np.ones(len(counts))
-    done(attempt, [], len(texts), balance={"ratio": ratio.tolist(), **account})
+    return Balanced(rows=len(texts), balance={"ratio": ratio.tolist(), **account})
 
 
-@task(**RETRIES)
-def classify_shard(output: str, number: int) -> int:
-    """Classify a shard's rows and write them; returns how many they are."""
-    folder, plan = Folder(output), plan_of(output)
-    work, step = folder / WORK, numbered(PART, number)
-    if (before := marker(work, step)) is not None:
-        return int(before["rows"])
-    attempt = Attempt(work, step)
-    database = plan.database
+@step(PART, opens=open_classification, stage="classify", after=[BALANCE], per_shard=True)
+def classify_shard(work: Classification, attempt: Attempt, number: int) -> Classified:
+    """Classify a shard's rows and write them."""
+    plan, database = work.plan, work.database
     rows = rows_of_shard(plan.corpus, plan.shards[number], database.backbone, None)
     read = time.monotonic()
     ratio = None
     if plan.job.balance == "corpus":
-        ratio = np.array(said(work, BALANCE)["balance"]["ratio"])
-    texts = rows.texts
+        ratio = np.array(work.record(BALANCE).balance["ratio"])
     lines = {database.entries.place_of(name): line for name, line in plan.lines.items()}
-    predictions = classify(database, plan.runs, texts, advance, plan.job.far, ratio, lines)
+    found = classify(database, plan.runs, rows.texts, advance, plan.job.far, ratio, lines)
     ran = time.monotonic()
     name = part_name(number)
-    table = table_of(predictions_frame(rows.usable["id"], database, predictions))
-    written = [write_table(attempt.version, name, table)]
+    table = table_of(predictions_frame(rows.usable["id"], database, found))
+    files = [write_table(attempt.version, name, table)]
     if len(rows.rejects):
-        written.append(write_table(attempt.version, f"rejects/{name}", table_of(rows.rejects)))
+        files.append(write_table(attempt.version, f"rejects/{name}", table_of(rows.rejects)))
     stages = {"read": read - attempt.begun, "classify": ran - read, "write": time.monotonic() - ran}
-    exits = [None if i == ABSTAINED else database.entries.exits[i] for i in predictions.exits]
-    labelled = predictions.labels[predictions.labels >= 0]
-    done(
-        attempt,
-        written,
-        len(rows),
+    exits = [None if i == ABSTAINED else database.entries.exits[i] for i in found.exits]
+    labelled = found.labels[found.labels >= 0]
+    return Classified(
+        rows=len(rows),
+        files=files,
         rejected=rows.rejected(),
         stages=stages,
-        layers_run=predictions.layers_run,
-        tokens=predictions.tokens,
-        layers=int(predictions.layers.sum()),
+        layers_run=found.layers_run,
+        tokens=found.tokens,
+        layers=int(found.layers.sum()),
         exits=dict(Counter(ABSTAIN if e is None else str(e) for e in exits)),
         predicted=np.bincount(labelled, minlength=len(database.entries.labels)).tolist(),
-        far=int(predictions.far.sum()),
-        looked_at=int((~np.isnan(predictions.nearest)).sum()),
-        cut=int(predictions.cut.sum()),
+        far=int(found.far.sum()),
+        looked_at=int((~np.isnan(found.nearest)).sum()),
+        cut=int(found.cut.sum()),
     )
-    return len(rows)
+
+
+CLASSIFICATION_STEPS: tuple[Step[Classification, Any], ...] = in_order(
+    [estimate_balance, classify_shard]
+)
+"""What the flow does, and what is put in place."""
 
 
 @task(**RETRIES)
-def finish_classification(output: str, max_reject_fraction: float) -> dict[str, Any]:
-    """Write the manifest, which says that the output is whole; returns its figures.
+def finish_classification(output: str, max_reject_fraction: float) -> ClassificationManifest:
+    """Write the manifest, which says that the output is whole; returns it.
 
-    If another run has written it meanwhile, they are that run's.  Raises InputError if rows are
+    If another run has written it meanwhile, it is that run's.  Raises InputError if rows are
     missing, or too many are rejected.
     """
     folder = Folder(output)
-    work = folder / WORK
     if is_finished(output):
         logger.info("%s was finished by another run meanwhile", folder)
-        forget(work)
-        return json.loads(folder.read(MANIFEST))
-    plan = plan_of(output)
-    barred = plan.job.database.version(plan.version).manifest().barred
-    steps = [numbered(PART, n) for n in range(len(plan.shards))]
-    accounts = {step: said(work, step) for step in steps}
-    parts = list(accounts.values())
-    rows, rejected = sum(p["rows"] for p in parts), rejected_in(parts)
+        forget(folder / WORK)
+        return ClassificationManifest.model_validate_json(folder.read(MANIFEST))
+    work = open_classification(output)
+    plan = work.plan
+    parts = [left for _, left in work.records(PART, per_shard=True)]
+    rows = sum(part.rows for part in parts)
+    rejected = rejected_in(part.rejected for part in parts)
     check_all_there(plan.corpus.uri, rows, rejected, plan.rows)
     check_rejected(plan.corpus.uri, rejected, plan.rows, max_reject_fraction)
-    put_in_place(work, accounts, folder)
-    exits: Counter[str] = Counter()
-    for part in parts:
-        exits.update(part["exits"])
-    predicted = np.sum([p["predicted"] for p in parts], axis=0)
-    looked_at = sum(p["looked_at"] for p in parts)
-    far = sum(p["far"] for p in parts)
-    stages = {name: round(sum(p["stages"][name] for p in parts), 3) for name in parts[0]["stages"]}
-    manifest = {
-        "format": FORMAT,
-        "key": plan.key,
-        "database": plan.job.name,
-        "store": plan.job.store,
-        "version": plan.version,
-        "policy": plan.policy.model_dump(),
-        "runs": plan.runs.model_dump(),
-        "calibration": {name: asdict(line) for name, line in plan.lines.items()},
-        "input": plan.corpus.uri,
-        "input_fingerprint": plan.fingerprint,
-        "output": plan.output,
-        "rows_in": plan.rows,
-        "rows_out": rows,
-        "rejected": dict(rejected),
-        "tokens": sum(p["tokens"] for p in parts),
-        "cut": sum(p["cut"] for p in parts),
-        "far": _far_account(plan, far, looked_at),
-        "drift": drift_account(plan.database, *_distances(folder, len(plan.shards)), barred),
-        "balance": _balance_account(work, plan, predicted),
-        "exits": dict(sorted(exits.items())),
-        "layers_run": sum(p["layers_run"] for p in parts),
-        "mean_layers": sum(p["layers"] for p in parts) / rows,
-        "rows_per_second": rows / stages["classify"],
-        "seconds": {"plan": round(plan.seconds, 3), **stages},
-    }
+    for each in CLASSIFICATION_STEPS:
+        each.files(work).copy(folder)
+    manifest = _manifest(work, parts, rejected)
     try:
-        folder.write_new(MANIFEST, json.dumps(manifest, indent=1).encode())
+        folder.write_new(MANIFEST, json.dumps(manifest.model_dump(), indent=1).encode())
     except FileExistsError:
         logger.info("%s was finished by another run meanwhile", folder)
-    forget(work)
+    forget(work.folder)
     return manifest
 
 
-def _far_account(plan: ClassificationPlan, far: int, looked_at: int) -> dict[str, Any] | None:
-    spec, nearest = plan.job.far, plan.database.nearest
+def _manifest(
+    work: Classification, parts: list[Classified], rejected: Counter[str]
+) -> ClassificationManifest:
+    """parts: what the shards left; their predictions are in place."""
+    plan = work.plan
+    rows = sum(part.rows for part in parts)
+    exits: Counter[str] = Counter()
+    for part in parts:
+        exits.update(part.exits)
+    predicted = np.sum([part.predicted for part in parts], axis=0)
+    looked_at, far = sum(part.looked_at for part in parts), sum(part.far for part in parts)
+    stages = {name: round(sum(p.stages[name] for p in parts), 3) for name in parts[0].stages}
+    distances = _distances(work.target, len(parts))
+    return ClassificationManifest(
+        format=FORMAT,
+        key=plan.key,
+        database=plan.job.name,
+        store=plan.job.store,
+        version=plan.version,
+        policy=plan.policy.model_dump(),
+        runs=plan.runs.model_dump(),
+        calibration={name: asdict(line) for name, line in plan.lines.items()},
+        input=plan.corpus.uri,
+        input_fingerprint=plan.fingerprint,
+        output=plan.output,
+        rows_in=plan.rows,
+        rows_out=rows,
+        rejected=dict(rejected),
+        tokens=sum(part.tokens for part in parts),
+        cut=sum(part.cut for part in parts),
+        far=_far_account(work, far, looked_at),
+        drift=drift_account(work.database, *distances, plan.reads.manifest().barred),
+        balance=_balance_account(work, predicted),
+        exits=dict(sorted(exits.items())),
+        layers_run=sum(part.layers_run for part in parts),
+        mean_layers=sum(part.layers for part in parts) / rows,
+        rows_per_second=rows / stages["classify"],
+        seconds={"plan": round(plan.seconds, 3), **stages},
+    )
+
+
+def _far_account(work: Classification, far: int, looked_at: int) -> dict[str, Any] | None:
+    spec, nearest, score = work.plan.job.far, work.database.nearest, work.database.far
     if spec is None or nearest is None:
         return None
-    score, level = plan.database.far, 1 - spec.quantile
+    level = 1 - spec.quantile
     limit = far_distance(nearest, spec.quantile) if score is None else score.limit(level)
     return {
         **spec.model_dump(),
@@ -192,13 +243,12 @@ def _far_account(plan: ClassificationPlan, far: int, looked_at: int) -> dict[str
     }
 
 
-def _balance_account(
-    work: Folder, plan: ClassificationPlan, predicted: NDArray[np.int64]
-) -> dict[str, Any]:
+def _balance_account(work: Classification, predicted: NDArray[np.int64]) -> dict[str, Any]:
+    plan, database = work.plan, work.database
     if plan.job.balance == "corpus":
-        return {"corrected": True, **said(work, BALANCE)["balance"]}
-    shares = label_shares(plan.database, plan.runs, predicted)
-    return {"corrected": False, **shares_account(shares, plan.database.entries.labels)}
+        return {"corrected": True, **work.record(BALANCE).balance}
+    shares = label_shares(database, plan.runs, predicted)
+    return {"corrected": False, **shares_account(shares, database.entries.labels)}
 
 
 def _distances(folder: Folder, parts: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

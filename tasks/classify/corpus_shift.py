@@ -12,7 +12,7 @@ from raee.policies.replay import replay
 from raee.policies.table import neighbours_planned_on
 from raee.reading import Database
 from raee.statistics.shift import Shares, differs, drift, estimate_shares
-from tasks.database import trial_of
+from tasks.readings import trial_of
 
 logger = logging.getLogger("raee")
 

@@ -15,11 +15,11 @@ from raee.statistics.shift import differs, prior_ratio
 from storage.scan import scan
 from tasks.classify.corpus_shift import label_shares
 from tasks.credentials import use_credentials
-from tasks.database import check_fits, load_database
 from tasks.job import Job
 from tasks.models import shard_rows_of
 from tasks.policies import tuning_of
 from tasks.progress import advance, stage
+from tasks.readings import check_fits, load_database
 from tasks.rows import label_places, rows_of_shard
 
 

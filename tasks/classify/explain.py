@@ -23,12 +23,12 @@ from raee.policies.table import (
     raee_scores,
 )
 from raee.reading import BatchReader, Database, Read
-from storage.store import Folder
+from storage.version_files import VersionFiles
 from tasks.credentials import use_credentials
-from tasks.database import check_fits, load_database, load_readings
 from tasks.entries import columns_of, read_rows
 from tasks.job import Job
 from tasks.policies import tuning_of, written_lines
+from tasks.readings import check_fits, load_database, load_readings
 
 NEIGHBOURS = 5
 """Neighbours shown."""
@@ -74,7 +74,7 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
         "depth": database.backbone.depth,
         "far": bool(answer.far[0]),
         "cut": bool(answer.cut[0]),
-        "neighbours": _neighbours(readings.folder, readings.parts, database, seen),
+        "neighbours": _neighbours(readings.files, database, seen),
         "exits": {
             str(entries.exits[place]): {
                 "label": entries.labels[int(reading.distributions[0].argmax())],
@@ -112,13 +112,11 @@ def _read_all(database: Database, text: str, asked: int) -> _Seen:
     return _Seen(dict(sorted(readings.items())), found[0])
 
 
-def _neighbours(
-    folder: Folder, parts: list[str], database: Database, seen: _Seen
-) -> list[dict[str, Any]]:
+def _neighbours(files: VersionFiles, database: Database, seen: _Seen) -> list[dict[str, Any]]:
     entries = database.entries
     places = [int(i) for i in seen.neighbours.rows[0][:NEIGHBOURS] if i >= 0]
-    columns = [c for c in ("id", "text") if c in columns_of(folder, parts[0])]
-    table = read_rows(folder, parts, columns, places)
+    columns = [c for c in ("id", "text") if c in columns_of(files, files.below("entries/")[0])]
+    table = read_rows(files, columns, places)
     ids = table["id"].to_pylist()
     texts = table["text"].to_pylist() if "text" in columns else [None] * len(ids)
     return [

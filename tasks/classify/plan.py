@@ -22,23 +22,47 @@ from raee.statistics.calibration import Line
 from storage.apart import check_output_apart
 from storage.conditional import require_conditional_writes
 from storage.corpus import CorpusSpec
+from storage.database import Version
 from storage.manifest import FORMAT, MANIFEST
 from storage.scan import Scan, Shard, count
 from storage.store import Folder
-from tasks.database import check_fits, load_database, load_readings
 from tasks.job import Job
-from tasks.markers import STEPS, forget, rows_done
 from tasks.models import shard_rows_of
 from tasks.policies import tuning_of, written_lines
 from tasks.progress import advance, stage
+from tasks.readings import check_fits, load_database, load_readings
 from tasks.retrying import RETRIES
+from tasks.steps import STEPS, Marker, StepRecord, Work, forget
 
 logger = logging.getLogger("raee")
 
 WORK = "_work"
 
-PART = "part"
-"""The steps that classify a shard."""
+_PLAN = "plan.json"
+
+
+class Classified(StepRecord):
+    """What the classification of a shard left."""
+
+    rejected: dict[str, int]
+    """Rows that cannot be used, by reason."""
+    stages: dict[str, float]
+    """Seconds."""
+    layers_run: int
+    tokens: int
+    layers: int
+    """Of all rows together."""
+    exits: dict[str, int]
+    """Rows by exit."""
+    predicted: list[int]
+    """Rows by label."""
+    far: int
+    looked_at: int
+    """Rows of which it is known how far they are."""
+    cut: int
+
+
+PART = Marker("part", Classified)
 
 
 class ClassificationPlan(BaseModel):
@@ -68,10 +92,34 @@ class ClassificationPlan(BaseModel):
     """For looking over the input."""
 
     @property
+    def reads(self) -> Version:
+        """The version that it reads."""
+        return self.job.database.version(self.version)
+
+
+class Classification(Work):
+    """A classification under way, by the address of its output."""
+
+    def __init__(self, output: str) -> None:
+        self.target = Folder(output)
+        folder = self.target / WORK
+        self.plan = ClassificationPlan.model_validate_json(folder.read(_PLAN))
+        super().__init__(folder, len(self.plan.shards))
+
+    @property
     def database(self) -> Database:
         """The version that it reads, in memory."""
-        job = self.job
-        return load_database(job.database.version(self.version), job.backbone, job.key)
+        job = self.plan.job
+        return load_database(self.plan.reads, job.backbone, job.key)
+
+
+@lru_cache(maxsize=8)
+def open_classification(output: str) -> Classification:
+    """The classification in an output folder.
+
+    Raises FileNotFoundError if there is none, or it has ended.
+    """
+    return Classification(output)
 
 
 class PlannedClassification(BaseModel):
@@ -86,12 +134,6 @@ class PlannedClassification(BaseModel):
     """Rows that an earlier try has classified."""
     shards: int
     """0 where the output is there already."""
-
-
-@lru_cache(maxsize=8)
-def plan_of(output: str) -> ClassificationPlan:
-    """The plan in an output folder."""
-    return ClassificationPlan.model_validate_json((Folder(output) / WORK).read("plan.json"))
 
 
 @task(**RETRIES)
@@ -158,8 +200,8 @@ def plan_classification(
             shards=found.shards(shard_rows_of(job, database.backbone, found)),
             seconds=seconds,
         )
-        (folder / WORK).write_new("plan.json", started.model_dump_json().encode())
-        plan_of.cache_clear()
+        (folder / WORK).write_new(_PLAN, started.model_dump_json().encode())
+        open_classification.cache_clear()
     logger.info(
         "input %s: %d rows in %d shards; database %s@%s",
         uri,
@@ -173,7 +215,7 @@ def plan_classification(
         output=folder.uri,
         version=started.version,
         rows=started.rows,
-        done=rows_done(folder / WORK, PART, len(started.shards)),
+        done=open_classification(folder.uri).rows_done(PART),
         shards=len(started.shards),
     )
 
@@ -207,14 +249,14 @@ def _started(
 
     Raises InputError where it holds anything else.
     """
-    if (folder / WORK).exists("plan.json"):
-        if json.loads((folder / WORK).read("plan.json")).get("steps") != STEPS:
+    if (folder / WORK).exists(_PLAN):
+        if json.loads((folder / WORK).read(_PLAN)).get("steps") != STEPS:
             raise InputError(
                 f"output {folder} was begun by another version of raee; go on with that, or give a "
                 "new or empty folder"
             )
-        plan_of.cache_clear()
-        plan = plan_of(folder.uri)
+        open_classification.cache_clear()
+        plan = open_classification(folder.uri).plan
         if plan.key != key:
             if plan.corpus == corpus and plan.fingerprint != found.fingerprint:
                 raise InputError(

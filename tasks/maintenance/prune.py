@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from raee.config import (
     PAPER_NEIGHBOURS,
-    FarSpec,
     RetrievalPolicy,
     RiskSpec,
     RunnablePolicy,
@@ -23,31 +22,28 @@ from raee.neighbours.index import Index
 from raee.neighbours.lists import nearest_other_texts
 from raee.neighbours.pruning import NEIGHBOURS, keep_rows, values
 from raee.neighbours.training import built_index, check_index_spec
-from raee.policies.compared import judged, objective_of, report_runs, runnable
+from raee.policies.compared import judged, objective_of, runnable
 from raee.policies.objectives import loss_p_value
 from raee.policies.replay import Trial, figures, replay
 from raee.policies.tuning import NEIGHBOURS as PLANNED_ON
-from raee.policies.tuning import Study, study
+from raee.policies.tuning import study
 from raee.readers.vote import vote
 from raee.statistics.calibration import calibrated
-from raee.statistics.far import Far
 from raee.statistics.paired import paired
 from raee.texts import Texts
 from storage.checked import FileRecord
 from storage.database import Database, Version, new_version_id
 from storage.manifest import CENTRE, FAR, FORMAT, PROBES, REPORT, Manifest, index_path
-from storage.parquet import list_column, list_values, read_table
-from tasks.build.publish import SEED as TUNING_SEED
-from tasks.database import Readings, load_readings
+from storage.parquet import list_column, list_values
+from tasks.build.build import SEED as TUNING_SEED
 from tasks.entries import write_entries
 from tasks.fitted import read_far, write_arrays
 from tasks.job import Job
 from tasks.models import index_spec_of
 from tasks.policies import tuning_of
 from tasks.progress import advance, stage
-from tasks.report.data import gather
-from tasks.report.page import render
-from tasks.report.writing import parent_of, texts_of
+from tasks.readings import Readings, load_readings
+from tasks.report.writing import report_page
 
 logger = logging.getLogger("raee")
 
@@ -242,7 +238,7 @@ def _publish(database: Database, parent: Readings, pruned: _Pruned, account: dic
     files: list[FileRecord] = []
     for record in copied:
         with folder.create(record.path) as file:
-            file.write(parent.folder.read(record.path))
+            file.write(parent.files.read(record.path))
         files.append(file.record(rows=record.rows))
     paths = [index_path(name) for name in Job.model_validate(manifest.job).key.names]
     for index, path in zip(pruned.indexes, paths, strict=True):
@@ -252,7 +248,7 @@ def _publish(database: Database, parent: Readings, pruned: _Pruned, account: dic
     nearest = pruned.neighbours[pruned.kept]
     begun = 0
     for number, path in enumerate(parent.parts):
-        table = read_table(parent.folder, path)
+        table = parent.files.table(path)
         here = (pruned.kept >= begun) & (pruned.kept < begun + len(table))
         rows = pruned.kept[here]
         columns = {n: table[n].take(pa.array(rows - begun)) for n in table.column_names}
@@ -269,9 +265,13 @@ def _publish(database: Database, parent: Readings, pruned: _Pruned, account: dic
     job, costs = Job.model_validate(manifest.job), parent.costs
     trial = pruned.trial(parent.entries.complete)
     found = study(trial, costs, objective_of(job.policy), TUNING_SEED, manifest.barred)
-    far = read_far(parent.folder).among(trial.neighbours.distances[:, 0])
+    far = read_far(parent.files).among(trial.neighbours.distances[:, 0])
     files.append(write_arrays(folder, FAR, far.tensors()))
-    files.append(_write_report(parent, trial, found, far, child))
+    named = manifest.model_copy(update={"id": child.id})
+    page = report_page(named, parent.files, trial, found, far, {}, parent=manifest)
+    with folder.create(REPORT) as file:
+        file.write(page)
+    files.append(file.record())
     runs = judged(job.policy, found, trial, costs, manifest.exits, parent.where)
     pruned_manifest = manifest.model_copy(
         update={
@@ -291,35 +291,3 @@ def _publish(database: Database, parent: Readings, pruned: _Pruned, account: dic
     )
     child.publish(Manifest.model_validate(pruned_manifest.model_dump()))
     return child.id
-
-
-def _write_report(
-    parent: Readings,
-    trial: Trial,
-    found: Study,
-    far: Far,
-    child: Version,
-) -> FileRecord:
-    """The child's report: on all of the parent's rows, as the kept ones answer them."""
-    manifest, costs = parent.manifest, parent.costs
-    job = Job.model_validate(manifest.job)
-    page = render(
-        gather(
-            name=manifest.name,
-            version=child.id,
-            created_at=datetime.now(UTC),
-            trial=trial,
-            tuning=found.tuning,
-            runs=report_runs(job.policy, found, trial, costs, manifest.exits, parent.where),
-            costs=costs,
-            far=far,
-            far_level=1 - (job.far or FarSpec()).quantile,
-            growth={},
-            texts=texts_of(parent.folder, parent.parts) if job.keep_text else None,
-            parent=parent_of(manifest),
-            copies=manifest.copies,
-        )
-    )
-    with child.folder.create(REPORT) as file:
-        file.write(page.encode())
-    return file.record()

@@ -3,11 +3,11 @@
 from raee.policies.compared import objective_of
 from raee.policies.objectives import Tuning
 from raee.policies.tuning import NEIGHBOURS, study
-from tasks.build.publish import SEED
+from tasks.build.build import SEED
 from tasks.credentials import use_credentials
-from tasks.database import Readings, check_fits, load_readings
 from tasks.job import Job
 from tasks.progress import advance, stage
+from tasks.readings import Readings, check_fits, load_readings
 
 
 def tune_version(job: Job, version: str | None) -> tuple[Readings, Tuning]:

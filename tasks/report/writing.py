@@ -1,110 +1,68 @@
-"""The step of a build that writes its version's report."""
+"""A version's report as a page, for the step of a build that writes it and for pruning."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-import numpy as np
-from prefect import task
-
-from raee.config import PAPER_NEIGHBOURS, FarSpec
-from raee.neighbours.index import Index, new_index
-from raee.neighbours.lists import nearest_other_texts
+from raee.config import FarSpec
 from raee.policies.compared import report_runs
-from raee.policies.costs import Costs
+from raee.policies.costs import LAYERS, Costs
 from raee.policies.replay import Trial
-from raee.readers.probe import READER as PROBE
-from raee.readers.vote import READER as VOTE
-from raee.readers.vote import vote
-from raee.texts import Texts
-from storage.manifest import REPORT, Manifest
-from storage.store import Folder
-from tasks.build.fit import PROBED, SEED
-from tasks.build.neighbours import entries_so_far, indexes_of
-from tasks.build.plan import plan_of
-from tasks.build.publish import found_costs, study_of_build, trial_of_build
+from raee.policies.tuning import Study
+from raee.statistics.far import Far
+from storage.manifest import Manifest
+from storage.version_files import VersionFiles
 from tasks.entries import read_rows
-from tasks.fitted import read_far
-from tasks.markers import VERSION, Attempt, account_of, done, marker, output
+from tasks.job import Job
 from tasks.report.data import Parent, gather
-from tasks.report.data import Texts as LookUp
 from tasks.report.page import render
-from tasks.retrying import RETRIES
 
-_QUERIES = 2_000
-"""Rows that vote on databases of a smaller size: enough to see a curve."""
+Growth = Mapping[str, Sequence[tuple[int, float]]]
+"""By reader its accuracy in databases of so many rows."""
 
 
-@task(**RETRIES)
-def write_report(work: str) -> None:
-    """Write the version's report, one page that needs nothing else."""
-    folder, plan = Folder(work), plan_of(work)
-    if marker(folder, "reported") is not None:
-        return
-    attempt = Attempt(folder, "reported")
-    trial = trial_of_build(work)
-    names = [str(e) for e in plan.exits]
-    costs, found = Costs(**found_costs(work)["seconds"]), study_of_build(work)
-    runs = report_runs(plan.job.policy, found, trial, costs, names, plan.where)
-    entries, parts, _ = entries_so_far(work)
-    grown = [(int(rows), float(accuracy)) for rows, accuracy in account_of(work, PROBED)["growth"]]
+def report_page(
+    manifest: Manifest,
+    files: VersionFiles,
+    trial: Trial,
+    study: Study,
+    far: Far,
+    growth: Growth,
+    parent: Manifest | None,
+) -> bytes:
+    """A version's report, as HTML.
+
+    manifest: as far as it is known.  files: with the entries' texts.  trial: the version's complete
+    rows, calibrated.  study: its tuning.  parent: the version from which it was made.
+    """
+    job = Job.model_validate(manifest.job)
+    costs = LAYERS if manifest.costs is None else Costs(**manifest.costs["seconds"])
     page = render(
         gather(
-            name=plan.job.name,
-            version=plan.version,
+            name=manifest.name,
+            version=manifest.id,
             created_at=datetime.now(UTC),
             trial=trial,
-            tuning=found.tuning,
-            runs=runs,
+            tuning=study.tuning,
+            runs=report_runs(job.policy, study, trial, costs, manifest.exits, manifest.where),
             costs=costs,
-            far=read_far(output(folder, "tuned") / VERSION),
-            far_level=1 - (plan.job.far or FarSpec()).quantile,
-            growth={
-                PROBE.name: grown,
-                VOTE.name: _vote_growth(trial, indexes_of(work)[0], [rows for rows, _ in grown]),
-            },
-            texts=texts_of(entries, parts) if plan.job.keep_text else None,
-            parent=None
-            if plan.parent is None
-            else parent_of(plan.job.database.version(plan.parent).manifest()),
-            copies=account_of(work, "tuned")["copies"],
+            far=far,
+            far_level=1 - (job.far or FarSpec()).quantile,
+            growth=growth,
+            texts=(lambda rows: _texts(files, rows)) if job.keep_text else None,
+            parent=None if parent is None else _as_parent(parent),
+            copies=manifest.copies,
         )
     )
-    with attempt.version.create(REPORT) as file:
-        file.write(page.encode())
-    done(attempt, [file.record()], len(trial))
+    return page.encode()
 
 
-def texts_of(folder: Folder, parts: list[str]) -> LookUp:
-    """Looks up the texts of a version's entries."""
-
-    def texts(places: list[int]) -> list[str]:
-        return read_rows(folder, parts, ["text"], places)["text"].to_pylist()
-
-    return texts
+def _texts(files: VersionFiles, rows: list[int]) -> list[str]:
+    return read_rows(files, ["text"], rows)["text"].to_pylist()
 
 
-def parent_of(manifest: Manifest) -> Parent | None:
-    """A version as its child's report has it; None where it was not tuned."""
+def _as_parent(manifest: Manifest) -> Parent | None:
+    """A version as its child's report has it; None if it was not tuned."""
     figures = manifest.metrics.get("tuned")
     if figures is None:
         return None
     return Parent(manifest.id, manifest.rows, figures["accuracy"], figures["mean_layers"])
-
-
-def _vote_growth(trial: Trial, index: Index, sizes: list[int]) -> list[tuple[int, float]]:
-    """Accuracy of the vote, without the text, in databases of so many of the rows."""
-    label, labels, hashes = trial.label, len(trial.entries.labels), trial.texts.hashes
-    order = np.random.default_rng(SEED).permutation(len(trial))
-    grown = []
-    for size in sizes:
-        some = order[:size]
-        keys = index.keys_of(trial.rows[some])
-        smaller = new_index(keys.shape[1])
-        smaller.add(keys)
-        asked = np.arange(min(size, _QUERIES))
-        own = hashes[some[asked]]
-        found = nearest_other_texts(
-            smaller, keys[asked], PAPER_NEIGHBOURS, own, Texts(hashes[some])
-        )
-        right = vote(found, label[some], labels).argmax(axis=1) == label[some[asked]]
-        grown.append((size, float(right.mean())))
-    return grown

@@ -101,16 +101,16 @@ class Swept:
     """The texts that builds in this process have read."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        import tasks.build.sweep
+        import tasks.build.build
 
         self._texts: Counter[str] = Counter()
-        real = tasks.build.sweep.sweep
+        real = tasks.build.build.sweep
 
         def sweep(*args: Any) -> Any:
             self._texts.update(args[5])
             return real(*args)
 
-        patch.setattr(tasks.build.sweep, "sweep", sweep)
+        patch.setattr(tasks.build.build, "sweep", sweep)
 
     def texts(self) -> Counter[str]:
         """How often each was read since this was asked last."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import storage.leftovers
-import tasks.build.plan
-import tasks.build.publish
+import tasks.build.planning
+from storage.database import Version
 from tests.flows.jobs import raee
 from tests.texts import sentences
 
@@ -33,7 +33,7 @@ def _die(place, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.build.publish, "publish", interrupt)
+        patch.setattr(Version, "publish", interrupt)
         assert raee("build", place.job()).code == 130
     (work,) = (path for path in place.store.glob("databases/demo/work/*/*") if path.is_dir())
     return work
@@ -114,15 +114,15 @@ def test_a_build_under_way_keeps_the_version_that_it_started_from(published, mon
 
 def test_a_build_that_wakes_up_after_it_was_taken_for_dead_says_so(published, monkeypatch):
     published.write("train.csv", sentences(60))
-    publish = tasks.build.publish.publish
+    publish = Version.publish
 
-    def collected(folder, manifest):
+    def collected(version, manifest):
         _make_old(published)
         assert _gc(published).code == 0
-        publish(folder, manifest)
+        publish(version, manifest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.build.publish, "publish", collected)
+        patch.setattr(Version, "publish", collected)
         answer = raee("build", published.job())
     assert answer.code == 2
     assert answer.error.endswith(" was collected as a dead build's; build again")
@@ -131,7 +131,7 @@ def test_a_build_that_wakes_up_after_it_was_taken_for_dead_says_so(published, mo
 
 
 def test_storage_knows_a_work_folder_as_builds_write_it():
-    assert storage.leftovers.CLAIM == tasks.build.plan.CLAIM
+    assert storage.leftovers.CLAIM == tasks.build.planning.CLAIM
 
 
 @pytest.mark.parametrize(

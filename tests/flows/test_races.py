@@ -7,12 +7,13 @@ from prefect import Task
 
 import flows.classify_corpus
 import flows.rebuild_database
+import tasks.build.build
 import tasks.build.fit
-import tasks.build.publish
 import tasks.build.sweep
 import tasks.classify.classification
 import tasks.classify.plan
-from storage.database import Database
+from storage.database import Database, Version
+from storage.version_files import VersionFiles
 from tests.flows.jobs import manifest_of, predictions_of, raee
 from tests.flows.kills import NAME
 from tests.flows.processes import start
@@ -69,8 +70,8 @@ class TestTwoBuilds:
         [
             (tasks.build.sweep, "rows_of_shard", 2),
             (tasks.build.fit, "fit_readers", 1),
-            (tasks.build.publish, "study", 1),
-            (tasks.build.publish, "publish", 1),
+            (tasks.build.build, "study", 1),
+            (Version, "publish", 1),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
@@ -125,7 +126,7 @@ class TestTwoClassifications:
         [
             (tasks.classify.plan, "_started", 1),
             (tasks.classify.classification, "classify", 2),
-            (tasks.classify.classification, "put_in_place", 1),
+            (VersionFiles, "copy", 1),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )

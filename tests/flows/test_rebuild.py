@@ -192,16 +192,16 @@ def test_rows_of_a_text_are_told_apart_by_their_order_alone(history_of, swept):
 
 
 def test_shards_are_cut_by_the_share_of_texts_that_are_new(history_of, monkeypatch):
-    import tasks.build.plan
+    import tasks.build.planning
 
-    told, real = [], tasks.build.plan.shard_rows_of
+    told, real = [], tasks.build.planning.shard_rows_of
 
     def shard_rows_of(job, backbone, found, new):
         told.append(new)
         return real(job, backbone, found, new)
 
     history, dice = history_of("encoder"), random.Random(4)
-    monkeypatch.setattr(tasks.build.plan, "shard_rows_of", shard_rows_of)
+    monkeypatch.setattr(tasks.build.planning, "shard_rows_of", shard_rows_of)
     history.rebuild([*_first_rows()[:40], *new_rows(10, dice)])
     assert told == [pytest.approx(0.2)]
 

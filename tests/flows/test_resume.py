@@ -161,7 +161,7 @@ class TestOfABuildThatDied:
         assert _rows_told(answer.err, "sweep") == 40
 
     def test_what_another_version_of_the_program_began_is_another_build(self, died, monkeypatch):
-        monkeypatch.setattr("tasks.build.plan.STEPS", 0)
+        monkeypatch.setattr("tasks.build.planning.STEPS", 0)
         answer = raee("build", died.job())
         assert _rows_told(answer.err, "sweep") == 40
 
@@ -184,9 +184,14 @@ class TestOfABuildThatDied:
 def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step):
     """Stopped in this process where a later step begins."""
     import tasks.build.fit
-    import tasks.build.publish
+    import tasks.build.tune
+    from storage.database import Version
 
-    module = tasks.build.fit if step == "fit_readers" else tasks.build.publish
+    holders = {
+        "fit_readers": tasks.build.fit,
+        "measure_costs": tasks.build.tune,
+        "publish": Version,
+    }[step]
     done = []
 
     def counted(name, real):
@@ -199,10 +204,10 @@ def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step
     def interrupt(*args, **more):
         raise KeyboardInterrupt
 
-    for where, name in ((tasks.build.fit, "fit_readers"), (tasks.build.publish, "measure_costs")):
+    for where, name in ((tasks.build.fit, "fit_readers"), (tasks.build.tune, "measure_costs")):
         monkeypatch.setattr(where, name, counted(name, getattr(where, name)))
     with monkeypatch.context() as patch:
-        patch.setattr(module, step, interrupt)
+        patch.setattr(holders[step], step, interrupt)
         assert raee("build", place.job()).code == 130
     answer = raee("build", place.job())
     assert answer.code == 0, answer.err

@@ -9,6 +9,7 @@ from raee.errors import InputError
 from raee.exits import Answers, Neighbours, answers_of, exits_of, joined, spread_over
 from storage.parquet import list_values, part_name, read_table, write_table
 from storage.store import Folder
+from storage.version_files import VersionFiles
 from tasks.entries import (
     columns_of,
     entries_table,
@@ -26,22 +27,26 @@ _EXITS = exits_of(2, (0, 1))
 _HASHES = np.array([1, 2], np.uint64)
 
 
+def _files_in(folder):
+    """All files of a folder as those of a version."""
+    names = [found.name for found in folder.files()]
+    return VersionFiles({name: (folder, folder.record(name)) for name in names})
+
+
 @pytest.fixture
 def parts(tmp_path):
-    """A folder of three parts, of 4, 0 and 3 entries, and their paths."""
+    """Three parts, of 4, 0 and 3 entries."""
     folder = Folder(str(tmp_path))
-    paths = []
     for number, rows in enumerate((range(4), range(0), range(4, 7))):
         table = pa.table({"id": [f"r{i}" for i in rows], "text": [f"text {i}" for i in rows]})
         table = table.cast(pa.schema([("id", pa.string()), ("text", pa.string())]))
-        paths.append(f"entries/{part_name(number)}")
-        write_table(folder, paths[-1], table)
-    return folder, paths
+        write_table(folder, f"entries/{part_name(number)}", table)
+    return _files_in(folder)
 
 
 @pytest.mark.parametrize("places", [[], [0], [6, 0, 3], [5, 5, 1], [4, 3]])
 def test_rows_come_in_the_order_in_which_they_are_asked(parts, places):
-    table = read_rows(*parts, ["id"], places)
+    table = read_rows(parts, ["id"], places)
     assert table.schema.names == ["id"]
     assert table["id"].to_pylist() == [f"r{i}" for i in places]
 
@@ -71,7 +76,7 @@ def test_to_see_a_few_rows_the_texts_of_the_others_are_not_read(tmp_path):
     with pytest.raises(OSError):
         pq.read_table(path)
     places = [_MANY - 1, 3, _MANY, 1_999, 3]
-    found = read_rows(Folder(str(tmp_path)), paths, ["id", "text"], places)
+    found = read_rows(_files_in(Folder(str(tmp_path))), ["id", "text"], places)
     assert found["text"].to_pylist() == [texts[i] for i in places]
     assert found["id"].to_pylist() == [f"r{i}" for i in places]
 
@@ -84,7 +89,7 @@ def test_rows_of_a_part_that_can_only_be_read_as_a_whole_are_found_as_well(tmp_p
     paths, texts = _many(folder, write_whole)
     assert pq.read_metadata(tmp_path / paths[0]).num_row_groups == 1
     places = [_MANY, 2_000, 6_999, 0]
-    found = read_rows(folder, paths, ["text"], places)["text"].to_pylist()
+    found = read_rows(_files_in(folder), ["text"], places)["text"].to_pylist()
     assert found == [texts[i] for i in places]
 
 
@@ -99,7 +104,7 @@ def test_the_same_entries_give_the_same_bytes(tmp_path):
 
 def test_a_column_that_entries_lack_is_bad_input(parts):
     with pytest.raises(InputError, match=r"part-00000.parquet has no column 'text_hash'"):
-        read_rows(*parts, ["text_hash"], [0])
+        read_rows(parts, ["text_hash"], [0])
 
 
 def _rows(texts, keep_text=True):
@@ -166,7 +171,7 @@ def test_entries_of_the_first_format_know_no_distances(tmp_path):
     write_table(folder, "old.parquet", entries.drop_columns(["nearest_distance"]))
     read = partial(read_table, folder)
     assert read_nearest(read, ["new.parquet"]).tolist() == [0, 0]
-    assert "nearest_distance" not in columns_of(folder, "old.parquet")
+    assert "nearest_distance" not in columns_of(_files_in(folder), "old.parquet")
     with pytest.raises(InputError, match="nearest_distance"):
         read_nearest(read, ["old.parquet"])
 

@@ -11,7 +11,7 @@ from flows.cli.app import app, run
 from storage.aliases import DEFAULT_ALIAS
 from storage.database import Database
 from tasks.build.gate import LEVEL, compare, promote_if_as_good
-from tasks.database import load_readings
+from tasks.readings import load_readings
 from tests.tasks.versions import NAME, Made, job_of, publish_made
 
 _FIXED = {"name": "fixed", "exit": "head@0"}
@@ -46,7 +46,8 @@ def _compared(store, new, old, **of_new):
     """What a comparison of two versions of these rows says."""
     before = publish_made(store, old)
     now = publish_made(store, new, **of_new)
-    return compare(load_readings(store, NAME, now), load_readings(store, NAME, before))
+    versions = [Database(store, NAME).version(version) for version in (now, before)]
+    return compare(*map(load_readings, versions))
 
 
 class TestCompare:
@@ -128,7 +129,7 @@ class TestCompare:
 
 def _gate(store, version, policy=_FIXED):
     """What the gate says of a version."""
-    return promote_if_as_good.fn(job_of(store, policy), version)
+    return promote_if_as_good.fn(job_of(store, policy), Database(store, NAME).version(version))
 
 
 def _production(store):

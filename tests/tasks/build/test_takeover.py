@@ -109,13 +109,11 @@ def test_a_row_that_has_left_the_parent_is_not_found_though_its_readings_lie_the
     """Its states are not in the parent's sums: it must be read, and added, like any new row."""
     parent = Parent(
         manifest=None,
-        folder=None,
-        parts=[],
-        entries=None,
+        files=None,
+        label=None,
         hashes=_hashes("fab"),
         swept=parts,
         states=parts,
-        lists=[],
         starts=np.array([0, 3]),
     )
     found = parent.find(_hashes("abcdefz"))

@@ -1,4 +1,8 @@
-"""A published version in memory, with the models it was built with; checked before it is read."""
+"""A version in memory, published or still being built, with the models it was built with.
+
+One path reads both: it asks a manifest what the version is, and the version's files where they lie.
+Of a build the manifest is a draft, which says what is known so far.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,26 +24,24 @@ from raee.neighbours.index import Index, open_index
 from raee.neighbours.lists import nearest_other_texts
 from raee.policies.costs import LAYERS, Costs
 from raee.policies.replay import Trial
-from raee.readers.head import head_reader
+from raee.readers.head import HeadReader, head_reader
 from raee.reading import Database
 from raee.statistics.calibration import calibrated
-from storage.cache import local_files
 from storage.database import Version
 from storage.manifest import CENTRE, FAR, MANIFEST, PROBES, Manifest, index_path
 from storage.parquet import read_local_table
-from storage.store import Folder
+from storage.version_files import VersionFiles
 from tasks.entries import read_entries, read_lists, read_nearest
 from tasks.fitted import read_far, read_fits
 from tasks.job import Job
 
 
 def check_fits(job: Job, manifest: Manifest) -> None:
-    """Raises InputError where a version's labels, prompt, key or backbone are not the job's.
+    """Raises InputError if a version's labels, prompt, key or backbone are not the job's.
 
     Cheap: it compares what job and manifest say; `load_database` compares the models themselves.
     """
-    built = Job.model_validate(manifest.job)
-    where = f"database {manifest.name}@{manifest.id}"
+    built, where = Job.model_validate(manifest.job), manifest.where
     mend = "build it anew with this job, or use the job that it was built with"
     for field in ("family", "revision"):
         ours, theirs = getattr(job.backbone, field), getattr(built.backbone, field)
@@ -60,7 +62,7 @@ def check_fits(job: Job, manifest: Manifest) -> None:
             f"{where} has the labels {listed(manifest.labels)}, the job's prompt has "
             f"{listed(declared)}; {mend}"
         )
-    if resolve_prompt(job.prompt, job.backbone.family) != _prompt(manifest):
+    if resolve_prompt(job.prompt, job.backbone.family) != prompt_of(manifest):
         raise InputError(f"{where} was built with another prompt than the job's; {mend}")
 
 
@@ -69,9 +71,7 @@ class Readings:
     """What a version says of its rows, in memory; no model is needed for it."""
 
     manifest: Manifest
-    folder: Folder
-    parts: list[str]
-    """Paths of the entries."""
+    files: VersionFiles
     entries: Entries
     indexes: tuple[Index, ...]
     """One a key, in the order of the key's depths."""
@@ -83,13 +83,18 @@ class Readings:
     @property
     def where(self) -> str:
         """The version, for messages."""
-        return f"database {self.manifest.name}@{self.manifest.id}"
+        return self.manifest.where
+
+    @property
+    def parts(self) -> list[str]:
+        """Paths of the entries."""
+        return self.files.below("entries/")
 
     @property
     def costs(self) -> Costs:
         """The version's cost table."""
-        said = self.manifest.costs
-        return LAYERS if said is None else Costs(**said["seconds"])
+        costs = self.manifest.costs
+        return LAYERS if costs is None else Costs(**costs["seconds"])
 
     def trial(self, asked: int) -> Trial:
         """The complete rows, each with `asked` neighbours or more."""
@@ -98,43 +103,6 @@ class Readings:
             return trial_of(self.entries, self.indexes[0], asked)
         rows = self.entries.complete
         return Trial(self.entries, rows, self.lists[rows])
-
-
-@lru_cache(maxsize=2)
-def load_readings(version: Version) -> Readings:
-    """A version's entries and indexes.
-
-    Raises InputError where a file is not what its manifest says.
-    """
-    manifest, folder = version.manifest(), version.folder
-    version.require_whole(manifest, [])
-    records = {f.path: f for f in manifest.files}
-    parts = sorted(path for path in records if path.startswith("entries/"))
-    lists = sorted(path for path in records if path.startswith("neighbours/"))
-    keys = [index_path(key) for key in Job.model_validate(manifest.job).key.names]
-    missing = [path for path in keys if path not in records]
-    if missing or not parts:
-        raise InputError(
-            f"{folder}/{MANIFEST} is damaged: it names no {(missing or ['entries'])[0]}"
-        )
-    wanted = [*parts, *lists, *keys]
-    with local_files(folder, [records[path] for path in wanted]) as paths:
-        here = dict(zip(wanted, paths, strict=True))
-
-        def read(path: str, columns: Sequence[str]) -> pa.Table:
-            return read_local_table(here[path], columns)
-
-        exits = parse_exits(manifest.exits)
-        entries = read_entries(read, parts, exits, manifest.labels, manifest.format)
-        return Readings(
-            manifest=manifest,
-            folder=folder,
-            parts=parts,
-            entries=calibrated(entries, manifest.temperatures or {}),
-            indexes=tuple(open_index(here[path]) for path in keys),
-            nearest=read_nearest(read, parts) if manifest.format > 1 else None,
-            lists=read_lists(read, lists, len(entries)) if lists else None,
-        )
 
 
 def trial_of(entries: Entries, index: Index, asked: int, most: int | None = None) -> Trial:
@@ -151,46 +119,107 @@ def trial_of(entries: Entries, index: Index, asked: int, most: int | None = None
     return Trial(entries, rows, replace(found, own=rows))
 
 
+@lru_cache(maxsize=2)
+def load_readings(version: Version) -> Readings:
+    """A published version's entries and indexes.
+
+    Raises InputError if a file is not what its manifest says.
+    """
+    manifest = version.manifest()
+    version.require_whole(manifest, [])
+    files = files_of(version, manifest)
+    keys = [index_path(key) for key in Job.model_validate(manifest.job).key.names]
+    missing = [path for path in keys if path not in files]
+    if missing or not files.below("entries/"):
+        raise InputError(
+            f"{version.folder}/{MANIFEST} is damaged: it names no {(missing or ['entries'])[0]}"
+        )
+    return read_readings(manifest, files)
+
+
 @lru_cache(maxsize=1)
 def load_database(version: Version, backbone: BackboneSpec, key: KeySpec) -> Database:
-    """A version in memory, read in the dtype it was built in unless the job names one.
+    """A published version in memory, read in the dtype it was built in unless the job names one.
 
-    Raises InputError where a file is not what its manifest says, or the models are not those that
-    the version was built with.
+    Raises InputError if a file is not what its manifest says, or the models are not those that the
+    version was built with.
     """
     manifest = version.manifest()
     if backbone.dtype == "auto":
         backbone = BackboneSpec.model_validate(
             backbone.model_dump() | {"dtype": manifest.backbone["dtype"]}
         )
-    model = backbone_of(backbone)
+    model, retriever = backbone_of(backbone), retriever_of(key, backbone.dtype)
     _check_model(manifest, "backbone", backbone.model, model, manifest.backbone)
-    retriever = retriever_of(key, backbone.dtype)
     if retriever is not None:
         _check_model(manifest, "key", key.model, retriever, manifest.key)
-    folder = version.folder
     small = [f.path for f in manifest.files if f.path in (CENTRE, PROBES, FAR)]
     version.require_whole(manifest, small)
-    centre = safetensors.torch.load(folder.read(CENTRE))["mean"] if CENTRE in small else None
-    readings, prompt = load_readings(version), _prompt(manifest)
-    exits = readings.entries.exits
+    readings = load_readings(version)
+    head = read_head(model, prompt_of(manifest), readings.files)
+    return in_memory(readings, model, head, key, retriever)
+
+
+def files_of(version: Version, manifest: Manifest) -> VersionFiles:
+    """The files of a published version."""
+    folder = version.folder
+    return VersionFiles({file.path: (folder, file) for file in manifest.files})
+
+
+def read_readings(manifest: Manifest, files: VersionFiles) -> Readings:
+    """A version's entries and indexes; of a build that has written all of both.
+
+    Raises InputError if a file is not what its record says.
+    """
+    parts, lists = files.below("entries/"), files.below("neighbours/")
+    keys = [index_path(key) for key in Job.model_validate(manifest.job).key.names]
+    with files.locally([*parts, *lists, *keys]) as here:
+
+        def read(path: str, columns: Sequence[str]) -> pa.Table:
+            return read_local_table(here[path], columns)
+
+        exits = parse_exits(manifest.exits)
+        entries = read_entries(read, parts, exits, manifest.labels, manifest.format)
+        return Readings(
+            manifest=manifest,
+            files=files,
+            entries=calibrated(entries, manifest.temperatures or {}),
+            indexes=tuple(open_index(here[path]) for path in keys),
+            nearest=read_nearest(read, parts) if manifest.format > 1 else None,
+            lists=read_lists(read, lists, len(entries)) if lists else None,
+        )
+
+
+def read_head(model: Backbone, prompt: Prompt, files: VersionFiles) -> HeadReader:
+    """A version's head: its prompt, and a sentence encoder's centre."""
+    centre = safetensors.torch.load(files.read(CENTRE))["mean"] if CENTRE in files else None
+    return head_reader(model, prompt, centre)
+
+
+def in_memory(
+    readings: Readings, model: Backbone, head: HeadReader, key: KeySpec, retriever: Backbone | None
+) -> Database:
+    """A version as a classification reads it."""
+    manifest, files = readings.manifest, readings.files
+    exits, probes = readings.entries.exits, manifest.probes
     return Database(
         backbone=model,
-        prompt=prompt,
-        head=head_reader(model, prompt, centre),
+        prompt=prompt_of(manifest),
+        head=head,
         key=key,
         retriever=retriever,
         indexes=tuple(search_on(model.device, index) for index in readings.indexes),
         entries=readings.entries,
         vote_k=PAPER_NEIGHBOURS,
-        fits=None if manifest.probes is None else read_fits(folder, exits, manifest.probes),
+        fits=None if probes is None else read_fits(files, exits, probes),
         nearest=readings.nearest,
         temperatures=manifest.temperatures or {},
-        far=read_far(folder) if FAR in small else None,
+        far=read_far(files) if FAR in files else None,
     )
 
 
-def _prompt(manifest: Manifest) -> Prompt:
+def prompt_of(manifest: Manifest) -> Prompt:
+    """What a version asks its model."""
     prompt = manifest.prompt
     return Prompt(tuple(prompt["labels"]), tuple(prompt["words"]), prompt["template"])
 
@@ -202,6 +231,6 @@ def _check_model(
         if part != "dtype" and model.fingerprint[part] != value:
             differs = f"{part} {value[:12]}, {name} has {model.fingerprint[part][:12]}"
             raise InputError(
-                f"database {manifest.name}@{manifest.id} was built with another {what}: {differs}; "
-                "build it anew, or use the model that it was built with"
+                f"{manifest.where} was built with another {what}: {differs}; build it anew, or "
+                "use the model that it was built with"
             )

@@ -1,0 +1,312 @@
+"""A build under way: its plan, its parent, and what its steps have left, each read once.
+
+Whatever reads a build asks this object; `tasks.build.table` has the steps that fill it.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raee import __version__
+from raee.exits import Answers
+from raee.model.backbones import Backbone
+from raee.model.loaded import backbone_of, retriever_of
+from raee.neighbours.choice import IndexAccount
+from raee.neighbours.index import Index, open_index
+from raee.policies.compared import objective_of
+from raee.policies.costs import Costs
+from raee.policies.objectives import Tuning
+from raee.policies.replay import Trial
+from raee.policies.tuning import Study, study
+from raee.readers.head import HeadReader
+from raee.readers.states import StateName
+from raee.readers.sums import Sums
+from raee.reading import Database
+from raee.statistics.calibration import calibrated, fit_temperatures
+from raee.sweep import Labelled, Sweep, sweep
+from storage.checked import FileRecord
+from storage.manifest import CENTRE, FORMAT, Manifest
+from storage.parquet import list_values, read_table
+from storage.store import Folder
+from storage.version_files import VersionFiles
+from tasks.build.plan import PLAN, BuildPlan
+from tasks.build.shards import SweptShards, read_sums_of
+from tasks.build.takeover import Parent, load_parent
+from tasks.progress import advance
+from tasks.readings import Readings, in_memory, read_head, read_readings
+from tasks.steps import Left, Marker, StepRecord, Work
+
+SEED = 0
+"""Of the folds in which policies are picked anew."""
+
+SOURCE, FITTED = "source.parquet", "fitted.parquet"
+COSTS, TUNING = "costs.json", "tuning.json"
+"""What steps write for later ones, below their attempts' folders."""
+
+_LIBRARIES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "faiss-cpu": "faiss",
+    "pyarrow": "pyarrow",
+    "numpy": "numpy",
+    "scikit-learn": "sklearn",
+    "prefect": "prefect",
+}
+"""By the name that a manifest has for it the module, which says its version however installed."""
+
+
+class Collected(StepRecord):
+    """Files of readings, below the database's folder."""
+
+    kept: list[FileRecord]
+    """The parent's."""
+    new: list[FileRecord]
+
+
+class Matched(StepRecord):
+    """How a rebuild's rows differ from its parent's."""
+
+    left: int
+    came: int
+
+
+class Fitted(StepRecord):
+    """How the readers were fitted."""
+
+    account: dict[str, Any]
+    """What the manifest says of the fit."""
+    growth: list[tuple[int, float]]
+    """Accuracy of the probe at full depth by the number of rows."""
+
+
+class Indexed(StepRecord):
+    """The version's indexes."""
+
+    indexes: dict[str, IndexAccount]
+    """By path."""
+
+
+class Tuned(StepRecord):
+    """What the search over policies is based on."""
+
+    temperatures: dict[str, float]
+    copies: dict[str, Any]
+
+
+class Evaluated(StepRecord):
+    """Figures of the compared policies."""
+
+    metrics: dict[str, dict[str, Any]]
+
+
+READ_CENTRE = Marker("centre", StepRecord)
+CHECK = Marker("checked", StepRecord)
+COLLECT = Marker("collected", Collected)
+MATCH = Marker("matched", Matched)
+FIT = Marker("probes", Fitted)
+INDEX = Marker("indexed", Indexed)
+VOTE = Marker("part", StepRecord)
+TUNE = Marker("tuned", Tuned)
+EVALUATE = Marker("evaluated", Evaluated)
+REPORT = Marker("reported", StepRecord)
+
+
+class Build(Work):
+    """A build under way, by the address of its work folder."""
+
+    def __init__(self, address: str) -> None:
+        folder = Folder(address)
+        self.plan = BuildPlan.model_validate_json(folder.read(PLAN))
+        super().__init__(folder, len(self.plan.shards))
+        self.swept = SweptShards(self)
+        self._records: dict[str, StepRecord] = {}
+        self._study: tuple[str, Study] | None = None
+
+    def record(self, marker: Marker[Left], number: int | None = None) -> Left:
+        """What a step left, read once: no work folder of a build is ever used again."""
+        name = marker.at(number)
+        if name not in self._records:
+            self._records[name] = super().record(marker, number)
+        found = self._records[name]
+        assert isinstance(found, marker.leaves)
+        return found
+
+    @property
+    def backbone(self) -> Backbone:
+        """The job's model, in memory."""
+        return backbone_of(self.plan.job.backbone)
+
+    @property
+    def retriever(self) -> Backbone | None:
+        """The key's own model, in memory; None if the key is one of the backbone's layers."""
+        return retriever_of(self.plan.job.key, self.plan.job.backbone.dtype)
+
+    @cached_property
+    def parent(self) -> Parent | None:
+        """The version whose readings are reused; None if none are."""
+        version = self.plan.parent_version
+        return load_parent(version) if self.plan.takes_over and version is not None else None
+
+    @cached_property
+    def parent_manifest(self) -> Manifest | None:
+        """The manifest of the version that the build starts from."""
+        version = self.plan.parent_version
+        return None if version is None else version.manifest()
+
+    @cached_property
+    def centre(self) -> VersionFiles:
+        """A sentence encoder's centre: inherited with the plan, or read by the first step."""
+        if not self.plan.has_centre:
+            return VersionFiles({})
+        inherited = self.folder.exists(CENTRE)
+        folder = self.folder if inherited else self.output(READ_CENTRE)
+        return VersionFiles({CENTRE: (folder, folder.record(CENTRE))})
+
+    @cached_property
+    def head(self) -> HeadReader:
+        """The model's own head, with the build's prompt and centre."""
+        return read_head(self.backbone, self.plan.prompt, self.centre)
+
+    def sweep(
+        self, texts: Sequence[str], label: NDArray[np.uint16], keep: NDArray[np.bool_]
+    ) -> Sweep:
+        """Sweep some rows.  label: (rows,); keep: (rows,) whose states are kept."""
+        plan = self.plan
+        labelled = Labelled(label, len(plan.prompt.labels), keep)
+        key, retriever = plan.job.key, self.retriever
+        return sweep(
+            self.backbone, plan.prompt, self.head, key, retriever, texts, labelled, advance
+        )
+
+    @cached_property
+    def source(self) -> NDArray[np.int64]:
+        """(rows,) the parent's row that each row of a rebuild is; -1 for none."""
+        return read_table(self.output(MATCH), SOURCE)["row"].to_numpy()
+
+    def sums_before(self, state: StateName) -> Sums | None:
+        """What a rebuild's shards add their new rows to; None if there is no parent."""
+        return None if self.parent is None else read_sums_of(self.output(MATCH), state)
+
+    @cached_property
+    def fitted_answers(self) -> Answers:
+        """(sampled rows, fitted exits) the answers without the text, in the order of the rows."""
+        table = read_table(self.output(FIT), FITTED)
+        return Answers(list_values(table["answers"]), list_values(table["confidences"]))
+
+    @cached_property
+    def indexes(self) -> tuple[Index, ...]:
+        """The indexes, one a key."""
+        files, paths = self.files(INDEX), self.plan.index_paths
+        with files.locally(paths) as here:
+            return tuple(open_index(here[path]) for path in paths)
+
+    @cached_property
+    def readings(self) -> Readings:
+        """The rows as all exits read them, not calibrated, once all shards have voted."""
+        placed = {
+            **self.centre.placed,
+            **self.files(FIT).placed,
+            **self.files(INDEX).placed,
+            **self.files(VOTE, per_shard=True).placed,
+        }
+        draft = self.draft().model_copy(update={"temperatures": None})
+        return read_readings(draft, VersionFiles(placed))
+
+    @cached_property
+    def raw_trial(self) -> Trial:
+        """The complete rows, not calibrated, with their neighbours among all rows."""
+        return self.readings.trial(0)
+
+    @cached_property
+    def temperatures(self) -> dict[str, float]:
+        """Of heads and votes, by exit: what their confidences are calibrated with."""
+        return fit_temperatures(self.raw_trial.entries)
+
+    @cached_property
+    def trial(self) -> Trial:
+        """The complete rows, calibrated, with their neighbours among all rows."""
+        raw = self.raw_trial
+        return Trial(calibrated(raw.entries, self.temperatures), raw.rows, raw.neighbours)
+
+    @property
+    def database(self) -> Database:
+        """What there is so far, as a classification will read it."""
+        key = self.plan.job.key
+        return in_memory(self.readings, self.backbone, self.head, key, self.retriever)
+
+    def cost_table(self) -> dict[str, Any]:
+        """The cost table and the machine of which it is, once the build is tuned."""
+        return json.loads(self.output(TUNE).read(COSTS))
+
+    def tuning(self) -> Tuning:
+        """What the search over policies found."""
+        return Tuning.model_validate_json(self.output(TUNE).read(TUNING))
+
+    def study(self) -> Study:
+        """The build's tuning, with what its picks did row by row."""
+        return self.studied(self.cost_table()["seconds"], self.record(TUNE).copies["barred"])
+
+    def studied(self, seconds: dict[str, Any], barred: str | None) -> Study:
+        """The search over policies, made once for the steps that tune, evaluate and report.
+
+        seconds: the cost table.  barred: why nothing can be promised on these rows.
+        """
+        asked = json.dumps([seconds, barred])
+        if self._study is None or self._study[0] != asked:
+            objective = objective_of(self.plan.job.policy)
+            self._study = asked, study(self.trial, Costs(**seconds), objective, SEED, barred)
+        return self._study[1]
+
+    def draft(self) -> Manifest:
+        """The version's manifest, as far as the steps that are done have found it out.
+
+        Its files and the stages' seconds are still missing.
+        """
+        plan = self.plan
+        fitted, indexed = self.found(FIT), self.found(INDEX)
+        tuned, evaluated = self.found(TUNE), self.found(EVALUATE)
+        indexes = None
+        if indexed is not None:
+            indexes = {path: index.model_dump() for path, index in indexed.indexes.items()}
+        prompt = plan.prompt
+        return Manifest(
+            format=FORMAT,
+            name=plan.job.name,
+            id=plan.version,
+            parent=plan.parent,
+            created_at=datetime.now(UTC),
+            job=plan.job.model_dump(mode="json"),
+            prompt={"template": prompt.template, "labels": prompt.labels, "words": prompt.words},
+            backbone=plan.backbone,
+            key=plan.key,
+            exits=[str(e) for e in plan.exits],
+            labels=list(prompt.labels),
+            rows=self.swept.rows,
+            rejected=dict(self.swept.rejected),
+            files=[],
+            corpus=plan.corpus,
+            metrics={} if evaluated is None else evaluated.metrics,
+            policy=plan.job.policy.model_dump(),
+            seconds={},
+            probes=None if fitted is None else fitted.account,
+            costs=None if tuned is None else self.cost_table(),
+            tuning=None if tuned is None else self.tuning().model_dump(mode="json"),
+            temperatures=None if tuned is None else tuned.temperatures,
+            copies=None if tuned is None else tuned.copies,
+            indexes=indexes,
+            recipe=plan.recipe,
+            code_version=__version__,
+            libraries={n: str(import_module(m).__version__) for n, m in _LIBRARIES.items()},
+        )
+
+
+@lru_cache(maxsize=1)
+def open_build(address: str) -> Build:
+    """The build in a work folder, read once a process.  Raises FileNotFoundError if it is gone."""
+    return Build(address)

@@ -1,0 +1,30 @@
+"""The steps of a build, in order: the one list of them that there is."""
+
+from typing import Any
+
+from tasks.build.build import Build
+from tasks.build.collect import collect_readings
+from tasks.build.fit import fit_database_probes
+from tasks.build.match import match_rows
+from tasks.build.neighbours import build_index, write_part
+from tasks.build.report import write_report
+from tasks.build.sweep import check_swept, read_database_centre, sweep_shard
+from tasks.build.tune import evaluate_build, tune_build
+from tasks.steps import Step, in_order
+
+BUILD_STEPS: tuple[Step[Build, Any], ...] = in_order(
+    [
+        read_database_centre,
+        sweep_shard,
+        check_swept,
+        collect_readings,
+        match_rows,
+        fit_database_probes,
+        build_index,
+        write_part,
+        tune_build,
+        evaluate_build,
+        write_report,
+    ]
+)
+"""What the flow does, what the manifest's seconds are of, and what is put in place."""

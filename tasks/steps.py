@@ -1,0 +1,254 @@
+"""Steps of a build or a classification: each is declared once, and done once.
+
+    {work}/{step}/{token}/..    what a try wrote; files of the version below `version/`
+          /{step}.json          the marker: which try counts, its rows, seconds and files
+
+The body of a step is its work.  All else is the declaration's business: a step whose marker is
+there is not done again, each try has a folder and a clock of its own, and Prefect tries again what
+a second try may mend.
+
+A marker is written only if there is none, so of two processes at the same step one counts and the
+other's files are dropped: nobody ever reads a mixture, whatever either of them computed.  Markers
+are the whole state of a build or a classification.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from typing import Any, Generic, TypeVar
+
+from prefect import task
+from pydantic import BaseModel, ConfigDict
+
+from storage.checked import FileRecord
+from storage.store import Folder
+from storage.version_files import VersionFiles
+from tasks.retrying import RETRIES
+
+STEPS = 4
+"""The format of what steps leave and later ones read: what was begun in another is begun anew."""
+
+_VERSION = "version"
+"""Below a try's folder: files that go to the version, or the output, under the same names."""
+
+
+class StepRecord(BaseModel):
+    """What a step left: its marker's content.  Steps that leave more have a subclass."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int
+    files: list[FileRecord] = []
+    """Of the version."""
+    attempt: str = ""
+    """The try that counts."""
+    seconds: float = 0.0
+
+
+Left = TypeVar("Left", bound=StepRecord)
+
+
+@dataclass(frozen=True)
+class Marker(Generic[Left]):
+    """By what a step is known: the name of its marker, and the record in it."""
+
+    name: str
+    leaves: type[Left]
+
+    def at(self, number: int | None) -> str:
+        """The name of the step, or of one of several of a kind."""
+        return self.name if number is None else f"{self.name}-{number:05d}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a step."""
+
+    work: Folder
+    step: str
+    token: str = field(default_factory=lambda: secrets.token_hex(4))
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Folder:
+        """Where it writes what later steps read."""
+        return self.work / f"{self.step}/{self.token}"
+
+    @property
+    def version(self) -> Folder:
+        """Where it writes what goes to the version."""
+        return self.folder / _VERSION
+
+    def keep(self, left: Left) -> Left:
+        """Write the marker; returns what counts, which may be what another try left before."""
+        record = left.model_copy(
+            update={"attempt": self.token, "seconds": time.monotonic() - self.begun}
+        )
+        try:
+            self.work.write_new(f"{self.step}.json", record.model_dump_json().encode())
+        except FileExistsError:
+            self.folder.remove()
+            return type(left).model_validate_json(self.work.read(f"{self.step}.json"))
+        return record
+
+
+class Work:
+    """What steps work on: a folder with their markers."""
+
+    def __init__(self, folder: Folder, shards: int) -> None:
+        self.folder = folder
+        self.numbers = range(shards)
+
+    def record(self, marker: Marker[Left], number: int | None = None) -> Left:
+        """What a step left.  Raises FileNotFoundError if it is not done."""
+        return marker.leaves.model_validate_json(self.folder.read(f"{marker.at(number)}.json"))
+
+    def found(self, marker: Marker[Left], number: int | None = None) -> Left | None:
+        """What a step left; None if it is not done."""
+        try:
+            return self.record(marker, number)
+        except FileNotFoundError:
+            return None
+
+    def output(self, marker: Marker[Any], number: int | None = None) -> Folder:
+        """Where a step wrote what later ones read.  Raises FileNotFoundError if it is not done."""
+        return self.written(marker, number, self.record(marker, number))
+
+    def written(self, marker: Marker[Left], number: int | None, left: Left) -> Folder:
+        """Where the try wrote that a step's record names."""
+        return self.folder / f"{marker.at(number)}/{left.attempt}"
+
+    def files(self, marker: Marker[Any], *, per_shard: bool = False) -> VersionFiles:
+        """The files of the version that a step left; none if the work has no need of it.
+
+        Raises FileNotFoundError if a shard's step is not done.
+        """
+        placed: dict[str, tuple[Folder, FileRecord]] = {}
+        for number, left in self.records(marker, per_shard=per_shard):
+            folder = self.written(marker, number, left) / _VERSION
+            placed |= {file.path: (folder, file) for file in left.files}
+        return VersionFiles(placed)
+
+    def records(
+        self, marker: Marker[Left], *, per_shard: bool = False
+    ) -> list[tuple[int | None, Left]]:
+        """What a step left, by the number of the shard; see `files`."""
+        if per_shard:
+            return [(number, self.record(marker, number)) for number in self.numbers]
+        left = self.found(marker)
+        return [] if left is None else [(None, left)]
+
+    def done(self, marker: Marker[Any]) -> list[int]:
+        """The numbers of the shards of which a step is done."""
+        return numbers_done(self.folder, marker.name, len(self.numbers))
+
+    def rows_done(self, marker: Marker[Any]) -> int:
+        """Rows of the shards of which a step is done."""
+        return sum(self.record(marker, number).rows for number in self.done(marker))
+
+
+W = TypeVar("W", bound=Work)
+
+
+class Step(Generic[W, Left]):
+    """A step as it is declared; called with the address of its work, it runs as a Prefect task."""
+
+    def __init__(
+        self,
+        body: Callable[..., Left | None],
+        marker: Marker[Left],
+        opens: Callable[[str], W],
+        after: Sequence[Marker[Any]],
+        stage: str,
+        per_shard: bool,
+    ) -> None:
+        self.marker, self.stage, self.per_shard = marker, stage, per_shard
+        self.after = tuple(after)
+        self._body, self._opens = body, opens
+
+        @task(name=body.__name__, description=body.__doc__, **RETRIES)
+        def run(address: str, number: int | None) -> Left | None:
+            return self.run(address, number)
+
+        self._task = run
+
+    def __call__(self, address: str, number: int | None = None) -> Left | None:
+        """Do it, as a task of the flow run that is under way; see `run`."""
+        return self._task(address, number)
+
+    def run(self, address: str, number: int | None = None) -> Left | None:
+        """Do it unless it is done; returns what it left, None if the work has no need of it.
+
+        number: of the shard, if it is one a shard.
+        """
+        work = self._opens(address)
+        before = work.found(self.marker, number)
+        if before is not None:
+            return before
+        attempt = Attempt(work.folder, self.marker.at(number))
+        which = () if number is None else (number,)
+        left = self._body(work, attempt, *which)
+        return None if left is None else attempt.keep(left)
+
+    def seconds(self, work: W) -> float:
+        """What it took, of all shards together."""
+        records = work.records(self.marker, per_shard=self.per_shard)
+        return sum(left.seconds for _, left in records)
+
+    def files(self, work: W) -> VersionFiles:
+        """The files of the version that it left."""
+        return work.files(self.marker, per_shard=self.per_shard)
+
+
+def step(
+    marker: Marker[Left],
+    *,
+    opens: Callable[[str], W],
+    stage: str,
+    after: Sequence[Marker[Any]] = (),
+    per_shard: bool = False,
+) -> Callable[[Callable[..., Left | None]], Step[W, Left]]:
+    """Declares a step; what it decorates is the step's body.
+
+    The body is given the work, its attempt and, if there is one step a shard, the shard's number.
+    It returns what it leaves, or None if the work has no need of it.
+
+    opens: the work at an address.  stage: under which the step's seconds are counted, and its
+    progress is shown.  after: the steps that it reads.
+    """
+    return lambda body: Step(body, marker, opens, after, stage, per_shard)
+
+
+def in_order(steps: Iterable[Step[W, Any]]) -> tuple[Step[W, Any], ...]:
+    """Steps so that each comes after those that it reads.
+
+    Raises ValueError if one reads a step that is none of them, or reads itself by way of others.
+    """
+    by_name = {each.marker.name: each for each in steps}
+    after = {name: [marker.name for marker in each.after] for name, each in by_name.items()}
+    unknown = {name for names in after.values() for name in names} - by_name.keys()
+    if unknown:
+        raise ValueError(f"there is no step {sorted(unknown)}")
+    return tuple(by_name[name] for name in TopologicalSorter(after).static_order())
+
+
+def numbers_done(folder: Folder, name: str, shards: int) -> list[int]:
+    """The numbers of the shards of which a step is done, by its markers in a folder."""
+    there = set(folder.names())
+    return [n for n in range(shards) if f"{name}-{n:05d}.json" in there]
+
+
+@task(**RETRIES)
+def look_what_is_done(folder: str, name: str, shards: int) -> list[int]:
+    """As `numbers_done`, for a flow."""
+    return numbers_done(Folder(folder), name, shards)
+
+
+def forget(folder: Folder) -> None:
+    """Remove all that steps left."""
+    folder.remove()
+    # Of two processes that remove the same, each may stop at what the other has removed.
+    while folder.names():
+        folder.remove()

@@ -17,11 +17,11 @@ from raee.errors import InputError
 from storage.blocks import BLOCK, Dialect, Mark, Recoded
 from storage.compressed import DAMAGED, decompressed
 from storage.corpus_files import CorpusFile, file_system, format_of, stamp_of
-from storage.csv_rows import count_csv, csv_batches
+from storage.csv_rows import count_csv, csv_batches, header_of
 from storage.faults import in_words, may_pass, placed
-from storage.json_rows import count_json, json_batches
+from storage.json_rows import count_json, json_batches, json_names
 from storage.looks import advice
-from storage.parquet_rows import count_parquet, parquet_batches
+from storage.parquet_rows import count_parquet, parquet_batches, parquet_names
 from storage.rows import Batch, Columns
 from storage.values import Role
 
@@ -162,6 +162,28 @@ def count_rows(spec: CorpusSpec, file: CorpusFile) -> Counted:
         else:
             marks = list(count_json(opened, file.uri, columns, given))
         return Counted(marks.pop()[0], marks)
+
+
+def column_names(spec: CorpusSpec, file: CorpusFile) -> list[str]:
+    """The columns of a file, in order, and those that its folders' names give it.
+
+    Of JSON lines they are the keys of the first objects.  Raises InputError if the file cannot be
+    read.
+    """
+    with _opened(spec, file) as opened:
+        if format_of(file.uri) == ".parquet":
+            names = parquet_names(opened)
+        elif format_of(file.uri) in (".csv", ".tsv"):
+            names, _ = header_of(opened, file.uri, spec.dialect(file.uri))
+        else:
+            names = json_names(opened, file.uri)
+    return names + [name for name in file.folders if name not in names]
+
+
+def first_bytes(file: CorpusFile, size: int) -> bytes:
+    """What a file begins with, decompressed.  Raises InputError if it cannot be read."""
+    with _opened(CorpusSpec(uri=file.uri), file) as opened:
+        return bytes(opened.read(size))
 
 
 def _given(file: CorpusFile, columns: Columns) -> dict[Role, str | None]:

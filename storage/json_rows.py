@@ -25,6 +25,16 @@ _NO_NAME = rf"^{_NESTED}$"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
+def json_names(file: IO[bytes], uri: str) -> list[str]:
+    """The keys of a file's first objects, a block of them; none if it is empty."""
+    for block in blocks(file, 0, None):
+        assert not isinstance(block, Unstructured)
+        if len(block):
+            _check_no_list(block, uri)
+            return _keys(block, uri)
+    return []
+
+
 def json_batches(
     file: IO[bytes],
     uri: str,
@@ -145,11 +155,19 @@ def _check_keys(
     block: Block, batch: Batch, uri: str, columns: Columns, given: Collection[Role]
 ) -> None:
     """Raises InputError if no object among a file's first has a column's key."""
-    if block.data.lstrip().startswith(b"[") and _row(block.line(0), columns) == "no JSON":
-        raise _one_list(uri)
+    _check_no_list(block, uri)
     missing = [role for role in columns if batch.frame[role].null_count() == len(batch)]
-    if not missing:
-        return
+    if missing and (keys := _keys(block, uri)):
+        check_columns(uri, {role: columns[role] for role in missing}, given, keys)
+
+
+def _check_no_list(block: Block, uri: str) -> None:
+    if block.data.lstrip().startswith(b"[") and _row(block.line(0), {}) == "no JSON":
+        raise _one_list(uri)
+
+
+def _keys(block: Block, uri: str) -> list[str]:
+    """The keys of a block's objects.  Raises InputError if it looks like no JSON lines."""
     keys: dict[str, None] = {}
     for row in range(len(block)):
         try:
@@ -159,8 +177,7 @@ def _check_keys(
         if isinstance(found, dict):
             keys |= dict.fromkeys(found)
     if keys:
-        check_columns(uri, {role: columns[role] for role in missing}, given, list(keys))
-        return
+        return list(keys)
     begin = block.data.lstrip()
     if begin.startswith(b"["):
         raise _one_list(uri)
@@ -168,6 +185,7 @@ def _check_keys(
         raise InputError(f"{uri}: a JSON object over several lines; write every object on one line")
     if not begin.startswith(b"{"):
         raise InputError(f"{uri}: no JSON lines: none of the first is an object")
+    return []
 
 
 def _one_list(uri: str) -> InputError:

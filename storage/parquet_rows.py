@@ -20,6 +20,11 @@ _BATCH_BYTES = 4 << 20
 _MOST_ROWS = 20_000
 
 
+def parquet_names(file: IO[bytes]) -> list[str]:
+    """The names of a file's columns."""
+    return list(_parquet(file).schema_arrow.names)
+
+
 def parquet_batches(
     file: IO[bytes], uri: str, columns: Columns, given: Collection[Role], start: int, end: int
 ) -> Iterator[Batch]:

@@ -138,7 +138,7 @@ def scan(
     Raises InputError if the corpus is empty, lacks a column, has a label that the prompt does not,
     has two rows of one id, or too many unusable rows or labels.
     """
-    result = Scan(_files_of(spec))
+    result = Scan(files_of(spec))
     content, centre, ids = Fingerprint(), _Smallest(CENTRE_ROWS), array("Q")
     first_reject = ""
     characters = 0
@@ -185,7 +185,7 @@ def count(spec: CorpusSpec, on_rows: Callable[[int], None] = lambda rows: None) 
 
     Raises InputError if it is empty or lacks a column.
     """
-    result = Scan(_files_of(spec))
+    result = Scan(files_of(spec))
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         for counted in threads.map(lambda file: count_rows(spec, file), result.files):
             result._counted.append(counted)
@@ -227,7 +227,11 @@ def read_shard(
     return pl.concat(usable), pl.concat(rejects)
 
 
-def _files_of(spec: CorpusSpec) -> list[CorpusFile]:
+def files_of(spec: CorpusSpec) -> list[CorpusFile]:
+    """The files of a corpus that are read; a warning names the others.
+
+    Raises InputError if there is none, or one that raee itself has written.
+    """
     listing = list_corpus(spec.uri)
     check_none_is_ours(spec.uri, listing.files)
     if left_out := listing.left_out_in_words():

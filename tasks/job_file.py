@@ -18,7 +18,8 @@ _KINDS = {"bool": "a boolean", "null": "nothing", "int": "a number", "float": "a
 _LARGEST = 2**63 - 1
 """What the orchestrator and JSON readers hold."""
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""What a string of a job file takes from the environment; there is no way to say it literally."""
 
 _SHOWN = 80
 """Characters of a value in a message."""
@@ -176,7 +177,7 @@ class _File:
                 raise InputError(f"{self._path}: {key}: environment variable {name} is not set")
             return os.environ[name]
 
-        return _VARIABLE.sub(from_environment, node.value)
+        return VARIABLE.sub(from_environment, node.value)
 
     def _error(self, node: yaml.Node, key: str, what: str) -> InputError:
         where = f"{self._path} line {_line_of(node)}"

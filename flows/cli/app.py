@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from flows.cli import server, store
+from flows.cli import init, server, store
 from flows.cli.console import log_to_stderr, prepare_streams, print_table, reader_has_left, say
 from flows.cli.options import (
     BAD_INPUT,
@@ -139,6 +139,7 @@ def explain(
 
 
 for _command in (
+    init.init,
     store.prune,
     store.versions,
     store.show,

@@ -14,9 +14,8 @@ are the whole state of a build or a classification.
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from graphlib import TopologicalSorter
 from typing import Any, Generic, TypeVar
 
 from prefect import task
@@ -221,17 +220,21 @@ def step(
     return lambda body: Step(body, marker, opens, after, stage, per_shard)
 
 
-def in_order(steps: Iterable[Step[W, Any]]) -> tuple[Step[W, Any], ...]:
-    """Steps so that each comes after those that it reads.
+def in_order(steps: Sequence[Step[W, Any]]) -> tuple[Step[W, Any], ...]:
+    """Steps so that each comes after those that it reads, and else in the order given.
 
     Raises ValueError if one reads a step that is none of them, or reads itself by way of others.
     """
-    by_name = {each.marker.name: each for each in steps}
-    after = {name: [marker.name for marker in each.after] for name, each in by_name.items()}
-    unknown = {name for names in after.values() for name in names} - by_name.keys()
-    if unknown:
-        raise ValueError(f"there is no step {sorted(unknown)}")
-    return tuple(by_name[name] for name in TopologicalSorter(after).static_order())
+    waiting, ordered = list(steps), list[Step[W, Any]]()
+    while waiting:
+        before = {each.marker.name for each in ordered}
+        ready = [s for s in waiting if before.issuperset(marker.name for marker in s.after)]
+        if not ready:
+            names = [each.marker.name for each in waiting]
+            raise ValueError(f"no order of the steps has what these read before them: {names}")
+        waiting.remove(ready[0])
+        ordered.append(ready[0])
+    return tuple(ordered)
 
 
 def numbers_done(folder: Folder, name: str, shards: int) -> list[int]:

@@ -104,7 +104,8 @@ class TestPublishedVersion:
         assert len(manifest["corpus"]["fingerprint"]) == 64
         assert manifest["job"]["backbone"]["model"] == model_of("minilm")
         assert manifest["policy"] == TunedPolicy().model_dump()
-        stages = ["centre", "sweep", "fit", "index", "vote", "tune", "evaluate", "report"]
+        stages = ["centre", "sweep", "collect", "match", "fit", "index", "vote"]
+        stages += ["tune", "evaluate", "report"]
         assert list(manifest["seconds"]) == stages
         assert manifest["code_version"]
         assert {"torch", "transformers", "faiss-cpu"} <= set(manifest["libraries"])

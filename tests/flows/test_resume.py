@@ -191,7 +191,7 @@ def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step
         "fit_readers": tasks.build.fit,
         "measure_costs": tasks.build.tune,
         "publish": Version,
-    }[step]
+    }
     done = []
 
     def counted(name, real):

@@ -16,8 +16,8 @@ from raee.errors import InputError, cut, listed
 from storage.columns import Look, look_at, usable_rows
 from storage.corpus import CorpusSpec
 from storage.corpus_files import COMPRESSIONS, FORMATS, bare
+from storage.database import check_name
 from storage.faults import placed
-from storage.manifest import check_name
 from storage.values import Role
 from tasks.job_text import check_can_be_written, job_text
 from tasks.propose import (

@@ -231,8 +231,8 @@ class TestStep:
         second = self._declared(work, TWO, body, after=[ONE])
         first = self._declared(work, ONE, body)
         assert in_order([third, second, first]) == (first, second, third)
-        with pytest.raises(ValueError, match="these read before them: .'two'."):
+        with pytest.raises(ValueError, match=r"these read before them: .'two'."):
             in_order([second])
         circular = self._declared(work, ONE, body, after=[TWO])
-        with pytest.raises(ValueError, match="these read before them: .'two', 'one'."):
+        with pytest.raises(ValueError, match=r"these read before them: .'two', 'one'."):
             in_order([second, circular])

@@ -24,7 +24,7 @@ from tasks.classify.plan import (
     Classified,
     PlannedClassification,
     is_finished,
-    open_classification,
+    look_up_classification,
     plan_classification,
 )
 from tasks.credentials import use_credentials
@@ -108,7 +108,7 @@ def _shards(planned: PlannedClassification, job: Job) -> Shards:
     return Shards(
         flow=classify_shards,
         address=planned.output,
-        work=open_classification(planned.output),
+        work=look_up_classification(planned.output),
         marker=PART,
         check=check,
         credentials=job.credentials,

@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.orchestrator.runs import do_chunk
 from tasks.classify.classification import classify_shard
-from tasks.classify.plan import open_classification
+from tasks.classify.plan import look_up_classification
 from tasks.credentials import use_credentials
 
 
@@ -15,6 +15,5 @@ def classify_shards(address: str, first: int, count: int, credentials: str | Non
     Shards that are done are not done again.  credentials: a block that reaches the store.
     """
     use_credentials(credentials)
-    open_classification.cache_clear()  # the output may have been emptied and begun anew
-    plan = open_classification(address).plan
+    plan = look_up_classification(address).plan
     return do_chunk(plan.reads, address, classify_shard, first, count, "classified")

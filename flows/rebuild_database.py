@@ -13,7 +13,7 @@ from flows.sweep_shards import sweep_shards
 from raee.errors import InputError
 from tasks.about import about
 from tasks.artifacts import record_asset, record_report, record_versions
-from tasks.build.build import open_build
+from tasks.build.build import look_up_build
 from tasks.build.gate import promote_if_as_good
 from tasks.build.planning import PlannedBuild, forget_build, plan_build
 from tasks.build.publish import publish_build
@@ -85,7 +85,7 @@ def _shards(planned: PlannedBuild, job: Job) -> Shards:
     return Shards(
         flow=sweep_shards,
         address=planned.work,
-        work=open_build(planned.work),
+        work=look_up_build(planned.work),
         marker=SWEEP,
         credentials=job.credentials,
         database=job.name,

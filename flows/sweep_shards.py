@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.orchestrator.runs import do_chunk
-from tasks.build.build import open_build
+from tasks.build.build import look_up_build
 from tasks.build.sweep import sweep_shard
 from tasks.credentials import use_credentials
 
@@ -15,5 +15,5 @@ def sweep_shards(address: str, first: int, count: int, credentials: str | None =
     Shards that are done are not done again.  credentials: a block that reaches the store.
     """
     use_credentials(credentials)
-    plan = open_build(address).plan
+    plan = look_up_build(address).plan
     return do_chunk(plan.target, address, sweep_shard, first, count, "swept")

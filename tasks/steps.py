@@ -171,11 +171,11 @@ class Step(Generic[W, Left]):
         def run(address: str, number: int | None) -> Left | None:
             return self.run(address, number)
 
-        self._task = run
+        self.task = run
 
     def __call__(self, address: str, number: int | None = None) -> Left | None:
         """Do it, as a task of the flow run that is under way; see `run`."""
-        return self._task(address, number)
+        return self.task(address, number)
 
     def run(self, address: str, number: int | None = None) -> Left | None:
         """Do it unless it is done; returns what it left, None if the work has no need of it.

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from prefect import task
 
 from raee import __version__
 from raee.exits import Answers
@@ -40,6 +41,7 @@ from tasks.build.shards import SweptShards, read_sums_of
 from tasks.build.takeover import Parent, load_parent
 from tasks.progress import advance
 from tasks.readings import Readings, in_memory, read_head, read_readings
+from tasks.retrying import RETRIES
 from tasks.steps import Left, Marker, StepRecord, Work
 
 SEED = 0
@@ -310,3 +312,9 @@ class Build(Work):
 def open_build(address: str) -> Build:
     """The build in a work folder, read once a process.  Raises FileNotFoundError if it is gone."""
     return Build(address)
+
+
+@task(**RETRIES)
+def look_up_build(address: str) -> Build:
+    """As `open_build`, for a flow."""
+    return open_build(address)

@@ -122,6 +122,13 @@ def open_classification(output: str) -> Classification:
     return Classification(output)
 
 
+@task(**RETRIES)
+def look_up_classification(output: str) -> Classification:
+    """As `open_classification`, for a flow: the output may have been emptied and begun anew."""
+    open_classification.cache_clear()
+    return open_classification(output)
+
+
 class PlannedClassification(BaseModel):
     """What the other steps of a classification are told."""
 

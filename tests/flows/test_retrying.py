@@ -5,11 +5,12 @@ import pkgutil
 import httpx
 import pytest
 import torch
-from prefect import flow, task
+from prefect import Task, flow, task
 
 import tasks
 from raee.errors import InputError
 from tasks.retrying import RETRIES
+from tasks.steps import Step
 
 
 def _run(errors):
@@ -85,12 +86,9 @@ def test_every_task_is_retried_in_this_way():
         importlib.import_module(module.name)
         for module in pkgutil.walk_packages(tasks.__path__, "tasks.")
     ]
-    steps = {
-        name: value
-        for module in modules
-        for name, value in vars(module).items()
-        if type(value).__name__ == "Task" and type(value).__module__ == "prefect.tasks"
-    }
+    found = {name: value for module in modules for name, value in vars(module).items()}
+    steps = {name: value for name, value in found.items() if isinstance(value, Task)}
+    steps |= {name: value.task for name, value in found.items() if isinstance(value, Step)}
     assert set(steps) >= {
         *("plan_build", "sweep_shard", "fit_database_probes", "tune_build", "publish_build"),
         *("promote_if_as_good", "record_versions", "estimate_balance", "classify_shard"),

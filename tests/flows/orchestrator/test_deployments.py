@@ -224,7 +224,7 @@ def test_a_prefix_of_no_pools_is_refused(command, prefix, why):
 
 def test_an_installed_package_and_a_checkout_have_the_same_definition(tmp_path):
     """The wheel has it as the package's own; `prefect deploy` finds it at the top of a checkout."""
-    top = Path(__file__).parents[2]
+    top = Path(__file__).parents[3]
     source = tmp_path / "source"
     for part in ("flows", "raee", "storage", "tasks", "README.md", "LICENSE", "pyproject.toml"):
         if (top / part).is_dir():

@@ -206,6 +206,14 @@ def joined(parts: Sequence[Answers]) -> Answers:
     )
 
 
+def spread_over(found: Answers, sampled: NDArray[np.bool_]) -> Answers:
+    """The answers of sampled rows among all rows; NaN is the confidence of an exit not read."""
+    size = (len(sampled), found.answers.shape[1])
+    answers, confidences = np.zeros(size, np.uint16), np.full(size, np.float32(np.nan))
+    answers[sampled], confidences[sampled] = found.answers, found.confidences
+    return Answers(answers, confidences)
+
+
 def in_order(exits: Sequence[Exit], parts: Mapping[Source, Answers]) -> Answers:
     """The answers of exits, in their order.
 

@@ -13,6 +13,7 @@ from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec
 from raee.errors import InputError, listed
 from raee.exits import Entries, Neighbours, parse_exits
 from raee.model.backbones import Backbone
+from raee.model.loaded import backbone_of, retriever_of
 from raee.model.prompts import Prompt, declared_labels, resolve_prompt
 from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index, open_index
@@ -39,7 +40,6 @@ from storage.versions import (
 from tasks.entries import read_entries, read_lists, read_nearest
 from tasks.fitted import read_far, read_fits
 from tasks.job import Job
-from tasks.models import backbone_of, retriever_of
 
 
 def check_fits(job: Job, manifest: Manifest) -> None:

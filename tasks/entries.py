@@ -31,20 +31,10 @@ _KEPT = ("id", "text_hash", "text", "label")
 _GROUP_ROWS = 2_000
 """Entries that are read at once to see one of them."""
 
-_UNREAD = np.float32(np.nan)
-
 
 def key_column(number: int) -> str:
     """The column of readings that holds a key."""
     return f"key-{number}"
-
-
-def spread_over(found: Answers, sampled: NDArray[np.bool_]) -> Answers:
-    """The answers of sampled rows among all rows; NaN is the confidence of an exit not read."""
-    size = (len(sampled), found.answers.shape[1])
-    answers, confidences = np.zeros(size, np.uint16), np.full(size, _UNREAD)
-    answers[sampled], confidences[sampled] = found.answers, found.confidences
-    return Answers(answers, confidences)
 
 
 def entries_table(

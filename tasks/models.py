@@ -1,16 +1,11 @@
-"""Models in memory: loaded once a process, however many shards it works on."""
+"""How large a job's shards are, and which index it has, on this machine."""
 
 import math
-from functools import lru_cache
 
-import numpy as np
 import torch
 
-from raee.config import BackboneSpec, KeySpec, PolicySpec, TunedPolicy
-from raee.exits import Entries, Exit
-from raee.model.backbones import Backbone, load_backbone
+from raee.model.backbones import Backbone
 from raee.neighbours.choice import choose_index
-from raee.policies.table import exits_used
 from storage.scan import Scan
 from tasks.job import Job
 
@@ -25,44 +20,6 @@ _FLOPS = {"cpu": 3e10, "cuda": 3e13}
 """Operations a second that one core, or one GPU, is taken to do; the order is enough."""
 
 _CHARACTERS_PER_TOKEN = 4
-
-
-@lru_cache(maxsize=2)
-def backbone_of(spec: BackboneSpec) -> Backbone:
-    """A loaded model; raises InputError as `load_backbone` does."""
-    return load_backbone(spec)
-
-
-def retriever_of(key: KeySpec, dtype: str) -> Backbone | None:
-    """The key's own model, in the backbone's dtype; None where the key is one of its layers."""
-    if key.of_backbone:
-        return None
-    return backbone_of(
-        BackboneSpec.model_validate(
-            {
-                "family": "sentence-encoder",
-                "model": key.model,
-                "revision": key.revision,
-                "dtype": dtype,
-            }
-        )
-    )
-
-
-def check_policy(spec: PolicySpec, exits: tuple[Exit, ...]) -> None:
-    """Raises InputError where a policy names an exit that there is not."""
-    if isinstance(spec, TunedPolicy):
-        return
-    lists = np.zeros((0, len(exits)))
-    no_rows = Entries(
-        exits,
-        (),
-        np.zeros(0, np.uint16),
-        lists.astype(np.uint16),
-        lists.astype(np.float32),
-        np.zeros(0, np.uint64),
-    )
-    exits_used(spec, no_rows)
 
 
 def index_spec_of(job: Job, rows: int, width: int) -> str:

@@ -10,15 +10,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from raee.model.backbones import Backbone
+from raee.model.batches import without_token
 from storage.checked_rows import by_reason
 from storage.corpus import CorpusSpec
 from storage.scan import Shard, read_shard
 
 NO_TOKEN = "text has no token"
-
-_FEW_CHARACTERS = 16
-_LETTER = "[0-9A-Za-z]"
-_VISIBLE = r"[^\p{C}\p{Z}\p{M}]"
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def rows_of_shard(
     labels: of a labelled corpus, as the prompt names them.  Raises InputError as `read_shard` does.
     """
     usable, rejects = read_shard(spec, shard, labels is not None, labels)
-    empty = _without_token(backbone, usable["text"])
+    empty = without_token(backbone, usable["text"])
     if not empty.any():
         return ShardRows(usable.drop("source_file"), rejects)
     gone = usable.filter(empty).select(
@@ -72,19 +69,3 @@ def label_places(labels: pl.Series, names: Sequence[str]) -> NDArray[np.uint16]:
     """(rows,) the place of each label among all."""
     places = pl.Series(range(len(names)), dtype=pl.UInt16)
     return labels.replace_strict(pl.Series(names), places).to_numpy()
-
-
-def _without_token(backbone: Backbone, texts: pl.Series) -> pl.Series:
-    """(rows,) True if the tokenizer makes nothing of a text.
-
-    It is asked of texts that look so: without a visible character, or short and without a letter or
-    a digit that every vocabulary has.
-    """
-    short = (texts.str.len_chars() <= _FEW_CHARACTERS) & ~texts.str.contains(_LETTER)
-    suspect = short | ~texts.str.contains(_VISIBLE)
-    asked = texts.filter(suspect).to_list()
-    empty = np.zeros(len(texts), bool)
-    if asked:
-        coded = backbone.tokenizer(asked, add_special_tokens=False, verbose=False)["input_ids"]
-        empty[suspect.to_numpy()] = [not ids for ids in coded]
-    return pl.Series(empty)

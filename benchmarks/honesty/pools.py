@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raee.config import BackboneSpec, KeySpec
+from raee.model.loaded import backbone_of
 from raee.model.prompts import built_in
 from raee.readers.head import head_reader, read_centre
 from raee.sweep import Labelled, Sweep, sweep
-from tasks.models import backbone_of
 
 TASKS = ("cr", "trec", "mpqa", "cola", "sst2", "mr", "sst5", "subj")
 LAYERS = 6

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,6 +19,11 @@ _TEXTS_AT_ONCE = 1_000
 
 _TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536}
 """Tokens of one batch, padding included: enough to fill the device, small enough for its caches."""
+
+
+_FEW_CHARACTERS = 16
+_LETTER = "[0-9A-Za-z]"
+_VISIBLE = r"[^\p{C}\p{Z}\p{M}]"
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,22 @@ def token_batches(
             ),
             torch.as_tensor(encoded.mask_positions[rows], device=backbone.device),
         )
+
+
+def without_token(backbone: Backbone, texts: pl.Series) -> pl.Series:
+    """(rows,) True if the tokenizer makes nothing of a text.
+
+    It is asked of texts that look so: without a visible character, or short and without a letter or
+    a digit that every vocabulary has.
+    """
+    short = (texts.str.len_chars() <= _FEW_CHARACTERS) & ~texts.str.contains(_LETTER)
+    suspect = short | ~texts.str.contains(_VISIBLE)
+    asked = texts.filter(suspect).to_list()
+    empty = np.zeros(len(texts), bool)
+    if asked:
+        coded = backbone.tokenizer(asked, add_special_tokens=False, verbose=False)["input_ids"]
+        empty[suspect.to_numpy()] = [not ids for ids in coded]
+    return pl.Series(empty)
 
 
 def _fitting(

@@ -5,11 +5,12 @@ its label away: figures without the text are too good, and no promise can be cer
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raee.exits import Neighbours
+from raee.exits import Entries, Neighbours
 
 _RANK = 12
 """Rank of the neighbour that a row's nearest is compared with: farther than the copies of a text,
@@ -87,3 +88,29 @@ def near_copies(neighbours: Neighbours, label: NDArray[np.uint16] | None = None)
     farther_differ = int((label[neighbours.rows[near, last[near]]] != label[own]).sum())
     given_away = max(1 - differ / max(farther_differ, 1), 0.0)
     return NearCopies(count, len(near), len(near) * given_away)
+
+
+def copies_account(entries: Entries, neighbours: Neighbours) -> dict[str, Any]:
+    """Rows with equal and nearly equal texts, as a manifest has them.
+
+    neighbours: of all rows, by the first key.  `barred` says why no promise can be certified on
+    such rows; None where one can.
+    """
+    texts = entries.texts
+    near = near_copies(neighbours, entries.label)
+    barred = None
+    if near.visible:
+        barred = (
+            f"{near.share:.0%} of the rows lie much nearer to another text than rows of a clean "
+            "corpus do, as texts do that differ by a word or two: figures on the database's own "
+            "rows are too good, and nothing can be promised on them; remove near-copies from the "
+            "corpus"
+        )
+    return {
+        "rows": len(entries),
+        "texts": len(texts),
+        "rows_with_an_equal": int(texts.repeated.sum()),
+        "near_copies": round(near.share, 4),
+        "near_copies_visible": near.visible,
+        "barred": barred,
+    }

@@ -20,14 +20,16 @@ from raee.config import (
     FixedPolicy,
     FullPolicy,
     KernelPolicy,
+    PolicySpec,
     RaeePolicy,
     ReaderName,
     RetrievalPolicy,
     RunnablePolicy,
+    TunedPolicy,
     Walkway,
 )
 from raee.errors import InputError, cut, listed
-from raee.exits import Entries, Neighbours, neighbour_weights
+from raee.exits import Entries, Exit, Neighbours, neighbour_weights
 
 Plan = NDArray[np.int64]
 """(queries,) place of each query's exit."""
@@ -226,6 +228,22 @@ def exits_used(spec: RunnablePolicy, entries: Entries) -> list[int]:
     if policy.neighbours(spec):
         return policy.exits(spec, entries)
     return [int(policy.plan(spec, entries, NO_NEIGHBOURS)[0])]
+
+
+def check_policy(spec: PolicySpec, exits: tuple[Exit, ...]) -> None:
+    """Raises InputError where a policy names an exit that there is not."""
+    if isinstance(spec, TunedPolicy):
+        return
+    lists = np.zeros((0, len(exits)))
+    no_rows = Entries(
+        exits,
+        (),
+        np.zeros(0, np.uint16),
+        lists.astype(np.uint16),
+        lists.astype(np.float32),
+        np.zeros(0, np.uint64),
+    )
+    exits_used(spec, no_rows)
 
 
 def layers_of(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from prefect import task
 
 from raee.exits import Answers, fitted_exits
+from raee.model.loaded import backbone_of
 from raee.readers.discriminant import left_out_scores, scatter_at
 from raee.readers.fitting import Judges, States, fit_readers
 from raee.readers.probe import fit_shrinkage, left_out_accuracy
@@ -29,7 +30,6 @@ from tasks.build.shards import (
 )
 from tasks.fitted import account, write_fits
 from tasks.markers import Attempt, done, marker, output
-from tasks.models import backbone_of
 from tasks.retrying import RETRIES
 
 SEED = 0

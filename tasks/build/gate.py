@@ -20,6 +20,7 @@ from prefect import task
 
 from raee.config import RunnablePolicy
 from raee.errors import InputError
+from raee.policies.compared import runnable
 from raee.policies.replay import replay
 from raee.policies.table import neighbours_planned_on
 from raee.policies.tuning import TUNED
@@ -30,7 +31,7 @@ from storage.parquet import read_table
 from storage.versions import Manifest, Verdict, write_verdict
 from tasks.database import Readings, load_readings
 from tasks.job import Job
-from tasks.policies import runnable, tuning_of
+from tasks.policies import tuning_of
 from tasks.retrying import RETRIES
 
 logger = logging.getLogger("raee")

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from prefect import task
 
+from raee.model.loaded import backbone_of
 from raee.readers.states import StateName, probe_states
 from raee.readers.sums import Sums, sums_of
 from storage.parquet import read_table, write_table
@@ -26,7 +27,6 @@ from tasks.build.takeover import Parent, same_rows
 from tasks.entries import read_rows
 from tasks.fitted import read_sums, write_arrays
 from tasks.markers import Attempt, done, marker, output
-from tasks.models import backbone_of
 from tasks.retrying import RETRIES
 
 _STEP, _SOURCE = "matched", "source.parquet"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prefect import task
 
 from raee.config import PAPER_NEIGHBOURS
-from raee.exits import Answers, Neighbours, answers_of, in_order
+from raee.exits import Answers, Neighbours, answers_of, in_order, spread_over
 from raee.neighbours.choice import IndexAccount
 from raee.neighbours.index import Index, new_index, open_index
 from raee.neighbours.lists import nearest_other_texts, reach, updated
@@ -39,7 +39,6 @@ from tasks.entries import (
     key_column,
     lists_path,
     lists_table,
-    spread_over,
     write_entries,
 )
 from tasks.markers import (

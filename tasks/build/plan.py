@@ -21,11 +21,14 @@ from pydantic import BaseModel, ConfigDict
 
 from raee.config import MOST_LABELS
 from raee.exits import Exit, exits_of
+from raee.labels import warn_of_single_rows
 from raee.model.backbones import Backbone, label_tokens
 from raee.model.batches import check_room
+from raee.model.loaded import backbone_of, retriever_of
 from raee.model.prompts import Prompt, declared_labels, resolve_prompt
 from raee.neighbours.keys import PLAIN_TEXT, check_key
 from raee.neighbours.training import check_index_spec
+from raee.policies.table import check_policy
 from storage.apart import check_store_apart
 from storage.conditional import require_conditional_writes
 from storage.leftovers import CLAIM
@@ -44,11 +47,10 @@ from storage.versions import (
     version_folder,
     version_ids,
 )
-from tasks.build.labels import warn_of_single_rows
 from tasks.build.takeover import load_parent, takes_over
 from tasks.job import Job
 from tasks.markers import STEPS, forget, rows_done
-from tasks.models import backbone_of, check_policy, retriever_of, shard_rows_of
+from tasks.models import shard_rows_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 

@@ -25,7 +25,10 @@ from raee import __version__
 from raee.config import PAPER_NEIGHBOURS, TunedPolicy
 from raee.errors import InputError
 from raee.exits import Entries, Neighbours
+from raee.model.loaded import backbone_of, retriever_of
 from raee.neighbours.gpu import search_on
+from raee.neighbours.near_copies import copies_account
+from raee.policies.compared import judged, objective_of
 from raee.policies.costs import Costs
 from raee.policies.measuring import machine, measure_costs, texts_measured
 from raee.policies.objectives import Tuning
@@ -49,7 +52,6 @@ from storage.versions import (
     read_manifest,
 )
 from tasks.build.collect import put_readings_in_place
-from tasks.build.copies import copies_account
 from tasks.build.fit import PROBED, sampled_states
 from tasks.build.neighbours import INDEXED, entries_so_far, indexes_of
 from tasks.build.plan import BuildPlan, plan_of
@@ -67,8 +69,6 @@ from tasks.markers import (
     output,
     put_in_place,
 )
-from tasks.models import backbone_of, retriever_of
-from tasks.policies import judged, objective_of
 from tasks.retrying import RETRIES
 from tasks.rows import rows_of_shard
 

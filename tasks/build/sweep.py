@@ -20,6 +20,7 @@ import safetensors.torch
 from numpy.typing import NDArray
 from prefect import task
 
+from raee.model.loaded import backbone_of, retriever_of
 from raee.readers.head import HeadReader, head_reader, read_centre
 from raee.sweep import Labelled, Sweep, sweep
 from storage.parquet import list_column, part_name, table_of, write_table
@@ -42,7 +43,6 @@ from tasks.build.takeover import Hashes, Parent, load_parent
 from tasks.entries import TOKENS, key_column
 from tasks.fitted import write_arrays
 from tasks.markers import Attempt, done, marker, numbered, output
-from tasks.models import backbone_of, retriever_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 from tasks.rows import label_places, rows_of_shard

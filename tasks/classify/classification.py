@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from prefect import task
 
 from raee.classify import ABSTAINED, classify
+from raee.predictions import predictions_frame
 from raee.statistics.shift import far_distance, prior_ratio
 from storage.parquet import part_name, read_table, table_of, write_table
 from storage.scan import check_all_there, check_rejected
@@ -28,7 +29,6 @@ from storage.store import Folder
 from storage.versions import FORMAT, MANIFEST, read_manifest
 from tasks.classify.corpus_shift import drift_account, label_shares, shares_account
 from tasks.classify.plan import PART, WORK, ClassificationPlan, is_finished, plan_of
-from tasks.classify.predictions import predictions_frame
 from tasks.markers import Attempt, done, forget, marker, numbered, put_in_place, said
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES

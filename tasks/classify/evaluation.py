@@ -11,7 +11,9 @@ from scipy.stats import bootstrap
 
 from raee.classify import ABSTAINED, Predictions, classify
 from raee.exits import parse_exits
+from raee.policies.compared import compared, runnable
 from raee.policies.replay import scores
+from raee.policies.table import check_policy
 from raee.reading import Database
 from raee.statistics.paired import paired
 from raee.statistics.shift import differs, prior_ratio
@@ -22,8 +24,8 @@ from tasks.classify.corpus_shift import label_shares
 from tasks.credentials import use_credentials
 from tasks.database import check_fits, load_database
 from tasks.job import Job
-from tasks.models import check_policy, shard_rows_of
-from tasks.policies import compared, runnable, tuning_of
+from tasks.models import shard_rows_of
+from tasks.policies import tuning_of
 from tasks.progress import advance, stage
 from tasks.rows import label_places, rows_of_shard
 

@@ -13,6 +13,7 @@ from raee.exits import Neighbours
 from raee.model.batches import encode, token_batches
 from raee.model.walk import walk
 from raee.neighbours.keys import retriever_keys
+from raee.policies.compared import runnable
 from raee.policies.table import (
     POLICIES,
     Stepwise,
@@ -28,7 +29,7 @@ from tasks.credentials import use_credentials
 from tasks.database import check_fits, load_database, load_readings
 from tasks.entries import columns_of, read_rows
 from tasks.job import Job
-from tasks.policies import runnable, tuning_of, written_lines
+from tasks.policies import tuning_of, written_lines
 
 NEIGHBOURS = 5
 """Neighbours shown."""

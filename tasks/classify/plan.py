@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from raee.config import PolicySpec, RunnablePolicy
 from raee.errors import InputError
 from raee.exits import parse_exits
+from raee.policies.compared import runnable
+from raee.policies.table import check_policy
 from raee.reading import Database
 from raee.statistics.calibration import Line
 from storage.aliases import resolve_version
@@ -27,8 +29,8 @@ from storage.versions import FORMAT, MANIFEST, read_manifest
 from tasks.database import check_fits, load_database, load_readings
 from tasks.job import Job
 from tasks.markers import STEPS, forget, rows_done
-from tasks.models import check_policy, shard_rows_of
-from tasks.policies import runnable, tuning_of, written_lines
+from tasks.models import shard_rows_of
+from tasks.policies import tuning_of, written_lines
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 

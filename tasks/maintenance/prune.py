@@ -23,6 +23,7 @@ from raee.neighbours.index import Index
 from raee.neighbours.lists import nearest_other_texts
 from raee.neighbours.pruning import NEIGHBOURS, keep_rows, values
 from raee.neighbours.training import built_index, check_index_spec
+from raee.policies.compared import judged, objective_of, report_runs, runnable
 from raee.policies.objectives import loss_p_value
 from raee.policies.replay import Trial, figures, replay
 from raee.policies.tuning import NEIGHBOURS as PLANNED_ON
@@ -55,7 +56,7 @@ from tasks.entries import write_entries
 from tasks.fitted import read_far, write_arrays
 from tasks.job import Job
 from tasks.models import index_spec_of
-from tasks.policies import judged, objective_of, report_runs, runnable, tuning_of
+from tasks.policies import tuning_of
 from tasks.progress import advance, stage
 from tasks.report.data import gather
 from tasks.report.page import render

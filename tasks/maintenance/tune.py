@@ -1,5 +1,6 @@
 """Tuning again what is published: without the model, in seconds."""
 
+from raee.policies.compared import objective_of
 from raee.policies.objectives import Tuning
 from raee.policies.tuning import NEIGHBOURS, study
 from storage.aliases import resolve_version
@@ -7,7 +8,6 @@ from tasks.build.publish import SEED
 from tasks.credentials import use_credentials
 from tasks.database import Readings, check_fits, load_readings
 from tasks.job import Job
-from tasks.policies import objective_of
 from tasks.progress import advance, stage
 
 

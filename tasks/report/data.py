@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raee.policies.choosing import FOLDS
+from raee.policies.compared import Judged
 from raee.policies.costs import LAYERS, Costs
 from raee.policies.objectives import Figures, Tuning
 from raee.policies.replay import Replayed, Trial, figures, replay
@@ -17,7 +18,6 @@ from raee.readers.table import readers
 from raee.statistics import far as database_far
 from raee.statistics.calibration import cross_fitted_confidences
 from raee.statistics.paired import paired
-from tasks.policies import Judged
 from tasks.report.words import in_words, shorten
 
 LOGISTIC = "logistic"

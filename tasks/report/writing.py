@@ -8,6 +8,7 @@ from prefect import task
 from raee.config import PAPER_NEIGHBOURS, FarSpec
 from raee.neighbours.index import Index, new_index
 from raee.neighbours.lists import nearest_other_texts
+from raee.policies.compared import report_runs
 from raee.policies.costs import Costs
 from raee.policies.replay import Trial
 from raee.readers.probe import READER as PROBE
@@ -23,7 +24,6 @@ from tasks.build.publish import found_costs, study_of_build, trial_of_build
 from tasks.entries import read_rows
 from tasks.fitted import read_far
 from tasks.markers import VERSION, Attempt, account_of, done, marker, output
-from tasks.policies import report_runs
 from tasks.report.data import Parent, gather
 from tasks.report.data import Texts as LookUp
 from tasks.report.page import render

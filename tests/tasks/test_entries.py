@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raee.errors import InputError
-from raee.exits import Answers, Neighbours, answers_of, exits_of, joined
+from raee.exits import Answers, Neighbours, answers_of, exits_of, joined, spread_over
 from storage.parquet import list_values, part_name, read_table, write_table
 from storage.store import Folder
 from tasks.entries import (
@@ -18,7 +18,6 @@ from tasks.entries import (
     read_lists,
     read_nearest,
     read_rows,
-    spread_over,
     write_entries,
 )
 

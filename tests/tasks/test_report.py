@@ -19,12 +19,12 @@ from raee.config import (
     RetrievalPolicy,
 )
 from raee.exits import Entries, Exit, Neighbours, exits_of
+from raee.policies.compared import Judged
 from raee.policies.costs import LAYERS, Costs
 from raee.policies.objectives import Figures, Point, Promise, Step, Tuning
 from raee.policies.replay import Trial, replay
 from raee.policies.tuning import FULL_DEPTH
 from raee.statistics.far import Far, Space
-from tasks.policies import Judged
 from tasks.report.data import Hits, Parent, gather
 from tasks.report.page import render
 from tasks.report.words import in_words, shorten

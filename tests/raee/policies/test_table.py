@@ -24,6 +24,7 @@ from raee.policies.table import (
     POLICIES,
     Stepwise,
     cascade,
+    check_policy,
     exits_used,
     fixed,
     full,
@@ -33,8 +34,12 @@ from raee.policies.table import (
     raee_scores,
     retrieval,
 )
+from tasks.job import validated_policy
 from tests.raee.entries import entries_of, saying
 from tests.raee.errors import refused
+
+_EXITS = exits_of(4, (1, 3))
+_FIRST_FORMAT = swept_exits(4, (1,))
 
 
 def _straight_scores(spec, label, answers, confidences, rows, distances) -> list[float]:
@@ -296,3 +301,70 @@ def test_only_raee_and_kernel_plan_on_neighbours():
 )
 def test_the_exits_that_a_policy_may_read_are_known_before_it_runs(spec, used):
     assert [str(ASKED.exits[i]) for i in exits_used(spec, ASKED)] == used
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *("full", "fixed", "retrieval", "raee", "kernel", "cascade", "de3", "tuned"),
+        FixedPolicy(exit="head@4"),
+        FixedPolicy(exit="vote@1"),
+        FixedPolicy(exit="logistic@4"),
+        RetrievalPolicy(exit="vote@3"),
+        CascadePolicy(first=4),
+        CascadePolicy(readers=("vote",), first=2),
+        De3Policy(first=1, last=2),
+        RaeePolicy(k=99),
+    ],
+)
+def test_policies_fit_the_exits_that_there_are(policy):
+    check_policy(validated_policy(policy) if isinstance(policy, str) else policy, _EXITS)
+
+
+@pytest.mark.parametrize(
+    ("policy", "match"),
+    [
+        (FixedPolicy(exit="head@5"), "exit 'head@5' is not in the database; it has head@0"),
+        (FixedPolicy(exit="vote@0"), "exit 'vote@0' is not in the database"),
+        (FixedPolicy(exit="nonsense"), "exit 'nonsense' is not in the database"),
+        (FixedPolicy(exit="logistic@3"), "exit 'logistic@3' is not in the database"),
+        (RetrievalPolicy(exit="head@1"), "policy.exit 'head@1' is no vote"),
+        (CascadePolicy(first=5), "policy.first 5 is deeper than the backbone .4 layers."),
+        (De3Policy(last=9), "policy.last 9 is deeper than the backbone .4 layers."),
+        (
+            CascadePolicy(readers=("vote",), first=2, last=2),
+            "the database has no exit of the readers vote from depth 2 to 2",
+        ),
+    ],
+)
+def test_other_policies_are_refused(policy, match):
+    with refused(match):
+        check_policy(policy, _EXITS)
+
+
+def test_of_many_exits_some_are_named():
+    with refused("it has head@0, head@1, .*, head@9 and 45 more$"):
+        check_policy(FixedPolicy(exit="head@99"), exits_of(12, (1, 3)))
+    with refused(f"exit '{'x' * 77}.. is not in the database"):
+        check_policy(FixedPolicy(exit="x" * 10_000), _EXITS)
+
+
+@pytest.mark.parametrize(
+    ("policy", "match"),
+    [
+        (CascadePolicy(), "no exit of the readers probe from depth 0 to 4"),
+        (De3Policy(), "no exit of the readers de3 from depth 0 to 4"),
+        (KernelPolicy(readers=("probe",)), "no exit of the readers probe"),
+        (FixedPolicy(exit="probe@2"), "exit 'probe@2' is not in the database; it has head@0"),
+    ],
+)
+def test_a_version_without_probes_refuses_what_reads_them(policy, match):
+    with refused(match):
+        check_policy(policy, _FIRST_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "policy", [*("full", "fixed", "retrieval", "raee", "tuned"), CascadePolicy(readers=("head",))]
+)
+def test_a_version_without_probes_runs_the_others(policy):
+    check_policy(validated_policy(policy) if isinstance(policy, str) else policy, _FIRST_FORMAT)

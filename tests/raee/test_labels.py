@@ -1,6 +1,6 @@
 import logging
 
-from tasks.build.labels import warn_of_single_rows
+from raee.labels import warn_of_single_rows
 
 
 def test_labels_with_a_single_row_are_named_with_what_that_means(caplog):

@@ -1,21 +1,16 @@
 """Evaluation: every policy on labelled rows that the database has not seen."""
 
-import time
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
-from raee.classify import ABSTAINED, Predictions, classify
+from raee.classify import classify
+from raee.evaluation import compare_on
 from raee.exits import parse_exits
 from raee.policies.compared import compared, runnable
-from raee.policies.replay import scores
 from raee.policies.table import check_policy
-from raee.reading import Database
-from raee.statistics.paired import paired
 from raee.statistics.shift import differs, prior_ratio
 from storage.aliases import resolve_version
 from storage.scan import scan
@@ -28,12 +23,6 @@ from tasks.models import shard_rows_of
 from tasks.policies import tuning_of
 from tasks.progress import advance, stage
 from tasks.rows import label_places, rows_of_shard
-
-_SIDE_BY_SIDE = 500
-"""Rows that all policies classify in turn: what else the machine does falls on all of them."""
-
-_RESAMPLES = 2_000
-_CONFIDENCE = 0.95
 
 
 def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
@@ -68,26 +57,10 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
         counts = np.bincount(predicted, minlength=len(labels))
         shares = label_shares(database, own, counts)
         ratio = prior_ratio(shares) if differs(shares) else None
-    runs: dict[str, list[Predictions]] = {name: [] for name in policies}
-    seconds = dict.fromkeys(policies, 0.0)
     with stage("evaluate", len(texts) * len(policies)):
-        for start in range(0, len(texts), _SIDE_BY_SIDE):
-            some = texts[start : start + _SIDE_BY_SIDE]
-            for name, policy in policies.items():
-                # The others are measured bare: who did not ask pays for no look at far rows.
-                far = job.far if name == job.policy.name else None
-                begun = time.monotonic()
-                runs[name].append(classify(database, policy, some, advance, far, ratio))
-                seconds[name] += time.monotonic() - begun
-    hits = {name: _all(found, "labels") == right for name, found in runs.items()}
-    results = {}
-    for name in runs:
-        results[name] = _figures(database, runs[name], right) | {
-            "rows_per_second": len(texts) / seconds[name],
-            "accuracy_interval": _interval(hits[name]),
-        }
-        if "logistic" in hits:
-            results[name]["against_logistic"] = _against(hits[name], hits["logistic"])
+        results = compare_on(
+            database, policies, texts, right, job.policy.name, job.far, ratio, advance
+        )
     return {
         "database": job.name,
         "version": chosen,
@@ -99,40 +72,3 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
         "policies": results,
         "settings": {name: policy.model_dump() for name, policy in policies.items()},
     }
-
-
-def _figures(
-    database: Database, found: list[Predictions], right: NDArray[np.int32]
-) -> dict[str, Any]:
-    places, exits = _all(found, "exits"), database.entries.exits
-    names = ["abstain" if i == ABSTAINED else str(exits[i]) for i in places]
-    return {
-        **scores(_all(found, "labels"), right, _all(found, "layers")),
-        "exits": dict(Counter(names).most_common()),
-        "far": int(_all(found, "far").sum()),
-    }
-
-
-def _all(found: list[Predictions], field: str) -> NDArray[Any]:
-    return np.concatenate([getattr(predictions, field) for predictions in found])
-
-
-def _interval(hits: NDArray[np.bool_]) -> tuple[float, float]:
-    """Bootstrap interval of an accuracy (percentiles; Efron and Tibshirani, 1993, chapter 13)."""
-    if hits.all() or not hits.any():  # nothing varies
-        return float(hits[0]), float(hits[0])
-    found = bootstrap(
-        (hits,),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        confidence_level=_CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(found.low), float(found.high)
-
-
-def _against(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dict[str, float]:
-    """Rows on which only one is right, and McNemar's exact two-sided p-value."""
-    found = paired(ours, theirs)
-    return {"wins": found.wins, "losses": found.losses, "p_value": found.p_value()}

@@ -12,11 +12,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 
-from raee.errors import cut, is_unicode, listed
+from raee.errors import clauses, cut, is_unicode, listed
 from raee.readers.table import READERS
 
 Family = Literal["masked-lm", "sentence-encoder"]
@@ -351,3 +352,26 @@ class FarSpec(Settings):
     then: Literal["full", "abstain"] = Field(
         default="full", description="`full`: run to full depth; `abstain`: leave unlabelled."
     )
+
+
+class Method(Settings):
+    """What decides a database beside its rows: those keys of a job file, without a store."""
+
+    prompt: str | PromptSpec | None = None
+    backbone: BackboneSpec
+    key: KeySpec = KeySpec()
+    policy: PolicySpec = TunedPolicy()
+    far: FarSpec | None = FarSpec()
+    sample_rows: int = Field(default=20_000, ge=1)
+    index: str = Field(default="auto", min_length=1)
+
+
+def in_words(error: ValidationError) -> str:
+    """What is wrong with settings that were given in Python, in one line."""
+    faults = [
+        f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
+        for e in error.errors()
+        # A mapping was never meant to be the string that a prompt could be instead.
+        if e["loc"][1:] != ("str",) or isinstance(e["input"], str)
+    ]
+    return cut(clauses(faults), 500)

@@ -179,17 +179,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Publish the fitted rows as a version of a database in a store; returns its id.
 
         It is a version as any other: the rows are built anew as `raee build` would, once more
-        through the model, and take over what the database's newest version has read.  It is
+        through the model but for those that the database's newest version has read.  Costs are
+        measured anew, too: of policies of about the same worth, its tuning may pick another.  It is
         promoted to `production` unless it is worse beyond noise than what is there.  Raises
-        InputError if this classifier was loaded, not fitted, or the store cannot be written to.
+        InputError if this classifier was loaded, not fitted; OSError if the store does not answer.
         """
-        self._fitted()
+        runner = self._fitted()
         if self._built is None:
-            raise InputError(f"it was loaded from {self._address}; fit it before it is published")
-        settings = self._built[0].model_dump(mode="json")
-        return str(
-            _above("tasks.build.in_process").publish_rows(store, name, settings, *self._rows)
-        )
+            raise InputError(f"{runner.where} was loaded; fit rows before they are published")
+        settings = self._built[0].model_dump(mode="json") | {"store": store, "name": name}
+        published: str = _above("tasks.build.in_process").publish_rows(settings, *self._rows)
+        return published
 
     @classmethod
     def load(cls, store: str, name: str) -> Self:
@@ -208,7 +208,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Models go by their names; what was loaded goes by its address."""
-        state: dict[str, Any] = super().__getstate__()
+        state = dict(super().__getstate__())
         runner = state.pop("_runner", None)
         if runner is not None and self._built is not None:
             from raee.runner import packed

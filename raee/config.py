@@ -367,11 +367,14 @@ class Method(Settings):
 
 
 def in_words(error: ValidationError) -> str:
-    """What is wrong with settings that were given in Python, in one line."""
-    faults = [
-        f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
-        for e in error.errors()
+    """What is wrong with settings that were given in Python, in one line.
+
+    What is said of the model is called as if it stood beside the others: there it is a parameter.
+    """
+    faults = []
+    for fault in error.errors():
+        path = [str(part) for part in fault["loc"] if part != "backbone"]
         # A mapping was never meant to be the string that a prompt could be instead.
-        if e["loc"][1:] != ("str",) or isinstance(e["input"], str)
-    ]
+        if path[1:] != ["str"] or isinstance(fault["input"], str):
+            faults.append(f"{'.'.join(path)}: {fault['msg'].removeprefix('Value error, ')}")
     return cut(clauses(faults), 500)

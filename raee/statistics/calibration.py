@@ -29,8 +29,8 @@ changed."""
 _LEAST = 1e-12
 """Probability that a label has at least before its distribution is made less sure."""
 
-_LOG_TEMPERATURES = (-7.0, 7.0)
-_HALVINGS = 40
+_LOG_TEMPERATURES = (-7.0, 14.0)
+_HALVINGS = 50
 
 
 def excess(confidences: NDArray[np.floating], labels: int) -> Array:

@@ -126,7 +126,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         The largest of a row is its answer's confidence, unless that is less than a guess.
         """
-        found = self._answers(X).distributions
+        found = self._answers(X, all_labels=True).distributions
         assert found is not None, "distributions are asked for"
         return found[:, np.argsort(self._class_of)]
 
@@ -271,12 +271,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "classes_", msg=_NOT_FITTED)
         return self._runner
 
-    def _answers(self, X: Iterable[Any]) -> "Predictions":
+    def _answers(self, X: Iterable[Any], all_labels: bool = False) -> "Predictions":
+        """What is said of texts if every row is to be answered."""
         runner = self._fitted()
-        far = runner.far
-        return runner.classify(
-            texts_of(X), None if far is None else far.model_copy(update={"then": "full"})
-        )
+        far = None if runner.far is None else runner.far.model_copy(update={"then": "full"})
+        return runner.classify(texts_of(X), far, all_labels)
 
 
 def _loaded(store: str, name: str) -> tuple[Method, "Runner", str]:

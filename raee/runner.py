@@ -53,9 +53,13 @@ class Runner:
         """Their names, by the places that predictions have."""
         return self.database.entries.labels
 
-    def classify(self, texts: Sequence[str], far: FarSpec | None) -> Predictions:
-        """Classify texts, each with a distribution over all labels."""
-        return classify(self.database, self.runs, texts, far=far, lines=self.lines, all_labels=True)
+    def classify(
+        self, texts: Sequence[str], far: FarSpec | None, all_labels: bool = False
+    ) -> Predictions:
+        """Classify texts.  far, all_labels: as in `raee.classify.classify`."""
+        return classify(
+            self.database, self.runs, texts, far=far, lines=self.lines, all_labels=all_labels
+        )
 
     def frame(self, texts: Sequence[str]) -> pl.DataFrame:
         """Classify texts; a row each, in their order.
@@ -63,7 +67,7 @@ class Runner:
         label (its place), label_name, confidence, reader, depth, layers, nearest_distance, usual,
         and flags: `cut`, `far`, and `no token` of a text of which the tokenizer makes nothing.
         """
-        found = classify(self.database, self.runs, texts, far=self.far, lines=self.lines)
+        found = self.classify(texts, self.far)
         ids = pl.Series(range(len(texts)), dtype=pl.Int64)
         empty = without_token(self.database.backbone, pl.Series(texts, dtype=pl.String))
         flags = pl.when(empty).then(pl.concat_list("flags", pl.lit("no token"))).otherwise("flags")

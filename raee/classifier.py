@@ -175,7 +175,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ]
         return pl.DataFrame(rows)
 
-    def publish(self, store: str, name: str) -> str:
+    def publish(self, store: str | PathLike[str], name: str) -> str:
         """Publish the fitted rows as a version of a database in a store; returns its id.
 
         It is a version as any other: the rows are built anew as `raee build` would, once more
@@ -187,23 +187,23 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         runner = self._fitted()
         if self._built is None:
             raise InputError(f"{runner.where} was loaded; fit rows before they are published")
-        settings = self._built[0].model_dump(mode="json") | {"store": store, "name": name}
+        settings = self._built[0].model_dump(mode="json") | {"store": str(store), "name": name}
         published: str = _above("tasks.build.in_process").publish_rows(settings, *self._rows)
         return published
 
     @classmethod
-    def load(cls, store: str, name: str) -> Self:
+    def load(cls, store: str | PathLike[str], name: str) -> Self:
         """A classifier that answers as a version of a database does.
 
         name: a database, or with a version or an alias `support@production`; without, the version
         in production.  Labels are their names.  Raises InputError if there is no such version, it
         is damaged, or its model is not the one that it was built with.
         """
-        method, runner, version = _loaded(store, name)
+        method, runner, version = _loaded(str(store), name)
         parameters = method.model_dump()
         loaded = cls(**parameters.pop("backbone"), **parameters)
         loaded._use(runner, np.unique(np.array(runner.labels)))
-        loaded._built, loaded._address = None, (store, version)
+        loaded._built, loaded._address = None, (str(store), version)
         return loaded
 
     def __getstate__(self) -> dict[str, Any]:

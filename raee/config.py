@@ -355,7 +355,7 @@ class FarSpec(Settings):
 
 
 class Method(Settings):
-    """What decides a database beside its rows: those keys of a job file, without a store."""
+    """What decides a database beside its rows: keys of a job file (`tasks.job` describes them)."""
 
     prompt: str | PromptSpec | None = None
     backbone: BackboneSpec

@@ -14,9 +14,11 @@ from sklearn.utils import estimator_checks
 
 from raee import Classifier
 from raee.errors import InputError
+from raee.model.loaded import backbone_of
 from raee.policies.compared import COMPARED
 from tests.flows.opinions import opinions
 from tests.raee.errors import refused
+from tests.raee.models import save_model
 from tests.texts import LABELS
 
 UNSEEN = ["a great warm film", "the plot was dull and boring", "okay , never again"]
@@ -214,12 +216,8 @@ class TestHabits:
         assert again.get_params() == Classifier(encoder, policy="full").get_params()
 
     def test_a_pickle_whose_model_is_another_by_now_is_refused(self, tmp_path, rows):
-        from tests.raee.models import save_model
-
         folder = save_model("bert-encoder", tmp_path / "model")
         data = pickle.dumps(Classifier(folder, policy="full").fit(*rows))
-        from raee.model.loaded import backbone_of
-
         backbone_of.cache_clear()
         with (folder / "tokenizer_config.json").open("a") as file:
             file.write("\n")

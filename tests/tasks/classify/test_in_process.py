@@ -33,7 +33,7 @@ def fitted(encoder, rows) -> Classifier:
 @pytest.fixture(scope="module")
 def store(fitted, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("store")
-    fitted.publish(str(folder), "demo")
+    fitted.publish(folder, "demo")
     return str(folder)
 
 
@@ -64,7 +64,7 @@ def test_it_has_the_parameters_of_its_job_and_is_fitted_anew_with_them(fitted, s
 def test_labels_that_were_numbers_are_names_of_a_version(encoder, rows, tmp_path):
     numbers = [10 * LABELS.index(name) for name in rows[1]]
     Classifier(encoder, policy="fixed").fit(rows[0], numbers).publish(str(tmp_path), "demo")
-    loaded = Classifier.load(str(tmp_path), "demo")
+    loaded = Classifier.load(tmp_path, "demo")
     assert loaded.classes_.tolist() == ["0", "10", "20"]
     assert loaded.evaluate(rows[0], numbers).filter(policy="fixed")["accuracy"][0] > 0.6
 

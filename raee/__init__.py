@@ -6,6 +6,12 @@ its nearest neighbours in that record say at which layer to leave the model (`po
 """
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raee.classifier import Classifier
+
+__all__ = ["Classifier"]
 
 __version__ = "0.1.0"
 
@@ -13,3 +19,12 @@ __version__ = "0.1.0"
 # shape of a batch, 1,024 of them by default: with batches of every length that is half a gigabyte
 # more the longer a process runs. A batch's layers share a few shapes, so a few kernels do.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+
+
+def __getattr__(name: str) -> Any:
+    """The front door, imported when it is asked for: who runs a command needs no scikit-learn."""
+    if name != "Classifier":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from raee.classifier import Classifier
+
+    return Classifier

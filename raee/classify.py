@@ -25,7 +25,7 @@ from raee.policies.table import (
 )
 from raee.readers.states import check_numbers
 from raee.reading import BatchReader, Database, Read
-from raee.statistics.calibration import Line
+from raee.statistics.calibration import Line, as_sure_as
 from raee.statistics.shift import far_distance
 
 UNDECIDED, ABSTAINED = -1, -2
@@ -58,6 +58,9 @@ class Predictions:
     """Layers run over all rows, as the walk counted them."""
     tokens: int
     """Of all rows, special ones included."""
+    distributions: NDArray[np.float32] | None = None
+    """(rows, labels) what the answering exits say of all labels, as sure of the answer as
+    `confidences`; NaN if the row was left unlabelled.  None if that was not asked."""
 
 
 def classify(
@@ -68,6 +71,7 @@ def classify(
     far: FarSpec | None = None,
     ratio: NDArray[np.float64] | None = None,
     lines: Mapping[int, Line] | None = None,
+    all_labels: bool = False,
 ) -> Predictions:
     """Classify texts with a database and a policy.
 
@@ -75,12 +79,13 @@ def classify(
     by default nothing.  A row is looked at where it comes by its key anyway: it never runs a layer
     to find out.  ratio: (labels,) of the corpus's label shares to the database's, for readers that
     learnt the latter.  lines: by exit what calibrates the confidences that are written (see
-    `raee.statistics.calibration.policy_lines`); by default they are as they were read.  Raises
-    InputError if the model answers a text with what are no numbers.
+    `raee.statistics.calibration.policy_lines`); by default they are as they were read.  all_labels:
+    whether distributions are kept.  Raises InputError if the model answers a text with what are no
+    numbers.
     """
     entries = database.entries
     encoded = encode(database.backbone, database.prompt, texts)
-    run = _Run.of(database, spec, far, ratio, lines or {}, len(texts))
+    run = _Run.of(database, spec, far, ratio, lines or {}, len(texts), all_labels)
     known = _known_before_pass(run, texts)
     plan = _plan_before_pass(run, known)
     layers_run = 0
@@ -105,6 +110,7 @@ def classify(
         cut=encoded.cut,
         layers_run=layers_run,
         tokens=int(encoded.lengths.sum()),
+        distributions=run.distributions,
     )
 
 
@@ -133,6 +139,7 @@ class _Run:
     nearest: NDArray[np.float32]
     usual: NDArray[np.float32]
     far: NDArray[np.bool_]
+    distributions: NDArray[np.float32] | None
 
     @classmethod
     def of(
@@ -143,6 +150,7 @@ class _Run:
         ratio: NDArray[np.float64] | None,
         lines: Mapping[int, Line],
         rows: int,
+        all_labels: bool,
     ) -> "_Run":
         entries, key = database.entries, database.key
         uses = exits_used(spec, entries)
@@ -177,6 +185,9 @@ class _Run:
             nearest=np.full(rows, np.nan, dtype=np.float32),
             usual=np.full(rows, np.nan, dtype=np.float32),
             far=np.zeros(rows, dtype=bool),
+            distributions=np.full((rows, len(entries.labels)), np.nan, dtype=np.float32)
+            if all_labels
+            else None,
         )
 
     def write(self, rows: NDArray[np.int64], place: int, reading: Read) -> None:
@@ -190,6 +201,8 @@ class _Run:
             self.confidences[rows] = reading.distributions.max(axis=1)
         else:
             self.confidences[rows] = reading.confidences
+        if self.distributions is not None:
+            self.distributions[rows] = as_sure_as(reading.distributions, self.confidences[rows])
         self.exits[rows] = place
 
 

@@ -12,11 +12,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 
-from raee.errors import cut, is_unicode, listed
+from raee.errors import clauses, cut, is_unicode, listed
 from raee.readers.table import READERS
 
 Family = Literal["masked-lm", "sentence-encoder"]
@@ -351,3 +352,29 @@ class FarSpec(Settings):
     then: Literal["full", "abstain"] = Field(
         default="full", description="`full`: run to full depth; `abstain`: leave unlabelled."
     )
+
+
+class Method(Settings):
+    """What decides a database beside its rows: keys of a job file (`tasks.job` describes them)."""
+
+    prompt: str | PromptSpec | None = None
+    backbone: BackboneSpec
+    key: KeySpec = KeySpec()
+    policy: PolicySpec = TunedPolicy()
+    far: FarSpec | None = FarSpec()
+    sample_rows: int = Field(default=20_000, ge=1)
+    index: str = Field(default="auto", min_length=1)
+
+
+def in_words(error: ValidationError) -> str:
+    """What is wrong with settings that were given in Python, in one line.
+
+    What is said of the model is called as if it stood beside the others: there it is a parameter.
+    """
+    faults = []
+    for fault in error.errors():
+        path = [str(part) for part in fault["loc"] if part != "backbone"]
+        # A mapping was never meant to be the string that a prompt could be instead.
+        if path[1:] != ["str"] or isinstance(fault["input"], str):
+            faults.append(f"{'.'.join(path)}: {fault['msg'].removeprefix('Value error, ')}")
+    return cut(clauses(faults), 500)

@@ -1,7 +1,7 @@
-"""What is said of a corpus' labels before anything is built of them."""
+"""The labels of a corpus, before anything is built of them."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from raee.errors import listed
 
@@ -22,3 +22,10 @@ def warn_of_single_rows(rows: Mapping[str, int]) -> None:
             f"{len(rows):,}",
             listed(single),
         )
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Labels that no prompt puts in order: by name, and numbers by their value."""
+    found = list(names)
+    numbers = all(name.isdecimal() for name in found)
+    return sorted(found, key=lambda name: (len(name) if numbers else 0, name))

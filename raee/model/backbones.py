@@ -293,7 +293,7 @@ def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:
             offset = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - offset)
     if spec.family == "sentence-encoder":
-        settings = _json_file(spec, "sentence_bert_config.json") or {}
+        settings = json_file(spec, "sentence_bert_config.json") or {}
         limits.append(settings.get("max_seq_length"))
         _check_limit(spec, "max_seq_length", limits[-1])
     return int(min(limit for limit in limits if limit is not None and limit > 0))
@@ -301,7 +301,7 @@ def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:
 
 def _pooling(spec: BackboneSpec) -> Pooling:
     """What the encoder's own configuration says; else the mean over real tokens."""
-    config = _json_file(spec, "1_Pooling/config.json")
+    config = json_file(spec, "1_Pooling/config.json")
     if config is None:
         return "mean"
     # Newer configurations name the mode or list the modes, older ones have a switch for each.
@@ -318,7 +318,8 @@ def _pooling(spec: BackboneSpec) -> Pooling:
     raise InputError(f"backbone {spec.model!r}: pooling {modes} is neither mean nor cls")
 
 
-def _file(spec: BackboneSpec, name: str) -> Path | None:
+def model_file(spec: BackboneSpec, name: str) -> Path | None:
+    """A file of a model, by its name there; None if there is none."""
     try:
         path = cached_file(
             spec.model,
@@ -332,8 +333,12 @@ def _file(spec: BackboneSpec, name: str) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _json_file(spec: BackboneSpec, name: str) -> dict | None:
-    path = _file(spec, name)
+def json_file(spec: BackboneSpec, name: str) -> dict | None:
+    """An object in a JSON file of a model; None if there is none.
+
+    Raises InputError if the file holds anything else.
+    """
+    path = model_file(spec, name)
     try:
         found = None if path is None else json.loads(path.read_text("utf-8"))
     except ValueError as error:
@@ -346,8 +351,9 @@ def _json_file(spec: BackboneSpec, name: str) -> dict | None:
 def _fingerprint(spec: BackboneSpec) -> dict[str, str]:
     """SHA-256 of what decides a model's answers: configuration, tokenizer and weights."""
     weights = ["model.safetensors"]
-    if _file(spec, weights[0]) is None:  # where both are there, it is the whole file that is loaded
-        index = _json_file(spec, "model.safetensors.index.json") or {"weight_map": {}}
+    # If both are there, it is the whole file that is loaded.
+    if model_file(spec, weights[0]) is None:
+        index = json_file(spec, "model.safetensors.index.json") or {"weight_map": {}}
         weights = sorted({*index["weight_map"].values()})
     parts = {
         "config": ["config.json", "1_Pooling/config.json", "sentence_bert_config.json"],
@@ -358,7 +364,7 @@ def _fingerprint(spec: BackboneSpec) -> dict[str, str]:
     for part, names in parts.items():
         digest = hashlib.sha256()
         for name in names:
-            path = _file(spec, name)
+            path = model_file(spec, name)
             if path is not None:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())

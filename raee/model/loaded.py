@@ -1,4 +1,7 @@
-"""Models in memory: loaded once a process, whoever asks."""
+"""Models in memory: loaded once a process, whoever asks.
+
+Two are held: a backbone, and the model that a key may have of its own.
+"""
 
 from functools import lru_cache
 

@@ -220,6 +220,11 @@ def new_index(width: int) -> Index:
     return Index(faiss.IndexFlatL2(width))
 
 
+def index_from(data: bytes) -> Index:
+    """An index out of what `Index.write` has written, in memory."""
+    return Index(faiss.deserialize_index(np.frombuffer(data, np.uint8)))
+
+
 def open_index(path: Path) -> Index:
     """An index from a local file, for searching; its keys stay in the file, mapped.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from raee.exits import Entries
 from raee.policies.replay import Replayed, Trial
@@ -25,6 +25,12 @@ _CERTAIN = 1e-6
 _PRIOR_ROWS = 30.0
 """Rows that speak for leaving confidences as they are: an exit that few rows take is hardly
 changed."""
+
+_LEAST = 1e-12
+"""Probability that a label has at least before its distribution is made less sure."""
+
+_LOG_TEMPERATURES = (-7.0, 14.0)
+_HALVINGS = 50
 
 
 def excess(confidences: NDArray[np.floating], labels: int) -> Array:
@@ -157,3 +163,23 @@ def calibrated(entries: Entries, temperatures: Mapping[str, float]) -> Entries:
         if (factor := temperatures.get(str(exit))) is not None:
             confidences[:, place] = warmed(confidences[:, place], factor, len(entries.labels))
     return replace(entries, confidences=confidences)
+
+
+def as_sure_as(
+    distributions: NDArray[np.floating], confidences: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Distributions (rows, labels), each by one temperature as sure of its answer as is said.
+
+    confidences: (rows,).  The order of the labels stays, and so does the answer: if a confidence is
+    less than a guess among so many labels, the labels are all but equally likely.
+    """
+    logs = np.log(np.maximum(distributions.astype(np.float64), _LEAST))
+    logs -= logs.max(axis=1, keepdims=True)
+    low, high = (np.full(len(logs), edge) for edge in _LOG_TEMPERATURES)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        # The answer's probability, as the others are in proportion to it.
+        sure = 1 / np.exp(np.exp(middle)[:, None] * logs).sum(axis=1)
+        more = sure < confidences
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
+    return softmax(np.exp((low + high) / 2)[:, None] * logs, axis=1).astype(np.float32)

@@ -11,6 +11,7 @@ from raee.classify import classify
 from raee.config import (
     CascadePolicy,
     De3Policy,
+    FarSpec,
     FixedPolicy,
     FullPolicy,
     KernelPolicy,
@@ -210,6 +211,33 @@ def test_lines_calibrate_what_is_written_by_exit_and_change_no_answer(built_of):
         bare = classify(database, spec, CORPUS, lines={place: Line()}).confidences[there]
         expected = line(bare, len(LABELS))
         np.testing.assert_allclose(found.confidences[there], expected, atol=1e-4)
+
+
+def test_all_labels_are_as_sure_as_the_confidences_that_are_written(built_of):
+    database = built_of("bert", KEYS["keys at two depths"]).database
+    lines = {place: Line(slope=0.7) for place in range(len(database.entries.exits))}
+    for spec in (*POLICIES, CascadePolicy(readers=("vote", "probes", "head"), threshold=0.6)):
+        for some in ({}, lines):
+            found = classify(database, spec, CORPUS, lines=some, all_labels=True)
+            plain = classify(database, spec, CORPUS, lines=some)
+            assert plain.distributions is None
+            np.testing.assert_array_equal(found.confidences, plain.confidences)
+            assert found.distributions.shape == (len(CORPUS), len(LABELS))
+            np.testing.assert_array_equal(found.distributions.argmax(axis=1), found.labels)
+            sure = found.confidences > 1.01 / len(LABELS)
+            np.testing.assert_allclose(
+                found.distributions.max(axis=1)[sure], found.confidences[sure], atol=1e-3
+            )
+
+
+def test_a_row_that_is_left_unlabelled_has_no_distribution(built_of):
+    database = built_of("bert", KEYS["key at depth 0"]).database
+    far = FarSpec(quantile=0.01, then="abstain")
+    found = classify(database, FullPolicy(), CORPUS, far=far, all_labels=True)
+    unlabelled = found.labels < 0
+    assert 0 < unlabelled.sum() < len(CORPUS)
+    assert np.isnan(found.distributions[unlabelled]).all()
+    assert not np.isnan(found.distributions[~unlabelled]).any()
 
 
 def test_temperatures_calibrate_heads_and_votes_before_a_policy_asks_them(built_of):

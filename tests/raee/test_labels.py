@@ -1,6 +1,6 @@
 import logging
 
-from raee.labels import warn_of_single_rows
+from raee.labels import in_order, warn_of_single_rows
 
 
 def test_labels_with_a_single_row_are_named_with_what_that_means(caplog):
@@ -23,3 +23,8 @@ def test_of_many_the_first_are_named_and_long_names_cut(caplog):
 def test_where_every_label_has_more_nothing_is_said(caplog):
     warn_of_single_rows({"a": 2, "b": 3})
     assert caplog.records == []
+
+
+def test_labels_are_in_the_order_of_their_names_and_numbers_in_that_of_their_values():
+    assert in_order(["b", "a", "10"]) == ["10", "a", "b"]
+    assert in_order(["10", "9", "1"]) == ["1", "9", "10"]

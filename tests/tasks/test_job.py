@@ -9,6 +9,7 @@ from raee.config import (
     CascadePolicy,
     FarSpec,
     FixedPolicy,
+    Method,
     RaeePolicy,
     RiskSpec,
     TunedPolicy,
@@ -51,6 +52,15 @@ def test_a_job_file_says_what_it_says(load):
     assert job.key.names == ("layer-03",)
     assert job.policy == RaeePolicy(k=5)
     assert (job.keep_text, job.index, job.shard_rows) == (True, "auto", 100)
+
+
+def test_what_python_sets_is_what_a_job_file_sets():
+    for name, field in Method.model_fields.items():
+        of_job = Job.model_fields[name]
+        assert (field.annotation, field.default, field.metadata) == (
+            *(of_job.annotation, of_job.default),
+            of_job.metadata,
+        )
 
 
 @pytest.mark.parametrize(

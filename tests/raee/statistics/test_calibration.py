@@ -12,6 +12,7 @@ from raee.config import CascadePolicy
 from raee.policies.replay import replay
 from raee.statistics.calibration import (
     Line,
+    as_sure_as,
     calibrated,
     cross_fitted_confidences,
     excess,
@@ -122,3 +123,31 @@ def test_heads_and_votes_get_temperatures_and_nothing_else_does():
 
 def test_excess_is_zero_at_a_guess():
     assert excess(np.array([0.25]), 4)[0] == pytest.approx(0)
+
+
+@given(
+    scores=st.lists(st.lists(st.floats(-20, 20), min_size=4, max_size=4), min_size=1, max_size=5),
+    sure=st.floats(0.26, 0.999),
+)
+def test_a_distribution_is_made_as_sure_as_is_said_and_keeps_the_order_of_its_labels(scores, sure):
+    distributions = softmax(np.array(scores), axis=1)
+    found = as_sure_as(distributions, np.full(len(scores), sure, np.float32))
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    for before, after in zip(distributions, found, strict=True):
+        order = np.argsort(-before, kind="stable")
+        assert (np.diff(after[order]) <= 1e-6).all()
+        if before[order[0]] > 1.001 * before[order[1]]:
+            assert after.argmax() == order[0]
+        if before[order[0]] > 1.1 * before[order[1]]:
+            assert after[order[0]] == pytest.approx(sure, abs=1e-3)
+
+
+def test_between_two_labels_the_other_one_has_what_is_left():
+    found = as_sure_as(np.array([[0.9, 0.1], [0.0, 1.0]]), np.array([0.7, 0.8], np.float32))
+    np.testing.assert_allclose(found, [[0.7, 0.3], [0.2, 0.8]], atol=1e-5)
+
+
+def test_an_answer_that_is_less_sure_than_a_guess_stays_the_likeliest():
+    (found,) = as_sure_as(np.array([[0.2, 0.5, 0.3]]), np.array([0.1], np.float32))
+    assert found.argmax() == 1
+    np.testing.assert_allclose(found, 1 / 3, atol=1e-3)

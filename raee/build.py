@@ -1,0 +1,287 @@
+"""A build in memory: a database out of labelled texts, without a store and without an orchestrator.
+
+The steps of `tasks.build` do the same to a corpus on disk, shard by shard, with the same functions:
+on the same rows both come to the same database.  Only what is drawn differs: of more rows than
+CENTRE_ROWS those that a sentence encoder's centre is read over, and of more than
+`sample_rows` those that carry the figures of fitted readers.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raee.config import (
+    MOST_LABELS,
+    PAPER_NEIGHBOURS,
+    KeySpec,
+    Method,
+    TunedPolicy,
+)
+from raee.errors import InputError, cut, listed
+from raee.exits import (
+    Answers,
+    Entries,
+    Neighbours,
+    answers_of,
+    exits_of,
+    in_order,
+    spread_over,
+)
+from raee.labels import in_order as labels_in_order
+from raee.labels import warn_of_single_rows
+from raee.model.backbones import Backbone, label_tokens
+from raee.model.batches import check_room, without_token
+from raee.model.loaded import backbone_of, retriever_of
+from raee.model.prompts import Prompt, declared_labels, resolve_prompt
+from raee.neighbours.choice import choose_index
+from raee.neighbours.gpu import search_on
+from raee.neighbours.index import Index
+from raee.neighbours.keys import PLAIN_TEXT, check_key
+from raee.neighbours.lists import nearest_other_texts
+from raee.neighbours.near_copies import copies_account
+from raee.neighbours.training import built_index, check_index_spec
+from raee.policies.compared import judged, objective_of
+from raee.policies.costs import Costs
+from raee.policies.measuring import measure_costs, texts_measured
+from raee.policies.objectives import Tuning
+from raee.policies.replay import Trial, figures
+from raee.policies.table import check_policy, neighbours_planned_on
+from raee.policies.tuning import NEIGHBOURS, study
+from raee.readers.discriminant import scatter_at
+from raee.readers.fitting import Fitted, Judges, fit_readers
+from raee.readers.head import head_reader, read_centre
+from raee.readers.probe import left_out_accuracy
+from raee.reading import Database
+from raee.statistics.calibration import calibrated, fit_temperatures
+from raee.statistics.far import far_of
+from raee.sweep import Labelled, Sweep, sweep
+from raee.texts import Texts, copies_of
+
+CENTRE_ROWS = 4_096
+"""Rows over which a sentence encoder's centre is read (docs/method.md)."""
+
+SEED = 0
+"""Of the rows that are drawn, and of all folds."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A database with what a build finds out about it."""
+
+    database: Database
+    """With calibrated entries, temperatures and what says which rows are far."""
+    centre: Tensor | None
+    """(depths, width) what a sentence encoder's head is read against; None for a masked LM."""
+    trial: Trial
+    """The rows of which every exit was read, with their neighbours among all rows."""
+    tuning: Tuning
+    costs: Costs
+    metrics: Mapping[str, dict[str, Any]]
+    """By name the figures of the compared policies on the own rows, each without its text."""
+    copies: Mapping[str, Any]
+    """Rows with equal and nearly equal texts."""
+
+
+def build(
+    method: Method,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    where: str,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Built:
+    """Build a database of labelled texts.
+
+    labels: of each text the name of its label.  where: the database, for messages.  on_rows is told
+    of rows as they are swept.  Raises InputError if the method cannot be followed: a model that
+    does not load, a label that the prompt does not name, a policy's exit that there is not; or if a
+    text has no token.
+    """
+    backbone, prompt, retriever = prepared(method, len(texts), Counter(labels))
+    _check_tokens(backbone, texts)
+    place = {name: i for i, name in enumerate(prompt.labels)}
+    label = np.array([place[name] for name in labels], np.uint16)
+    centre = None
+    if backbone.family == "sentence-encoder":
+        some = _spread(len(texts), CENTRE_ROWS)
+        centre = read_centre(backbone, prompt, [texts[i] for i in some])
+    head = head_reader(backbone, prompt, centre)
+    sampled = sample_of(label, method.sample_rows)
+    labelled = Labelled(label, len(prompt.labels), sampled)
+    swept = sweep(backbone, prompt, head, method.key, retriever, texts, labelled, on_rows)
+    indexes = tuple(_indexed(method, keys) for keys in swept.keys)
+    fitted, fitted_on = fit(backbone, swept, labelled)
+    found = _neighbours(method, swept, indexes)
+    raw = Database(
+        backbone=backbone,
+        prompt=prompt,
+        head=head,
+        key=method.key,
+        retriever=retriever,
+        indexes=tuple(search_on(backbone.device, index) for index in indexes),
+        entries=_entries(backbone, method.key, prompt, swept, labelled, found, fitted),
+        vote_k=PAPER_NEIGHBOURS,
+        fits=fitted.fits,
+        nearest=found[0].distances[:, 0],
+    )
+    rows = raw.entries.complete
+    temperatures = fit_temperatures(raw.entries)
+    depth, nearest = method.key.depth, found[0][rows]
+    far = far_of(
+        scatter_at(swept.sums["mean"], depth),
+        swept.states["mean"][depth],
+        label[rows],
+        fitted_on.copies,
+        nearest.distances[:, 0],
+    )
+    some = _spread(len(texts), texts_measured(raw))
+    costs = measure_costs(raw, [texts[i] for i in some])
+    copies = copies_account(raw.entries, found[0])
+    entries = calibrated(raw.entries, temperatures)
+    trial = Trial(entries, rows, nearest)
+    studied = study(trial, costs, objective_of(method.policy), SEED, copies["barred"])
+    names = [str(e) for e in entries.exits]
+    runs = judged(method.policy, studied, trial, costs, names, where)
+    return Built(
+        database=replace(raw, entries=entries, temperatures=temperatures, far=far),
+        centre=centre,
+        trial=trial,
+        tuning=studied.tuning,
+        costs=costs,
+        metrics={name: figures(run.done, trial) for name, run in runs.items()},
+        copies=copies,
+    )
+
+
+def prepared(
+    method: Method, rows: int, counts: Mapping[str, int]
+) -> tuple[Backbone, Prompt, Backbone | None]:
+    """The models and the prompt of a build, looked over before anything is read.
+
+    counts: rows of each label.  Returns backbone, prompt and the key's own model, if it has one.
+    Raises InputError as `build` does.
+    """
+    family = method.backbone.family
+    declared = declared_labels(method.prompt, family)
+    if declared is not None and (unknown := sorted(set(counts) - set(declared))):
+        raise InputError(
+            f"label {cut(repr(unknown[0]))} is not in the prompt; its labels are {listed(declared)}"
+        )
+    if len(counts) > MOST_LABELS:
+        raise InputError(f"{len(counts):,} labels are more than the {MOST_LABELS:,} of a database")
+    warn_of_single_rows(counts)
+    prompt = resolve_prompt(method.prompt, family, labels_in_order(counts))
+    backbone = backbone_of(method.backbone)
+    if family == "masked-lm":
+        label_tokens(backbone.tokenizer, prompt.words)
+    check_room(backbone, prompt)
+    check_key(method.key, backbone)
+    retriever = retriever_of(method.key, method.backbone.dtype)
+    if retriever is not None:
+        check_room(retriever, PLAIN_TEXT)
+    if method.index != "auto":
+        width = (backbone if retriever is None else retriever).hidden_size
+        check_index_spec(method.index, width, rows)
+    check_policy(method.policy, exits_of(backbone.depth, method.key.depths))
+    return backbone, prompt, retriever
+
+
+def _check_tokens(backbone: Backbone, texts: Sequence[str]) -> None:
+    """Raises InputError if a text is blank or has no token: nothing could be read of it."""
+    empty = without_token(backbone, pl.Series(texts, dtype=pl.String))
+    unusable = [i for i, text in enumerate(texts) if empty[i] or not text.strip()]
+    if unusable:
+        raise InputError(
+            f"{len(unusable):,} of {len(texts):,} texts are blank or have no token for this model "
+            f"(rows {listed(unusable)}, from 0); leave them out"
+        )
+
+
+def sample_of(label: NDArray[np.uint16], rows: int) -> NDArray[np.bool_]:
+    """(rows,) True in a sample of about so many rows, in which labels keep their shares.
+
+    At least one row of each label is in it.  label: (rows,).
+    """
+    if rows >= len(label):
+        return np.ones(len(label), bool)
+    sampled = np.zeros(len(label), bool)
+    order = np.random.default_rng(SEED).permutation(len(label))
+    for own in (order[label[order] == c] for c in np.unique(label)):
+        sampled[own[: max(1, round(rows * len(own) / len(label)))]] = True
+    return sampled
+
+
+def fit(backbone: Backbone, swept: Sweep, labelled: Labelled) -> tuple[Fitted, Judges]:
+    """Fit the readers on the state that the closed form is right on most often; and on which rows.
+
+    labelled: of all rows that were swept.
+    """
+    sampled, label, hashes = labelled.sample, labelled.label, swept.hashes
+    copies = copies_of(hashes[sampled], hashes, label, labelled.labels)
+    judges = {
+        state: Judges(states.__getitem__, label[sampled], hashes[sampled], copies)
+        for state, states in swept.states.items()
+    }
+    chosen = next(iter(judges))
+    if len(judges) > 1:
+        right = {state: left_out_accuracy(swept.sums[state], j) for state, j in judges.items()}
+        chosen = max(right, key=lambda state: right[state])
+    return fit_readers(chosen, swept.sums[chosen], judges[chosen], SEED), judges[chosen]
+
+
+def _spread(rows: int, most: int) -> NDArray[np.int64]:
+    """Some rows, evenly spread: all of them if they are no more than `most`."""
+    return np.linspace(0, rows - 1, min(rows, most)).astype(int)
+
+
+def _indexed(method: Method, keys: NDArray[np.float32]) -> Index:
+    rows, width = keys.shape
+    spec = choose_index(rows, width) if method.index == "auto" else method.index
+    return built_index(spec, rows, width, keys.__getitem__, [keys])[0]
+
+
+def _neighbours(method: Method, swept: Sweep, indexes: Sequence[Index]) -> list[Neighbours]:
+    """By each key all rows' nearest rows of other texts, as many as anybody asks."""
+    policy = method.policy
+    planned = 0 if isinstance(policy, TunedPolicy) else neighbours_planned_on(policy)
+    hashes, texts, own = swept.hashes, Texts(swept.hashes), np.arange(len(swept.hashes))
+    found: list[Neighbours] = []
+    for index, keys in zip(indexes, swept.keys, strict=True):
+        asked = PAPER_NEIGHBOURS if found else max(NEIGHBOURS, planned)
+        found.append(replace(nearest_other_texts(index, keys, asked, hashes, texts), own=own))
+    return found
+
+
+def _entries(
+    backbone: Backbone,
+    key: KeySpec,
+    prompt: Prompt,
+    swept: Sweep,
+    labelled: Labelled,
+    found: Sequence[Neighbours],
+    fitted: Fitted,
+) -> Entries:
+    """What all exits say of all rows; confidences are as they were read.  found: by each key."""
+    exits = exits_of(backbone.depth, key.depths)
+    at_key = dict(zip(key.depths, found, strict=True))
+    votes = [
+        e.of.among(at_key[e.depth].first(PAPER_NEIGHBOURS), labelled.label, labelled.labels)
+        for e in exits
+        if e.of.source == "neighbours"
+    ]
+    read = in_order(
+        exits,
+        {
+            "sweep": Answers(swept.answers, swept.confidences),
+            "neighbours": answers_of(votes),
+            "fit": spread_over(fitted.answers, labelled.sample),
+        },
+    )
+    return Entries(
+        exits, prompt.labels, labelled.label, read.answers, read.confidences, swept.hashes
+    )

@@ -1,0 +1,44 @@
+"""A published version in use in this process, for `raee.Classifier`."""
+
+import logging
+
+from raee.config import Method
+from raee.policies.compared import runnable
+from raee.runner import Runner
+from storage.database import Database
+from tasks.credentials import use_credentials
+from tasks.job import Job
+from tasks.policies import tuning_of, written_lines
+from tasks.readings import load_database, load_readings
+
+logger = logging.getLogger("raee")
+
+
+def load_version(store: str, name_at: str) -> tuple[Method, Runner, str]:
+    """A version's method, the version in use as its own job says, and its whole name.
+
+    name_at: a database, or with a version or an alias, `support@production`.  Labels are expected
+    in the database's shares, whatever the job says of `balance`.  Raises InputError if there is no
+    such version, it is damaged, or its model is not the one that it was built with.
+    """
+    use_credentials(None)
+    name, _, version = name_at.partition("@")
+    chosen = Database(store, name).open(version or None)
+    manifest = chosen.manifest()
+    job = Job.model_validate(manifest.job)
+    method = Method.model_validate({key: getattr(job, key) for key in Method.model_fields})
+    database = load_database(chosen, job.backbone, job.key)
+    readings, tuning = load_readings(chosen), tuning_of(manifest)
+    if job.balance == "corpus":
+        logger.warning("%s: `balance: corpus` is for a corpus; it is left out", readings.where)
+    runs = runnable(job.policy, tuning, readings.where)
+    runner = Runner(
+        database=database,
+        policy=job.policy,
+        runs=runs,
+        lines=written_lines(runs, readings),
+        far=job.far,
+        tuning=tuning,
+        where=readings.where,
+    )
+    return method, runner, f"{name}@{chosen.id}"

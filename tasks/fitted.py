@@ -70,5 +70,5 @@ def account(fitted: Fitted, sums: Sums, sampled: int) -> dict[str, Any]:
         "state": fitted.fits.state,
         "rows": int(sums.rows.sum()),
         "sampled_rows": sampled,
-        **fitted.account,
+        **fitted.record,
     }

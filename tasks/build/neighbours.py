@@ -18,7 +18,7 @@ from prefect import task
 
 from raee.config import PAPER_NEIGHBOURS
 from raee.exits import Answers, Neighbours, answers_of, in_order
-from raee.neighbours.choice import IndexAccount
+from raee.neighbours.choice import IndexRecord
 from raee.neighbours.index import Index, new_index, open_index
 from raee.neighbours.lists import nearest_other_texts, reach, updated
 from raee.neighbours.training import built_index
@@ -76,7 +76,7 @@ def build_index(work: str) -> None:
     done(attempt, records, rows_swept(work), indexes=accounts)
 
 
-def _indexed(work: str, place: int) -> tuple[Index, IndexAccount]:
+def _indexed(work: str, place: int) -> tuple[Index, IndexRecord]:
     """The index of a key, and how much of the nearest rows it finds."""
     plan = plan_of(work)
     width, rows = _keys_of(work, place, np.zeros(1, np.int64)).shape[1], rows_swept(work)

@@ -84,7 +84,7 @@ def classify_shard(output: str, number: int) -> int:
     if plan.job.balance == "corpus":
         ratio = np.array(said(work, BALANCE)["balance"]["ratio"])
     texts = rows.texts
-    lines = {database.entries.place_of(name): line for name, line in plan.lines.items()}
+    lines = {database.entries.position_of(name): line for name, line in plan.lines.items()}
     predictions = classify(database, plan.runs, texts, advance, plan.job.far, ratio, lines)
     ran = time.monotonic()
     name = part_name(number)
@@ -108,7 +108,7 @@ def classify_shard(output: str, number: int) -> int:
         predicted=np.bincount(labelled, minlength=len(database.entries.labels)).tolist(),
         far=int(predictions.far.sum()),
         looked_at=int((~np.isnan(predictions.nearest)).sum()),
-        cut=int(predictions.cut.sum()),
+        cut=int(predictions.truncated.sum()),
     )
     return len(rows)
 

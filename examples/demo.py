@@ -1,4 +1,4 @@
-"""The main job on sample data: build, classify, evaluate, and a look at what came out.
+"""The main job on sample data: build, classify, evaluate, and a look at the results.
 
 Run it with `make demo`.  It runs the commands as a user would, beside a Prefect server of its own,
 and leaves everything in the folder `demo`.
@@ -34,14 +34,14 @@ SHOWN = {
     "de3": "de3",
 }
 
-# A size of its own where there is no terminal, so that no table is cut.
+# Without a terminal the width is fixed, so that no table is truncated.
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def main() -> None:
     """Run the demo."""
     os.chdir(ROOT)
-    # Before anything of Prefect is imported: what the demo records stays in its folder.
+    # This comes before any import of Prefect: the demo's records stay in its folder.
     os.environ.pop("PREFECT_API_URL", None)
     os.environ["PREFECT_HOME"] = str(ROOT / PREFECT_HOME)
     Path(PREFECT_HOME).mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def command(*arguments: str) -> str:
 
 
 def show_policies(found: dict[str, Any]) -> None:
-    """What the tuning found beside what it has to beat."""
+    """Print the policy that the tuning found beside those that it has to beat."""
     table = Table(
         title=f"\n{found['rows']} messages that the database has not seen",
         title_justify="left",
@@ -118,12 +118,12 @@ def show_policies(found: dict[str, Any]) -> None:
         )
     console.print(table)
     console.print(
-        "What is chosen or tuned is so on the database's own rows: none of these was seen.\n"
+        "Policies are chosen and tuned on the database's own rows: none of these was seen.\n"
     )
 
 
 def show_examples(version: str, output: str) -> None:
-    """Some messages with their answers, and the neighbours that said where to leave."""
+    """Print some messages with their answers and their nearest neighbours."""
     from raee.sweep import sweep
     from tasks.database import load_database
     from tasks.entries import read_rows
@@ -135,7 +135,7 @@ def show_examples(version: str, output: str) -> None:
     asked = pl.read_csv(TEST).join(
         pl.read_parquet(f"{output}/part-*.parquet").drop("label"), on="id", maintain_order="left"
     )
-    # The same five every time: spread over the file, short enough for a line.
+    # They are the same five every time: spread over the file, short enough for a line.
     asked = asked.filter(pl.col("text").str.len_chars() < 90)
     asked = asked.gather_every(len(asked) // EXAMPLES).head(EXAMPLES)
     swept = sweep(
@@ -159,17 +159,17 @@ def show_examples(version: str, output: str) -> None:
             markup=False,
             highlight=False,
         )
-        places = found.rows[i].tolist()
-        texts = read_rows(Folder(str(folder_of)), parts, ["text", "label"], places)
+        positions = found.rows[i].tolist()
+        texts = read_rows(Folder(str(folder_of)), parts, ["text", "label"], positions)
         heads = database.entries.right[:, database.entries.heads]
-        for place, distance, text, label in zip(
-            places,
+        for position, distance, text, label in zip(
+            positions,
             found.distances[i],
             texts["text"].to_pylist(),
             texts["label"].to_pylist(),
             strict=True,
         ):
-            depths = " ".join(str(d) for d, ok in enumerate(heads[place]) if ok) or "none"
+            depths = " ".join(str(d) for d, ok in enumerate(heads[position]) if ok) or "none"
             console.print(
                 f"     {distance:.2f}  {database.entries.labels[label]:<12} right at {depths:<14} "
                 f"{text}",

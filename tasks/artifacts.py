@@ -1,7 +1,7 @@
-"""What people see in the orchestrator's UI: versions and classifications as artifacts.
+"""Versions and classifications as artifacts, which people see in the orchestrator's UI.
 
-Each is an asset, too, with what it was made from.  The open-source UI does not list assets; the
-server keeps them as events, and automations may act on these.
+Each is an asset, too, with its sources.  The open-source UI does not list assets; the server keeps
+them as events, and automations may act on these.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from tasks.retrying import RETRIES
 def record_versions(store: str, name: str, verdict: str) -> None:
     """A database's version list under its own key, whose history is that of its builds.
 
-    verdict: what the promotion gate said of the newest.
+    verdict: the promotion gate's sentence on the newest version.
     """
     lines = list_versions(store, name)
     accuracy = {line["id"]: line["accuracy"] for line in lines}
@@ -45,7 +45,7 @@ def record_versions(store: str, name: str, verdict: str) -> None:
         table=table,
         description=f"Versions of the database `{name}` in `{store}`, newest first. Accuracy and "
         "mean layers are those of the version's policy on its own rows, each without its text, and "
-        "cross-fitted where the policy was picked on these rows; "
+        "cross-fitted if the policy was picked on these rows; "
         "`change` is that of the accuracy against the parent. "
         f"{verdict[0].upper()}{verdict[1:]}.",
     )
@@ -65,7 +65,7 @@ def record_report(store: str, name: str, version: str) -> None:
 
 @task(**RETRIES)
 def record_classification(name: str, manifest: dict[str, Any]) -> None:
-    """What a classification read, did and wrote."""
+    """A table of what a classification read, did and wrote."""
     shown = (
         *("database", "version", "store", "policy", "input", "input_fingerprint", "output"),
         *("rows_in", "rows_out", "rejected", "tokens", "layers_run", "seconds"),
@@ -84,7 +84,7 @@ def record_classification(name: str, manifest: dict[str, Any]) -> None:
 
 @task(**RETRIES)
 def record_maintenance(store: str, found: Sequence[Kept]) -> None:
-    """What was collected and verified of each database."""
+    """A table of what was collected and verified of each database."""
     table = [
         {
             "database": kept.database,
@@ -102,9 +102,9 @@ def record_maintenance(store: str, found: Sequence[Kept]) -> None:
 
 
 def record_asset(made: str, sources: Sequence[str], **figures: Any) -> None:
-    """That something was made, and what it was made from; all by their addresses.
+    """Record that an asset was made, and from what; all are named by their addresses.
 
-    figures: what is said of it this time.
+    figures: metadata of the asset.
     """
     asset = _asset(made)
 
@@ -116,7 +116,7 @@ def record_asset(made: str, sources: Sequence[str], **figures: Any) -> None:
 
 
 def _asset(uri: str) -> Asset:
-    """Prefect takes fewer characters than a file's name may have."""
+    """An asset of an address; Prefect takes fewer characters than a file's name may have."""
     table = str.maketrans(dict.fromkeys(RESTRICTED_ASSET_CHARACTERS, "_"))
     return Asset(key=_with_scheme(uri).translate(table)[:MAX_ASSET_KEY_LENGTH])
 

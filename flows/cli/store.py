@@ -36,14 +36,14 @@ def prune(
 
     log_to_stderr()
     database, _, version = name.partition("@")
-    child, account = prune_version(store, database, version or None)
+    child, record = prune_version(store, database, version or None)
     if as_json:
-        say(json.dumps({"version": child, **account}, indent=1))
+        say(json.dumps({"version": child, **record}, indent=1))
         return
     if child is None:
-        say(f"{database}@{account['of']}: no tenth of its rows can go; nothing is published")
+        say(f"{database}@{record['of']}: no tenth of its rows can go; nothing is published")
         return
-    print_table(pruning_table(account))
+    print_table(pruning_table(record))
     say(child)
 
 

@@ -1,4 +1,4 @@
-"""What flow runs are called, and what a run does with the shards that it is given."""
+"""Names of flow runs, and the work of a run on the shards that it is given."""
 
 import logging
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def run_name(what: str, databases: Callable[[dict[str, Any]], str]) -> Callable[
 
     The UI's timeline of versions shows nothing else of a run.
 
-    databases: says which, by the run's parameters.
+    databases: gives their names by the run's parameters.
     """
 
     def name() -> str:
@@ -37,7 +37,8 @@ def do_chunk(
 ) -> int:
     """Do `count` shards from `first` on; returns their rows.
 
-    shard: does one by its number and returns its rows.  done: what they are then, for the log.
+    shard: does the shard with a number and returns its rows.  done: the word for the log, such as
+    "swept".
     """
     rows = 0
     with about(database, version):

@@ -45,7 +45,7 @@ from tasks.markers import Attempt, done, marker, numbered, output
 from tasks.models import backbone_of, retriever_of
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
-from tasks.rows import label_places, rows_of_shard
+from tasks.rows import label_numbers, rows_of_shard
 
 
 @task(**RETRIES)
@@ -127,7 +127,7 @@ class _Shard:
 
 def _look_up(plan: BuildPlan, rows: pl.DataFrame) -> _Shard:
     labels = plan.prompt.labels
-    label = label_places(rows["label"], labels)
+    label = label_numbers(rows["label"], labels)
     sampled = np.ones(len(rows), dtype=bool)
     if plan.sample is not None:
         limits = np.array([plan.sample.get(name, 0) for name in labels], np.uint32)

@@ -25,7 +25,7 @@ from tasks.job import Job
 from tasks.models import check_policy, shard_rows_of
 from tasks.policies import compared, runnable, tuning_of
 from tasks.progress import advance, stage
-from tasks.rows import label_places, rows_of_shard
+from tasks.rows import label_numbers, rows_of_shard
 
 _SIDE_BY_SIDE = 500
 """Rows that all policies classify in turn: what else the machine does falls on all of them."""
@@ -56,7 +56,7 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
     shards = found.shards(shard_rows_of(job, database.backbone, found))
     read = [rows_of_shard(corpus, shard, database.backbone, labels) for shard in shards]
     rows = pl.concat([part.usable for part in read])
-    right = label_places(rows["label"], labels).astype(np.int32)
+    right = label_numbers(rows["label"], labels).astype(np.int32)
     texts = rows["text"].to_list()
     ratio = None
     if job.balance == "corpus":

@@ -1,6 +1,6 @@
-"""What a job says about the method, as pydantic models (the keys of README's job file).
+"""What a job says about the method, as pydantic models (the keys of docs/job.md).
 
-Light on purpose: importing it loads neither torch nor faiss.
+This module is light on purpose: importing it loads neither torch nor faiss.
 """
 
 from collections import Counter

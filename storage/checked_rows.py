@@ -81,7 +81,7 @@ def check_batch(
 
 
 def label_name(value: str) -> str | None:
-    """A label's name in a corpus, without blanks around it, and 1 for 1.0; None if it is blank."""
+    """A label's name in a corpus: 1.0 is 1, however it is written; None if it is blank."""
     name = value.strip()
     whole = _WHOLE.fullmatch(name)
     return (whole[1] if whole else name) or None

@@ -32,8 +32,8 @@ def maintain_store(
 ) -> list[Kept]:
     """Collect what databases no longer need, and read every file of what they keep.
 
-    Returns what was found of each database; ends as failed, with the list, where a file is not
-    what its manifest says.
+    Returns what was found of each database.  The run fails, with the list, if a file is not what
+    its manifest says.
 
     Args:
         store: Where databases lie: a folder or a URI.

@@ -29,7 +29,8 @@ from raee.statistics.calibration import Line, as_sure_as
 from raee.statistics.shift import far_distance
 
 UNDECIDED, ABSTAINED = -1, -2
-"""In place of an exit: of a row whose exit is not known yet, and of one that gets no answer."""
+"""What is written instead of an exit: for a row whose exit is not known yet, and for one that gets
+no answer."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +38,26 @@ class Predictions:
     """What a classification says of its rows, in their order."""
 
     labels: NDArray[np.int32]
-    """(rows,); -1 where the row was left unlabelled."""
+    """(rows,); -1 if the row was left unlabelled."""
     confidences: NDArray[np.float32]
-    """(rows,) how likely the label is right, calibrated by exit; NaN where there is none."""
+    """(rows,) how likely the label is right, calibrated by exit; NaN if there is none."""
     exits: NDArray[np.int64]
-    """(rows,) place of the exit that answered, among the entries' exits; -2 where none did."""
+    """(rows,) position of the exit that answered, among the entries' exits; -2 if none did."""
     layers: NDArray[np.int64]
     """(rows,) backbone layers run."""
     nearest: NDArray[np.float32]
-    """(rows,) squared L2 distance to the nearest row by the first key; NaN where that was not
-    asked."""
+    """(rows,) squared L2 distance to the nearest row by the first key; NaN if nobody asked."""
     usual: NDArray[np.float32]
     """(rows,) p-value of "it is drawn as the database's rows were" (`raee.statistics.far`); NaN if
-    that was not asked."""
+    nobody asked."""
     far: NDArray[np.bool_]
-    """(rows,) True where the row is unlike the database's."""
-    cut: NDArray[np.bool_]
-    """(rows,) True where the text lost its end."""
+    """(rows,) True if the row is unlike the database's."""
+    truncated: NDArray[np.bool_]
+    """(rows,) True if the text did not fit the model and lost its end."""
     layers_run: int
     """Layers run over all rows, as the walk counted them."""
     tokens: int
-    """Of all rows, special ones included."""
+    """Tokens of all rows, special ones included."""
     distributions: NDArray[np.float32] | None = None
     """(rows, labels) what the answering exits say of all labels, as sure of the answer as
     `confidences`; NaN if the row was left unlabelled.  None if that was not asked."""
@@ -76,12 +76,12 @@ def classify(
     """Classify texts with a database and a policy.
 
     on_rows is told of rows as they are done.  far: what becomes of rows unlike the database's;
-    by default nothing.  A row is looked at where it comes by its key anyway: it never runs a layer
-    to find out.  ratio: (labels,) of the corpus's label shares to the database's, for readers that
-    learnt the latter.  lines: by exit what calibrates the confidences that are written (see
+    by default nothing.  A row is checked only if it reaches its key anyway: it never runs a layer
+    to find out.  ratio: (labels,) the corpus's label shares divided by the database's, for readers
+    that learnt the latter.  lines: by exit what calibrates the confidences that are written (see
     `raee.statistics.calibration.policy_lines`); by default they are as they were read.  all_labels:
-    whether distributions are kept.  Raises InputError if the model answers a text with what are no
-    numbers.
+    whether distributions are kept.  Raises InputError if the model answers a text with values that
+    are no numbers.
     """
     entries = database.entries
     encoded = encode(database.backbone, database.prompt, texts)
@@ -107,7 +107,7 @@ def classify(
         nearest=run.nearest,
         usual=run.usual,
         far=run.far,
-        cut=encoded.cut,
+        truncated=encoded.truncated,
         layers_run=layers_run,
         tokens=int(encoded.lengths.sum()),
         distributions=run.distributions,
@@ -122,7 +122,7 @@ class _Run:
     spec: RunnablePolicy
     policy: Planned | Stepwise
     uses: list[int]
-    """Places of the exits that may be read."""
+    """Positions of the exits that may be read."""
     asks_key: bool
     """Whether rows ask their neighbours at the first key's depth."""
     limit: float | None
@@ -190,24 +190,24 @@ class _Run:
             else None,
         )
 
-    def write(self, rows: NDArray[np.int64], place: int, reading: Read) -> None:
+    def write(self, rows: NDArray[np.int64], position: int, reading: Read) -> None:
         """Rows (n,) answer at an exit."""
         self.labels[rows] = reading.distributions.argmax(axis=1)
-        if place in self.lines:
+        if position in self.lines:
             labels = len(self.database.entries.labels)
-            self.confidences[rows] = self.lines[place](reading.confidences, labels)
-        elif self.database.entries.exits[place].of.answers_as is not None:
-            # What it says of another's answer is by itself no probability.
+            self.confidences[rows] = self.lines[position](reading.confidences, labels)
+        elif self.database.entries.exits[position].of.answers_as is not None:
+            # Its confidence in another reader's answer is no probability by itself.
             self.confidences[rows] = reading.distributions.max(axis=1)
         else:
             self.confidences[rows] = reading.confidences
         if self.distributions is not None:
             self.distributions[rows] = as_sure_as(reading.distributions, self.confidences[rows])
-        self.exits[rows] = place
+        self.exits[rows] = position
 
 
 def _known_before_pass(run: _Run, texts: Sequence[str]) -> Neighbours | None:
-    """All rows' neighbours where the key has a model of its own, and they are asked."""
+    """All rows' neighbours if the key has a model of its own and they are asked, else None."""
     database = run.database
     if not run.asks_key or database.retriever is None:
         return None
@@ -216,7 +216,7 @@ def _known_before_pass(run: _Run, texts: Sequence[str]) -> Neighbours | None:
 
 
 def _plan_before_pass(run: _Run, known: Neighbours | None) -> Plan | None:
-    """All rows' exits, where they are known before the backbone runs."""
+    """All rows' exits if they are known before the backbone runs, else None."""
     if isinstance(run.policy, Stepwise):
         return None
     entries = run.database.entries
@@ -240,7 +240,7 @@ class _Visitor:
         self._on_the_way: dict[int, Read] = {}
 
     def visit(self, depth: int, states: Tensor, rows: Tensor) -> Tensor | None:
-        """Which rows go deeper, (n,) bool; None where all do."""
+        """Which rows go deeper, (n,) bool; None if all do."""
         run, reader = self._run, self._reader
         reader.enter(depth, states, rows)
         present = rows.cpu().numpy()
@@ -248,9 +248,9 @@ class _Visitor:
             self._ask(present)
         elif isinstance(run.policy, Planned) and (self._plan == UNDECIDED).any():
             # The plan may still choose an exit that the row is passing.
-            for place in run.policy.exits(run.spec, run.database.entries):
-                if run.database.entries.depths[place] == depth:
-                    self._on_the_way[place] = reader.read(place)
+            for position in run.policy.exits(run.spec, run.database.entries):
+                if run.database.entries.depths[position] == depth:
+                    self._on_the_way[position] = reader.read(position)
         leaving = self._leave_as_planned(depth, present)
         if isinstance(run.policy, Stepwise):
             self._leave_if_sure(run.policy, depth, present, leaving)
@@ -287,15 +287,15 @@ class _Visitor:
         leaving = planned == ABSTAINED
         run.exits[self._rows[present[leaving]]] = ABSTAINED
         reached = (planned >= 0) & (run.database.entries.depths[planned] <= depth)
-        for place in np.unique(planned[reached]):
-            due = np.flatnonzero(reached & (planned == place))
-            if place in self._on_the_way:
-                before = self._on_the_way[place]
+        for position in np.unique(planned[reached]):
+            due = np.flatnonzero(reached & (planned == position))
+            if position in self._on_the_way:
+                before = self._on_the_way[position]
                 rows = present[due]
                 reading = Read(before.distributions[rows], before.confidences[rows])
             else:
-                reading = self._reader.read(int(place), due)
-            run.write(self._rows[present[due]], int(place), reading)
+                reading = self._reader.read(int(position), due)
+            run.write(self._rows[present[due]], int(position), reading)
         return leaving | reached
 
     def _leave_if_sure(
@@ -304,15 +304,17 @@ class _Visitor:
         """Marks in `leaving` the undecided rows that a checkpoint at this depth lets go."""
         run = self._run
         checkpoints = policy.checkpoints(run.spec, run.database.entries)
-        for place in checkpoints:
-            if run.database.entries.depths[place] != depth:
+        for position in checkpoints:
+            if run.database.entries.depths[position] != depth:
                 continue
             due = np.flatnonzero((self._plan[present] == UNDECIDED) & ~leaving)
             if not len(due):
                 return
-            reading = self._reader.read(place, due)
-            sure = policy.leave(run.spec, depth, reading.confidences) | (place == checkpoints[-1])
+            reading = self._reader.read(position, due)
+            sure = policy.leave(run.spec, depth, reading.confidences) | (
+                position == checkpoints[-1]
+            )
             going = due[sure]
-            said = Read(reading.distributions[sure], reading.confidences[sure])
-            run.write(self._rows[present[going]], place, said)
+            sure_ones = Read(reading.distributions[sure], reading.confidences[sure])
+            run.write(self._rows[present[going]], position, sure_ones)
             leaving[going] = True

@@ -1,6 +1,6 @@
-"""What a job says about the method, as pydantic models (the keys of README's job file).
+"""What a job says about the method, as pydantic models (the keys of docs/job.md).
 
-Light on purpose: importing it loads neither torch nor faiss.
+This module is light on purpose: importing it loads neither torch nor faiss.
 """
 
 from collections import Counter
@@ -40,7 +40,7 @@ PAPER_NEIGHBOURS = 12
 """k of the paper (arXiv 2405.15198, section 4): neighbours asked for one query."""
 
 MOST_LABELS = 1 << 16
-"""Labels of a database: in its entries they are numbers of 16 bits."""
+"""The most labels of a database: its entries store them as numbers of 16 bits."""
 
 PRICE = 0.05
 """Accuracy that a full pass must buy, by default (BENCHMARKS.md, what a price buys)."""
@@ -54,7 +54,7 @@ class Settings(BaseModel):
 
 
 def _in_order(value: Any) -> Any:
-    """Labels that are a list of single ones, as a mapping; what is no list as it is."""
+    """A list of single labels becomes a mapping; anything else stays as it is."""
     if not isinstance(value, list):
         return value
     if not all(isinstance(v, dict) for v in value):
@@ -69,14 +69,14 @@ def _in_order(value: Any) -> Any:
 
 
 def _text(value: str) -> str:
-    """A text that a file can hold."""
+    """A text, if a file can hold it; raises ValueError if it is not valid Unicode."""
     if not is_unicode(value):
         raise ValueError(f"{cut(ascii(value))} is not valid Unicode")
     return value
 
 
 def _numbered(labels: dict[str, str]) -> dict[str, str]:
-    """Labels that can all be numbered."""
+    """Labels, if all can be numbered; raises ValueError if there are too many."""
     if len(labels) > MOST_LABELS:
         raise ValueError(
             f"{len(labels):,} labels ({listed(labels)}) are more than the {MOST_LABELS:,} that a "
@@ -128,7 +128,7 @@ class KeySpec(Settings):
     )
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(),
-        description="With `backbone`, in place of `layer`: several depths, each with a key and a "
+        description="With `backbone`, instead of `layer`: several depths, each with a key and a "
         "vote of its own. Policies that plan on neighbours ask those of the shallowest.",
     )
     revision: str = Field(default="main", description="With a sentence encoder: its revision.")
@@ -145,7 +145,7 @@ class KeySpec(Settings):
 
     @property
     def of_backbone(self) -> bool:
-        """True where the keys come out of the backbone's own pass."""
+        """True if the keys come out of the backbone's own pass."""
         return self.model == "backbone"
 
     @property
@@ -203,7 +203,7 @@ class RaeePolicy(Settings):
         default=0.9, ge=0, le=1, description="Confidence from which a right exit counts."
     )
     top: int = Field(
-        default=3, ge=1, description="Right exits that count where none reaches the threshold."
+        default=3, ge=1, description="Right exits that count if none reaches the threshold."
     )
 
 
@@ -273,14 +273,14 @@ class CascadePolicy(Walkway):
 class De3Policy(Walkway):
     """DE3-BERT's rule without its training (arXiv 2402.05948).
 
-    Entropy and distance to the label prototypes, combined, say whether a probe's answer stands.
+    Entropy and distance to the label prototypes, combined, say whether a probe's answer is final.
     """
 
     name: Literal["de3"] = "de3"
 
 
 class RiskSpec(Settings):
-    """A promise: the accuracy lost against full depth, and with what confidence no more is."""
+    """A promise: how much accuracy may be lost against full depth, and with what confidence."""
 
     max_loss: float = Field(gt=0, lt=1, description="Accuracy that may be lost, as a share.")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Chance that it holds.")
@@ -292,7 +292,7 @@ class TunedPolicy(Settings):
     name: Literal["tuned"] = "tuned"
     accuracy: Literal["best", "full"] | Share = Field(
         default="best",
-        description="`best`, what is most accurate after its price; `full`, the cheapest policy "
+        description="`best`, the most accurate policy after its price; `full`, the cheapest policy "
         "that is right as often as the best exit at full depth; or an accuracy: the cheapest "
         "policy that has it less one standard error.",
     )
@@ -304,7 +304,7 @@ class TunedPolicy(Settings):
         "takes the most accurate policy whatever it costs.",
     )
     risk: RiskSpec | None = Field(
-        default=None, description="In place of `accuracy`: the cheapest policy with this promise."
+        default=None, description="Instead of `accuracy`: the cheapest policy with this promise."
     )
 
     @model_validator(mode="after")

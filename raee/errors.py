@@ -11,7 +11,7 @@ class InputError(ValueError):
 
 
 def is_unicode(value: str) -> bool:
-    """Whether a string can be written as UTF-8: bytes that are none may stand in one."""
+    """Whether a string can be written as UTF-8: it may hold bytes that were no UTF-8."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -20,22 +20,22 @@ def is_unicode(value: str) -> bool:
 
 
 def cut(value: object, most: int = 80) -> str:
-    """A value as a message names it: on one line, and cut where it is longer than `most`.
+    """A value as a message names it: on one line, truncated to `most` characters if it is longer.
 
-    What is no Unicode in it, as in a file's name, is written as its number: no log takes it else.
+    Characters that are no Unicode, as in a file's name, are written as numbers: logs refuse them.
     """
-    said = " ".join(str(value).encode(errors="backslashreplace").decode().split())
-    return said if len(said) <= most else f"{said[: most - 2]}.."
+    line = " ".join(str(value).encode(errors="backslashreplace").decode().split())
+    return line if len(line) <= most else f"{line[: most - 2]}.."
 
 
 def listed(values: Iterable[object], most: int = 10) -> str:
-    """Values as a message lists them: the first `most`, each cut, and how many more there are."""
+    """Values as a message lists them: the first `most`, truncated, and how many more follow."""
     every = list(values)
-    said = ", ".join(cut(value) for value in every[:most]) or "none"
-    return said if len(every) <= most else f"{said} and {len(every) - most:,} more"
+    line = ", ".join(cut(value) for value in every[:most]) or "none"
+    return line if len(every) <= most else f"{line} and {len(every) - most:,} more"
 
 
-def clauses(said: Sequence[str]) -> str:
-    """What a message has to say one after the other: the first ten, and how many more there are."""
-    more = [f"and {len(said) - 10:,} more"] if len(said) > 10 else []
-    return "; ".join([*said[:10], *more])
+def clauses(parts: Sequence[str]) -> str:
+    """The parts of a message, one after the other: the first ten, and how many more follow."""
+    more = [f"and {len(parts) - 10:,} more"] if len(parts) > 10 else []
+    return "; ".join([*parts[:10], *more])

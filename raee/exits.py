@@ -31,12 +31,12 @@ class Exit:
 
 
 def swept_exits(depth: int, key_depths: Iterable[int]) -> tuple[Exit, ...]:
-    """The exits that need no fit, of a model of `depth` layers."""
+    """The exits of a model of `depth` layers that need no fit."""
     return tuple(e for e in exits_of(depth, key_depths) if e.of.source != "fit")
 
 
 def fitted_exits(depth: int) -> tuple[Exit, ...]:
-    """The exits that a fit adds."""
+    """The exits of a model of `depth` layers that a fit adds."""
     return tuple(e for e in exits_of(depth, ()) if e.of.source == "fit")
 
 
@@ -47,7 +47,7 @@ def exits_of(depth: int, key_depths: Iterable[int]) -> tuple[Exit, ...]:
 
 
 def parse_exits(names: Iterable[str]) -> tuple[Exit, ...]:
-    """Exits from their names; raises InputError for one that is not an exit."""
+    """Exits from their names.  Raises InputError if a name is not an exit's."""
     result = []
     for name in names:
         reader, _, depth = name.partition("@")
@@ -68,11 +68,11 @@ class Entries:
     label: NDArray[np.uint16]
     """(rows,) the right label."""
     answers: NDArray[np.uint16]
-    """(rows, exits) each exit's answer; of votes and probes without the row's text."""
+    """(rows, exits) each exit's answer; votes and probes answer without the row's text."""
     confidences: NDArray[np.float32]
-    """(rows, exits) how sure it is of it, from 0 to 1; NaN where the exit was not read."""
+    """(rows, exits) how sure each exit is of its answer, from 0 to 1; NaN if it was not read."""
     hashes: TextHashes
-    """(rows,) of the rows' texts."""
+    """(rows,) the hashes of the rows' texts."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -95,12 +95,12 @@ class Entries:
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
-        """(rows, exits) where the exit's answer is the row's label; False where it was not read."""
+        """(rows, exits) True if the exit was read and its answer is the row's label."""
         return (self.answers == self.label[:, None]) & ~np.isnan(self.confidences)
 
     @cached_property
     def complete(self) -> NDArray[np.int64]:
-        """Rows of which every exit was read: those on which policies are replayed."""
+        """(complete rows,) rows whose exits were all read: policies are replayed on them."""
         return np.flatnonzero(~np.isnan(self.confidences).any(axis=1))
 
     @cached_property
@@ -109,7 +109,7 @@ class Entries:
         return self._hits / max(len(self.complete), 1)
 
     def rates_without(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(rows, exits) the rates on all complete rows but those of one text: each in its turn."""
+        """(rows asked, exits) the rates on all complete rows but those with the row's own text."""
         number, complete = self.texts.number, self.complete
         hits = np.zeros((len(self.texts), len(self.exits)), np.int64)
         np.add.at(hits, number[complete], self.right[complete])
@@ -123,31 +123,31 @@ class Entries:
 
     @cached_property
     def depths(self) -> NDArray[np.int64]:
-        """(exits,) layers that each runs."""
+        """(exits,) layers that a row runs to reach each exit."""
         return np.array([e.depth for e in self.exits])
 
-    def places(self, reader: ReaderName) -> list[int]:
-        """Places of a reader's exits, by depth."""
+    def positions(self, reader: ReaderName) -> list[int]:
+        """Positions of a reader's exits, by depth."""
         return [i for i, e in enumerate(self.exits) if e.reader == reader]
 
     @cached_property
     def heads(self) -> list[int]:
-        """Places of the exits at which the model itself answers, by depth."""
+        """Positions of the exits at which the model itself answers, by depth."""
         return [i for i, e in enumerate(self.exits) if e.of.is_the_models]
 
     @cached_property
     def votes(self) -> list[int]:
-        """Places of the exits that ask the neighbours, by depth."""
+        """Positions of the exits that ask the neighbours, by depth."""
         return [i for i, e in enumerate(self.exits) if e.of.source == "neighbours"]
 
     @cached_property
     def answering(self) -> list[int]:
-        """Places of the exits with answers of their own."""
+        """Positions of the exits with answers of their own."""
         return [i for i, e in enumerate(self.exits) if e.of.answers_as is None]
 
     @property
     def full(self) -> int:
-        """Place of the head at full depth."""
+        """Position of the head at full depth."""
         return self.heads[-1]
 
     @property
@@ -155,23 +155,23 @@ class Entries:
         """Layers that a row has run when the neighbours of a plan are known."""
         return self.exits[self.votes[0]].depth
 
-    def best(self, places: Sequence[int]) -> int:
-        """Of some exits the one that is right most often; of equals the shallowest."""
-        return max(places, key=lambda i: (self.rates[i], -self.exits[i].depth))
+    def best(self, positions: Sequence[int]) -> int:
+        """Position of the exit that is right most often among some; of equals the shallowest."""
+        return max(positions, key=lambda i: (self.rates[i], -self.exits[i].depth))
 
     @property
     def at_full_depth(self) -> list[int]:
-        """Places of the exits at full depth with answers of their own."""
+        """Positions of the exits at full depth with answers of their own."""
         deepest = self.exits[self.full].depth
         return [i for i in self.answering if self.exits[i].depth == deepest]
 
     @property
     def best_at_full_depth(self) -> int:
-        """Place of the exit at full depth that is right most often."""
+        """Position of the exit at full depth that is right most often."""
         return self.best(self.at_full_depth)
 
-    def place_of(self, name: str) -> int:
-        """Place of an exit by its name; raises InputError where the database has no such exit."""
+    def position_of(self, name: str) -> int:
+        """Position of an exit by its name.  Raises InputError if the database has no such exit."""
         names = [str(e) for e in self.exits]
         if name not in names:
             raise InputError(
@@ -185,9 +185,9 @@ class Answers:
     """What some exits say of some rows."""
 
     answers: NDArray[np.uint16]
-    """(rows, exits)."""
+    """(rows, exits) the index of the label."""
     confidences: NDArray[np.float32]
-    """(rows, exits)."""
+    """(rows, exits) from 0 to 1."""
 
 
 def answers_of(distributions: Sequence[NDArray[np.floating]]) -> Answers:
@@ -199,7 +199,7 @@ def answers_of(distributions: Sequence[NDArray[np.floating]]) -> Answers:
 
 
 def joined(parts: Sequence[Answers]) -> Answers:
-    """The answers of some exits, and of others after them, on the same rows."""
+    """The answers of several groups of exits on the same rows, side by side in their order."""
     return Answers(
         np.column_stack([part.answers for part in parts]),
         np.column_stack([part.confidences for part in parts]),
@@ -217,7 +217,7 @@ def spread_over(found: Answers, sampled: NDArray[np.bool_]) -> Answers:
 def in_order(exits: Sequence[Exit], parts: Mapping[Source, Answers]) -> Answers:
     """The answers of exits, in their order.
 
-    parts: by where they come from the answers of those exits, in the same order.
+    parts: by source, the answers of the exits that have it, in the same order.
     """
     columns = {source: iter(range(part.answers.shape[1])) for source, part in parts.items()}
     order = [(parts[e.of.source], next(columns[e.of.source])) for e in exits]
@@ -232,12 +232,12 @@ class Neighbours:
     """The nearest database rows of some queries, nearest first."""
 
     rows: NDArray[np.int64]
-    """(queries, k) places in the database; -1 where the database has fewer than k rows."""
+    """(queries, k) positions of database rows; -1 if the database has fewer than k rows."""
     distances: NDArray[np.float32]
-    """(queries, k) squared L2; inf where there is no neighbour."""
+    """(queries, k) squared L2; inf if there is no neighbour."""
     own: NDArray[np.int64] | None = None
-    """(queries,) the database row that each query is, and whose text it did not find; None where it
-    is none."""
+    """(queries,) the database row that each query is, and whose text it did not find; None if the
+    queries are no database rows."""
 
     @property
     def shortest(self) -> int:
@@ -258,7 +258,7 @@ _NEAREST = 1e-12
 
 
 def neighbour_weights(neighbours: Neighbours) -> NDArray[np.float64]:
-    """Weights 1 / d (arXiv 2405.15198, section 3.3), (queries, k); 0 where there is none."""
+    """Weights 1 / d (arXiv 2405.15198, section 3.3), (queries, k); 0 if there is none."""
     return np.where(
         neighbours.rows < 0,
         0.0,

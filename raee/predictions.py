@@ -15,7 +15,7 @@ def predictions_frame(ids: pl.Series, database: Database, found: Predictions) ->
     labels, places = _or_null(found.labels), _or_null(found.exits)
     flags = [
         pl.when(pl.Series(flagged)).then(pl.lit(pl.Series([[name]]))).otherwise(pl.lit(_NO_FLAG))
-        for name, flagged in (("cut", found.cut), ("far", found.far))
+        for name, flagged in (("cut", found.truncated), ("far", found.far))
     ]
     return pl.DataFrame({"id": ids}).with_columns(
         label=labels,

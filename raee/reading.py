@@ -33,18 +33,18 @@ class Database:
     head: HeadReader
     key: KeySpec
     retriever: Backbone | None
-    """The key's model where that is not the backbone."""
+    """The key's model if that is not the backbone."""
     indexes: tuple[Index, ...]
-    """One a key, in the order of the key's depths."""
+    """One index a key, in the order of the key's depths."""
     entries: Entries
     vote_k: int
     """Neighbours that vote."""
     fits: Fits | None = None
-    """None in a version that was built without."""
+    """The fitted readers; None in a version that was built without."""
     temperatures: Mapping[str, float] = field(default_factory=dict)
-    """Of heads and votes, by exit: what their confidences are calibrated with."""
+    """By exit, the temperature that calibrates the confidences of heads and votes."""
     nearest: NDArray[np.float32] | None = None
-    """(rows,) of each row the squared L2 distance to its nearest neighbour by the first key."""
+    """(rows,) the squared L2 distance of each row to its nearest neighbour by the first key."""
     far: Far | None = None
     """What says how unlike the database's a row is, at the first key's depth; before format 4 the
     distance to the nearest row alone does."""
@@ -62,8 +62,8 @@ class Read:
     distributions: NDArray[np.float32]
     """(rows, labels)."""
     confidences: NDArray[np.float32]
-    """(rows,) how sure it is: the answer's probability, calibrated; of a reader that repeats
-    another's answers, what it says of them."""
+    """(rows,) how sure it is, from 0 to 1: the answer's probability, calibrated; a reader that
+    repeats another's answers has a confidence of its own in them."""
 
 
 class BatchReader:
@@ -83,8 +83,8 @@ class BatchReader:
     ) -> None:
         """Begin a batch.
 
-        wanted: places of the exits that may be read.  ratio: (labels,) of the corpus's label
-        shares to the database's, for readers that learnt the latter.
+        wanted: positions of the exits that may be read.  ratio: (labels,) the corpus's label
+        shares divided by the database's, for readers that learnt the latter.
         """
         self._database, self._batch, self._ratio = database, batch, ratio
         self.label, self.labels = database.entries.label, len(database.entries.labels)
@@ -98,7 +98,10 @@ class BatchReader:
         self._vectors: dict[StateName, Tensor] = {}
 
     def enter(self, depth: int, states: Tensor, rows: Tensor) -> None:
-        """Come to a depth with the states of the rows that are still there."""
+        """Come to a depth with the rows that are still there.
+
+        states: (present rows, tokens, hidden); rows: (present rows,) positions in the batch.
+        """
         self.depth, self._states, self._rows = depth, states, rows
         self._present = rows.cpu().numpy()
         self._vectors.clear()
@@ -109,7 +112,7 @@ class BatchReader:
     def nearest(self, k: int, known: Neighbours | None = None) -> Neighbours:
         """The nearest neighbours of the present rows by the key at this depth, or known ones.
 
-        They are k, or as many as vote if that is more.
+        There are k of each row, or as many as vote if that is more.
         """
         database = self._database
         if known is None:
@@ -123,21 +126,21 @@ class BatchReader:
         return known
 
     def unlike(self, far: Far, found: Neighbours) -> NDArray[np.float32]:
-        """(present rows,) p-value of each, drawn as the database's rows were or not.
+        """(present rows,) p-value of each row being drawn as the database's rows were.
 
-        found: their neighbours by the first key.
+        found: the rows' neighbours by the first key.
         """
         states = self._whole("mean").cpu().numpy()
         return p_values(far, states, found.distances[:, 0]).astype(np.float32)
 
-    def read(self, place: int, due: Due = slice(None)) -> Read:
-        """An exit at this depth.
+    def read(self, position: int, due: Due = slice(None)) -> Read:
+        """Read the exit at a position among the entries' exits; it must be at this depth.
 
-        due: places among the present rows of those that are read; by default all.
+        due: positions among the present rows of those that are read; by default all.
         """
         if not isinstance(due, slice) and len(due) == len(self._present):
             due = slice(None)
-        exit = self._database.entries.exits[place]
+        exit = self._database.entries.exits[position]
         found = exit.of.read(self, due)
         distributions = (
             self._prior(found.distributions)
@@ -152,7 +155,7 @@ class BatchReader:
         return Read(distributions, sure)
 
     def head(self, due: Due) -> NDArray[np.float32]:
-        """(due, labels) what the model's own head says."""
+        """(due, labels) the distributions of the model's own head."""
         rows, states = self._rows, self._states
         if not isinstance(due, slice):
             chosen = torch.as_tensor(due, device=rows.device)
@@ -162,14 +165,14 @@ class BatchReader:
         return self._database.head(self.depth, states, attention, positions).cpu().numpy()
 
     def neighbours(self, due: Due) -> Neighbours:
-        """Those that vote, by the key at this depth."""
+        """The neighbours that vote, (due, k), by the key at this depth."""
         if self.depth not in self._neighbours:
             self.nearest(self._database.vote_k)
         found = self._neighbours[self.depth][self._present[due]]
         return found.first(self._database.vote_k)
 
     def vectors(self, due: Due) -> NDArray[np.float32]:
-        """(due, width) the state that readers are fitted on."""
+        """(due, width) unit vectors: the state that readers are fitted on."""
         return self._whole(self._fits.state).cpu().numpy()[due]
 
     def parameters(self, name: str) -> Any:

@@ -22,13 +22,13 @@ from raee.texts import TextHashes, text_hashes
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a sweep needs to know of its rows where probes are to be fitted on them."""
+    """What a sweep needs to know of its rows to collect what probes are fitted on."""
 
     label: NDArray[np.uint16]
-    """(rows,) places of their labels."""
+    """(rows,) the index of each label."""
     labels: int
     sample: NDArray[np.bool_]
-    """(rows,) True where the states are kept, for figures without the text."""
+    """(rows,) True if the states are kept, for figures without the text."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Sweep:
     answers: NDArray[np.uint16]
     """(rows, depths) the head's answer at each depth."""
     confidences: NDArray[np.float32]
-    """(rows, depths) its probability."""
+    """(rows, depths) the answer's probability."""
     keys: tuple[NDArray[np.float32], ...]
-    """For each key (rows, width)."""
+    """(rows, width) for each key."""
     hashes: TextHashes
-    """(rows,) of their texts."""
+    """(rows,) the hashes of their texts."""
     sums: dict[StateName, Sums] = field(default_factory=dict)
-    """Of labelled rows, for each state that probes may read."""
+    """The sums of labelled rows, for each state that probes may read."""
     states: dict[StateName, NDArray[np.float32]] = field(default_factory=dict)
-    """(depths, sampled rows, width) those states."""
+    """(depths, sampled rows, width) the sampled rows' states, for each that probes may read."""
 
 
 def sweep(
@@ -59,11 +59,11 @@ def sweep(
     labelled: Labelled | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Sweep:
-    """Read every head of every text, its keys and, of labelled texts, what probes are fitted on.
+    """Read every head of every text, its keys and, if texts are labelled, what probes need.
 
-    retriever: the key's model where that is not the backbone.  on_rows is told of rows as they
-    are done.  Raises InputError where a key's layer is deeper than the backbone, or the model
-    answers a text with what are no numbers.
+    retriever: the key's model if that is not the backbone.  on_rows is told of rows as they
+    are done.  Raises InputError if a key's layer is deeper than the backbone, or the model
+    answers a text with values that are no numbers.
     """
     check_key(key, backbone)
     rows, depths, width = len(texts), backbone.depth + 1, backbone.hidden_size
@@ -84,7 +84,7 @@ def sweep(
             depth: int,
             states: Tensor,
             rows: Tensor,
-            places: NDArray[np.int64] = batch.rows,
+            at: NDArray[np.int64] = batch.rows,
             attention: Tensor = attention,
             positions: Tensor = positions,
             read: Tensor = read,
@@ -94,9 +94,9 @@ def sweep(
             if collected is not None:
                 for name in collected.states:
                     vectors = probe_state(backbone, name, states, attention, positions)
-                    collected.add(name, depth, places, vectors)
+                    collected.add(name, depth, at, vectors)
             if retriever is None and depth in key.depths:
-                keys[key.depths.index(depth)][places] = layer_key(backbone, states, attention)
+                keys[key.depths.index(depth)][at] = layer_key(backbone, states, attention)
 
         walk(backbone.stack, batch.inputs, visit)
         answer, confidence = read.cpu().numpy()
@@ -116,7 +116,7 @@ class _Collected:
         depths, width = backbone.depth + 1, backbone.hidden_size
         names = probe_states(backbone)
         self._labelled = labelled
-        self._place = np.cumsum(labelled.sample) - 1
+        self._position = np.cumsum(labelled.sample) - 1
         self.states: dict[StateName, NDArray[np.float32]] = {
             name: np.zeros((depths, int(labelled.sample.sum()), width), dtype=np.float32)
             for name in names
@@ -135,7 +135,7 @@ class _Collected:
         sampled = self._labelled.sample[rows]
         if sampled.any():
             kept = vectors[torch.as_tensor(sampled, device=exact.device)]
-            self.states[name][depth, self._place[rows[sampled]]] = kept.cpu().numpy()
+            self.states[name][depth, self._position[rows[sampled]]] = kept.cpu().numpy()
 
     def sums(self) -> dict[StateName, Sums]:
         """The sums of all rows."""

@@ -1,4 +1,4 @@
-"""What is read and what is written lie apart: no run reads what an earlier one has written."""
+"""Keeps inputs and outputs apart: no run reads what an earlier one has written."""
 
 import os
 import re
@@ -12,32 +12,32 @@ from storage.database import databases
 from storage.manifest import MANIFEST
 from storage.store import Folder
 
-_Place = list[str]
-"""An address in parts, the protocol first; links of this machine's disk are followed."""
+_Parts = list[str]
+"""An address in parts, the protocol first; links on this machine's disk are followed."""
 
 _WRITTEN = (".parquet", ".json")
-"""How the names of files end that are written, and that could be taken for a corpus."""
+"""Endings of the files that are written here and could be taken for a corpus."""
 
 _BEGINNING = re.compile(rb'\{\s*"format": \d+,\s*"(name|key)": "')
 """How manifests begin: a version's names the database next, an output's its key."""
 
 
 def check_output_apart(input: str, output: str) -> None:
-    """Raises InputError where an output lies in its input, or an input in its output."""
-    if _place(input) == _place(output):
+    """Raises InputError if an output lies in its input, or an input in its output."""
+    if _parts(input) == _parts(output):
         raise InputError(f"output {output} is its own input; give a folder apart from it")
-    if _reads(_place(input), _place(output)):
+    if _reads(_parts(input), _parts(output)):
         raise InputError(
             f"output {output} lies in the input {input}, and the next classification would read "
             "it; give a folder apart from it"
         )
-    if _begins(_fixed(_place(input)), _place(output)):
+    if _begins(_fixed(_parts(input)), _parts(output)):
         raise InputError(f"input {input} lies in the output {output}; give a folder apart from it")
 
 
 def check_store_apart(corpus: str, store: str) -> None:
-    """Raises InputError where a store's databases lie in a corpus."""
-    if _reads(_place(corpus), _place(databases(store).uri)):
+    """Raises InputError if a store's databases lie in a corpus."""
+    if _reads(_parts(corpus), _parts(databases(store).uri)):
         raise InputError(
             f"store {store} lies in the corpus {corpus}, and the next build would read it; give "
             "one of both a folder apart from the other"
@@ -45,7 +45,7 @@ def check_store_apart(corpus: str, store: str) -> None:
 
 
 def check_none_is_ours(corpus: str, files: Sequence[CorpusFile]) -> None:
-    """Raises InputError where a version of a database, or an output, lies in a corpus."""
+    """Raises InputError if a version of a database, or an output, lies in a corpus."""
     for file in files:
         folder, _, name = file.uri.rpartition("/")
         if name != MANIFEST:
@@ -60,12 +60,12 @@ def check_none_is_ours(corpus: str, files: Sequence[CorpusFile]) -> None:
             )
 
 
-def _reads(input: _Place, folder: _Place) -> bool:
+def _reads(input: _Parts, folder: _Parts) -> bool:
     """Whether an input is a folder around another one, or a pattern of what is written there."""
     return _begins(folder, input) or _matches(input, folder)
 
 
-def _matches(pattern: _Place, folder: _Place) -> bool:
+def _matches(pattern: _Parts, folder: _Parts) -> bool:
     """Whether a pattern may match a folder, or a file that is written below it."""
     if not folder:
         return not pattern or _may_be_written(pattern[-1])
@@ -81,11 +81,11 @@ def _may_be_written(pattern: str) -> bool:
     return any(ending.endswith(end) or end.endswith(ending) for ending in _WRITTEN)
 
 
-def _begins(place: _Place, start: _Place) -> bool:
-    return place[: len(start)] == start
+def _begins(parts: _Parts, start: _Parts) -> bool:
+    return parts[: len(start)] == start
 
 
-def _place(uri: str) -> _Place:
+def _parts(uri: str) -> _Parts:
     protocol, _, path = Folder(uri).uri.rpartition("://")
     parts = list(filter(None, path.split("/")))
     if not protocol:
@@ -94,6 +94,6 @@ def _place(uri: str) -> _Place:
     return [protocol, *filter(None, parts)]
 
 
-def _fixed(place: _Place) -> _Place:
-    """What stands before the first part that may be a pattern."""
-    return list(takewhile(lambda part: not set(part) & set("*?["), place))
+def _fixed(parts: _Parts) -> _Parts:
+    """The parts before the first one that may be a pattern."""
+    return list(takewhile(lambda part: not set(part) & set("*?["), parts))

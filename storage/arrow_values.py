@@ -1,7 +1,7 @@
 """Values of Parquet files: what each Arrow type is, before polars has it.
 
 polars stops the process at a date that it cannot write, takes a UUID for bytes, and refuses time
-zones that are no names: what would come to that is told apart here.
+zones that are no names: this module handles such values before.
 """
 
 import datetime as dt
@@ -49,7 +49,7 @@ def arrow_column(values: pa.Array, role: Role) -> Column:
     if pa.types.is_temporal(kind):
         return _temporal(values, role)
     if pa.types.is_string_view(kind):
-        values = values.cast(pa.binary_view())  # polars takes it for granted that strings are UTF-8
+        values = values.cast(pa.binary_view())  # polars does not check that strings are UTF-8
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         values = values.cast(pa.large_binary())
     return column_of(_series(values), role)
@@ -76,7 +76,7 @@ def _uuids(values: pa.Array, role: Role) -> Column:
 
 
 def _temporal(values: pa.Array, role: Role) -> Column:
-    """Dates and times; what is out of their range is a fault."""
+    """Dates and times; a value out of their range is a fault."""
     kind = values.type
     if role == "text":
         return _of_no_form(values, role, _name(kind))
@@ -107,7 +107,7 @@ def _range(kind: pa.DataType) -> tuple[int, int]:
 
 
 def _written(values: pa.Array) -> pl.Series:
-    """Dates and times in their text form; timestamps of a zone that is not known are in UTC."""
+    """Dates and times in their text form; timestamps of an unknown zone are in UTC."""
     kind = values.type
     zone = kind.tz if pa.types.is_timestamp(kind) else None
     offset = _OFFSET.fullmatch(zone) if zone else None

@@ -1,7 +1,6 @@
 """Blocks of whole rows out of CSV and JSON lines files, as they are read from the start on.
 
-Where rows begin is found by counting quotes and newlines, a block at once; what stands in them is
-for others to parse.
+Counting quotes and newlines finds where rows begin, a block at once; other modules parse the rows.
 """
 
 import io
@@ -18,16 +17,16 @@ BLOCK = 1 << 21
 """Bytes read at once: a block is about so long, or as long as a row."""
 
 MARK_EVERY = 1_000
-"""Rows between two places at which reading can begin."""
+"""Rows between two marks, at which reading can begin."""
 
 BOM = b"\xef\xbb\xbf"
 
 _NEWLINE, _RETURN = 10, 13
 
-Places = NDArray[np.int64]
+Positions = NDArray[np.int64]
 
 Mark = tuple[int, int]
-"""How many rows of a file stand before a place, and its byte (uncompressed, in UTF-8)."""
+"""Rows of a file before a row, and the byte at which it begins (uncompressed, in UTF-8)."""
 
 
 @dataclass(frozen=True)
@@ -40,41 +39,41 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive lines of a file, whole ones."""
+    """Consecutive whole lines of a file."""
 
     data: bytes
     offset: int
     """The byte of the file (uncompressed, in UTF-8) at which they begin."""
-    starts: Places
-    """(rows,) where each row begins in `data`; blank lines are none."""
-    ends: Places
+    starts: Positions
+    """(rows,) where each row begins in `data`; blank lines are no rows."""
+    ends: Positions
     """(rows,) where each row's line ends in `data`, its newline included."""
-    fields: Places | None = None
-    """(rows,) of a CSV file: how many each has."""
+    fields: Positions | None = None
+    """(rows,) how many fields each row has; None if the file is no CSV."""
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def marks(self, before: int) -> list[Mark]:
-        """Places at which reading can begin.  before: rows of the file before the block."""
+        """Marks at which reading can begin.  before: rows of the file before the block."""
         rows = range(0, len(self), MARK_EVERY)
         offsets = (self.offset + self.starts[::MARK_EVERY]).tolist()
         return [(before + row, offset) for row, offset in zip(rows, offsets, strict=True)]
 
     def line(self, row: int) -> bytes:
-        """A row as it is written."""
+        """The bytes of a row as it is written."""
         return self.data[self.starts[row] : self.ends[row]]
 
     def of(self, rows: NDArray[np.bool_]) -> bytes:
-        """Some rows, one after the other."""
-        places = np.flatnonzero(rows)
-        if not len(places):
+        """The bytes of some rows, one after the other.  rows: (rows,) True for those wanted."""
+        positions = np.flatnonzero(rows)
+        if not len(positions):
             return b""
         # Runs of rows that follow each other without a gap.
-        begins = np.ones(len(places), bool)
-        begins[1:] = self.starts[places[1:]] != self.ends[places[:-1]]
-        first = places[begins]
-        last = places[np.append(np.flatnonzero(begins)[1:] - 1, len(places) - 1)]
+        begins = np.ones(len(positions), bool)
+        begins[1:] = self.starts[positions[1:]] != self.ends[positions[:-1]]
+        first = positions[begins]
+        last = positions[np.append(np.flatnonzero(begins)[1:] - 1, len(positions) - 1)]
         runs = zip(self.starts[first].tolist(), self.ends[last].tolist(), strict=True)
         return b"".join(self.data[start:end] for start, end in runs)
 
@@ -90,11 +89,11 @@ class Unstructured:
 def blocks(
     file: IO[bytes], offset: int, dialect: Dialect | None, end: int | None = None
 ) -> Iterator[Block | Unstructured]:
-    """A file from a row's first byte on, to its end or to another row's first byte.
+    """The blocks of a file from a row's first byte on, to its end or to another row's first byte.
 
-    file: stands at `offset`.  dialect: None for JSON lines, in which every newline ends a row.  A
-    CSV file whose quotes do not stand around whole fields ends with what is left of it to read,
-    `Unstructured`: its `data` and whatever the file still has.
+    file: is at `offset`.  dialect: None for JSON lines, in which every newline ends a row.  If the
+    quotes of a CSV file are not around whole fields, the last item is `Unstructured`: the rest is
+    its `data` and whatever the file still has.  Raises OSError if the file ends before its size.
     """
     left, size = b"", BLOCK
     found: Block | None
@@ -120,7 +119,8 @@ def blocks(
         if used:
             yield found
         left, offset = data[used:], offset + used
-        # A row that is longer than what was read: twice as much, so that none is read often.
+        # A row is longer than what was read: the next read is twice as long, so that none is
+        # read often.
         size = BLOCK if used else max(BLOCK, len(left))
         if last:
             return
@@ -152,7 +152,7 @@ def _rows(data: bytes, offset: int, last: bool, dialect: Dialect) -> Block | Non
     if last and (not len(ends) or ends[-1] < len(data) - 1):
         if len(quotes) % 2:
             return None
-        ends = np.append(ends, len(data))  # as if a newline stood there
+        ends = np.append(ends, len(data))  # as if a newline were there
     used = min(int(ends[-1]) + 1, len(data)) if len(ends) else 0
     if b"\r" in data[:used]:
         returns = np.flatnonzero(text[:used] == _RETURN)
@@ -171,25 +171,27 @@ def _rows(data: bytes, offset: int, last: bool, dialect: Dialect) -> Block | Non
     return Block(data[:used], offset, starts[rows], ends[rows], fields[rows])
 
 
-def _are_around_fields(text: NDArray[np.uint8], quotes: Places, delimiter: int, last: bool) -> bool:
+def _are_around_fields(
+    text: NDArray[np.uint8], quotes: Positions, delimiter: int, last: bool
+) -> bool:
     """Whether each opening quote begins a field, and each closing one ends it or is doubled."""
     opening, closing = quotes[::2], quotes[1::2]
     before = text[np.maximum(opening - 1, 0)]
     begins = (opening == 0) | (before == delimiter) | (before == _NEWLINE)
-    begins |= before == text[quotes[0]]  # the second of two: both stand for one
+    begins |= before == text[quotes[0]]  # the second of two: both mean one quote
     if not last:
-        closing = closing[closing < len(text) - 1]  # what follows is not known yet
+        closing = closing[closing < len(text) - 1]  # the byte after it is not known yet
     after = text[np.minimum(closing + 1, len(text) - 1)]
     ends = (closing == len(text) - 1) | (after == delimiter) | (after == _NEWLINE)
     ends |= (after == _RETURN) | (after == text[quotes[0]])
     return bool(begins.all() and ends.all())
 
 
-def _outside(places: Places, quotes: Places) -> Places:
-    """Those places that are not between quotes."""
+def _outside(positions: Positions, quotes: Positions) -> Positions:
+    """The positions that are not between quotes."""
     if not len(quotes):
-        return places
-    return places[np.searchsorted(quotes, places) % 2 == 0]
+        return positions
+    return positions[np.searchsorted(quotes, positions) % 2 == 0]
 
 
 class Recoded:
@@ -200,15 +202,15 @@ class Recoded:
         self._left = b""
 
     def read(self, size: int) -> bytes:
-        """Some of what follows, about so many bytes; none at the end.
+        """The bytes that follow in UTF-8, about so many; none at the end.
 
-        Raises UnicodeDecodeError if it is not in that encoding.
+        Raises UnicodeDecodeError if the file is not in that encoding.
         """
         found, self._left = self._left, b""
         return found or self._text.read(size).encode()
 
     def seek(self, offset: int) -> None:
-        """Go on from a byte: read from the start, since nobody knows where that byte is."""
+        """Go on from a byte: the file is read from its start, since nobody knows where it is."""
         self._text.seek(0)
         self._left = b""
         while offset and (found := self.read(BLOCK)):

@@ -6,15 +6,14 @@ A cache folder holds files named by their SHA-256, so that a name never means tw
     {sha256}.{token}.partial    a download under way; its writer holds a shared lock on it
     {sha256}.lock               held exclusively by who downloads the file, while others wait for it
 
-All locks are advisory ones of the open file (flock): they vanish with a killed process.  So what
-can be locked exclusively is used by nobody, and that is all that eviction asks, of any of the
-three.  Each lock is followed by a look whether the name still means the locked file.
+All locks are advisory ones of the open file (flock): they vanish with a killed process.  So nobody
+uses a file that can be locked exclusively; eviction asks no more, of any of the three kinds.  After
+each lock, the code checks that the name still means the locked file.
 
 `RAEE_CACHE` names the folder; without it, it is `raee` in the user's cache folder.
-`RAEE_CACHE_BYTES` bounds it.  Only files in use, and downloads under way, come on top where they
-have to.
+`RAEE_CACHE_BYTES` bounds it.  Only files in use and downloads under way may exceed the bound.
 
-Why this is not fsspec's file cache: that knows neither a bound nor checksums.  diskcache, which
+fsspec's file cache does not serve here: it knows neither a bound nor checksums.  diskcache, which
 has bounds, has had no release since 2023, and serves no file that it could not evict meanwhile.
 """
 
@@ -33,7 +32,7 @@ from storage.checked import CheckedFile, FileRecord
 from storage.store import Folder
 
 DEFAULT_BYTES = 20_000_000_000
-"""Bytes that the cache may hold where `RAEE_CACHE_BYTES` does not say."""
+"""Bytes that the cache may hold if `RAEE_CACHE_BYTES` does not say."""
 
 _NAME = re.compile(r"[0-9a-f]{64}(?P<unfinished>\.lock|\.[0-9a-f]{8}\.partial)?")
 """Names of the cache's own files: the folder may hold others, which are left alone."""
@@ -43,13 +42,13 @@ _NAME = re.compile(r"[0-9a-f]{64}(?P<unfinished>\.lock|\.[0-9a-f]{8}\.partial)?"
 def local_file(folder: Folder, record: FileRecord) -> Iterator[Path]:
     """Within the block, a path on this machine at which just the recorded file lies; read only.
 
-    In a local folder it is the file itself, read once to check it.  Of a remote one it is a file of
-    the cache: checked as it comes, and not again; it is not evicted before the block ends, and what
-    has been mapped or opened stays readable afterwards.  Several processes and threads may ask at
-    once: one downloads, the others wait for it.
+    In a local folder it is the file itself, read once to check it.  For a remote folder it is a
+    file of the cache: checked as it comes, and not again; it is not evicted before the block ends,
+    and files that were mapped or opened stay readable afterwards.  Several processes and threads
+    may ask at once: one downloads, the others wait for it.
 
-    Raises InputError where the file is missing or not what its record says, and OSError where it
-    cannot be had or kept, as on a full disk; then nothing of it stays in the cache.
+    Raises InputError if the file is missing or not what its record says, and OSError if it cannot
+    be downloaded or kept, as on a full disk; then nothing of it stays in the cache.
     """
     with local_files(folder, [record]) as (path,):
         yield path
@@ -57,9 +56,9 @@ def local_file(folder: Folder, record: FileRecord) -> Iterator[Path]:
 
 @contextmanager
 def local_files(folder: Folder, records: Sequence[FileRecord]) -> Iterator[list[Path]]:
-    """Within the block, a path for each record, in their order; see `local_file`.
+    """Within the block, a path for each record, in their order, as `local_file` has it.
 
-    A remote file costs one open file while the block runs.
+    A remote file takes one open file while the block runs.  Raises as `local_file` does.
     """
     own = [path for record in records if (path := folder.local_path(record.path)) is not None]
     if len(own) == len(records):
@@ -79,14 +78,14 @@ def local_files(folder: Folder, records: Sequence[FileRecord]) -> Iterator[list[
 class _Cache:
     folder: Path
     limit: int
-    """Bytes."""
+    """The most bytes that it holds."""
 
 
 def _cache() -> _Cache:
-    said = os.environ.get("RAEE_CACHE_BYTES") or str(DEFAULT_BYTES)
-    if not re.fullmatch(r"0*[1-9][0-9]*", said):
+    limit = os.environ.get("RAEE_CACHE_BYTES") or str(DEFAULT_BYTES)
+    if not re.fullmatch(r"0*[1-9][0-9]*", limit):
         raise InputError(
-            f"RAEE_CACHE_BYTES is {said!r}; give the bytes that the cache may hold, as in "
+            f"RAEE_CACHE_BYTES is {limit!r}; give the bytes that the cache may hold, as in "
             f"{DEFAULT_BYTES}"
         )
     users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -98,7 +97,7 @@ def _cache() -> _Cache:
             f"the cache folder {folder} cannot be made: {error.strerror}; "
             "let RAEE_CACHE name a folder that can be written"
         ) from error
-    return _Cache(folder, int(said))
+    return _Cache(folder, int(limit))
 
 
 def _check_own(folder: Folder, record: FileRecord) -> None:
@@ -110,7 +109,7 @@ def _check_own(folder: Folder, record: FileRecord) -> None:
 
 
 def _hold(cache: _Cache, folder: Folder, record: FileRecord) -> int:
-    """The record's file in the cache, open under a shared lock, downloaded where need be."""
+    """The record's file in the cache, open under a shared lock, downloaded if need be."""
     if not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
         # It becomes a file's name.
         raise _damaged(folder, f"its manifest says no SHA-256 of {record.path}")
@@ -120,12 +119,12 @@ def _hold(cache: _Cache, folder: Folder, record: FileRecord) -> int:
         lock = path.with_suffix(".lock")
         turn = _lock(lock, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
         try:
-            held = _cached(path, record)  # who had the turn before may have brought it
+            held = _cached(path, record)  # the process before may have downloaded it
             if held is None:
                 _evict(cache, record.bytes)
                 held = _download(folder, record, path)
         finally:
-            # While it is held: who waits for it finds it gone and makes a new one.
+            # It is deleted while held: whoever waits for it finds it gone and makes a new one.
             lock.unlink(missing_ok=True)
             _release(turn)
     # The kernel's own "now" is only as fine as its tick, and the order of uses counts.
@@ -141,12 +140,12 @@ def _cached(path: Path, record: FileRecord) -> int | None:
         return None
     if os.fstat(held).st_size == record.bytes:
         return held
-    _release(held)  # somebody cut it; a download takes its place
+    _release(held)  # somebody truncated it; a download replaces it
     return None
 
 
 def _download(folder: Folder, record: FileRecord, path: Path) -> int:
-    """Bring a file to its place in the cache; returns it open under a shared lock."""
+    """Download a file into the cache; returns it open under a shared lock."""
     partial = path.with_suffix(f".{secrets.token_hex(4)}.partial")
     held = _lock(partial, os.O_RDWR | os.O_CREAT, fcntl.LOCK_SH)
     try:
@@ -158,7 +157,7 @@ def _download(folder: Folder, record: FileRecord, path: Path) -> int:
         except FileNotFoundError:
             raise _damaged(folder, f"{record.path} is missing") from None
         _require_same(folder, record, checked.record())
-        # Else a machine that stops could leave the name without its content.
+        # Otherwise a machine that stops could leave the name without its content.
         os.fsync(held)
         os.replace(partial, path)
     except BaseException:
@@ -171,7 +170,7 @@ def _download(folder: Folder, record: FileRecord, path: Path) -> int:
 def _evict(cache: _Cache, wanted: int = 0) -> None:
     """Clear what killed downloads left; make room for `wanted` bytes, longest unused files first.
 
-    Files in use stay.  One larger than the whole cache never fits: it is the first to go, and no
+    Files in use stay.  A file larger than the whole cache never fits: it is the first to go, and no
     other makes room for it.
     """
     files = []
@@ -213,7 +212,7 @@ def _drop(path: Path) -> bool:
 def _lock(path: Path, flags: int, how: int) -> int:
     """Open and lock the file that has this name once it is locked.
 
-    Raises FileNotFoundError, and BlockingIOError where the lock is not to be waited for.
+    Raises FileNotFoundError, and BlockingIOError if the lock is not to be waited for.
     """
     while True:
         file = os.open(path, flags, 0o666)

@@ -12,7 +12,7 @@ class FileRecord:
     """A written file, as a manifest names it."""
 
     path: str
-    """Relative to the version."""
+    """The file's path, relative to the version."""
     bytes: int
     sha256: str
     rows: int | None = None
@@ -43,20 +43,20 @@ class CheckedFile:
         return len(view)
 
     def record(self, rows: int | None = None) -> FileRecord:
-        """What was written; ask when all of it was."""
+        """The record of the file; ask when all of it is written.  rows: of a table."""
         return FileRecord(self._name, self._bytes, self._digest.hexdigest(), rows)
 
-    # What pyarrow asks of a file object.
+    # pyarrow asks for the following of a file object.
     closed = False
 
     def flush(self) -> None:
-        """Nothing is kept back here."""
+        """Nothing: no bytes are kept back here."""
 
     def close(self) -> None:
-        """The block that opened the file closes it."""
+        """Nothing: the block that opened the file closes it."""
 
     def tell(self) -> int:
-        """Bytes written."""
+        """How many bytes are written."""
         return self._bytes
 
     def writable(self) -> bool:

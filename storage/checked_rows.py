@@ -21,15 +21,15 @@ class Checked:
     """A batch's rows."""
 
     usable: pl.DataFrame
-    """id, source_file, row (from 1), text, label; the label is null if none is read."""
+    """Columns id, source_file, row (from 1), text, label; the label is null if none is read."""
     rejects: pl.DataFrame
-    """id, source_file, row, reason."""
+    """Columns id, source_file, row (from 1), reason."""
     labels: pl.Series
     """All rows' labels, by the names that they have in the corpus."""
 
 
 def by_reason(rejects: pl.DataFrame) -> dict[str, int]:
-    """How many rows there are of each reason."""
+    """How many rows were rejected for each reason."""
     return dict(rejects["reason"].value_counts().iter_rows())
 
 
@@ -42,7 +42,7 @@ def check_batch(
 ) -> Checked:
     """Tell a batch's usable rows from the others.
 
-    declared: the labels that the prompt names, in order.  Raises InputError for a label that is
+    declared: the labels that the prompt names, in order.  Raises InputError if a row's label is
     none of them.
     """
     rows = pl.int_range(batch.before + 1, batch.before + 1 + pl.len(), dtype=pl.Int64)
@@ -88,7 +88,7 @@ def label_name(value: str) -> str | None:
 
 
 def declared_name(name: str, declared: Sequence[str]) -> str:
-    """The prompt's name of a label; a whole number counts in its order, if no name is a number."""
+    """The prompt's name of a label; a whole number is an index into them if no name is a number."""
     if name in declared:
         return name
     if f"{name}.0" in declared:

@@ -18,16 +18,16 @@ else:
     from backports import zstd
 
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error, zstd.ZstdError)
-"""What is raised of a damaged one, but for OSError."""
+"""Errors that a damaged file raises, apart from OSError."""
 
 _READ = 1 << 16
 
 
 class _Streams(io.RawIOBase):
-    """What several streams hold, one after the other.
+    """The contents of several streams, one after the other.
 
-    Python's own files for bzip2 and xz end without a word where a stream is damaged at its start,
-    and at the zeros that may stand between two of xz.
+    Python's own files for bzip2 and xz end silently if a stream is damaged at its start, and at the
+    zeros that may come between two streams of xz.
     """
 
     def __init__(self, file: IO[bytes], decompressor: Callable[[], Any]) -> None:
@@ -87,6 +87,9 @@ _DECOMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {
 
 
 def decompressed(file: IO[bytes], path: str) -> Any:
-    """A file as its name says that it is compressed; itself if it says nothing."""
+    """A file, decompressed as the ending of its name says; itself if the name says nothing.
+
+    Reading a damaged file raises one of DAMAGED or OSError.
+    """
     unpack = _DECOMPRESSED.get(os.path.splitext(bare(path).lower())[1])
     return file if unpack is None else unpack(file)

@@ -1,6 +1,6 @@
-"""Whether a store refuses to write over a file: what aliases and manifests rest on.
+"""Whether a store refuses to write over a file: aliases and manifests rely on it.
 
-It is tried, not believed: some servers ignore the condition, others do not know it.
+A trial answers that: some servers ignore the condition, others do not know it.
 """
 
 import errno
@@ -13,21 +13,21 @@ SINGLE_WRITER = "single-writer"
 """The file that says in a store that only one process at a time writes there."""
 
 _CANNOT = (errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EINVAL)
-"""What disks without hard links say, and servers that do not know conditional writes."""
+"""Errors of disks without hard links, and of servers that do not know conditional writes."""
 
 _probed: dict[str, str | None] = {}
-"""By store why it cannot refuse; None where it can."""
+"""By store, why it cannot refuse; None if it can."""
 
 
 def require_conditional_writes(
     store: str, single_writer: bool = False, also: str | None = None
 ) -> None:
-    """Make sure, once per process and store, that of racing writers of a file one wins.
+    """Make sure, once per process and store, that only one of several racing writers wins.
 
     single_writer: whether the user has promised that only one process at a time writes there.  A
     store that cannot refuse a taken name is then marked, so that it need not be promised again,
-    and `Folder.write_new` looks before it writes.  also: a folder around it of which the same
-    holds.  Raises InputError where the store cannot, and nobody has promised.
+    and `Folder.write_new` looks before it writes.  also: a folder around it for which the same
+    holds.  Raises InputError if the store cannot refuse, and nobody has promised.
     """
     folder = Folder(store)
     if folder.uri not in _probed:
@@ -47,7 +47,7 @@ def require_conditional_writes(
 
 
 def _why_not(folder: Folder) -> str | None:
-    """Why a store cannot refuse a taken name; None where it can."""
+    """Why a store cannot refuse a taken name; None if it can."""
     name = f".probe-{secrets.token_hex(8)}"
     written = False
     try:
@@ -59,7 +59,7 @@ def _why_not(folder: Folder) -> str | None:
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
-        return f"cannot write a file only where there is none ({error.strerror or error})"
+        return f"cannot write a file only if there is none ({error.strerror or error})"
     finally:
         folder.delete(name)
-    return "writes over a file where it was asked to write only where there is none"
+    return "writes over a file although it was asked to write only if there is none"

@@ -53,7 +53,7 @@ class CorpusSpec(BaseModel):
         "break in them; null: there is none.",
     )
     encoding: str = Field(
-        default=_UTF_8, description="Of CSV and JSON lines, such as utf-16 or cp1252."
+        default=_UTF_8, description="Encoding of CSV and JSON lines, such as utf-16 or cp1252."
     )
 
     @field_validator("delimiter", "quote")
@@ -67,13 +67,13 @@ class CorpusSpec(BaseModel):
     @classmethod
     def _is_known(cls, value: str) -> str:
         try:
-            io.TextIOWrapper(io.BytesIO(), value)  # some codecs, such as rot13, are none of texts
+            io.TextIOWrapper(io.BytesIO(), value)  # some codecs, such as rot13, encode no texts
             return codecs.lookup(value).name
         except LookupError:
             raise ValueError(f"there is no encoding {value!r}; try utf-8, utf-16, cp1252") from None
 
     def columns(self, labelled: bool) -> Columns:
-        """The columns that are read.  labelled: whether the label's is."""
+        """The columns that are read.  labelled: whether the label's column is read, too."""
         names = {"id": self.id, "text": self.text, "label": self.label if labelled else None}
         return {cast(Role, role): name for role, name in names.items() if name is not None}
 
@@ -91,7 +91,7 @@ class Span:
     """Rows before the first one wanted, from 0."""
     rows: int
     mark: Mark = (0, 0)
-    """At or before `start`."""
+    """A mark at or before `start`."""
     end: int | None = None
     """A byte at which a row after the last one wanted begins; None for the file's end."""
 
@@ -102,7 +102,7 @@ class Counted:
 
     rows: int
     marks: list[Mark]
-    """Ascending; none in Parquet."""
+    """Marks, ascending; none in Parquet."""
 
 
 def whole(file: CorpusFile) -> Span:
@@ -114,12 +114,12 @@ def read_batches(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Batch
     """The rows of a span, in order.
 
     labelled: whether the label column is read.  Raises InputError if the file lacks a column,
-    cannot be read at all, or is not the one any more that was listed; a row that cannot be used has
-    its fault.
+    cannot be read at all, or has changed since it was listed; a row that cannot be used has its
+    fault.
     """
     columns, file, end = spec.columns(labelled), span.file, span.start + span.rows
     given = _given(file, columns)
-    stop = span.end if spec.encoding == _UTF_8 else None  # elsewhere, nobody knows where that is
+    stop = span.end if spec.encoding == _UTF_8 else None  # otherwise nobody knows where that is
     with _opened(spec, file) as opened:
         if format_of(file.uri) == ".parquet":
             batches = parquet_batches(opened, file.uri, columns, given, span.start, end)
@@ -147,13 +147,13 @@ def read_batches(spec: CorpusSpec, span: Span, labelled: bool) -> Iterator[Batch
 
 
 def count_rows(spec: CorpusSpec, file: CorpusFile) -> Counted:
-    """Count a file's rows without looking at them.
+    """Count a file's rows without checking them.
 
     Raises InputError as `read_batches` does.
     """
     columns = spec.columns(False)
     given = _given(file, columns)
-    # Whoever reads the file finds out whether it has changed: to ask here takes its time.
+    # The reader of the file checks whether it has changed: asking here would take time.
     with _opened(spec, replace(file, stamp="")) as opened:
         if format_of(file.uri) == ".parquet":
             return Counted(count_parquet(opened, file.uri, columns, given), [])
@@ -187,7 +187,7 @@ def first_bytes(file: CorpusFile, size: int) -> bytes:
 
 
 def _given(file: CorpusFile, columns: Columns) -> dict[Role, str | None]:
-    """What its folders' names say of the rows that do not say it themselves."""
+    """The values that a file's folders' names give its rows, if the rows have no such column."""
     return {role: file.folders[name] for role, name in columns.items() if name in file.folders}
 
 
@@ -195,16 +195,16 @@ def _given(file: CorpusFile, columns: Columns) -> dict[Role, str | None]:
 def _opened(spec: CorpusSpec, file: CorpusFile) -> Iterator[Any]:
     """A corpus file, as if it were not compressed and in UTF-8.
 
-    What goes wrong in reading it is said in one line, and that it has changed before anything else.
+    An error in reading it becomes one line; that the file has changed comes before anything else.
     """
     fs, path = file_system(file.uri)
     try:
         with ExitStack() as stack:
             if format_of(file.uri) == ".parquet":
-                # Columns lie apart: what is read ahead of one is nothing of the next.
+                # Columns lie apart: reading ahead in one does not help with the next.
                 yield stack.enter_context(fs.open(path, "rb", cache_type="none"))
             else:
-                # A store reads so far ahead: by default 50 MB, of which a shard may need one.
+                # A store reads so far ahead; the default is 50 MB, of which a shard may need one.
                 opened = stack.enter_context(fs.open(path, "rb", block_size=BLOCK))
                 opened = stack.enter_context(decompressed(opened, path))
                 yield opened if spec.encoding == _UTF_8 else Recoded(opened, spec.encoding)
@@ -220,7 +220,7 @@ def _opened(spec: CorpusSpec, file: CorpusFile) -> Iterator[Any]:
 
 
 def _change(fs: AbstractFileSystem, path: str, file: CorpusFile) -> InputError | None:
-    """What is said if a file is not the one any more that was listed."""
+    """The error to raise if a file is no longer the one that was listed."""
     if not file.stamp:
         return None
     try:
@@ -236,22 +236,22 @@ def _change(fs: AbstractFileSystem, path: str, file: CorpusFile) -> InputError |
 
 
 def _in_words(error: Exception, spec: CorpusSpec, file: CorpusFile) -> Exception:
-    """What is said of an error that no server has a word for."""
-    said = error
+    """The error to raise for one that did not come from a server."""
+    raised = error
     if isinstance(error, UnicodeError):
         return InputError(f"{file.uri} is not in {spec.encoding}: {error.args[-1]}")
     if _is_of_the_content(error):
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        said = InputError(f"{file.uri} cannot be read: {reason}")
-    if isinstance(said, InputError):
+        raised = InputError(f"{file.uri} cannot be read: {reason}")
+    if isinstance(raised, InputError):
         delimiter = spec.dialect(file.uri).delimiter
-        seen = advice(file.uri, delimiter, no_column="no column" in str(said))
-        return InputError(f"{said}; {seen}") if seen else said
+        seen = advice(file.uri, delimiter, no_column="no column" in str(raised))
+        return InputError(f"{raised}; {seen}") if seen else raised
     return placed(error, file.uri) or error
 
 
 def _is_of_the_content(error: Exception) -> bool:
-    """Whether it is what stands in a file that cannot be read, not the disk or the network."""
+    """Whether a file's content cannot be read, not the disk or the network."""
     if isinstance(error, OSError):
         return error.errno is None and not may_pass(error)
     return isinstance(error, (pa.ArrowException, *DAMAGED))

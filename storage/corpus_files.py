@@ -1,4 +1,4 @@
-"""The files of a corpus: what a folder, a glob or an address stands for, and what each file is."""
+"""The files of a corpus: what a folder, a glob or an address means, and what each file is."""
 
 import errno
 import os
@@ -20,13 +20,13 @@ FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 _MOST_ENDINGS = 5
-"""Kinds of files that are named of those that are not read."""
+"""How many kinds of unread files a message names."""
 
 _TABLES = {
     "_delta_log": "a Delta table",
     ".hoodie": "a Hudi table",
 }
-"""What a folder is that holds a folder of this name; Iceberg's is told by its files."""
+"""By the name of a folder, the kind of table around it; Iceberg's shows in its files."""
 
 _WEB = ("http://", "https://")
 
@@ -39,23 +39,24 @@ class CorpusFile:
 
     uri: str
     name: str
-    """Its path below what all files have in common: unique within the corpus."""
+    """Its path below the part that all files share: unique within the corpus."""
     stamp: str = ""
-    """Its size, time and ETag, as far as the store knows them: another one is another content."""
+    """Its size in bytes, time and ETag, as far as the store knows them: another stamp means another
+    content."""
     folders: Mapping[str, str | None] = field(default_factory=dict)
-    """Columns that its folders' names give it, as Hive does: label=x."""
+    """Columns that the names of its folders give, as in Hive: label=x."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a corpus, in the order of their paths, and what else lies among them."""
+    """The files of a corpus, in the order of their paths, and what else is among them."""
 
     files: list[CorpusFile]
     left_out: Counter[str]
-    """How many files are not read, by ending."""
+    """By ending, how many files are not read."""
 
     def left_out_in_words(self) -> str:
-        """What is not read, for people; empty if all is."""
+        """The files that are not read, in words; empty if all are."""
         kinds = [
             f"{n:,} {ending}" if ending else f"{n:,} without an ending"
             for ending, n in self.left_out.most_common(_MOST_ENDINGS)
@@ -70,7 +71,7 @@ def list_corpus(uri: str) -> Listing:
     """The files of a corpus.
 
     Names that begin with `.` or `_` below a folder are left out, as Spark and DuckDB do.  Raises
-    InputError if there is no file, or one that cannot be read as a corpus.
+    InputError if there is no file, or a file cannot be read as a corpus.
     """
     if not uri:
         raise InputError("corpus: its address is empty")
@@ -80,44 +81,47 @@ def list_corpus(uri: str) -> Listing:
     except InputError:
         raise
     except Exception as error:
-        said = in_words(error, f"corpus {uri}")
-        if said is None and isinstance(error, FileNotFoundError):
-            said = _missing(uri)
-        if said is None and isinstance(error, ValueError | ImportError | OSError):
+        raised = in_words(error, f"corpus {uri}")
+        if raised is None and isinstance(error, FileNotFoundError):
+            raised = _missing(uri)
+        if raised is None and isinstance(error, ValueError | ImportError | OSError):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            said = None if may_pass(error) else InputError(f"corpus {uri}: {reason}")
-        if said is None:
+            raised = None if may_pass(error) else InputError(f"corpus {uri}: {reason}")
+        if raised is None:
             raise
-        raise said from error
+        raise raised from error
 
 
 def file_system(uri: str) -> tuple[AbstractFileSystem, str]:
-    """What an address is read with, and its path there; nothing that it listed is remembered."""
+    """The filesystem of an address, and the path in it; the filesystem caches no listings.
+
+    Raises ValueError or ImportError if the address is of no known kind.
+    """
     protocol, separator, path = uri.partition("://")
     if not separator or protocol in ("file", "local"):
         return LocalFileSystem(use_listings_cache=False), os.path.abspath(path or uri)
     if "::" in protocol:
         return fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    # A path may have in it what elsewhere joins addresses: `::`.
+    # A path may contain `::`, which joins addresses elsewhere.
     kind = fsspec.get_filesystem_class(protocol)
     options = kind._get_kwargs_from_urls(uri) | {"use_listings_cache": False}
     if uri.startswith(_WEB) and "%" in uri.partition("?")[2]:
-        options["encoded"] = True  # a signature is of the query as it is written
+        options["encoded"] = True  # a signature covers the query as it is written
     return kind(**options), kind._strip_protocol(uri)
 
 
 def stamp_of(fs: AbstractFileSystem, path: str) -> str:
-    """What tells whether a file is still the one that was listed."""
+    """The stamp of a file, by which to tell whether it is still the one that was listed."""
     return _stamp(_local(path) if isinstance(fs, LocalFileSystem) else fs.info(path))
 
 
 def bare(path: str) -> str:
-    """A path; of a web address without its query, in which a signature may stand."""
+    """A path; a web address loses its query, which may hold a signature."""
     return urldefrag(path)[0].partition("?")[0] if path.startswith(_WEB) else path
 
 
 def format_of(path: str) -> str:
-    """The known ending of a path in small letters, compression left out; empty if it has none."""
+    """The known ending of a path in lower case, compression left out; empty if it has none."""
     whole = bare(path).lower()
     stem, compression = os.path.splitext(whole)
     if compression not in COMPRESSIONS:
@@ -130,20 +134,20 @@ def _listing(uri: str, fs: AbstractFileSystem, path: str) -> Listing:
     is_local, root = isinstance(fs, LocalFileSystem), path
     is_pattern = any(c in bare(path) for c in "*?[")
     if path.startswith(_WEB) and format_of(path) and not is_pattern:
-        found = [{"name": path}]  # to ask whether it is a folder may be to get all of it
+        found = [{"name": path}]  # asking whether it is a folder may download all of it
     elif is_pattern and not fs.exists(path):
         root, pattern = _fixed_part(path)
         hidden = {part[0] for part in pattern.split("/") if part.startswith((".", "_"))}
         found = [
             info
-            for place in sorted(str(p) for p in fs.glob(path))
-            for info in _below(uri, fs, place)
+            for matched in sorted(str(p) for p in fs.glob(path))
+            for info in _below(uri, fs, matched)
             if hidden or not _is_hidden(str(info["name"])[len(root) :])
         ]
     elif fs.isdir(path):
         found = [i for i in _below(uri, fs, path) if not _is_hidden(str(i["name"])[len(path) :])]
     else:
-        # Many a filesystem's `exists` says no if it could not find out.
+        # Many filesystems' `exists` says no if it could not find out.
         found = [_local(path) if is_local and os.path.lexists(path) else fs.info(path)]
         if not format_of(path):
             raise InputError(f"corpus {uri}: not one of {', '.join(FORMATS)}")
@@ -155,7 +159,7 @@ def _listing(uri: str, fs: AbstractFileSystem, path: str) -> Listing:
     for name in names:
         _check_name(uri, name)
         _check_kind(name, read[name])
-        if name.startswith(_WEB):  # a page that lists files says nothing else of them
+        if name.startswith(_WEB):  # a page that lists files says nothing else about them
             read[name] = fs.info(name)
     folders = [bare(name).split("/")[:-1] for name in names]
     shared = 0
@@ -180,9 +184,9 @@ def _missing(uri: str) -> InputError:
 
 
 def _below(uri: str, fs: AbstractFileSystem, root: str) -> Iterator[dict[str, Any]]:
-    """The files below a folder that count; of a file, itself.
+    """The files below a folder that count; a file is its own.
 
-    Raises InputError if a folder is a table of which files are no part to be read alone.
+    Raises InputError if a folder is a table whose files cannot be read alone.
     """
     if isinstance(fs, LocalFileSystem):
         found = _walk(uri, root)
@@ -193,12 +197,12 @@ def _below(uri: str, fs: AbstractFileSystem, root: str) -> Iterator[dict[str, An
         return
     for info in found:
         inner = str(info["name"])[len(root) :].strip("/").split("/")
-        for place, part in enumerate(inner):
+        for depth, part in enumerate(inner):
             table = _TABLES.get(part)
             if part == "metadata" and inner[-1].endswith(".metadata.json"):
                 table = "an Iceberg table"
             if table is not None:
-                where = "/".join([root.rstrip("/"), *inner[:place]])
+                where = "/".join([root.rstrip("/"), *inner[:depth]])
                 raise InputError(
                     f"corpus {uri}: {where} is {table}: its files also hold rows that were deleted "
                     "since; write the table out as Parquet"
@@ -216,7 +220,7 @@ def _walk(uri: str, root: str) -> Iterator[dict[str, Any]]:
         folder, above = pending.pop()
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda e: e.name):
-                # A link to itself has no kind: os.path knows what to make of it.
+                # A link to itself has no kind: os.path can handle it.
                 if not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()):
                     yield _local(entry.path)
                     continue
@@ -253,7 +257,7 @@ def _is_hidden(below: str) -> bool:
 
 
 def _check_kind(path: str, info: Mapping[str, Any]) -> None:
-    """Raises InputError if a file is none that can be read from its start to its end."""
+    """Raises InputError if a path is no file that can be read from its start to its end."""
     if info.get("broken"):
         raise InputError(f"{path}: a link to what is not there")
     mode = info.get("mode")
@@ -272,15 +276,15 @@ def _ending(path: str) -> str:
 
 
 def _stamp(info: Mapping[str, Any]) -> str:
-    """Empty if not even the size is known.
+    """The stamp; empty if not even the size is known.
 
-    Of what stores say only what they say alike of a file that is listed and of one that is asked
-    for: the ETag, and on the disk the time, as of web servers that give no ETag.
+    It has only what stores say alike about a listed file and about one that is asked for: the ETag,
+    or the time on the disk and from web servers that give no ETag.
     """
     if info.get("size") is None:
         return ""
-    said = str(info.get("ETag") or info.get("etag") or info.get("Last-Modified") or "").strip('"')
-    return f"{info['size']} bytes {said}".strip()
+    tag = str(info.get("ETag") or info.get("etag") or info.get("Last-Modified") or "").strip('"')
+    return f"{info['size']} bytes {tag}".strip()
 
 
 def _hive(below: str) -> dict[str, str | None]:

@@ -1,7 +1,7 @@
-"""Rows of CSV files: polars parses what is written by the rules, and Python's csv what is not.
+"""Rows of CSV files: polars parses what follows the rules, and Python's csv what does not.
 
-Both say the same of a file that both can read.  Python's takes a file as it comes, row by row: a
-row that has bytes which are no UTF-8 is found with its number, and quotes may stand inside fields.
+Both give the same rows if both can read a file.  Python's csv takes a file as it comes, row by row:
+it finds the number of a row with bytes that are no UTF-8, and quotes may be inside fields.
 """
 
 import csv
@@ -21,10 +21,10 @@ from storage.values import Role, column_of
 csv.field_size_limit(sys.maxsize)  # a text may be longer than the csv module's 131,072 characters
 
 _ROWS_AT_ONCE = 1_000
-"""Rows that Python's reader gives at once; fewer, if they are as long as a block."""
+"""Rows that Python's reader gives at once; fewer if they are as long as a block."""
 
 _HEADER = 1 << 16
-"""Bytes read to find a header in, and more if it is longer."""
+"""Bytes read at first to find the header; more are read if it is longer."""
 
 
 _AS_THEY_ARE = "corpus.quote: null takes quotes as they are"
@@ -37,7 +37,10 @@ _ADVICE = {
 
 
 def header_of(file: IO[bytes], uri: str, dialect: Dialect) -> tuple[list[str], int]:
-    """The names of a file's columns, and the byte at which its rows begin; none if it is empty."""
+    """The names of a file's columns, and the byte at which its rows begin; no names if it is empty.
+
+    Raises InputError if the header is no CSV.
+    """
     offset = 0
 
     def lines() -> Iterator[str]:
@@ -64,7 +67,8 @@ def csv_batches(
 ) -> Iterator[Batch]:
     """The rows of a file from a mark on, up to a byte at which a row begins.
 
-    given: the roles whose column may be missing.  mark: byte 0 is the file's start.
+    given: the roles whose column may be missing.  mark: byte 0 is the file's start.  Raises
+    InputError if a column is missing, or a row is no CSV.
     """
     names, begin = header_of(file, uri, dialect)
     if not names:
@@ -84,8 +88,8 @@ def csv_batches(
         if batch is not None:
             yield batch
         else:
-            places = (block.offset + block.starts).tolist()
-            lines = ((place, _decoded(block.line(i), 1)) for i, place in enumerate(places))
+            offsets = (block.offset + block.starts).tolist()
+            lines = ((at, _decoded(block.line(i), 1)) for i, at in enumerate(offsets))
             yield from _by_hand(lines, uri, columns, names, dialect, before)
         before += len(block)
 
@@ -93,7 +97,10 @@ def csv_batches(
 def count_csv(
     file: IO[bytes], uri: str, columns: Columns, given: Collection[Role], dialect: Dialect
 ) -> Iterator[Mark]:
-    """The marks of a file, and at last how many rows there are."""
+    """The marks of a file, and at the end how many rows there are, with byte 0.
+
+    Raises InputError as `csv_batches` does.
+    """
     names, begin = header_of(file, uri, dialect)
     if not names:
         yield 0, 0
@@ -116,11 +123,11 @@ def count_csv(
 def _parsed(
     block: Block, columns: Columns, names: Sequence[str], dialect: Dialect, before: int
 ) -> Batch | None:
-    """What polars reads of a block; None if it cannot."""
+    """The rows of a block as polars reads them; None if it cannot."""
     assert block.fields is not None
     fits = block.fields == len(names)
     data = block.of(fits)
-    if data.startswith(BOM):  # polars would take it away
+    if data.startswith(BOM):  # polars would remove it
         return None
     wanted = {role: names.index(name) for role, name in columns.items() if name in names}
     quote = dialect.quote if dialect.quote and dialect.quote.encode() in data else None
@@ -133,7 +140,7 @@ def _parsed(
         empty_string_is_null=False,
         raise_if_empty=False,
     )
-    chosen = [pl.col(str(place)).alias(role) for role, place in wanted.items()]
+    chosen = [pl.col(str(column)).alias(role) for role, column in wanted.items()]
     try:
         found = scanned.select(chosen).collect()
     except (pl.exceptions.ComputeError, pl.exceptions.SchemaError):
@@ -143,12 +150,12 @@ def _parsed(
     read: dict[Role, pl.Series] = {role: found[role] for role in wanted}
     faults = None
     if not fits.all():
-        places = np.full(len(block), -1)
-        places[fits] = np.arange(len(found))
-        order = pl.Series(places).replace(-1, None)
+        positions = np.full(len(block), -1)
+        positions[fits] = np.arange(len(found))
+        order = pl.Series(positions).replace(-1, None)
         read = {role: values.gather(order) for role, values in read.items()}
-        said = [None if n == len(names) else _ragged(n, names) for n in block.fields.tolist()]
-        faults = pl.Series(said, dtype=pl.String)
+        reasons = [None if n == len(names) else _ragged(n, names) for n in block.fields.tolist()]
+        faults = pl.Series(reasons, dtype=pl.String)
     frame = frame_of({role: column_of(values, role) for role, values in read.items()}, len(block))
     if faults is not None:
         frame = frame.with_columns(fault=faults)
@@ -163,9 +170,9 @@ def _by_hand(
     dialect: Dialect,
     before: int,
 ) -> Iterator[Batch]:
-    """What Python's csv reads of lines.
+    """The rows of lines as Python's csv reads them.
 
-    lines: and the byte at which each begins; blank ones may be missing.
+    lines: each with the byte at which it begins; blank ones may be missing.
     """
     begin, at = -1, 0
 
@@ -175,7 +182,7 @@ def _by_hand(
             begin = at if begin < 0 else begin
             yield line
 
-    places = {role: names.index(name) for role, name in columns.items() if name in names}
+    numbers = {role: names.index(name) for role, name in columns.items() if name in names}
     rows = filter(None, _reader(taken(), dialect))
     while True:
         begin, kept = -1, []
@@ -193,7 +200,7 @@ def _by_hand(
             before,
             [(before, begin)],
             [
-                {role: values[place] for role, place in places.items()}
+                {role: values[number] for role, number in numbers.items()}
                 if len(values) == len(names)
                 else _ragged(len(values), names)
                 for values in kept
@@ -209,7 +216,7 @@ def _reader(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
 
 
 def _lines(data: bytes, file: IO[bytes], offset: int) -> Iterator[tuple[int, str]]:
-    """Lines of some bytes and of what a file still has after them, and where each begins."""
+    """The lines of some bytes and of the rest of a file after them, and where each begins."""
     for line in _whole_lines(data, file, offset):
         yield offset, _decoded(line, offset)
         offset += len(line)
@@ -251,9 +258,9 @@ def _ragged(fields: int, names: Sequence[str]) -> str:
 
 
 def _in_words(error: csv.Error) -> str:
-    """What is wrong, and what the user can do, where the error has advice to programmers."""
-    said = str(error).partition(" - ")[0]
+    """What is wrong; if the error has advice for programmers, advice for users replaces it."""
+    message = str(error).partition(" - ")[0]
     for begin, advice in _ADVICE.items():
-        if begin in said:
-            return f"{said}; {advice}"
-    return said
+        if begin in message:
+            return f"{message}; {advice}"
+    return message

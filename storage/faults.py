@@ -1,6 +1,6 @@
-"""What went wrong with a store or a corpus, in one line that names it and helps.
+"""Errors of a store or a corpus, in one line that names the trouble and helps.
 
-Libraries say it in many ways, and often say `None`.  No line has a credential in it.
+Libraries word them in many ways, and often as `None`.  No line has a credential in it.
 """
 
 import errno
@@ -33,14 +33,14 @@ _OF_THE_USER = {
     "ProfileNotFound": "there is no such profile; check AWS_PROFILE",
     "ParamValidationError": "that is no bucket's name; correct the address",
 }
-"""By a server's code or a library's class."""
+"""Errors that a user can mend, by a server's code or a library's class."""
 
 _NO_ROOM = {
     "QuotaExceeded": "the quota is used up",
     "XMinioAdminBucketQuotaExceeded": "the quota is used up",
     "XMinioStorageFull": "the server's disks are full",
 }
-"""By a server's code."""
+"""Errors for lack of room, by a server's code."""
 
 _NO_ANSWER = (
     "EndpointConnectionError",
@@ -53,7 +53,7 @@ _NO_ANSWER = (
 )
 
 _CUT_SHORT = ("ClientPayloadError", "BadDigest", "IncompleteBody")
-"""A library's class and servers' codes."""
+"""Errors of a broken transfer: a library's class and servers' codes."""
 
 _OF_THE_PATH = {
     errno.EISDIR: "a folder stands where a file should be",
@@ -65,10 +65,10 @@ _OF_THE_PATH = {
 }
 
 _STAYS = (*_OF_THE_PATH, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EINVAL, errno.ENOSYS)
-"""What no second try finds otherwise."""
+"""Errors that a second try would only meet again."""
 
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504, *range(520, 530))
-"""What a web server or a gateway before it says of a state that it may leave."""
+"""Statuses of a web server, or of a gateway before it, that may pass."""
 
 _NO_PARTS = ("support range requests", "Cannot seek streaming HTTP file")
 
@@ -78,15 +78,15 @@ _SAYS_ENOUGH = (FileNotFoundError, FileExistsError)
 
 
 def in_words(error: Exception, where: str) -> Exception | None:
-    """The error to raise instead, in words; None where the error says enough.
+    """The error to raise instead, in words; None if the error says enough.
 
-    InputError for what the user can mend, ConnectionError where no server answered, and OSError
-    with its number where there is no room.
+    It is InputError if the user can mend it, ConnectionError if no server answered, and OSError
+    with its number if there is no room.  where: the address that the error is about.
     """
     if isinstance(error, InputError):
         return None
-    if (said := of_the_path(error, where)) is not None:
-        return said
+    if (fault := of_the_path(error, where)) is not None:
+        return fault
     if type(error) is NotImplementedError:
         return InputError(f"{where}: nothing can be written at addresses of this kind")
     for cause in _causes(error):
@@ -114,7 +114,7 @@ def in_words(error: Exception, where: str) -> Exception | None:
 
 
 def of_the_path(error: Exception, where: str) -> InputError | None:
-    """The error to raise instead where something else stands, or nothing may be done, there."""
+    """The error to raise instead if something else is there, or nothing may be done there."""
     if not isinstance(error, OSError) or error.errno not in _OF_THE_PATH:
         return None
     path = error.filename or where
@@ -124,7 +124,7 @@ def of_the_path(error: Exception, where: str) -> InputError | None:
 
 
 def placed(error: Exception, where: str) -> Exception | None:
-    """The same error with the place in it; None where it names one, or needs none.
+    """The same error with the address in it; None if it names one, or needs none.
 
     A full disk and a broken connection do not say what they are about.
     """
@@ -138,9 +138,9 @@ def placed(error: Exception, where: str) -> Exception | None:
 
 
 def check_read_whole(file: IO[bytes], read: int) -> None:
-    """Raise OSError where a file that is read to its end has ended before its size.
+    """Raises OSError if a file that is read to its end has ended before its size.
 
-    read: bytes so far.  What knows no size, such as a compressed file, knows its own end.
+    read: bytes so far.  A file without a size, such as a compressed one, knows its own end.
     """
     size = getattr(file, "size", None)
     if size is not None and read < size:
@@ -148,7 +148,7 @@ def check_read_whole(file: IO[bytes], read: int) -> None:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether it is the disk, the network or the server that failed, not what was asked of it."""
+    """Whether the disk, the network or the server failed, and the request was no mistake."""
     failing = isinstance(error, OSError) and error.errno in (errno.EIO, _REMOTE_IO, errno.EBUSY)
     return failing or isinstance(error, ConnectionError | TimeoutError)
 
@@ -159,12 +159,12 @@ def stays(error: OSError) -> bool:
 
 
 def is_no_bucket(error: Exception) -> bool:
-    """Whether not the file is missing but all that it could lie in."""
+    """Whether the bucket is missing, not only the file."""
     return _says(error, "NoSuchBucket")
 
 
 def is_empty(error: Exception) -> bool:
-    """Whether there was nothing to read of an object's first bytes, since it has none."""
+    """Whether an object's first bytes could not be read because it is empty."""
     return _says(error, "InvalidRange")
 
 
@@ -174,13 +174,13 @@ def _says(error: Exception, word: str) -> bool:
 
 
 def code(error: BaseException | None) -> str:
-    """An S3 server's word for what went wrong; empty where it said none."""
+    """An S3 server's code for what went wrong; empty if it gave none."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 def status(error: BaseException | None) -> int | None:
-    """The HTTP status with which an S3 server refused; None where it did not."""
+    """The HTTP status with which an S3 server refused; None if it did not."""
     response = getattr(error, "response", None)
     if not isinstance(response, dict):
         return None
@@ -188,8 +188,8 @@ def status(error: BaseException | None) -> int | None:
 
 
 def _of_the_answer(cause: BaseException, where: str) -> Exception | None:
-    """The error to raise for a server's status; None where it says too little, or nothing new."""
-    if isinstance(cause, ValueError) and any(said in str(cause) for said in _NO_PARTS):
+    """The error to raise for a server's status; None if it says too little, or nothing new."""
+    if isinstance(cause, ValueError) and any(phrase in str(cause) for phrase in _NO_PARTS):
         return InputError(
             f"{where}: the server gives no parts of a file, or no size; download it, and name the "
             "copy"
@@ -200,19 +200,19 @@ def _of_the_answer(cause: BaseException, where: str) -> Exception | None:
     if "ClientConnectionError" in kinds:
         return ConnectionError(f"{where}: the server does not answer ({kinds[0]})")
     if "ClientResponseError" in kinds:
-        number, said = getattr(cause, "status", 0), getattr(cause, "message", "")
-        said = f"{number} {said}".strip() if number else kinds[0]
+        number, reason = getattr(cause, "status", 0), getattr(cause, "message", "")
+        reason = f"{number} {reason}".strip() if number else kinds[0]
     elif (number := status(cause) or 0) != 0:
-        said = code(cause)
+        reason = code(cause)
     elif "ClientError" in kinds:
         return InputError(f"{where}: {cause}; check the address")
     if number in (401, 403):
-        return InputError(f"{where}: access denied ({said}); check who you are and what you may")
+        return InputError(f"{where}: access denied ({reason}); check who you are and what you may")
     if "ClientResponseError" not in kinds or number == 404:
-        return None  # what else S3 says stands in its codes
+        return None  # S3's codes say the rest
     if number in _PASSING:
-        return ConnectionError(f"{where}: the server says {said}")
-    return InputError(f"{where}: the server says {said}; check the address")
+        return ConnectionError(f"{where}: the server says {reason}")
+    return InputError(f"{where}: the server says {reason}; check the address")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,8 +1,8 @@
 """Rows of JSON lines: polars reads them by the block, and Python's json what it cannot.
 
-Both say the same.  polars makes strings of all values: a line is read again if a text looks like
-anything but a string, a name like a list, or if it has a float for a name (polars writes 1.0 as 1),
-or half a surrogate pair, which polars does not see.
+Both give the same rows.  polars makes strings of all values: a line is read again if a text looks
+like anything but a string, a name like a list, or if it has a float for a name (polars writes 1.0
+as 1), or half a surrogate pair, which polars does not see.
 """
 
 import json
@@ -45,7 +45,7 @@ def json_batches(
 ) -> Iterator[Batch]:
     """The rows of a file from a mark on, up to a byte at which a row begins.
 
-    given: the roles whose key may be missing.
+    given: the roles whose key may be missing.  Raises InputError if no object has a column's key.
     """
     before, offset = mark
     file.seek(offset)
@@ -54,7 +54,7 @@ def json_batches(
         if not len(block):
             continue
         batch = _batch(block, columns, before)
-        if before == 0 and (mark, end) == ((0, 0), None):  # less may well lack a key
+        if before == 0 and (mark, end) == ((0, 0), None):  # a part of a file may well lack a key
             _check_keys(block, batch, uri, columns, given)
         yield batch
         before += len(block)
@@ -63,7 +63,10 @@ def json_batches(
 def count_json(
     file: IO[bytes], uri: str, columns: Columns, given: Collection[Role]
 ) -> Iterator[Mark]:
-    """The marks of a file, and at last how many rows there are."""
+    """The marks of a file, and at the end how many rows there are, with byte 0.
+
+    Raises InputError as `json_batches` does.
+    """
     before = 0
     for block in blocks(file, 0, None):
         assert not isinstance(block, Unstructured)
@@ -83,9 +86,9 @@ def _batch(block: Block, columns: Columns, before: int) -> Batch:
 
 
 def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
-    """What polars reads of a block; None if it cannot."""
+    """The rows of a block as polars reads them; None if it cannot."""
     data = block.of(np.ones(len(block), bool))
-    if data.startswith(BOM):  # polars would take it away
+    if data.startswith(BOM):  # polars would remove it
         return None
     schema = dict.fromkeys(columns.values(), pl.String)
     try:
@@ -108,17 +111,17 @@ def _parsed(block: Block, columns: Columns, before: int) -> Batch | None:
         {role: column_of(found[name], role) for role, name in columns.items()}, len(block)
     )
     if again.any():
-        places = np.flatnonzero(again)
-        rows = [_row(block.line(i), columns) for i in places.tolist()]
+        positions = np.flatnonzero(again)
+        rows = [_row(block.line(i), columns) for i in positions.tolist()]
         mended = batch_of_values(0, [], rows).frame
         order = np.arange(len(block))
-        order[places] = len(block) + np.arange(len(places))
+        order[positions] = len(block) + np.arange(len(positions))
         frame = pl.concat([frame, mended])[order]
     return Batch(before, block.marks(before), frame)
 
 
 def _key(name: str) -> bytes:
-    """A pattern of all ways to write a key: any of its characters may be escaped."""
+    """A pattern for all ways to write a key: any of its characters may be escaped."""
     ways = []
     for character in name:
         units = character.encode("utf-16-be").hex(" ", 2).split()
@@ -144,7 +147,7 @@ def _loaded(line: bytes) -> Any:
 
 
 def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a key that stands twice the first counts, as polars has it."""
+    """A JSON object; the first counts if a key appears twice, as polars has it."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         found.setdefault(key, value)

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 
 @contextmanager
 def whole(path: str) -> Iterator[str]:
-    """The path to write to in the block; then the file gets its own, or goes where the block fails.
+    """The path to write to in the block; the file gets its own name after it.
 
-    It is hidden until then, as it stays where the process is killed.
+    The file is deleted if the block fails.  It is hidden until then, and stays so if the process is
+    killed.
     """
     folder, _, name = path.rpartition("/")
     _make(folder)
@@ -26,12 +27,12 @@ def whole(path: str) -> Iterator[str]:
             error.filename = path  # a full disk does not say what it is about
         raise
     finally:
-        with suppress(OSError):  # it is gone, or what was raised first says more
+        with suppress(OSError):  # it is gone, or the first error says more
             os.unlink(partial)
 
 
 def _make(folder: str) -> None:
-    """Make a folder where there is none.  Raises NotADirectoryError where a file is in the way."""
+    """Make a folder if there is none.  Raises NotADirectoryError if a file is in the way."""
     try:
         os.makedirs(folder, exist_ok=True)
     except FileExistsError as error:
@@ -39,7 +40,7 @@ def _make(folder: str) -> None:
 
 
 def write_new(path: str, data: bytes) -> None:
-    """Write a file where there is none.  Raises FileExistsError, whoever took the name."""
+    """Write a file if there is none.  Raises FileExistsError if anybody has taken the name."""
     try:
         with whole(path) as partial:
             with open(partial, "wb") as file:
@@ -50,7 +51,7 @@ def write_new(path: str, data: bytes) -> None:
 
 
 def copy(path: str, target: str) -> None:
-    """Copy a file, by a link where the disk has them.  Raises FileNotFoundError."""
+    """Copy a file, by a link if the disk has them.  Raises FileNotFoundError if it is missing."""
     with whole(target) as partial:
         try:
             os.link(path, partial)
@@ -61,7 +62,7 @@ def copy(path: str, target: str) -> None:
 
 
 def files(path: str) -> Iterator[tuple[str, int, datetime]]:
-    """All files below a folder: name, bytes, time; none where it does not exist.
+    """Name, bytes and time of all files below a folder; none if it does not exist.
 
     Others may write and delete there meanwhile.
     """

@@ -32,24 +32,24 @@ _ENDINGS = {
     b"BZh": ".bz2",
     b"\xfd7zXZ\0": ".xz",
 }
-"""Of those that a name may have said already."""
+"""Endings that already say what the first bytes would."""
 
 
 def advice(uri: str, delimiter: str, no_column: bool) -> str:
-    """What a refused file looks like; empty if that is not to be seen.
+    """What a refused file looks like; empty if nothing can be seen.
 
-    delimiter: what it was read with.  no_column: whether it is refused for the columns that it
-    lacks.
+    delimiter: the one that it was read with.  no_column: whether it is refused because it lacks a
+    column.
     """
     try:
         fs, path = file_system(uri)
         with fs.open(path, "rb") as file:
             head = file.read(_SEEN)
-    except Exception:  # it is refused already: this only helps
+    except Exception:  # the file is refused already, and this only helps
         return ""
-    for begin, said in _BEGINS.items():
+    for begin, hint in _BEGINS.items():
         if head.startswith(begin):
-            return "" if bare(uri).lower().endswith(_ENDINGS.get(begin, "\0")) else said
+            return "" if bare(uri).lower().endswith(_ENDINGS.get(begin, "\0")) else hint
     if head.lstrip()[:20].lower().startswith(_PAGES):
         return "it looks like a web page, such as one that asks to log in"
     if b"\0" in head[:2]:

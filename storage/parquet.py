@@ -27,9 +27,9 @@ def write_table(
 ) -> FileRecord:
     """Write a table; the same table gives the same bytes.
 
-    group_rows: how many rows can be read without the others; by default only all at once.
+    group_rows: rows of a row group, which can be read alone; by default there is one group.
     """
-    # Lists of floats do not get smaller, and to try takes four times as long as to write them.
+    # Lists of floats do not get smaller, and compressing takes four times as long as writing.
     plain = {_leaf(f) for f in table.schema if _is_floats(f.type)}
     others = [_leaf(f) for f in table.schema if _leaf(f) not in plain]
     compression = dict.fromkeys(plain, "none") | dict.fromkeys(others, "zstd")
@@ -59,7 +59,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _leaf(field: pa.Field) -> str:
-    """What Parquet calls the column of a field's values."""
+    """Parquet's name for the column of a field's values."""
     is_list = pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
     return f"{field.name}.list.element" if is_list else field.name
 
@@ -71,7 +71,7 @@ def _is_floats(kind: pa.DataType) -> bool:
 def read_table(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table, or some of its columns.
 
-    Raises InputError where it is no Parquet, or lacks a column.
+    Raises InputError if it is no Parquet, or lacks a column.
     """
     with folder.open(name) as file, folder.faults(name):
         return _read(file, columns, f"{folder}/{name}")
@@ -79,9 +79,9 @@ def read_table(folder: Folder, name: str, columns: Sequence[str] | None = None) 
 
 @contextmanager
 def open_table(folder: Folder, path: str, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
-    """A table of which `take_rows` reads what is asked for.
+    """A table, opened for `take_rows`.
 
-    Raises InputError where it is no Parquet, or lacks a column.
+    Raises InputError if it is no Parquet, or lacks a column.
     """
     with folder.open(path) as file, folder.faults(path):
         try:
@@ -92,32 +92,37 @@ def open_table(folder: Folder, path: str, columns: Sequence[str]) -> Iterator[pq
             raise _no_parquet(f"{folder}/{path}", error) from error
 
 
-def take_rows(parquet: pq.ParquetFile, columns: Sequence[str], places: Sequence[int]) -> pa.Table:
-    """Some columns of some rows, in the order asked; only row groups with such a row are read."""
-    asked = np.array(places, np.int64)
+def take_rows(
+    parquet: pq.ParquetFile, columns: Sequence[str], positions: Sequence[int]
+) -> pa.Table:
+    """Some columns of the rows at some positions, in that order.
+
+    Only row groups with such a row are read.
+    """
+    asked = np.array(positions, np.int64)
     sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
     rows = np.array(sizes, np.int64)
     ends = np.cumsum(rows)
     holder = np.searchsorted(ends, asked, side="right")
     groups = np.unique(holder)
     table = parquet.read_row_groups(groups.tolist(), columns=list(columns))
-    # How far a group begins from where it does in the file, once the groups between are left out.
+    # How far each group moves from its begin in the file, once the groups between are left out.
     moved = np.cumsum(rows[groups]) - ends[groups]
     return table.take(pa.array(asked + moved[np.searchsorted(groups, holder)]))
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a file says of its table at its end, without any of the table."""
+    """The description of a table at its file's end."""
 
     rows: int
     schema: pa.Schema
     largest: dict[str, Any]
-    """By column the largest value, of lists that in any of them, where the file says it."""
+    """By column, the largest value, in lists the largest of any; only if the file says it."""
 
 
 def read_footer(folder: Folder, path: str) -> Footer:
-    """What a table is.  Raises InputError where it is no Parquet."""
+    """The description of a table.  Raises InputError if it is no Parquet."""
     with folder.open(path) as file, folder.faults(path):
         try:
             parquet = pq.ParquetFile(file)
@@ -125,8 +130,8 @@ def read_footer(folder: Folder, path: str) -> Footer:
             raise _no_parquet(f"{folder}/{path}", error) from error
         largest: dict[str, Any] = {}
         for group in range(parquet.metadata.num_row_groups):
-            for place in range(parquet.metadata.num_columns):
-                column = parquet.metadata.row_group(group).column(place)
+            for number in range(parquet.metadata.num_columns):
+                column = parquet.metadata.row_group(group).column(number)
                 found = column.statistics
                 if found is not None and found.has_min_max:
                     name = column.path_in_schema.partition(".")[0]
@@ -160,7 +165,7 @@ def _no_parquet(where: str, error: Exception) -> InputError:
 
 
 def list_column(values: NDArray[Any]) -> pa.Array:
-    """Rows of an array (n, width) as a column of fixed-size lists; of one (n,) as they are."""
+    """An array (n, width) as a column of fixed-size lists, or an array (n,) as a plain column."""
     if values.ndim == 1:
         return pa.array(values)
     return pa.FixedSizeListArray.from_arrays(
@@ -169,7 +174,7 @@ def list_column(values: NDArray[Any]) -> pa.Array:
 
 
 def list_values(column: pa.ChunkedArray) -> NDArray[Any]:
-    """A column of fixed-size lists as an array (n, width); a plain one as (n,)."""
+    """A column of fixed-size lists as an array (n, width), or a plain one as (n,)."""
     if not pa.types.is_fixed_size_list(column.type):
         return column.to_numpy()
     width = column.type.list_size

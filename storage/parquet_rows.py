@@ -1,8 +1,8 @@
 """Rows of Parquet files, a batch of some row groups' columns at a time.
 
-pyarrow reads the pages, out of whatever the store opens (polars reads a file object as a whole, and
-a remote one by a client of its own, with other credentials and other errors); what they hold is
-polars' from there on.
+pyarrow reads the pages, out of whatever the store opens: polars reads a file object as a whole, and
+a remote file by a client of its own, with other credentials and other errors.  polars handles the
+values from there on.
 """
 
 from collections.abc import Collection, Iterator
@@ -15,7 +15,7 @@ from storage.rows import Batch, Columns, check_columns, frame_of
 from storage.values import Role
 
 _BATCH_BYTES = 4 << 20
-"""Of the columns that are read, uncompressed, at once."""
+"""Bytes of the columns that are read at once, uncompressed."""
 
 _MOST_ROWS = 20_000
 
@@ -28,9 +28,9 @@ def parquet_names(file: IO[bytes]) -> list[str]:
 def parquet_batches(
     file: IO[bytes], uri: str, columns: Columns, given: Collection[Role], start: int, end: int
 ) -> Iterator[Batch]:
-    """The rows of a file from one on, and up to another, the batches that hold them.
+    """The batches that hold the rows of a file from one on and up to another.
 
-    given: the roles whose column may be missing.
+    given: the roles whose column may be missing.  Raises InputError if another one is.
     """
     parquet = _parquet(file)
     names = parquet.schema_arrow.names
@@ -64,7 +64,7 @@ def count_parquet(file: IO[bytes], uri: str, columns: Columns, given: Collection
 
 
 def _parquet(file: IO[bytes]) -> pq.ParquetFile:
-    # In nanoseconds, which is the default, years beyond 1677 and 2262 come out as others.
+    # Nanoseconds, the default, turn years before 1677 and after 2262 into others.
     return pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
 
 
@@ -74,8 +74,8 @@ def _batch_rows(parquet: pq.ParquetFile, groups: list[int], wanted: list[str]) -
     for group in groups:
         found = parquet.metadata.row_group(group)
         rows += found.num_rows
-        for place in range(found.num_columns):
-            column = found.column(place)
+        for number in range(found.num_columns):
+            column = found.column(number)
             if any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in wanted):
                 size += column.total_uncompressed_size
     return max(1, min(_MOST_ROWS, _BATCH_BYTES * rows // max(size, 1)))

@@ -12,7 +12,7 @@ from storage.blocks import Mark
 from storage.values import ROLES, Column, Role, value_of
 
 Columns = Mapping[Role, str]
-"""What the columns are called that are read."""
+"""The names of the columns that are read, by role."""
 
 SCHEMA = {"id": pl.String, "text": pl.String, "label": pl.String, "fault": pl.String}
 
@@ -22,19 +22,19 @@ class Batch:
     """Consecutive rows of a file."""
 
     before: int
-    """Rows of the file that stand before them."""
+    """How many rows of the file come before them."""
     marks: list[Mark]
-    """Where reading can begin; in Parquet, which is read by row, nowhere."""
+    """Where reading can begin; none in Parquet, which is read by row."""
     frame: pl.DataFrame
-    """id, text, label: strings, null if they are missing or not read; fault: why a row cannot be
-    used, null if nothing in the file speaks against it."""
+    """Columns id, text, label: strings, null if they are missing or not read; and fault: why a row
+    cannot be used, null if nothing in the file speaks against it."""
 
     def __len__(self) -> int:
         return len(self.frame)
 
 
 def frame_of(columns: Mapping[Role, Column], rows: int) -> pl.DataFrame:
-    """A batch's frame."""
+    """A batch's frame, as `Batch.frame` is; rows: how many there are."""
     nothing = pl.Series([None], dtype=pl.String).new_from_index(0, rows)
     faults = [column.faults for column in columns.values() if column.faults.null_count() < rows]
     return pl.DataFrame(
@@ -62,7 +62,7 @@ def batch_of_values(
 def check_columns(
     uri: str, columns: Columns, given: Collection[Role], there: Sequence[str]
 ) -> None:
-    """Raises InputError if a file lacks a column, or has two of its name.
+    """Raises InputError if a file lacks a column, or has two of one name.
 
     given: the roles that it may lack.
     """

@@ -1,7 +1,7 @@
 """A look over a whole corpus before any work: what is usable, what is not, and how to split it.
 
-A labelled corpus is read once: labels, ids and the sample have to be known.  Of an unlabelled one
-only rows are counted.
+A labelled corpus is read once: labels, ids and the sample have to be known.  In an unlabelled
+corpus, rows are only counted.
 """
 
 import hashlib
@@ -33,13 +33,13 @@ CENTRE_ROWS = 4_096
 """Rows over which a sentence encoder's centre is read (docs/method.md)."""
 
 _SAMPLE, _CENTRE = 1, 2
-"""Streams of numbers: who judges the rows is not who a centre is read over."""
+"""Streams of numbers: the rows that judge are drawn apart from those that a centre is read over."""
 
 _AT_ONCE = 16
-"""Files that are counted at one time: most of it is waiting for a remote store."""
+"""Files that are counted at one time: most of the time goes into waiting for a remote store."""
 
 _MEASURED_ROWS = 1_000
-"""Rows whose length is taken for that of all, where they are not read."""
+"""Rows whose mean length is taken for all rows', if not all are read."""
 
 _SUSPECTS = 1_000
 """Hashes of ids that are looked up at once among all rows."""
@@ -55,33 +55,33 @@ class Scan:
 
     files: list[CorpusFile]
     rows: int = 0
-    """Usable ones; of an unlabelled corpus all."""
+    """How many rows are usable; all rows of an unlabelled corpus."""
     rejected: Counter[str] = field(default_factory=Counter)
-    """Rows that are not, by reason."""
+    """By reason, how many rows are not usable."""
     labels: Counter[str] = field(default_factory=Counter)
-    """Usable rows by label name."""
+    """By label name, how many usable rows there are."""
     mean_characters: float = 0.0
-    """Of usable texts; of an unlabelled corpus of its first."""
+    """Mean length of the usable texts, in characters; in an unlabelled corpus, of the first."""
     fingerprint: str = ""
-    """SHA-256 of all rows' content in order, whatever files they stand in; of an unlabelled corpus
+    """SHA-256 of all rows' content in order, whatever files they are in; for an unlabelled corpus,
     of its files' names and stamps."""
     centre_texts: list[str] = field(default_factory=list)
     """Texts of CENTRE_ROWS rows, drawn by their texts."""
     _numbers: dict[str, "array[int]"] = field(default_factory=dict)
-    """By label name a number of each usable row's text."""
+    """By label name, a number of each usable row's text."""
     _counted: list[Counted] = field(default_factory=list)
-    """Of each file."""
+    """The count of each file."""
 
     @property
     def total(self) -> int:
-        """Rows, usable or not."""
+        """How many rows there are, usable or not."""
         return sum(counted.rows for counted in self._counted)
 
     def sample(self, rows: int) -> dict[str, int] | None:
-        """A sample of about so many labelled rows, in which labels have the shares they have here.
+        """A sample of about so many labelled rows, in which labels keep their shares.
 
-        By label name the largest of `sample_numbers` of a text that is in the sample; None if all
-        rows are.  The numbers are as good as random, and the same on every machine.
+        It is given, by label name, as the largest of `sample_numbers` of a text in the sample; None
+        if all rows are in it.  The numbers are as good as random, and the same on every machine.
         """
         if rows >= self.rows:
             return None
@@ -89,7 +89,7 @@ class Scan:
         for name, kept in self._numbers.items():
             wanted = max(1, round(rows * len(kept) / self.rows))
             numbers = np.frombuffer(kept, np.uint32)
-            numbers.partition(wanted - 1)  # in place: their order says nothing
+            numbers.partition(wanted - 1)  # in place, since their order means nothing
             limits[name] = int(numbers[wanted - 1])
         return limits
 
@@ -105,8 +105,8 @@ class Scan:
                     shards.append([])
                     room = rows
                 size = min(room, counted.rows - start)
-                place = bisect_right(begins, start) - 1
-                mark = (0, 0) if place < 0 else counted.marks[place]
+                index = bisect_right(begins, start) - 1
+                mark = (0, 0) if index < 0 else counted.marks[index]
                 after = bisect_left(begins, start + size)
                 end = counted.marks[after][1] if after < len(begins) else None
                 shards[-1].append(Span(file, start, size, mark, end))
@@ -116,12 +116,12 @@ class Scan:
 
 
 def text_hash(text: str) -> str:
-    """A text's name: the first 128 bits of its SHA-256, in hex."""
+    """The hash that names a text: the first 128 bits of its SHA-256, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def sample_numbers(texts: pl.Series) -> NDArray[np.uint32]:
-    """(rows,) a number of each text by which samples are drawn, as good as random."""
+    """(rows,) a number for each text, as good as random, by which samples are drawn."""
     return _mixed(_checksums(texts), _SAMPLE)
 
 
@@ -134,9 +134,10 @@ def scan(
 ) -> Scan:
     """Look at every row of a labelled corpus.
 
-    declared: the labels that the prompt names, in order.  most_labels: which a database holds.
+    declared: the labels that the prompt names, in order.  on_rows is told of rows as they are
+    read.  most_labels: how many a database holds.
     Raises InputError if the corpus is empty, lacks a column, has a label that the prompt does not,
-    has two rows of one id, or too many unusable rows or labels.
+    has two rows of one id, or has too many unusable rows or labels.
     """
     result = Scan(files_of(spec))
     content, centre, ids = Fingerprint(), _Smallest(CENTRE_ROWS), array("Q")
@@ -181,9 +182,10 @@ def scan(
 
 
 def count(spec: CorpusSpec, on_rows: Callable[[int], None] = lambda rows: None) -> Scan:
-    """Count the rows of an unlabelled corpus, without a look at them.
+    """Count the rows of an unlabelled corpus without checking them.
 
-    Raises InputError if it is empty or lacks a column.
+    on_rows is told of rows as they are counted.  Raises InputError if the corpus is empty or lacks
+    a column.
     """
     result = Scan(files_of(spec))
     with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -240,14 +242,14 @@ def files_of(spec: CorpusSpec) -> list[CorpusFile]:
 
 
 def _checksums(texts: pl.Series) -> NDArray[np.uint64]:
-    """(rows,) the CRC-32 of each text: nothing hangs on it but which rows are drawn."""
+    """(rows,) the CRC-32 of each text: it only decides which rows are drawn."""
     return np.fromiter(map(crc32, texts.cast(pl.Binary).to_list()), np.uint64, len(texts))
 
 
 def _mixed(numbers: NDArray[np.uint64], stream: int) -> NDArray[np.uint32]:
-    """Numbers in which nothing is left of their order (splitmix64; Steele and others, 2014).
+    """(rows,) numbers, mixed so that nothing of their order is left.
 
-    stream: other numbers for another purpose.
+    The mix is splitmix64 (Steele and others, 2014).  stream: another one gives other numbers.
     """
     mixed = numbers + np.uint64(stream * 0x9E3779B97F4A7C15 % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -275,17 +277,17 @@ class _Smallest:
         self._seen = 0
 
     def add(self, texts: pl.Series, numbers: NDArray[np.uint32]) -> None:
-        """More texts, and their numbers."""
+        """Add texts and their numbers, both (rows,)."""
         near = np.flatnonzero(numbers <= self._limit)
-        places = (self._seen + near).tolist()
-        self._kept += zip(numbers[near].tolist(), places, texts.gather(near), strict=True)
+        positions = (self._seen + near).tolist()
+        self._kept += zip(numbers[near].tolist(), positions, texts.gather(near), strict=True)
         self._seen += len(texts)
         if len(self._kept) > 2 * self._rows:
             self._kept = heapq.nsmallest(self._rows, self._kept)
             self._limit = self._kept[-1][0]
 
     def texts(self) -> list[str]:
-        """The texts, by their numbers."""
+        """The texts, in the order of their numbers."""
         return [text for *_, text in heapq.nsmallest(self._rows, self._kept)]
 
 
@@ -311,7 +313,7 @@ def check_rejected(
 ) -> None:
     """Raises InputError if more of a corpus's rows are unusable than may be, or all are.
 
-    first: file and row of one.
+    first: file and row of an unusable one, for the message.
     """
     rows = rejected.total()
     if rows and (rows > max_reject_fraction * total or rows == total):

@@ -1,7 +1,7 @@
 """Values of a corpus: what each type is as an id, as a text and as a label.
 
-CSV, JSON lines and Parquet files of one table say the same: whatever a value's type, its text form
-is what stands in a CSV file.
+CSV, JSON lines and Parquet files of one table mean the same rows: whatever a value's type, its text
+form is what a CSV file has.
 
     string, bytes, categorical      as it is; bytes are UTF-8
     integer, decimal                its digits
@@ -43,7 +43,7 @@ class Column:
     values: pl.Series
     """Strings; null if the value is missing or has no text form."""
     faults: pl.Series
-    """Strings: why a value cannot be used; null if it can, or is missing."""
+    """Strings: why a value cannot be used; null if it can be used, or is missing."""
 
 
 def column_of(values: pl.Series, role: Role) -> Column:
@@ -80,12 +80,12 @@ def value_of(value: Any, role: Role) -> tuple[str | None, str | None]:
 
 
 def fault_of_type(role: Role, name: str) -> str:
-    """What is said of a value that has no text form.  name: of its type."""
+    """The fault of a value that has no text form.  name: of its type."""
     return f"{role} is no string but {name}"
 
 
 def where(these: pl.Series, fault: str) -> pl.Series:
-    """A fault for some of a column's values."""
+    """A column of faults: `fault` for the values that are True in `these`, null for the others."""
     frame = pl.select(pl.when(these).then(pl.lit(fault)).otherwise(pl.lit(None, pl.String)))
     return frame.to_series()
 
@@ -108,7 +108,7 @@ def _text(value: bytes | None) -> str | None:
 def _scalars(values: pl.Series) -> pl.Series:
     kind = values.dtype
     if kind.is_float():
-        # As Python writes them, and JSON; there are often few different ones.
+        # They are as Python and JSON write them; often there are few different ones.
         unique = values.unique()
         narrow = _NARROW.get(kind, float)
         written = [

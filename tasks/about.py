@@ -1,4 +1,4 @@
-"""What log lines are about: each names the database, and the version and shard if there is one."""
+"""Subjects of log lines: each names the database, and the version and shard if there is one."""
 
 import logging
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ _about: ContextVar[str] = ContextVar("about", default="")
 
 @contextmanager
 def about(database: str, version: str | None = None, shard: int | None = None) -> Iterator[None]:
-    """Within, lines begin with what they are about."""
-    said = database if version is None else f"{database}@{version}"
-    token = _about.set(said if shard is None else f"{said} shard {shard}")
+    """Within this context, log lines begin with the database, version and shard."""
+    subject = database if version is None else f"{database}@{version}"
+    token = _about.set(subject if shard is None else f"{subject} shard {shard}")
     try:
         yield
     finally:
@@ -21,8 +21,8 @@ def about(database: str, version: str | None = None, shard: int | None = None) -
 
 class _Prefix(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        if said := _about.get():
-            record.msg = f"{said}: {record.msg}"
+        if subject := _about.get():
+            record.msg = f"{subject}: {record.msg}"
         return True
 
 

@@ -1,4 +1,4 @@
-"""Credentials of a store, out of a Prefect block: the key to S3 stands in no job and no manifest.
+"""Credentials of a store, out of a Prefect block: no job and no manifest holds the key to S3.
 
 Without a block they come from where every AWS tool looks: environment, profile, instance.
 """
@@ -11,15 +11,15 @@ from tasks.prefect_settings import read_settings
 
 
 def use_credentials(block: str | None) -> None:
-    """From now on reach S3 with that block, or without one as the environment says.
+    """Reach S3 from now on with that block, or without one as the environment says.
 
-    Raises InputError where there is no such block, or it holds no credentials.
+    Raises InputError if there is no such block, or it holds no credentials.
     """
     use_s3_options({} if block is None else _options(block))
 
 
 def _options(name: str) -> dict[str, Any]:
-    """What s3fs is told."""
+    """The options of s3fs."""
     read_settings()
     from prefect_aws import AwsCredentials  # takes seconds to import, and few jobs need it
 
@@ -30,7 +30,7 @@ def _options(name: str) -> dict[str, Any]:
             f"credentials: there is no block aws-credentials/{name}; make it in the "
             "orchestrator's UI, or leave `credentials` out"
         ) from error
-    # The block's own session knows what a profile or an assumed role comes to.
+    # The block's own session resolves a profile or an assumed role.
     found = block.get_boto3_session().get_credentials()  # type: ignore[union-attr]
     if found is None:
         raise InputError(f"credentials: the block aws-credentials/{name} holds no access key")

@@ -71,5 +71,5 @@ def fit_record(fitted: Fitted, sums: Sums, sampled: int) -> dict[str, Any]:
         "state": fitted.fits.state,
         "rows": int(sums.rows.sum()),
         "sampled_rows": sampled,
-        **fitted.account,
+        **fitted.record,
     }

@@ -1,6 +1,6 @@
 """The job: one pydantic model is the job file, the flows' parameters and the manifest's `job`.
 
-Light on purpose: a command reads its job before anything heavy is imported.
+This module is light on purpose: a command reads its job before anything heavy is imported.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from storage.manifest import NAME_PATTERN
 from tasks.job_file import Unquoted, read_job_file
 
 _SHORT = Repr()
-"""Values in messages: what anchors make may be endless."""
+"""Shortens values in messages: anchors may make them endless."""
 _SHORT.maxlevel = 2
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
@@ -97,9 +97,9 @@ class Job(Settings):
 
 
 def load_job(path: str) -> Job:
-    """A job file.
+    """Read a job file.
 
-    Raises InputError, with one line that names the file and the key, where it is not one.
+    Raises InputError, with one line that names the file and the key, if it is no valid job.
     """
     values, unquoted = read_job_file(path)
     try:
@@ -110,7 +110,7 @@ def load_job(path: str) -> Job:
             e
             for e in error.errors()
             if (e["loc"][1:] != ("str",) or not isinstance(e["input"], dict))
-            # Nor is a list empty of which no item is any good.
+            # A list whose items are all wrong is not empty, either.
             and (e["type"] != "too_short" or not e["input"])
         ]
         lines = [_line(fault, values, unquoted) for fault in faults]
@@ -118,7 +118,7 @@ def load_job(path: str) -> Job:
 
 
 def validated_policy(name: str) -> PolicySpec:
-    """A policy by its name.  Raises InputError for one that is not there."""
+    """A policy by its name.  Raises InputError if there is no such policy."""
     values = {"policy": name}
     try:
         return _PolicyName.model_validate(values).policy
@@ -137,11 +137,11 @@ _IN_YAML = {
     "tuple_type": "input should be a list",
     "too_short": "input should not be empty",
 }
-"""By a type of pydantic's errors, what it says of Python's types, in YAML's words."""
+"""By a type of pydantic's errors, its message in YAML's words instead of Python's."""
 
 
 def _line(error: Any, values: dict[str, Any], unquoted: Unquoted) -> str:
-    """One of pydantic's errors on some values as a clause: the key, and what is wrong."""
+    """An error of pydantic's on some values as a clause: the key, and what is wrong."""
     key = cut(".".join(_keys(error["loc"], values, error["type"] == "missing")))
     if error["type"] == "extra_forbidden":
         known = _known_keys(error["loc"][:-1])
@@ -163,7 +163,7 @@ def _line(error: Any, values: dict[str, Any], unquoted: Unquoted) -> str:
 
 
 def _as_written(value: Any, key: str, unquoted: Unquoted) -> str:
-    """A value for a message, as it stands in the file."""
+    """A value for a message, as it is written in the file."""
     if key in unquoted:
         return unquoted[key][0]
     if isinstance(value, list) and len(value) <= _SHORT.maxlist:
@@ -174,12 +174,12 @@ def _as_written(value: Any, key: str, unquoted: Unquoted) -> str:
 
 
 def _known_keys(loc: Sequence[str | int]) -> list[str]:
-    """The keys that a job may have in a place, as pydantic names it."""
+    """The keys that a job may have at a location, as pydantic names it."""
     models: list[type[BaseModel]] = [Job]
     for part in loc:
         fields = [m.model_fields[part] for m in models if part in m.model_fields]
         below = [model for field in fields for model in _models_in(field.annotation)]
-        # A part that is no key names the one of a union's branches that was tried.
+        # A part that is no key names the branch of a union that was tried.
         models = below or [m for m in models if part in (m.__name__, _name_of(m))]
     return [name for model in models for name in model.model_fields]
 
@@ -195,7 +195,7 @@ def _name_of(model: type[BaseModel]) -> Any:
 
 
 def _keys(loc: Sequence[str | int], value: Any, last_is_missing: bool) -> Iterator[str]:
-    """The keys in an error's place; a user wrote no name of a union's branch that was tried."""
+    """The keys in an error's location, without names of a union's branches: no user wrote these."""
     for number, part in enumerate(loc, 1):
         in_list = isinstance(value, list) and isinstance(part, int)
         if in_list or (isinstance(value, dict) and part in value):

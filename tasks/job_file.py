@@ -1,4 +1,4 @@
-"""A job file's text as plain values.  What YAML would settle silently is an error with its line."""
+"""A job file's text as plain values.  An ambiguity that YAML settles silently is an error here."""
 
 import codecs
 import os
@@ -16,32 +16,32 @@ _KINDS = {"bool": "a boolean", "null": "nothing", "int": "a number", "float": "a
 """By the last part of a tag, what YAML takes a word without quotes for."""
 
 _LARGEST = 2**63 - 1
-"""What the orchestrator and JSON readers hold."""
+"""The largest number that the orchestrator and JSON readers hold."""
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """What a string of a job file takes from the environment; there is no way to say it literally."""
 
 _SHOWN = 80
-"""Characters of a value in a message."""
+"""How many characters of a value a message shows."""
 
 
 Unquoted = dict[str, tuple[str, str]]
-"""By key, such as `corpus.text`, a word that YAML takes for no text: the word, and for what."""
+"""By key, such as `corpus.text`, a word that YAML takes for no text, and what it takes it for."""
 
 
 class JobFile(NamedTuple):
-    """What stands in a job file."""
+    """The content of a job file."""
 
     values: dict[str, Any]
-    """With variables expanded."""
+    """The values, with variables expanded."""
     unquoted: Unquoted
 
 
 def read_job_file(path: str) -> JobFile:
     """A job file's values; `${VAR}` in its strings comes from the environment.
 
-    Raises InputError, with one line that names the file and the place, where it is no YAML, no
-    mapping, or says something that YAML takes for something else.
+    Raises InputError, with one line that names the file and the line in it, if it is no YAML, no
+    mapping, or has a word that YAML takes for something else than text.
     """
     text = _text(path)
     try:
@@ -68,7 +68,7 @@ def _text(path: str) -> str:
         raise InputError(f"{path}: there is no such job file") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    # What some editors and shells write is marked as such, and YAML's own rules allow it.
+    # Some editors and shells mark the encoding of their files, and YAML's own rules allow it.
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if marked else "utf-8-sig")
@@ -117,7 +117,7 @@ class _File:
         """Check a node and all below it; expand its variables."""
         if any(node is outer for outer in self._around):
             raise self._error(node, key, "this stands within itself")
-        if id(node) in self._seen:  # an anchor's, met again
+        if id(node) in self._seen:  # an anchor's node again
             return
         self._seen.add(id(node))
         self._around.append(node)
@@ -132,7 +132,7 @@ class _File:
         self._around.pop()
 
     def _pairs(self, node: yaml.MappingNode, key: str) -> Iterator[tuple[str, yaml.Node]]:
-        """A mapping's names and values; what is merged into it has no name of its own."""
+        """A mapping's names and values; a mapping that is merged into it has no name of its own."""
         lines: dict[str, int] = {}
         for name, value in node.value:
             if not isinstance(name, yaml.ScalarNode):
@@ -185,7 +185,7 @@ class _File:
 
 
 def _kind(node: yaml.ScalarNode) -> str | None:
-    """What YAML takes a scalar for; None where it is text, or says that it merges."""
+    """The kind of value that YAML takes a scalar for; None if it is text, or a merge key."""
     return _KINDS.get(node.tag.rpartition(":")[2])
 
 

@@ -10,27 +10,30 @@ from storage.scan import Scan
 from tasks.job import Job
 
 SHARD_SECONDS = 30.0
-"""What `shard_rows: auto` aims at: long against a task's overhead, short against a crash's cost."""
+"""Time of a shard by `shard_rows: auto`: long against a task's overhead, short against a crash."""
 
-_TAKEN_OVER = 0.1
-"""What a row that a parent has read costs of one that is new, to be on the safe side: the new ones
-may stand together."""
+_REUSED = 0.1
+"""Share of a new row's cost that a row costs whose readings a parent has, to be on the safe side:
+the new rows may all be together."""
 
 _FLOPS = {"cpu": 3e10, "cuda": 3e13}
-"""Operations a second that one core, or one GPU, is taken to do; the order is enough."""
+"""Operations a second that one core, or one GPU, is assumed to do; the order of size is enough."""
 
 _CHARACTERS_PER_TOKEN = 4
 
 
 def index_spec_of(job: Job, rows: int, width: int) -> str:
-    """The FAISS factory string of an index: what the job says, or what `auto` is for its size."""
+    """The FAISS factory string of an index: the job's own, or the one that `auto` is for its size.
+
+    Raises InputError if there is no such index, or it cannot hold such keys.
+    """
     return choose_index(rows, width) if job.index == "auto" else job.index
 
 
 def shard_rows_of(job: Job, backbone: Backbone, found: Scan, new: float = 1.0) -> int:
-    """Rows of a shard: what the job says, or what this machine makes of `auto`.
+    """Rows of a shard: as the job says, or as `auto` is on this machine.
 
-    new: the share of rows that are read, not taken over.
+    new: the share of rows that are read and not reused.
     """
     if job.shard_rows == "auto":
         return auto_shard_rows(backbone, found.mean_characters, new)
@@ -41,6 +44,6 @@ def auto_shard_rows(backbone: Backbone, mean_characters: float, new: float) -> i
     """Rows that take about SHARD_SECONDS on this machine, in hundreds; never over 50,000."""
     cores = torch.get_num_threads() if backbone.device.type == "cpu" else 1
     tokens = min(backbone.max_tokens, mean_characters / _CHARACTERS_PER_TOKEN + 2)
-    row_flops = 2 * backbone.layer_parameters * tokens * (new + (1 - new) * _TAKEN_OVER)
+    row_flops = 2 * backbone.layer_parameters * tokens * (new + (1 - new) * _REUSED)
     rows = SHARD_SECONDS * _FLOPS[backbone.device.type] * cores / row_flops
     return min(50_000, max(1, math.ceil(rows / 100)) * 100)

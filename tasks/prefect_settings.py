@@ -1,7 +1,7 @@
-"""Prefect's settings, looked at before Prefect is: where they are broken, that is one line.
+"""Checks Prefect's settings before Prefect is imported: if they are broken, one line says so.
 
 Prefect reads them once, when it is first imported, out of the environment, `.env`, `prefect.toml`,
-`pyproject.toml` and a profile; what is wrong there would be a traceback from the middle of it.
+`pyproject.toml` and a profile; a mistake there would be a traceback from the middle of Prefect.
 """
 
 import errno
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _API, _PROFILE = "PREFECT_API_URL", "PREFECT_PROFILE"
 _HERE = (".env", "prefect.toml", "pyproject.toml")
-"""Files that Prefect reads in the folder where a command is given."""
+"""Files that Prefect reads in the folder in which a command is given."""
 
 
 def read_settings() -> None:
-    """Raises InputError where Prefect's settings cannot be read.
+    """Raises InputError if Prefect's settings cannot be read.
 
-    An empty address of a server, and an empty name of a profile, are none.
+    An empty address of a server, or an empty name of a profile, counts as not set.
     """
     for name in (_API, _PROFILE):
         if not os.environ.get(name, "something").strip():
@@ -37,16 +37,17 @@ def read_settings() -> None:
         return
     for path in (Path(name) for name in _HERE if os.path.isfile(name)):
         _toml(path) if path.suffix else _text(path)
-    said = io.StringIO()
-    with redirect_stderr(said), warnings.catch_warnings():
-        # At length, what is said here in a line; and that there is no home, which need not be yet.
+    warned = io.StringIO()
+    with redirect_stderr(warned), warnings.catch_warnings():
+        # Prefect would warn at length of what is one line here, and of a home that need not exist
+        # yet.
         warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
         _read()
-    sys.stderr.write(said.getvalue())
+    sys.stderr.write(warned.getvalue())
 
 
 def server_url() -> str | None:
-    """The address of the server that the settings name; None where they name none."""
+    """The address of the server that the settings name; None if they name none."""
     from prefect.settings import get_current_settings
 
     return (get_current_settings().api.url or "").strip() or None
@@ -55,7 +56,7 @@ def server_url() -> str | None:
 def home() -> Path:
     """The folder in which local servers keep their records.
 
-    Raises InputError where it can neither be made nor written to.
+    Raises InputError if it can neither be made nor written to.
     """
     from prefect.settings import get_current_settings
 
@@ -121,7 +122,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    """What stands in a file; nothing where there is none."""
+    """The content of a file; empty if there is none."""
     try:
         return path.read_text("utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -145,12 +146,12 @@ def _invalid(error: "ValidationError") -> tuple[str, str]:
 
 
 def _kinds(kind: type[Any]) -> list[type[Any]]:
-    """The classes that come of one."""
+    """The subclasses of a class, at any depth."""
     return [found for each in kind.__subclasses__() for found in (each, *_kinds(each))]
 
 
 def _named(message: str) -> str:
-    """A message on a field, with the variables that set it where there are any."""
+    """A message on a field, with the variables that set it if there are any."""
     field = re.search('field "([^"]+)"', message)
     if field is None:
         return message

@@ -1,4 +1,4 @@
-"""How far a command is: a bar with rows/s and remaining time on a terminal, log lines elsewhere."""
+"""Progress of a command: a bar with rows/s and remaining time on a terminal, else log lines."""
 
 import logging
 import sys
@@ -26,7 +26,7 @@ _report: Callable[[int], None] = lambda rows: None  # noqa: E731 - one stage at 
 
 
 def advance(rows: int) -> None:
-    """Tell the stage under way that rows are done; without one, nobody listens."""
+    """Tell the current stage that rows are done; without a stage, nobody listens."""
     _report(rows)
 
 
@@ -34,7 +34,7 @@ def advance(rows: int) -> None:
 def stage(name: str, rows: int | None, done: int = 0) -> Iterator[None]:
     """Show the progress of a stage over so many rows, of which some were done before.
 
-    rows: None where nobody knows yet.
+    rows: how many there are; None if nobody knows yet.
     """
     global _report
     outer = _report

@@ -1,4 +1,4 @@
-"""What a task does about failures: Prefect retries what a second try may mend."""
+"""Retries of tasks: Prefect tries again if a second try may help."""
 
 from typing import Any
 
@@ -29,4 +29,4 @@ RETRIES: dict[str, Any] = {
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": _worth_another_try,
 }
-"""For `@task(**RETRIES)`."""
+"""Options for `@task(**RETRIES)`."""

@@ -22,20 +22,20 @@ class ShardRows:
     """The rows of a shard."""
 
     usable: pl.DataFrame
-    """row, id, text, label."""
+    """Columns row, id, text, label."""
     rejects: pl.DataFrame
-    """id, source_file, row, reason."""
+    """Columns id, source_file, row, reason."""
 
     def __len__(self) -> int:
         return len(self.usable)
 
     @property
     def texts(self) -> list[str]:
-        """Of the usable rows."""
+        """The texts of the usable rows."""
         return self.usable["text"].to_list()
 
     def rejected(self) -> dict[str, int]:
-        """How many rows are not usable, by reason."""
+        """By reason, how many rows are not usable."""
         return by_reason(self.rejects)
 
 
@@ -44,7 +44,8 @@ def rows_of_shard(
 ) -> ShardRows:
     """Read a shard.
 
-    labels: of a labelled corpus, as the prompt names them.  Raises InputError as `read_shard` does.
+    labels: as the prompt names them, if the corpus is labelled.  Raises InputError as `read_shard`
+    does.
     """
     usable, rejects = read_shard(spec, shard, labels is not None, labels)
     empty = without_token(backbone, usable["text"])
@@ -57,14 +58,14 @@ def rows_of_shard(
 
 
 def rejected_in(parts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    """The rejects of shards, by reason.  parts: those of each."""
+    """By reason, how many rows of all shards are rejected.  parts: those of each shard."""
     rejected: Counter[str] = Counter()
     for part in parts:
         rejected.update(part)
     return rejected
 
 
-def label_places(labels: pl.Series, names: Sequence[str]) -> NDArray[np.uint16]:
-    """(rows,) the place of each label among all."""
-    places = pl.Series(range(len(names)), dtype=pl.UInt16)
-    return labels.replace_strict(pl.Series(names), places).to_numpy()
+def label_numbers(labels: pl.Series, names: Sequence[str]) -> NDArray[np.uint16]:
+    """(rows,) the number of each label: its index in `names`."""
+    numbers = pl.Series(range(len(names)), dtype=pl.UInt16)
+    return labels.replace_strict(pl.Series(names), numbers).to_numpy()

@@ -86,7 +86,7 @@ def _version(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> _Version:
     entries = built.trial.entries
     policy = study(built.trial, COSTS, TunedPolicy()).picked.policy
     right = run_fresh(policy, built).answers == fresh.label
-    return _Version(entries.answers[:, entries.places("probe")], float(right.mean()))
+    return _Version(entries.answers[:, entries.positions("probe")], float(right.mean()))
 
 
 def _mislabelled(rows: Rows, labels: int, seed: int) -> Rows:

@@ -1,6 +1,6 @@
 """The command line.  Results go to stdout, progress and logs to stderr.
 
-Heavy imports stand inside the commands: `raee --help` and a mistake in a job file answer at once.
+Heavy imports are inside the commands: `raee --help` and a mistake in a job file answer at once.
 """
 
 import json
@@ -95,7 +95,7 @@ def evaluate(
     found = evaluate_corpus(job, input, version)
     try:
         print_table(evaluation_table(found))
-    finally:  # neither is lost where the other cannot be written
+    finally:  # neither is lost if the other cannot be written
         _write(json_file, json.dumps(found, indent=1))
 
 
@@ -112,7 +112,7 @@ def tune(job_file: JobFile, version: Version = None, json_file: JsonFile = None)
     try:
         for part in tuning_tables(found, job.policy, readings.where):
             print_table(part)
-    finally:  # neither is lost where the other cannot be written
+    finally:  # neither is lost if the other cannot be written
         _write(json_file, found.model_dump_json(indent=1))
 
 
@@ -165,7 +165,7 @@ def run(command: Callable[..., Any], arguments: list[str]) -> int:
         _check_encoded(arguments)
         _check_folder()
         code = command(arguments, standalone_mode=False)
-        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this code
             raise KeyboardInterrupt
     except InputError as error:
         return _fail(str(error), BAD_INPUT)
@@ -177,7 +177,7 @@ def run(command: Callable[..., Any], arguments: list[str]) -> int:
         broken = _behind(error, BrokenPipeError)
         if broken and reader_has_left():
             return NOBODY_READS
-        if broken and isinstance(error, SystemExit):  # what typer makes of any broken pipe
+        if broken and isinstance(error, SystemExit):  # typer turns any broken pipe into this
             error = broken
         if isinstance(error, OSError):  # a full disk, a store that may not be written
             return _fail(_of_the_disk(error), BROKEN)
@@ -195,7 +195,7 @@ _Kind = TypeVar("_Kind", bound=BaseException)
 
 
 def _behind(error: BaseException | None, kind: type[_Kind]) -> _Kind | None:
-    """The error of a kind that is behind an error: libraries, cut short, may raise another."""
+    """The error of a kind that is behind an error: interrupted libraries may raise another."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
@@ -208,12 +208,12 @@ def _fail(message: str, code: int) -> int:
 
 
 def _policy(job: Job, name: str | None) -> Any:
-    """The policy that a command names, with the job's settings where it is the job's."""
+    """The policy that a command names, with the job's settings if it is the job's."""
     return job.policy if name is None or name == job.policy.name else validated_policy(name)
 
 
 def _check_encoded(arguments: Sequence[str]) -> None:
-    """Raises InputError where the bytes of an argument are no text in the locale's encoding."""
+    """Raises InputError if the bytes of an argument are no text in the locale's encoding."""
     for argument in arguments:
         if not is_unicode(argument):
             encoding = sys.getfilesystemencoding()
@@ -224,7 +224,7 @@ def _check_encoded(arguments: Sequence[str]) -> None:
 
 
 def _check_folder() -> None:
-    """Raises InputError where the folder that the command is given in is gone."""
+    """Raises InputError if the folder that the command is given in is gone."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -232,7 +232,7 @@ def _check_folder() -> None:
 
 
 def _check_can_be_written(json_file: Path | None) -> None:
-    """Raises InputError where a file of figures could not be written: they take a while."""
+    """Raises InputError if a file of figures could not be written: they take a while to compute."""
     if json_file is None:
         return
     folder = json_file.parent
@@ -257,14 +257,14 @@ def _write(json_file: Path | None, figures: str) -> None:
     try:
         json_file.write_text(f"{figures}\n", "utf-8")
     except OSError as error:
-        said = placed(error, str(json_file))
-        if said is None:
+        fault = placed(error, str(json_file))
+        if fault is None:
             raise
-        raise said from error
+        raise fault from error
 
 
 def _of_the_disk(error: OSError) -> str:
-    """What a disk says, after the file that it is about."""
+    """The message of a disk's error, after the file that it is about."""
     if error.strerror is None:
         return str(error)
     return ": ".join(str(part) for part in (error.filename, error.strerror) if part)

@@ -1,4 +1,4 @@
-"""Where a command's lines go: results to stdout, progress and logs to stderr."""
+"""A command's lines: results go to stdout, progress and logs to stderr."""
 
 import io
 import logging
@@ -15,9 +15,9 @@ _stdout = 1
 
 
 def prepare_streams() -> None:
-    """Have stdin, stdout and stderr take what commands do with them, however they were opened.
+    """Make stdin, stdout and stderr usable, however they were opened.
 
-    What the caller closed is nothing to read, or nobody who reads.  A letter that the output's
+    If the caller closed one, there is nothing to read, or nobody reads.  A letter that the output's
     encoding lacks is written as its number.
     """
     global _stdout
@@ -27,7 +27,7 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open to the end
         elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    _stdout = os.dup(sys.stdout.fileno())  # what draws tables replaces a broken pipe
+    _stdout = os.dup(sys.stdout.fileno())  # the library that draws tables replaces a broken pipe
 
 
 def reader_has_left() -> bool:
@@ -39,14 +39,14 @@ def reader_has_left() -> bool:
 
 def say(line: str, stream: TextIO | None = None) -> None:
     """Print a line at once, by default to stdout."""
-    # Not with `typer.echo`, which writes UTF-8 where the output is to be ASCII.
+    # Not with `typer.echo`, which writes UTF-8 if the output is to be ASCII.
     stream = sys.stdout if stream is None else stream
     stream.write(f"{line}\n")
     stream.flush()
 
 
 def log_to_stderr() -> None:
-    """From now on every line that the program logs is a line on stderr."""
+    """Write every line that the program logs from now on to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.name = "raee-stderr"
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -60,8 +60,8 @@ def log_to_stderr() -> None:
 
 def print_table(table: Table) -> None:
     """Print a table to stdout, as wide as the terminal."""
-    # Piped output is as wide as its lines: nothing is cut to a terminal that is not there.
-    # What stands in the cells is the user's: brackets and colons are no markup there.
+    # Piped output is as wide as its lines: nothing is truncated to a terminal that is not there.
+    # The cells hold the user's text: brackets and colons are no markup there.
     width = None if sys.stdout.isatty() else 500
     console = Console(width=width, markup=False, emoji=False)
     with console.capture() as drawn:

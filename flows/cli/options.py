@@ -1,4 +1,4 @@
-"""What commands are given, and the codes with which they end."""
+"""Options of the commands, and the codes with which they end."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ BROKEN = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 NOBODY_READS = 141
-"""What a shell says of a program that a closed pipe has stopped."""
+"""The code that a shell reports for a program that a closed pipe has stopped."""
 
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The database's name.")]

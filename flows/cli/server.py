@@ -8,7 +8,7 @@ import typer
 
 from flows.cli.console import say
 from flows.orchestrator.server import (
-    require_server,  # it sets what Prefect reads when it is imported
+    require_server,  # its module sets variables that Prefect reads when it is imported
 )
 from raee.errors import InputError
 from tasks.job import Job, load_job
@@ -28,7 +28,7 @@ Timezone = Annotated[
 PoolPrefix = Annotated[
     str,
     typer.Option(
-        metavar="PREFIX", help="Of the pools' names, where the server has other `cpu` and `gpu`."
+        metavar="PREFIX", help="For the pools' names, if the server has other `cpu` and `gpu`."
     ),
 ]
 

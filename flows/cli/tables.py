@@ -1,4 +1,4 @@
-"""What the commands print: figures as tables."""
+"""Tables of the figures that the commands print."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from raee.config import PolicySpec, RunnablePolicy, TunedPolicy
 from raee.errors import InputError
 
 _EXITS = 4
-"""Exits shown of a policy, the most frequent ones."""
+"""How many of a policy's exits are shown: the most frequent ones."""
 
 _POINTS = 20
-"""Points shown of a front, evenly spread."""
+"""How many of a front's points are shown, evenly spread."""
 
 
 def table(*headers: str, title: str | None = None) -> Table:
@@ -30,7 +30,7 @@ def table(*headers: str, title: str | None = None) -> Table:
 
 
 def evaluation_table(found: dict[str, Any]) -> Table:
-    """Every policy on labelled rows, as `tasks.classify.evaluation` found them."""
+    """A table of every policy on labelled rows, as `tasks.classify.evaluation` found them."""
     shown = table(
         "policy", "accuracy", "95 %", "macro-F1", "Matthews", "mean layers", "rows/s", "exits"
     )
@@ -51,7 +51,11 @@ def evaluation_table(found: dict[str, Any]) -> Table:
 
 
 def tuning_tables(found: Any, policy: PolicySpec, where: str) -> list[Table]:
-    """A `raee.policies.objectives.Tuning`: its front, its families and its keys."""
+    """Tables of a `raee.policies.objectives.Tuning`: its front, its families and its keys.
+
+    where: the version, for titles and messages.  Raises InputError if the policy's objective cannot
+    be met.
+    """
     objective = policy if isinstance(policy, TunedPolicy) else TunedPolicy()
     try:
         picked = found.pick(objective)
@@ -95,13 +99,13 @@ def describe(policy: RunnablePolicy) -> str:
         if value is None:
             continue
         many = value if isinstance(value, list | tuple) else [value]
-        said = "+".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in many)
-        settings.append(f"{key} {said}")
+        shown = "+".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in many)
+        settings.append(f"{key} {shown}")
     return ", ".join([policy.name, *settings])
 
 
 def explanation_tables(found: dict[str, Any]) -> list[Table]:
-    """One text, as `tasks.classify.explain` found it."""
+    """Tables of one text's answer, neighbours and exits, as `tasks.classify.explain` found them."""
     answer = table("answer", "confidence", "exit", "layers", "why")
     for i, line in enumerate(found["why"]):
         cells = ["", "", "", ""]
@@ -124,17 +128,17 @@ def explanation_tables(found: dict[str, Any]) -> list[Table]:
             near["text"] or near["id"],
         )
     exits = table("exit", "answer", "confidence", "right on the database's rows")
-    for name, said in found["exits"].items():
-        exits.add_row(name, said["label"], f"{said['confidence']:.3f}", f"{said['rate']:.3f}")
+    for name, read in found["exits"].items():
+        exits.add_row(name, read["label"], f"{read['confidence']:.3f}", f"{read['rate']:.3f}")
     return [answer, neighbours, exits]
 
 
-def pruning_table(account: dict[str, Any]) -> Table:
-    """What a database is before and after it is pruned."""
-    rows = f"{account['rows_before']:,} rows, then {account['rows_after']:,}"
+def pruning_table(record: dict[str, Any]) -> Table:
+    """A table of a database before and after it is pruned."""
+    rows = f"{record['rows_before']:,} rows, then {record['rows_after']:,}"
     shown = table("policy", "accuracy before", "after", "layers before", "after", title=rows)
-    for name, before in account["before"].items():
-        after = account["after"][name]
+    for name, before in record["before"].items():
+        after = record["after"][name]
         shown.add_row(
             name,
             f"{before['accuracy']:.4f}",

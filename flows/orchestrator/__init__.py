@@ -1,1 +1,1 @@
-"""What stands between the flows and Prefect: shards as runs, deployments, crashes, servers."""
+"""Everything between the flows and Prefect: shards as runs, deployments, crashes, servers."""

@@ -2,9 +2,8 @@
 
 Prefect's engine sends a heartbeat when a run begins and every 30 s after that (see prefect.yaml).
 A run that begins or sends one, and then nothing at all, has crashed; its slot in the pool is free
-again.  What else has crashed or just been found so is scheduled anew where it is tagged for that,
-and goes on from what stands in the store.  Chunks are not: the flow that gave them their shards
-gives these to another run.
+again.  A crashed run is scheduled anew if it is tagged for that, and goes on from what the store
+has.  Chunks are not tagged: the flow that gave them their shards gives these to another run.
 """
 
 from contextlib import suppress
@@ -17,17 +16,18 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import CancelFlowRun, ChangeFlowRunState
 
 SILENT = timedelta(seconds=90)
-"""After a sign of life: three heartbeats, as Prefect's guide for zombie runs says, so that one lost
-on its way is no death.  With the server's own delay a dead run is found within 100 s."""
+"""Silence after which a run counts as crashed: three heartbeats, as Prefect's guide for zombie runs
+says, so that one lost on its way is no death.  With the server's own delay a dead run is found
+within 100 s."""
 
 STUCK = timedelta(minutes=15)
-"""After a worker has taken a run that then does not begin: time enough to pull an image."""
+"""How long a run that a worker has taken may take to begin: time enough to pull an image."""
 
 OVERDUE = timedelta(hours=24)
-"""After this a run is cancelled: its next one goes on from what stands in the store."""
+"""Age at which a run is cancelled: its next one goes on from what the store has."""
 
 MOST_RUNS = 5
-"""Times that a flow run which crashes is run."""
+"""How often a flow run that crashes is run."""
 
 TAG = "raee"
 AGAIN = "raee-again"
@@ -39,7 +39,7 @@ _ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crash
 
 
 def check_run_count() -> None:
-    """Raises RuntimeError where a flow run has crashed too often to be worth another try."""
+    """Raises RuntimeError if a flow run has crashed too often to be worth another try."""
     count = runtime.flow_run.run_count or 0
     if count > MOST_RUNS:
         raise RuntimeError(
@@ -51,12 +51,12 @@ def check_run_count() -> None:
 def automations(
     silent: timedelta = SILENT, stuck: timedelta = STUCK, overdue: timedelta = OVERDUE
 ) -> list[Automation]:
-    """What the server does about runs that crash, never begin or never end."""
+    """The automations for runs that crash, never begin or never end."""
     return [
         _unless(
             "raee: silent runs have crashed",
             f"A run that begins or sends a heartbeat, and within {silent.seconds} s no other.",
-            # One that dies as it begins has sent none yet.
+            # A run that dies as it begins has sent no heartbeat yet.
             after=_SIGNS,
             expect={*_SIGNS, *_ENDS},
             within=silent,
@@ -109,7 +109,7 @@ def _unless(
     within: timedelta,
     action: ChangeFlowRunState | CancelFlowRun,
 ) -> Automation:
-    """An action on each of our runs of which, after an event, no expected one comes in time."""
+    """An automation that acts on each of our runs whose expected event does not follow in time."""
     return Automation(
         name=name,
         description=description,
@@ -134,10 +134,10 @@ def _crashed(message: str) -> ChangeFlowRunState:
 def register(
     silent: timedelta = SILENT, stuck: timedelta = STUCK, overdue: timedelta = OVERDUE
 ) -> list[str]:
-    """Put the automations on the server, in place of those of the same names; returns these."""
+    """Put the automations on the server, replacing those of the same names; returns the names."""
     wanted = automations(silent, stuck, overdue)
     for automation in wanted:
-        with suppress(ValueError):  # what Prefect raises where there is none of that name
+        with suppress(ValueError):  # Prefect raises it if there is none of that name
             cast(Automation, Automation.read(name=automation.name)).delete()
         automation.create()
     return [automation.name for automation in wanted]

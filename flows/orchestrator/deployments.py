@@ -1,8 +1,8 @@
 """The deployments of prefect.yaml, registered on a server: pools, schedules, automations.
 
-prefect.yaml is the only place that says what there is.  What is added here is what that file cannot
-say: pools of the wanted type, a deployment for each job file, the version of raee, and that a
-schedule which someone has paused stays paused when everything is registered anew.
+prefect.yaml alone says what there is.  This module adds what that file cannot say: pools of the
+wanted type, a deployment for each job file, the version of raee, and that a schedule which someone
+has paused stays paused when everything is registered anew.
 """
 
 import asyncio
@@ -42,10 +42,11 @@ CPU, GPU = "cpu", "gpu"
 """The pools: one for flows that plan and publish, one for those that run the model."""
 
 RESIDENT = "python -P -m flows.orchestrator.resident"
-"""What a worker of a process pool starts for a flow run; see `flows.orchestrator.resident`."""
+"""The command that a worker of a process pool starts for a flow run; see
+`flows.orchestrator.resident`."""
 
 _FILE = "prefect.yaml"
-"""Stands beside this module; at the top of a checkout `prefect deploy` finds a link to it."""
+"""The file lies in `flows`; at the top of a checkout `prefect deploy` finds a link to it."""
 
 _PAGE = 100
 
@@ -59,7 +60,7 @@ class Schedule:
 
 
 def schedule_of(cron: str | None, timezone: str) -> Schedule | None:
-    """A schedule; none without a cron.  Raises InputError that names which of the two is wrong."""
+    """A schedule, or None without a cron.  Raises InputError if one of the two is not valid."""
     if not _is_valid(cron="0 2 * * *", timezone=timezone) or not timezone:
         raise InputError(
             f"--timezone {timezone!r}: there is no such time zone; name one of the IANA database, "
@@ -83,16 +84,18 @@ def _is_valid(**schedule: str) -> bool:
     return True
 
 
-def pool_prefix_of(said: str) -> str:
-    """A prefix of the pools' names.  Raises InputError where they would be no names of pools."""
-    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*)?", said):
+def pool_prefix_of(prefix: str) -> str:
+    """A prefix of the pools' names.  Raises InputError if Prefect would not take such names."""
+    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*)?", prefix):
         raise InputError(
-            f"--pool-prefix {said!r}: it is letters, digits, dots, dashes and underscores, such as "
-            "team-"
+            f"--pool-prefix {prefix!r}: it is letters, digits, dots, dashes and underscores, such "
+            "as team-"
         )
-    if said.lower().startswith("prefect"):
-        raise InputError(f"--pool-prefix {said}: Prefect keeps such names for itself; take another")
-    return said
+    if prefix.lower().startswith("prefect"):
+        raise InputError(
+            f"--pool-prefix {prefix}: Prefect keeps such names for itself; take another"
+        )
+    return prefix
 
 
 def deploy(
@@ -104,8 +107,8 @@ def deploy(
 ) -> list[str]:
     """Make pools, deployments and automations on the configured server; returns their names.
 
-    image: for docker and kubernetes pools, one that has raee installed.  prefix: of the pools'
-    names.  jobs: databases that get a `rebuild-database` of their own.  Raises InputError where
+    image: for docker and kubernetes pools, an image that has raee installed.  prefix: of the pools'
+    names.  jobs: databases that get a `rebuild-database` of their own.  Raises InputError if
     there is a pool of another type, or the server refuses something.
     """
     with get_client(sync_client=True) as client:
@@ -142,26 +145,26 @@ def definition(jobs: Sequence[Job], schedule: Schedule | None, prefix: str = "")
     for deployment in found["deployments"]:
         deployment["version"] = __version__
         pool = deployment["work_pool"]
-        # A new one: deployments share what the file says once.
+        # The pool is a copy: deployments share what the file says once.
         deployment["work_pool"] = {**pool, "name": prefix + pool["name"]}
     return found
 
 
 def _as_parameters(job: Job) -> dict[str, Any]:
     """A job as a server may keep it: PostgreSQL sorts the keys of what it stores."""
-    said = job.model_dump(mode="json", exclude_unset=True)
-    prompt = said.get("prompt")
+    parameters = job.model_dump(mode="json", exclude_unset=True)
+    prompt = parameters.get("prompt")
     if isinstance(prompt, dict):
         prompt["labels"] = [{name: word} for name, word in prompt["labels"].items()]
-    return said
+    return parameters
 
 
 def _make_pool(
     client: SyncPrefectClient, name: str, pool_type: PoolType, image: str | None, has_gpu: bool
 ) -> None:
-    """Make a pool, or have the one that there is run what a new one would.
+    """Make a pool, or have the existing one run what a new one would.
 
-    Of a pool that is there only what is said here changes: people edit the rest in the UI.
+    In an existing pool only what is set here changes: people edit the rest in the UI.
     """
     try:
         pool: WorkPool | None = client.read_work_pool(name)
@@ -204,8 +207,8 @@ def _say_what_runs(
         properties["command"]["default"] = RESIDENT
     if has_gpu and pool_type == "docker":
         environment = properties["env"]
-        said = environment.get("default") or {}
-        environment["default"] = {**said, "NVIDIA_VISIBLE_DEVICES": "all"}
+        default = environment.get("default") or {}
+        environment["default"] = {**default, "NVIDIA_VISIBLE_DEVICES": "all"}
     if has_gpu and pool_type == "kubernetes":
         pod = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
         resources = pod["containers"][0].setdefault("resources", {})
@@ -216,7 +219,7 @@ def _prefect_deploy(path: Path) -> None:
     command = [*program("flows.orchestrator.lifeline"), "--no-prompt", "deploy", "--all"]
     ran = subprocess.run(
         [*command, "--prefect-file", str(path)],
-        # Here the server may be known by settings that no variable has: without its address Prefect
+        # The server may be known here by settings that no variable has: without its address Prefect
         # would start another one, on the same SQLite file.
         env=os.environ | get_current_settings().to_environment_variables(exclude_unset=True),
         cwd=path.parent,
@@ -230,7 +233,7 @@ def _prefect_deploy(path: Path) -> None:
 
 
 def _schedules(client: SyncPrefectClient) -> dict[tuple[str, str], tuple[UUID, Any]]:
-    """By deployment and slug the deployment's id and the schedule, as the server has them."""
+    """By deployment and slug, the deployment's id and the schedule, as the server has them."""
     return {
         (deployment.name, schedule.slug): (deployment.id, schedule)
         for deployment in _deployments(client)
@@ -242,14 +245,14 @@ def _schedules(client: SyncPrefectClient) -> dict[tuple[str, str], tuple[UUID, A
 def _leave_as_they_were(
     client: SyncPrefectClient, before: dict[tuple[str, str], tuple[UUID, Any]]
 ) -> None:
-    """What someone has paused or resumed stays so: a deploy sets what its file says."""
+    """Set schedules back to paused or active as people left them: a deploy has reset them."""
     for key, (deployment, schedule) in _schedules(client).items():
         if key in before and before[key][1].active != schedule.active:
             client.update_deployment_schedule(deployment, schedule.id, before[key][1].active)
 
 
 def _deployments(client: SyncPrefectClient) -> list[DeploymentResponse]:
-    """Those of this program."""
+    """The server's deployments of this program."""
     tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
     found: list[DeploymentResponse] = []
     while page := client.read_deployments(deployment_filter=tagged, limit=_PAGE, offset=len(found)):

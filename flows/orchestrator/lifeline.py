@@ -1,9 +1,9 @@
-"""What a command starts ends with it, however the command ends.
+"""Processes that a command starts end with it, however the command ends.
 
-The command holds a lock on a file that is named in the environment of all that it starts, at any
-remove: a worker's flow runs have it, and the residents that these start.  Whoever waits for that
-lock has it once the command is gone, also where it was killed: the kernel sees to that, on Linux
-and on macOS, whether somebody waits for the dead process or not.
+The command holds a lock on a file that is named in the environment of all processes that it starts,
+at any remove: a worker's flow runs have it, and the residents that these start.  A process that
+waits for the lock gets it once the command is gone, even if it was killed: the kernel sees to that,
+on Linux and on macOS, whether somebody waits for the dead process or not.
 
     python -P -m flows.orchestrator.lifeline worker start ..
 
@@ -23,22 +23,22 @@ from pathlib import Path
 
 _FILE = "RAEE_LIFELINE"
 _FAREWELL_SECONDS = 3.0
-"""What a process has to end as it would if it was asked to."""
+"""Time that a process has to end as it would if it was asked to."""
 
 
 def program(module: str) -> list[str]:
     """The command that runs a module of ours, in this Python.
 
-    `-P`: a `tasks.py` or a folder `flows` of the user's, where the command is given, is not ours.
+    `-P` keeps out a `tasks.py` or a folder `flows` of the user's in the current folder.
     """
     return [sys.executable, "-P", "-m", module]
 
 
 @contextmanager
 def lifeline(folder: Path) -> Iterator[None]:
-    """Within, what is started lives as long as this process does, where it asks for that.
+    """Within this context, processes that are started end with this one, if they ask for that.
 
-    folder: where nobody cleans up: what does not find the file there ends.
+    folder: one that nobody cleans up, since a process that does not find the file in it ends.
     """
     held, path = tempfile.mkstemp(prefix="raee-lifeline-", dir=folder)
     # No lock of `flock`: a process that this one forks would hold that, too.

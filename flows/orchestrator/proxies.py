@@ -1,4 +1,4 @@
-"""Proxies that the environment names: none is asked for what this machine itself answers."""
+"""Proxies that the environment names: none is asked for this machine's own addresses."""
 
 import os
 from urllib.request import getproxies_environment
@@ -7,13 +7,13 @@ from raee.errors import InputError
 
 _HERE = ("127.0.0.1", "localhost")
 _NAMES = ("no_proxy", "NO_PROXY")
-"""Of both the first counts, and not everything reads it."""
+"""The first of both counts, and not everything reads it."""
 
 
 def pass_by_proxies() -> None:
-    """From now on this process, and what it starts, asks for a server on loopback without a proxy.
+    """Let this process, and all that it starts, reach a server on loopback without a proxy.
 
-    Raises InputError where a proxy is named that Prefect's client cannot ask.
+    Raises InputError if a proxy is named that Prefect's client cannot ask.
     """
     without = next((os.environ[name] for name in _NAMES if os.environ.get(name)), "")
     if without.strip() != "*":

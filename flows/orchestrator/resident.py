@@ -1,12 +1,12 @@
 """A process that keeps its models from one flow run to the next, for process pools.
 
 A process worker starts a process for each flow run, and each would import torch and load its model
-anew.  With `python -P -m flows.orchestrator.resident` as the pool's command, what the worker starts
-is only a courier: it hands the run to a resident process of this worker, waits for it, and ends
-with its exit code.  Whatever ends the courier (the worker cancels the run, the machine's owner
-kills it) ends the resident as well, and the next run starts another.
+anew.  With `python -P -m flows.orchestrator.resident` as the pool's command, the worker starts only
+a courier: it hands the run to a resident process of this worker, waits for it, and ends with its
+exit code.  If the courier ends (the worker cancels the run, the machine's owner kills it), the
+resident ends as well, and the next run starts another.
 
-Each resident holds a lock: as many runs at once, as many residents.  Where CUDA_VISIBLE_DEVICES
+Each resident holds a lock: as many runs at once, as many residents.  If CUDA_VISIBLE_DEVICES
 names GPUs, there is one resident for each, and it sees no other: one GPU belongs to one process.
 """
 
@@ -34,11 +34,11 @@ IDLE_SECONDS = 600.0
 
 _GPUS = "CUDA_VISIBLE_DEVICES"
 _OF_A_RUN = "PREFECT__"
-"""How the names of variables begin that differ from run to run."""
+"""Beginning of the names of variables that differ from run to run."""
 
 _START_SECONDS = 120.0
 _END_SECONDS = 5.0
-"""What a resident has for its last log lines: where the server is gone, Prefect would look for it
+"""Time that a resident has for its last log lines: if the server is gone, Prefect would look for it
 for long."""
 
 _LOOK_SECONDS = 1.0
@@ -52,17 +52,17 @@ _FAILED = 1
 def main() -> int:
     """Hand over the flow run that the environment names; returns its exit code."""
     folder = _folder(os.getppid())
-    with _free_place(folder) as place:
-        environment = _environment(place)
+    with _free_number(folder) as number:
+        environment = _environment(number)
         while True:
-            with _connected(folder, place, environment) as resident:
+            with _connected(folder, number, environment) as resident:
                 code = _hand_over(resident, environment)
             if code != _STALE:
                 return code
 
 
 def _folder(worker: int) -> Path:
-    """Where a worker's residents listen."""
+    """The folder in which a worker's residents listen."""
     folder = Path(tempfile.gettempdir()) / f"raee-{os.getuid()}-{worker}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
@@ -71,10 +71,11 @@ def _folder(worker: int) -> Path:
 
 
 @contextmanager
-def _free_place(folder: Path) -> Iterator[int]:
-    """The number of the first resident that no other run has, locked within.
+def _free_number(folder: Path) -> Iterator[int]:
+    """The number of the first resident that no other run has, locked within this context.
 
-    With GPUs it is that of one of them, and waited for; else as many as the worker starts runs.
+    With GPUs it is the number of one of them, and waited for if all are taken; otherwise there are
+    as many as the worker starts runs.
     """
     gpus = _gpus()
     while True:
@@ -93,16 +94,16 @@ def _gpus() -> list[str]:
     return [gpu for gpu in os.environ.get(_GPUS, "").split(",") if gpu.strip()]
 
 
-def _environment(place: int) -> dict[str, str]:
+def _environment(number: int) -> dict[str, str]:
     environment = dict(os.environ)
     if gpus := _gpus():
-        environment[_GPUS] = gpus[place]
+        environment[_GPUS] = gpus[number]
     return environment
 
 
-def _connected(folder: Path, place: int, environment: dict[str, str]) -> socket.socket:
-    """A connection to the place's resident, which is started where there is none."""
-    address = folder / f"{place}.socket"
+def _connected(folder: Path, number: int, environment: dict[str, str]) -> socket.socket:
+    """A connection to the resident with a number, which is started if there is none."""
+    address = folder / f"{number}.socket"
     deadline = time.monotonic() + _START_SECONDS
     started: subprocess.Popen[bytes] | None = None
     while time.monotonic() < deadline:
@@ -129,7 +130,7 @@ def _connected(folder: Path, place: int, environment: dict[str, str]) -> socket.
 
 
 def _hand_over(resident: socket.socket, environment: dict[str, str]) -> int:
-    """Give a run away, with this process's output, and wait for its exit code."""
+    """Give a resident a run, with this process's output, and wait for its exit code."""
     message = json.dumps({"environment": environment, "folder": os.getcwd()}).encode()
     try:
         socket.send_fds(resident, [_LENGTH.pack(len(message))], _OUTPUTS)
@@ -141,7 +142,7 @@ def _hand_over(resident: socket.socket, environment: dict[str, str]) -> int:
 
 
 def serve(address: str, worker: int) -> None:
-    """Run flow runs one after another, until the worker is gone or nothing comes for long."""
+    """Run flow runs one after another, until the worker is gone or none comes for long."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(_OF_A_RUN)}
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -162,7 +163,7 @@ def serve(address: str, worker: int) -> None:
 
 
 def _serve_one(courier: socket.socket, own: dict[str, str]) -> bool:
-    """Run what a courier brings; False where this process has another environment."""
+    """Run the flow run that a courier brings; False if this process has another environment."""
     head, outputs, _, _ = socket.recv_fds(courier, _LENGTH.size, 2)
     message = b"".join(_pieces(courier, _LENGTH.unpack(head)[0]))
     asked: dict[str, Any] = json.loads(message)
@@ -198,7 +199,7 @@ def _pieces(connection: socket.socket, length: int) -> Iterator[bytes]:
 
 
 def _end_with(courier: socket.socket, over: threading.Event) -> None:
-    """End this process, in the middle of whatever it does, when the run's courier has ended."""
+    """End this process, whatever it is doing, when the run's courier has ended."""
     with suppress(OSError):
         courier.recv(1)
     if not over.is_set():

@@ -23,38 +23,38 @@ _DELIVERY_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 30.0
 QUICK_STOP_SECONDS = 3.0
-"""What a process of `raee up` has to end once it was asked: all of them are gone within ten."""
+"""Time that a process of `raee up` has to end once it was asked: all are gone within 10 s."""
 
 _HOST = "127.0.0.1"
 _LAST_LINES = 200
-"""Of a server's output that are kept: a traceback and what follows it."""
+"""How many lines of a server's output are kept: a traceback and what follows it."""
 
 _REASONS = tuple(
     re.compile(pattern)
     for pattern in (
         r"(?:\w+\.)*\w*(?:Error|Exception): (.*)",  # of a traceback
-        r"ERROR: +(\[Errno .*)",  # what uvicorn says where it cannot listen
+        r"ERROR: +(\[Errno .*)",  # what uvicorn says if it cannot listen
         r"(Port \d+ is already in use)",
     )
 )
 """Lines of a server's output that say why it has ended."""
 
 _TOO_LARGE = re.compile(r"must be less than (\S+) bytes when serialized \(got (\S+) bytes\)")
-"""What Prefect says of parameters."""
+"""Prefect's message if a flow's parameters are too large."""
 
 Process = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
 class Server:
-    """A local server, and the last lines of what it says."""
+    """A local server, and the last lines of its output."""
 
     url: str
-    """Of its API."""
+    """The address of its API."""
     process: Process
-    said: deque[str]
+    last_lines: deque[str]
     reader: threading.Thread
-    """Reads them until the server has ended."""
+    """Reads the lines until the server has ended."""
 
     def end(self) -> str | None:
         """Why it has ended; None while it runs."""
@@ -62,21 +62,21 @@ class Server:
         if code is None:
             return None
         self.reader.join()
-        # Where a signal has ended it, what it said before is not why.
-        reason = _reason(self.said) if code > 0 else None
+        # If a signal has ended it, its last lines do not say why.
+        reason = _reason(self.last_lines) if code > 0 else None
         return reason or f"it has ended with code {code}"
 
 
 SERVER_SETTINGS = {
-    # How soon what a cancelled flow has started is cancelled, too.
+    # How soon the runs that a cancelled flow has started are cancelled, too.
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
-    # How soon a schedule that was just made fires.
+    # How soon a new schedule fires.
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "15",
 }
-"""Of a server that this program starts for others."""
+"""Settings of a server that this program starts for others."""
 
 # Prefect reads these when it is first imported: its console lines are for operators of flows, not
-# for users of a command; what this program logs reaches the server as logs of the run.
+# for users of a command; this program's own lines reach the server as logs of the run.
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "raee")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
@@ -84,14 +84,14 @@ os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 
 @contextmanager
 def orchestrator() -> Iterator[Callable[[], None]]:
-    """Within, flows have a server; yields a function that waits until it answers.
+    """Within this context, flows have a server; yields a function that waits until it answers.
 
-    Where no server is configured, a local one starts in a process of its own, while the caller
-    imports what it needs, and stops at the end.  It records in Prefect's own database, so what ran
-    is there to see when `prefect server start` opens the UI.  Prefect's built-in temporary server
-    would do the same, but only starts when the first flow does, and costs three times as much.
+    If no server is configured, a local one starts in a process of its own, while the caller
+    imports what it needs, and stops at the end.  It records in Prefect's own database, so `prefect
+    server start` shows the runs in its UI later.  Prefect's built-in temporary server would do the
+    same, but it only starts when the first flow does, and takes three times as long.
 
-    Raises InputError where a job is larger than what the server takes.
+    Raises InputError if the server does not start, or a job is larger than the server takes.
     """
     read_settings()
     from prefect.settings import (
@@ -106,8 +106,8 @@ def orchestrator() -> Iterator[Callable[[], None]]:
         return
     port = _free_port()
     with _running(port, ["--no-ui", "--log-level", "ERROR"], {}, _STOP_SECONDS) as server:
-        # Without heartbeats: the server ends with the command anyway, and each run would wait up
-        # to a second for the last one.
+        # There are no heartbeats: the server ends with the command anyway, and each run would wait
+        # up to a second for the last one.
         silent = {PREFECT_API_URL: server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
         with temporary_settings(silent):
             try:
@@ -119,7 +119,7 @@ def orchestrator() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _refusals_in_words() -> Iterator[None]:
-    """Within, a server that finds a flow's parameters too large says so in a line."""
+    """Within this context, InputError says it if a server finds a flow's parameters too large."""
     from prefect.exceptions import PrefectHTTPStatusError
 
     try:
@@ -137,11 +137,11 @@ def _refusals_in_words() -> Iterator[None]:
 
 @contextmanager
 def local_server(port: int) -> Iterator[Server]:
-    """Within, a server with its UI answers on a loopback port.
+    """Within this context, a server with its UI answers on a loopback port.
 
-    Raises InputError where it does not start.
+    Raises InputError if it does not start.
     """
-    # The UI asks the API at the address that it is told here, wherever a browser opens it.
+    # The UI asks the API at this address, wherever a browser opens it.
     more = {"PREFECT_SERVER_UI_API_URL": _url(port), **SERVER_SETTINGS}
     with _running(port, ["--log-level", "WARNING"], more, QUICK_STOP_SECONDS) as server:
         _wait(server)
@@ -149,7 +149,7 @@ def local_server(port: int) -> Iterator[Server]:
 
 
 def require_free(port: int) -> None:
-    """Raises InputError where something listens on a loopback port already."""
+    """Raises InputError if something listens on a loopback port already."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -162,7 +162,7 @@ def require_free(port: int) -> None:
 def _running(
     port: int, options: Sequence[str], more: dict[str, str], stop_seconds: float
 ) -> Iterator[Server]:
-    """Within, a server runs in a process of its own."""
+    """Within this context, a server runs in a process of its own."""
     command = [*program("flows.orchestrator.sqlite_server"), "server", "start"]
     pass_by_proxies()
     with lifeline(home()):
@@ -174,25 +174,25 @@ def _running(
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for the command, which then stops the server
         )
-        # Not to a file: where the disk is full, it is this that has to be told.
-        said: deque[str] = deque(maxlen=_LAST_LINES)
-        reader = threading.Thread(target=_read_lines, args=(process, said), daemon=True)
+        # The output goes to no file: if the disk is full, the output is what says so.
+        last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        reader = threading.Thread(target=_read_lines, args=(process, last_lines), daemon=True)
         reader.start()
         try:
-            yield Server(_url(port), process, said, reader)
+            yield Server(_url(port), process, last_lines, reader)
         finally:
             stop([process], stop_seconds)
             reader.join()
 
 
-def _read_lines(process: Process, said: deque[str]) -> None:
+def _read_lines(process: Process, last_lines: deque[str]) -> None:
     assert process.stdout is not None
     with process.stdout as output:
-        said.extend(line.decode(errors="replace") for line in output)
+        last_lines.extend(line.decode(errors="replace") for line in output)
 
 
 def stop(processes: Sequence[Process], seconds: float) -> None:
-    """Have processes end, by force where they have not within so long after they were asked."""
+    """Ask processes to end, and end them by force if they have not after so many seconds."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + seconds
@@ -205,7 +205,7 @@ def stop(processes: Sequence[Process], seconds: float) -> None:
 
 
 def require_server() -> None:
-    """Raises InputError where no server is configured, or the one that is does not answer."""
+    """Raises InputError if no server is configured, or the configured one does not answer."""
     read_settings()
     if server_url() is None:
         raise InputError(
@@ -224,7 +224,7 @@ def require_server() -> None:
 
 
 def _deliver() -> None:
-    """Let what Prefect sends in the background arrive while there is a server to take it."""
+    """Let Prefect's background messages arrive while there is a server to take them."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 

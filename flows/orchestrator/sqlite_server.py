@@ -2,16 +2,15 @@
 
     python -P -m flows.orchestrator.sqlite_server server start ..
 
-Prefect 3.8 reads and then writes in transactions that SQLite begins as readers.  Where another
-writer comes between, SQLite does not wait but fails at once: the event is lost, and with it what
-an automation should have done about a crashed run.  And while fifteen connections wait for the one
-that writes, there is none left for what that one needs to go on: the server stands still until they
-have waited for a minute.  Here every transaction begins as a writer and waits for its turn, and
-there are connections enough.  PostgreSQL has neither trouble.  (For one of the places see
-https://github.com/PrefectHQ/prefect/issues/23051.)
+Prefect 3.8 reads and then writes in transactions that SQLite begins as readers.  If another writer
+comes between, SQLite does not wait but fails at once: the event is lost, and with it the action of
+an automation about a crashed run.  And while fifteen connections wait for the one that writes, none
+is left that this one needs to go on: the server hangs until they have waited for a minute.  Here
+every transaction begins as a writer and waits for its turn, and there are enough connections.
+PostgreSQL has neither trouble.  (https://github.com/PrefectHQ/prefect/issues/23051 is one case.)
 
-And of servers that start at once in a new home, each would make the tables that the others make,
-too.  Here one of them does, and the others wait for it.
+If several servers start at once in a new home, each would make the same tables.  Here one of them
+does, and the others wait for it.
 """
 
 import asyncio
@@ -43,7 +42,7 @@ _Sqlite = configurations.AioSqliteConfiguration
 _begin_transaction = _Sqlite.begin_transaction
 
 _LOCK = "raee-server.lock"
-"""In Prefect's home: whoever has it makes the database ready."""
+"""A lock in Prefect's home: the server that has it makes the database ready."""
 
 
 @asynccontextmanager
@@ -56,13 +55,13 @@ async def _begin_as_a_writer(
 
 def _with_enough_connections(url: Any, **options: Any) -> AsyncEngine:
     if str(url).startswith("sqlite"):
-        # In memory, Prefect itself asks for one.
+        # For a database in memory, Prefect itself asks for one connection.
         options.setdefault("pool_size", _CONNECTIONS)
     return create_async_engine(url, **options)
 
 
 def _alone(step: _Step) -> _Step:
-    """A step of a server's start that no other server of the same home is in meanwhile."""
+    """A step of a server's start that only one server of a home runs at a time."""
 
     @wraps(step)
     async def alone(*args: Any, **more: Any) -> None:

@@ -26,23 +26,23 @@ from raee.errors import InputError
 from tasks.job import Job
 
 _CPU_RUNS = 4
-"""Flows at once that plan, publish and watch others."""
+"""How many flows run at once that plan, publish and watch others."""
 
 _WATCH_SECONDS = 1.0
 
 
 def run(port: int, prefix: str, jobs: Sequence[Job], schedule: Schedule | None) -> None:
-    """Until Ctrl-C or SIGTERM.
+    """Run a server, both pools and their workers until Ctrl-C or SIGTERM.
 
-    prefix: of the pools' names.  Raises InputError where the port is taken, or a process ends by
-    itself.
+    prefix: of the pools' names.  jobs, schedule: databases that are rebuilt, and when.  Raises
+    InputError if the port is taken, or a process ends by itself.
     """
     require_free(port)
     console = Console(stderr=True, highlight=False)
     with _asked_to_end(), ExitStack() as stack:
         console.print("starting a Prefect server, two pools and a worker for each ..")
         server = stack.enter_context(local_server(port))
-        stack.enter_context(_said_where_it_ends(server))
+        stack.enter_context(_reports_its_end(server))
         with temporary_settings({PREFECT_API_URL: server.url}):
             names = deploy("process", None, prefix, jobs, schedule)
         workers: dict[str, Process] = {}
@@ -62,8 +62,8 @@ def run(port: int, prefix: str, jobs: Sequence[Job], schedule: Schedule | None) 
 
 
 @contextmanager
-def _said_where_it_ends(server: Server) -> Iterator[None]:
-    """Within, what fails because the server has ended says so instead."""
+def _reports_its_end(server: Server) -> Iterator[None]:
+    """Within this context, an error because the server has ended becomes an InputError with why."""
     try:
         yield
     except Exception as error:
@@ -72,7 +72,7 @@ def _said_where_it_ends(server: Server) -> Iterator[None]:
 
 
 def _require_running(server: Server, error: Exception | None = None) -> None:
-    """Raises InputError where the server has ended.  error: what showed it."""
+    """Raises InputError if the server has ended.  error: what showed it."""
     why = server.end()
     if why is not None:
         raise InputError(
@@ -83,8 +83,8 @@ def _require_running(server: Server, error: Exception | None = None) -> None:
 
 @contextmanager
 def _asked_to_end() -> Iterator[None]:
-    """Within, SIGTERM and a terminal that goes away are what Ctrl-C is."""
-    # Under `nohup` a terminal may go.
+    """Within this context, SIGTERM and a closing terminal act like Ctrl-C."""
+    # Under `nohup` a terminal may close.
     asked = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
     before = {s: signal.signal(s, signal.default_int_handler) for s in asked}
     try:
@@ -96,7 +96,7 @@ def _asked_to_end() -> Iterator[None]:
 
 def _start_worker(url: str, pool: str, runs: int) -> Process:
     command = [*program("flows.orchestrator.lifeline"), "worker", "start"]
-    # What a worker starts is called `python`: it must be this one.
+    # A worker starts `python`: it must be this one.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return subprocess.Popen(
         [*command, "--pool", pool, "--limit", str(runs), "--name", f"{pool}-{os.getpid()}"],

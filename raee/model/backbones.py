@@ -54,7 +54,7 @@ class Backbone:
     tokenizer: Any
     device: torch.device
     max_tokens: int
-    """Longest input, special tokens included."""
+    """Longest input in tokens, special ones included."""
     pooling: Pooling
     """How a sentence encoder makes one vector of its tokens."""
     fingerprint: dict[str, str]
@@ -62,7 +62,7 @@ class Backbone:
 
     @property
     def depth(self) -> int:
-        """Layers; the last depth."""
+        """How many layers there are: the last depth."""
         return self.stack.depth
 
     @property
@@ -72,14 +72,15 @@ class Backbone:
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters that a token meets in one full pass, embeddings left out."""
+        """How many parameters a token meets in one full pass, embeddings left out."""
         one_pass = sum(p.numel() for p in self.stack.layers.parameters())
         return one_pass * self.depth // len(self.stack.layers)
 
     def normed(self, states: Tensor) -> Tensor:
-        """States as the head expects them: through the model's final norm, where it has one.
+        """States (.., hidden) as the head expects them: after the model's final norm, if any.
 
-        Once, at every depth: the walk shows the last depth's states from before it, too.
+        The norm applies once, at every depth: the walk shows even the last depth's states from
+        before it.
         """
         return states if self.stack.final_norm is None else self.stack.final_norm(states)
 
@@ -92,8 +93,8 @@ def default_device() -> torch.device:
 def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Backbone:
     """Load a frozen model from the hub or a local folder, safetensors only.
 
-    Raises InputError where there is no such model, its weights are in another format, damaged or
-    not all there, what lies beside them says what cannot be, or its layers cannot be walked.
+    Raises InputError if there is no such model, its weights are in another format, damaged or
+    incomplete, its other files contradict them, or its layers cannot be walked.
     """
     with quiet_libraries(), without_a_dead_hub(spec):
         return _load(spec, default_device() if device is None else device)
@@ -102,7 +103,7 @@ def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Bac
 def _load(spec: BackboneSpec, device: torch.device) -> Backbone:
     dtype = _dtype(spec.dtype, device)
     try:
-        # Of a model's own code nobody is asked whether it may run: it never does.
+        # A model's own code never runs, and nobody is asked whether it may.
         tokenizer = AutoTokenizer.from_pretrained(
             spec.model, revision=spec.revision, trust_remote_code=False
         )
@@ -115,11 +116,11 @@ def _load(spec: BackboneSpec, device: torch.device) -> Backbone:
             ignore_mismatched_sizes=True,  # refused below, with their names
             dtype=dtype,
             output_loading_info=True,
-            # Whatever the checkpoint's own configuration wants returned.
+            # The checkpoint's own configuration may want something else returned.
             return_dict=True,
             output_hidden_states=False,
         )
-    except Exception as error:  # of files that do not fit, tokenizers raises bare Exceptions
+    except Exception as error:  # tokenizers raises bare Exceptions if files do not fit
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(
             f"backbone {spec.model!r} (revision {spec.revision!r}) cannot be loaded; give a "
@@ -153,9 +154,9 @@ def pad(
 
 
 def label_tokens(tokenizer: Any, words: Sequence[str]) -> list[int]:
-    """The token of each label word, as it stands after a space.
+    """The token of each label word as it is after a space, in the words' order.
 
-    Raises InputError where a word is not one token of its own.
+    Raises InputError if a word is not one known token, or two words are the same one.
     """
     tokens: dict[int, str] = {}
     for word in words:
@@ -185,8 +186,9 @@ class LabelColumns:
     """A masked LM's own head, cut down to the columns of the label words.
 
     The model's own forward runs with its base answering the given states and with every parameter
-    that has a row for each word of the vocabulary cut to the label words' rows.  So the head costs
-    what its transform costs, whatever the size of the vocabulary, and no architecture is named.
+    that has a row for each word of the vocabulary reduced to the label words' rows.  So the head
+    costs what its transform costs, whatever the size of the vocabulary, and no architecture is
+    named.  Raises InputError if the reduced head answers other than the whole one.
     """
 
     def __init__(self, backbone: Backbone, tokens: Sequence[int]) -> None:
@@ -203,7 +205,7 @@ class LabelColumns:
         self._check(columns)
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Logits (n, labels) of states (n, hidden) that already went through the final norm."""
+        """Logits (n, labels) of states (n, hidden) that have gone through the final norm."""
         return self._head(states, self._parameters)
 
     def _head(self, states: Tensor, parameters: dict[str, Tensor]) -> Tensor:
@@ -219,7 +221,7 @@ class LabelColumns:
         generator = torch.Generator().manual_seed(0)
         states = torch.randn(2, self._hidden_size(), generator=generator).to(weight)
         whole = self._head(states, {}).float()
-        # Products of half precision differ a little with the matrices' shapes, wrong columns a lot.
+        # Half-precision products differ a little with the matrices' shapes, wrong columns a lot.
         tolerance = 0.05 * float(whole.std())
         if not torch.allclose(self(states).float(), whole[:, columns], rtol=0, atol=tolerance):
             raise InputError(
@@ -248,7 +250,7 @@ def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> No
             f"backbone {spec.model!r}: {name} has the shape {list(has)}, and by its config.json "
             f"{list(says)}; do its files belong together?"
         )
-    # A pooler stands above the layers; no reader asks it.
+    # A pooler comes after the layers; no reader asks it.
     random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
     if random:
         raise InputError(
@@ -265,7 +267,7 @@ def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> No
 
 
 def _check_limit(spec: BackboneSpec, name: str, value: Any) -> None:
-    """Raises InputError where a limit of tokens in a model's files is none."""
+    """Raises InputError if a limit of tokens in a model's files is no number."""
     if value is not None and not isinstance(value, int | float):
         raise InputError(f"backbone {spec.model!r}: its {name} is {cut(repr(value))}, no number")
 

@@ -33,9 +33,9 @@ class Encoded:
     token_ids: list[NDArray[np.int32]]
     """One array a row, special tokens included."""
     mask_positions: NDArray[np.int64]
-    """(n,) place of the template's mask token; -1 where the template has none."""
-    cut: NDArray[np.bool_]
-    """(n,) True where the text did not fit the model and lost its end."""
+    """(n,) position of the template's mask token in each row; -1 if the template has none."""
+    truncated: NDArray[np.bool_]
+    """(n,) True if the text did not fit the model and lost its end."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -48,14 +48,14 @@ class Batch:
     """Some rows, padded to one length and on the model's device."""
 
     rows: NDArray[np.int64]
-    """(n,) places of the rows among those encoded."""
+    """(n,) positions of the batch's rows among those encoded."""
     inputs: dict[str, Tensor]
     mask_positions: Tensor
-    """(n,) int64."""
+    """(n,) int64; as in `Encoded`."""
 
 
 def check_room(backbone: Backbone, prompt: Prompt) -> None:
-    """Raises InputError where a prompt's template leaves a text no room in the model."""
+    """Raises InputError if a prompt's template leaves a text no room in the model."""
     (alone,) = encode(backbone, prompt, [""]).token_ids
     if len(alone) == backbone.max_tokens:
         raise _no_room(backbone, prompt, len(alone))
@@ -64,22 +64,23 @@ def check_room(backbone: Backbone, prompt: Prompt) -> None:
 def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
     """Texts in the prompt's template as token ids.
 
-    A text that does not fit loses its end; the template never does.
+    A text that does not fit the model loses its end; the template never does.  Raises InputError
+    if the template alone does not fit.
     """
     mask = backbone.tokenizer.mask_token or ""
     token_ids: list[NDArray[np.int32]] = []
-    cut = np.zeros(len(texts), dtype=bool)
+    truncated = np.zeros(len(texts), dtype=bool)
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         some = slice(start, start + _TEXTS_AT_ONCE)
-        ids, cut[some] = _fitting(backbone, prompt, texts[some], mask)
+        ids, truncated[some] = _fitting(backbone, prompt, texts[some], mask)
         token_ids += [np.asarray(row, dtype=np.int32) for row in ids]
     positions = np.full(len(texts), -1, dtype=np.int64)
     if "{mask}" in prompt.template:
         for i, row in enumerate(token_ids):
-            # A text may hold the mask token too: the template's is the first or the last one.
+            # A text may hold the mask token too; the template's is the first or the last one.
             found = np.flatnonzero(row == backbone.tokenizer.mask_token_id)
             positions[i] = found[0] if prompt.mask_is_first else found[-1]
-    return Encoded(token_ids, positions, cut)
+    return Encoded(token_ids, positions, truncated)
 
 
 def token_batches(
@@ -90,8 +91,8 @@ def token_batches(
 ) -> Iterator[Batch]:
     """Batches of at most `budget` tokens, padding included; rows by length, longest first.
 
-    second: (n,) a second sorting key, such as the planned exit.  Longest first, so that memory is
-    at its highest in the first batch.
+    second: (n,) a second sorting key, such as the planned exit.  The longest rows come first, so
+    that memory is at its highest in the first batch.
     """
     lengths = encoded.lengths
     budget = _TOKEN_BUDGET[backbone.device.type] if budget is None else budget
@@ -133,18 +134,19 @@ def _fitting(
 ) -> tuple[list[list[int]], NDArray[np.bool_]]:
     """Token ids of the longest start of each text that fits the model with its template.
 
-    Also (n,) which texts lost their end.  Raises InputError where the template alone does not fit.
+    It also returns, (n,), which texts lost their end.  Raises InputError if the template alone
+    does not fit.
     """
     found: dict[int, list[int]] = {}
-    cut = np.zeros(len(texts), dtype=bool)
+    truncated = np.zeros(len(texts), dtype=bool)
     left = dict(enumerate(texts))
-    # In rounds and not text by text: the tokenizer shares many texts out among its threads.
+    # Texts go in rounds, not one by one: the tokenizer shares many out among its threads.
     while left:
         coded = backbone.tokenizer(
             [prompt.render(text, mask) for text in left.values()],
             return_attention_mask=False,
             return_token_type_ids=False,
-            verbose=False,  # it would warn of texts over its limit, which are cut right here
+            verbose=False,  # it would warn of texts over its limit, which are truncated right here
         )
         too_long: dict[int, str] = {}
         for i, (row, ids) in enumerate(zip(left, coded["input_ids"], strict=True)):
@@ -152,9 +154,9 @@ def _fitting(
                 found[row] = ids
             else:
                 too_long[row] = _shorter(backbone, prompt, left[row], mask, coded[i].offsets)
-                cut[row] = True
+                truncated[row] = True
         left = too_long
-    return [found[row] for row in range(len(texts))], cut
+    return [found[row] for row in range(len(texts))], truncated
 
 
 def _shorter(
@@ -162,13 +164,13 @@ def _shorter(
 ) -> str:
     """The text less as many of its last tokens as are too many.
 
-    offsets: of the tokens of the text in its template, in characters of that.
+    offsets: begin and end of each token of the text in its template, in characters of the latter.
     """
     surplus = len(offsets) - backbone.max_tokens
     if not text:
         raise _no_room(backbone, prompt, len(offsets))
     before = len(prompt.frame(mask)[0])
-    # Where the text's own tokens start, from the last one back.
+    # The characters at which the text's own tokens start, from the last one back.
     starts = (
         start - before
         for start, end in reversed(offsets)

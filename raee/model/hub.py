@@ -14,7 +14,7 @@ from raee.config import BackboneSpec
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Load reports, weight-by-weight progress and retries are not for the users of a pipeline."""
+    """Silences load reports, weight-by-weight progress and retries: they are not for users."""
     logs: Any = transformers.logging
     hub_logs: Any = huggingface_hub.utils.logging
     level, progress = logs.get_verbosity(), logs.is_progress_bar_enabled()
@@ -33,9 +33,9 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def without_a_dead_hub(spec: BackboneSpec) -> Iterator[None]:
-    """Within, a hub that cannot be reached is asked nothing: what is on disk counts.
+    """Within this context, a hub that cannot be reached is asked nothing: what is on disk counts.
 
-    The library would try for each file anew, for a minute in all.
+    The library would try again for each file, for a minute in all.
     """
     settings: Any = huggingface_hub.constants
     if settings.HF_HUB_OFFLINE or os.path.isdir(spec.model) or _answers(spec):
@@ -49,12 +49,12 @@ def without_a_dead_hub(spec: BackboneSpec) -> Iterator[None]:
 
 
 def _answers(spec: BackboneSpec) -> bool:
-    """Whether the hub says anything of a model, be it that there is none."""
+    """Whether the hub answers about a model, even if it says that there is none."""
     try:
         url = huggingface_hub.hf_hub_url(spec.model, "config.json", revision=spec.revision)
         huggingface_hub.get_hf_file_metadata(url)
-    except (HfHubHTTPError, HFValidationError):  # the latter of a name that no model has
+    except (HfHubHTTPError, HFValidationError):  # the latter for a name that no model can have
         return True
-    except Exception:  # of whichever HTTP client the library has
+    except Exception:  # whichever HTTP client the library has
         return False
     return True

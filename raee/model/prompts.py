@@ -18,25 +18,25 @@ _FORM_OF_FAMILY: dict[Family, Form] = {"masked-lm": "masked", "sentence-encoder"
 
 @dataclass(frozen=True)
 class Prompt:
-    """A template and, for each label in order, the word or description that stands for it."""
+    """A template and, for each label in order, the word or description that represents it."""
 
     labels: tuple[str, ...]
     words: tuple[str, ...]
     template: str = "{text}"
 
     def render(self, text: str, mask: str = "") -> str:
-        """The template with `text` in its place; `{text}` inside the text stays as it is."""
+        """The template with `text` filled in; `{text}` inside the text stays as it is."""
         before, after = self.frame(mask)
         return before + text + after
 
     def frame(self, mask: str = "") -> tuple[str, str]:
-        """What the template puts before and after the text."""
+        """The parts of the template before and after the text."""
         before, _, after = self.template.partition("{text}")
         return before.replace("{mask}", mask), after.replace("{mask}", mask)
 
     @property
     def mask_is_first(self) -> bool:
-        """True where the template's mask stands before the text."""
+        """True if the template's mask comes before the text."""
         return "{mask}" in self.template.partition("{text}")[0]
 
 
@@ -53,7 +53,7 @@ def built_in_names() -> tuple[str, ...]:
 def built_in(name: str, form: Form) -> Prompt:
     """One of the paper's eight prompts in the form for a kind of model.
 
-    Raises InputError where there is no prompt of that name.
+    Raises InputError if there is no prompt of that name.
     """
     if name not in _built_in():
         raise InputError(
@@ -72,8 +72,8 @@ def resolve_prompt(
 ) -> Prompt:
     """The prompt that a job means.
 
-    Without one, a sentence encoder takes the corpus's labels as their own descriptions.
-    Raises InputError where the template does not fit the family, nothing names the labels, or they
+    Without a prompt, a sentence encoder takes the corpus's labels as their own descriptions.
+    Raises InputError if the template does not fit the family, nothing names the labels, or they
     are more than a database holds.
     """
     if isinstance(spec, str):
@@ -97,7 +97,10 @@ def resolve_prompt(
 
 
 def declared_labels(spec: str | PromptSpec | None, family: Family) -> tuple[str, ...] | None:
-    """The labels that the prompt names, or None where the corpus names them."""
+    """The labels that the prompt names, or None if the corpus names them.
+
+    Raises InputError as `resolve_prompt` does.
+    """
     return None if spec is None else resolve_prompt(spec, family).labels
 
 

@@ -1,4 +1,4 @@
-"""The one place that touches a model's layers.
+"""The one module that touches a model's layers.
 
 A model's own forward runs with a hook before each of its layers.  The hook shows a visitor the
 states that enter the layer; the visitor says which rows stay; the batch is narrowed to them.  The
@@ -22,7 +22,7 @@ Visit = Callable[[int, Tensor, Tensor], Tensor | None]
 """`visit(depth, states, rows) -> keep`.
 
 states: (n, tokens, hidden), the output of layer `depth` (0: the embeddings) of the rows still in
-the pass; rows: (n,) int64, their places in the batch; keep: (n,) bool, which of them go on
+the pass; rows: (n,) int64, their positions in the batch; keep: (n,) bool, which of them go on
 (None: all).
 """
 
@@ -49,7 +49,7 @@ class Stack:
     batched: frozenset[tuple[nn.Module, _Path]]
     """Arguments, by module and path, whose first dimension is the batch."""
     final_norm: nn.Module | None
-    """What the model applies to the last layer's output, where it does."""
+    """The norm that the model applies to the last layer's output, if it has one."""
 
 
 class _Done(Exception):  # noqa: N818 - it is no error
@@ -131,9 +131,9 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
 def find_stack(model: nn.Module, two: Inputs, three: Inputs) -> Stack:
     """Find a model's layers and how a batch runs through them.
 
-    two, three: batches of two and of three rows, each of rows of different lengths.  An argument
-    whose first dimension follows the batch's size has a batch dimension.
-    Raises InputError for a model that cannot be walked.
+    two, three: batches of two and of three rows of different lengths.  An argument whose first
+    dimension follows the batch's size has a batch dimension.
+    Raises InputError if the model cannot be walked, or answers with values that are no numbers.
     """
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     if not lists:
@@ -148,9 +148,9 @@ def find_stack(model: nn.Module, two: Inputs, three: Inputs) -> Stack:
             f"leave the range of {str(first.top.dtype).removeprefix('torch.')}"
         )
     batched = {
-        place
-        for place, length in first.sizes.items()
-        if length == 2 and second.sizes.get(place) == 3
+        argument
+        for argument, length in first.sizes.items()
+        if length == 2 and second.sizes.get(argument) == 3
     }
     final_norm = None
     if not _same(first.top, first.last_hidden_state):

@@ -1,6 +1,6 @@
-"""An exact index searched on a GPU: there a search is a product of matrices.
+"""An exact index searched on a GPU, as a product of matrices.
 
-FAISS compares on the CPU, which beside a GPU's layers takes longer than they do.
+FAISS compares on the CPU, which takes longer than the layers do on a GPU.
 """
 
 from copy import copy
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from raee.neighbours.index import Index, Nearest
 
 _MOST_BYTES = 4 * 2**30
-"""Keys that take more stay where they are: the memory is the model's."""
+"""Bytes of keys that may be copied to a GPU; larger ones stay, since the memory is the model's."""
 
 _DISTANCES = 2**27
-"""Worked out in one step; a float32 each."""
+"""Distances worked out in one step, a float32 each."""
 
 
 def search_on(device: torch.device, index: Index) -> Index:
-    """An index of the same keys that is searched on a GPU; the one that is given stays as it is.
+    """An index of the same keys that is searched on a GPU; the given one stays as it is.
 
-    On the CPU, or where it is not exact or too large, it is the same one.
+    It is the given one if the device is the CPU, or if the index is not exact or too large.
     """
     size = 4 * index.width * len(index)
     if device.type == "cuda" and index.exact and 0 < size <= _MOST_BYTES:
@@ -31,7 +31,7 @@ def search_on(device: torch.device, index: Index) -> Index:
 
 
 def nearest_on(device: torch.device, index: Index) -> Nearest:
-    """A search among the keys that an index has now, which are copied to a device."""
+    """A search among the keys that an index has now: they are copied to a device."""
     keys = torch.as_tensor(index.keys(0, len(index)), device=device)
     norms = keys.square().sum(dim=1)
     step = max(1, _DISTANCES // max(1, len(index)))

@@ -17,8 +17,8 @@ Nearest = Callable[
     [NDArray[np.float32], int],
     tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]],
 ]
-"""`nearest(queries, k)`: (queries, k) squared distances as they are nearly, rows, and squared
-distances as exact as can be."""
+"""`nearest(queries, k)` returns three arrays (queries, k): approximate squared distances, rows, and
+squared distances as exact as can be."""
 
 _QUERIES_AT_ONCE = 1_000
 """Queries searched in one step: bounds what the vectors of their neighbours take."""
@@ -28,7 +28,7 @@ _SPARE = 8
 _ROUNDING = 1e-3
 """Far more than FAISS's own distances are off by, as a share of what they are made of."""
 """Rows asked of FAISS beyond those wanted: one may be the query itself, and FAISS's order is
-inexact where distances nearly agree."""
+inexact if distances nearly agree."""
 
 # Queries times width from which FAISS multiplies matrices, 7 to 10 times as fast as comparing one
 # by one already at 64 queries; its own threshold (128,000) leaves out a walk's batches.
@@ -56,7 +56,7 @@ class Index:
 
     def __init__(self, index: Any) -> None:
         self.nearest: Nearest | None = None
-        """Searches in place of FAISS, among the keys that there are."""
+        """Searches instead of FAISS, among the keys that there are."""
         self._index = index
         self._core = core_of(index)
         if self._of_lists:
@@ -67,12 +67,12 @@ class Index:
 
     @property
     def width(self) -> int:
-        """Numbers in a key."""
+        """How many numbers a key has."""
         return int(self._index.d)
 
     @property
     def exact(self) -> bool:
-        """True where a search finds the nearest rows for sure."""
+        """True if a search finds the nearest rows for sure."""
         return isinstance(self._index, faiss.IndexFlat)
 
     @property
@@ -93,10 +93,10 @@ class Index:
 
     @property
     def widths(self) -> list[int]:
-        """Values of `searched` worth trying, powers of two; none where it looks at all rows."""
+        """Values of `searched` worth trying, powers of two; none if it looks at all rows."""
         if self.searched is None:
             return []
-        # Below 16 an HNSW comes by fewer rows than are asked of it.
+        # Below 16 an HNSW meets fewer rows than are asked of it.
         first, last = (1, self._core.nlist) if self._of_lists else (16, max(16, len(self)))
         return [2**n for n in range(first.bit_length() - 1, last.bit_length())]
 
@@ -107,10 +107,10 @@ class Index:
     def add(self, keys: NDArray[np.float32]) -> None:
         """Append keys (n, width).
 
-        The same keys in the same order give the same bytes, an HNSW's where also the calls are the
-        same.
+        The same keys in the same order give the same bytes; an HNSW's only if the calls are the
+        same, too.
         """
-        assert self.nearest is None, "what searches in place of FAISS would not see these keys"
+        assert self.nearest is None, "what searches instead of FAISS would not see these keys"
         with on_one_thread(isinstance(self._core, faiss.IndexHNSW)):
             self._index.add(np.ascontiguousarray(keys, dtype=np.float32))
 
@@ -121,7 +121,7 @@ class Index:
     def keys_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The keys of some rows, (n, width), as the index holds them.
 
-        That is as they were added where it is `Flat`, `IVF..,Flat` or `HNSW..`, and rounded where
+        They are as they were added if the index is `Flat`, `IVF..,Flat` or `HNSW..`, and rounded if
         it holds codes (SQ, PQ) or transforms keys (OPQ, PCA).
         """
         return self._index.reconstruct_batch(rows)
@@ -136,11 +136,11 @@ class Index:
         """The k nearest rows of each query, nearest first; equal distances by row.
 
         queries: (n, width) float32.  exclude: (n,) a row that the query must not find: itself, for
-        leave-one-out.  Of many more than k rows at one distance, FAISS chooses which are found.
+        leave-one-out.  If many more than k rows have one distance, FAISS chooses among them.
         Distances are to the keys as the index holds them (`keys_of`).  An index that is not exact
-        misses some rows, and finds fewer than k where it comes by no more.  within: (n,) squared
-        distances beyond which nothing is asked of a query; what lies there may be left out.
-        Raises InputError where the queries have another width than the keys.
+        misses some rows, and finds fewer than k if it meets no more.  within: (n,) squared
+        distances that matter; rows beyond may be left out.
+        Raises InputError if the queries have another width than the keys.
         """
         if queries.shape[1] != self.width:
             raise InputError(
@@ -194,8 +194,8 @@ class Index:
             assert isinstance(
                 faiss.downcast_InvertedLists(self._core.invlists), faiss.ArrayInvertedLists
             ), "mapped lists would be written as the name of their file"
-            # Where each row lies is found anew on reading: files stay small, and a damaged one
-            # cannot point outside the lists.
+            # The location of each row is found anew on reading: files stay small, and a damaged
+            # one cannot point outside the lists.
             self._core.make_direct_map(False)
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))  # type: ignore[attr-defined]
         if self._of_lists:
@@ -205,7 +205,7 @@ class Index:
 def squared_distances(
     queries: NDArray[np.float32], index: Index, rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Squared L2 distances from queries (n, width) to some rows (n, k) of each; inf to row -1."""
+    """Squared L2 distances (n, k) from queries (n, width) to rows (n, k); inf to row -1."""
     distances = np.full(rows.shape, np.inf)
     precise = queries.astype(np.float64)
     for i in range(rows.shape[1]):
@@ -229,7 +229,7 @@ def open_index(path: Path) -> Index:
     """An index from a local file, for searching; its keys stay in the file, mapped.
 
     The keys of a flat index and the lists of an IVF are mapped; the graph of an HNSW and codes
-    without lists are read into memory.  Raises InputError where the file is missing, is no whole
+    without lists are read into memory.  Raises InputError if the file is missing, is no whole
     FAISS index, or holds a kind that is not read here.
     """
     if not path.is_file():
@@ -312,7 +312,7 @@ def core_of(index: Any) -> Any:
 
 
 def is_supported(index: Any) -> bool:
-    """True where rows can be added to a FAISS index, found by L2 and given back."""
+    """True if rows can be added to a FAISS index, found by L2 and given back."""
     return isinstance(core_of(index), _KINDS) and index.metric_type == faiss.METRIC_L2
 
 
@@ -323,7 +323,7 @@ _reading = threading.Lock()
 def _allocating_at_most(size: int) -> Iterator[None]:
     """While this lasts, FAISS refuses to read vectors of more bytes, or more lists, than a file's.
 
-    The limits are the process's own, and not FAISS's where other threads read: one reads at a time.
+    The limits are global to the process, so only one thread reads at a time.
     """
     with _reading:
         before = (
@@ -341,7 +341,7 @@ def _allocating_at_most(size: int) -> Iterator[None]:
 
 @contextmanager
 def on_one_thread(pinned: bool) -> Iterator[None]:
-    """Where pinned, FAISS runs on one thread.
+    """Within this context FAISS runs on one thread, if pinned.
 
     An HNSW's graph would depend on which of several threads comes first.
     """

@@ -15,11 +15,11 @@ from raee.model.walk import walk
 from raee.readers.states import check_numbers, pooled, token_mean
 
 PLAIN_TEXT = Prompt(labels=(), words=())
-"""What a key's own model reads."""
+"""The prompt of a key's own model: the text and nothing else."""
 
 
 def check_key(key: KeySpec, backbone: Backbone) -> None:
-    """Raises InputError where a key's layer is deeper than the backbone."""
+    """Raises InputError if a key's layer is deeper than the backbone."""
     deepest = key.depths[-1]
     if deepest > backbone.depth:
         name = "layers" if key.layers else "layer"
@@ -31,7 +31,8 @@ def check_key(key: KeySpec, backbone: Backbone) -> None:
 def layer_key(backbone: Backbone, states: Tensor, attention: Tensor) -> NDArray[np.float32]:
     """Keys (n, hidden) out of a pass: the mean over each row's real tokens, unit vectors.
 
-    The mean whatever the encoder's own pooling is: at depth 0 every text's first token is alike.
+    It is the mean whatever the encoder's own pooling is, because every text has the same first
+    token at depth 0.  states: (n, tokens, hidden); attention: (n, tokens), 1 at real tokens.
     """
     return token_mean(backbone, states, attention).cpu().numpy()
 
@@ -39,22 +40,23 @@ def layer_key(backbone: Backbone, states: Tensor, attention: Tensor) -> NDArray[
 def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.float32]:
     """Keys (n, hidden) of a sentence encoder of their own: its embeddings, unit vectors.
 
-    Pooled as the encoder's configuration says.
+    They are pooled as the encoder's configuration says.  Raises InputError if the encoder answers
+    a text with values that are no numbers.
     """
     keys = np.zeros((len(texts), retriever.hidden_size), dtype=np.float32)
     for batch in token_batches(retriever, encode(retriever, PLAIN_TEXT, texts)):
-        places, attention = batch.rows, batch.inputs["attention_mask"]
+        at, attention = batch.rows, batch.inputs["attention_mask"]
 
         def visit(
             depth: int,
             states: Tensor,
             rows: Tensor,
-            places: NDArray[np.int64] = places,
+            at: NDArray[np.int64] = at,
             attention: Tensor = attention,
         ) -> None:
             if depth == retriever.depth:
-                keys[places] = pooled(retriever, states, attention).cpu().numpy()
+                keys[at] = pooled(retriever, states, attention).cpu().numpy()
 
         walk(retriever.stack, batch.inputs, visit)
-        check_numbers(retriever, texts, places, keys[places])
+        check_numbers(retriever, texts, at, keys[at])
     return keys

@@ -1,6 +1,6 @@
 """Lists of neighbours: of other texts only, and in a database that changes.
 
-What stays of the lists of a changed database is not searched for again.
+A changed database keeps what is still right of its lists, and searches only for the rest.
 """
 
 import numpy as np
@@ -22,13 +22,13 @@ def nearest_other_texts(
     """The k nearest rows of each query that have another text, nearest first.
 
     keys: (queries, width); hashes: (queries,) of their texts; texts: of the index's rows.  within:
-    as in `Index.search`.  Queries with one text are searched for once: their keys are the same but
-    for rounding.
+    as in `Index.search`.  Queries with the same text are searched for once: their keys differ only
+    by rounding.  Raises InputError if the keys have another width than the index's.
     """
     copies = texts.counts(hashes)
     _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
     if within is not None:
-        # Of a text whose queries ask up to different distances, the farthest is searched for all.
+        # If queries with one text have different limits, all are searched up to the farthest.
         farthest = np.full(len(first), -np.inf, within.dtype)
         np.maximum.at(farthest, number, within)
         within = farthest[number]
@@ -42,7 +42,7 @@ def nearest_other_texts(
     found = index.search(keys[few], k, texts.first_row(hashes[few]), near(few))
     rows[few], distances[few] = found.rows, found.distances
     repeated = first[copies[first] > 1]
-    # A text's own copies stand before all others: so many more are asked for, at most twice that.
+    # A text's own copies come before all others: so many more are asked for, at most twice that.
     for more in np.unique(_power_of_two(copies[repeated])):
         some = repeated[_power_of_two(copies[repeated]) == more]
         found = index.search(keys[some], min(k + int(more), len(index)), within=near(some))
@@ -64,7 +64,7 @@ def _power_of_two(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def reach(before: Neighbours) -> NDArray[np.float32]:
-    """(queries,) how far each list reaches: its farthest row's distance, -inf where it has none."""
+    """(queries,) squared distance to the farthest row of each list; -inf if the list has none."""
     known = np.where(before.rows >= 0, before.distances, np.float32(-np.inf))
     return known.max(axis=1, initial=-np.inf)
 
@@ -74,10 +74,10 @@ def updated(
 ) -> Neighbours:
     """The nearest rows after some have left the database and others have come.
 
-    before: (queries, any) what was nearest.  now: (rows before,) where each row is now, -1 for one
-    that left.  came: (queries, any) the nearest of the rows that came, by their places now.  The
-    result, (queries, length), is right as far as it goes: beyond the farthest row of `before`
-    nobody knows what else there is, so a list may be short, and its rest is -1.
+    before: (queries, any) what was nearest.  now: (rows before,) the position of each row now, -1
+    for a row that left.  came: (queries, any) the nearest of the rows that came, by their positions
+    now.  The result, (queries, length), is right as far as it goes: beyond the farthest row of
+    `before` nobody knows what else there is, so a list may be short, and its rest is -1.
     """
     stayed = np.where(before.rows >= 0, now[before.rows], -1)
     within = (came.rows >= 0) & (came.distances <= reach(before)[:, None])

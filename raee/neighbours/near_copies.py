@@ -1,6 +1,6 @@
 """Whether a labelled corpus holds near-copies: texts that differ by a word or two from another.
 
-While such a row is read without its text, its near-copy is still in the database and all but gives
+When such a row is read without its text, its near-copy is still in the database and all but gives
 its label away: figures without the text are too good, and no promise can be certified on them.
 """
 
@@ -17,26 +17,29 @@ _RANK = 12
 near enough to say how crowded it is around the row.  A shorter list is read to its end."""
 
 _FEWEST = 4
-"""Neighbours without which nothing is said about a row: its nearest is compared with too little."""
+"""The fewest neighbours of a row that is judged: with fewer, its nearest is compared with too
+little."""
 
 _RATIO = 0.2
-"""Of the two squared distances, below which the nearest is a near-copy.
+"""Ratio of the two squared distances below which the nearest is a near-copy.
 
-Simulated, as the two constants below: draws of 100 to 3,000 rows of eight public data sets, as
-they are and with near-copies of some rows, by keys of MiniLM-L6 at depths 0, 2 and 4.  Of copies
-with one word dropped, replaced or inserted it catches four in five where texts have 20 words, half
-where they have five.
+It was found by simulation, as were the two constants below: draws of 100 to 3,000 rows of eight
+public data sets, as they are and with near-copies of some rows, by keys of MiniLM-L6 at depths 0, 2
+and 4.  It catches four in five of the copies with one word dropped, replaced or inserted if texts
+have 20 words, half of them if texts have five.
 """
 
 _SHARE = 0.04
-"""Of the rows, from which on near-copies are visible.  At most 2 % of the draws of any data set as
-it is came to it, labels compared.  From 350 rows on, so did three in four and more of those with
-copies of 5 % of the rows, one word changed, and all with 10 %: each copy makes two rows that give
-each other away.  By the model's last state, TREC from 1,000 rows on comes to it as it is, too.
+"""Share of the rows from which near-copies are visible.
+
+At most 2 % of the draws of any data set as it is reach it, if labels are compared.  From 350 rows
+on, so do three in four and more of the draws with copies of 5 % of the rows, one word changed, and
+all with 10 %: each copy makes two rows that give each other away.  By keys of the model's last
+state, TREC as it is reaches it, too, from 1,000 rows on.
 """
 
 _LEAST = 8
-"""Rows, from which on near-copies are visible: four pairs, for small databases."""
+"""Number of rows from which near-copies are visible in small databases: four pairs."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class NearCopies:
 
     @property
     def share(self) -> float:
-        """Of the rows, how many are given away, from 0 to 1."""
+        """The share of the rows that is given away, from 0 to 1."""
         return self.telling / max(self.rows, 1)
 
     @property
@@ -65,14 +68,15 @@ class NearCopies:
 def near_copies(neighbours: Neighbours, label: NDArray[np.uint16] | None = None) -> NearCopies:
     """What the distances to other texts say about near-copies.
 
-    neighbours: of all rows of a database, or of some that say which (`own`), among the rows of
-    other texts; 12 of them are looked at.  label: (database rows,).  If D of the N near rows have a
-    nearest row, and F of them a 12th nearest, of another label than theirs, N (1 - D / F) are given
-    away.  So minimal pairs do not count, whose labels differ as often as any neighbours': in CoLA
-    they are a fifth of 3,000 rows, and figures without the text are no better for them.
+    neighbours: (rows, k) of all rows of a database, or of some if `own` says which, among the rows
+    of other texts; 12 of them are looked at.  label: (database rows,).  If D of the N near rows
+    have a nearest row, and F of them a 12th nearest, of another label than theirs, N (1 - D / F)
+    are given away.  So minimal pairs do not count, since their labels differ as often as any
+    neighbours' do: in CoLA they are a fifth of 3,000 rows, and figures without the text are no
+    better for them.
 
-    Not seen are near-copies of texts that have 11 copies or near-copies more: all that is looked at
-    is then equally near.
+    Near-copies of texts that have 11 more copies or near-copies are not seen: all the neighbours
+    that are looked at are then equally near.
     """
     count, length = neighbours.rows.shape
     if length < _FEWEST:

@@ -27,15 +27,15 @@ def values(
 ) -> Array:
     """What each row of a database is worth to some of the others, (rows,).
 
-    neighbours: (queries, m) of each query among the other rows, as far as they were found; label:
-    (rows,); queries: places of the rows that ask.  A row's value is the mean over the queries of
-    what it is worth to each; it is negative where a row misleads.  With all others as
+    neighbours: (queries, m) of each query among the other rows, as many as were found; label:
+    (rows,); queries: positions of the rows that ask.  A row's value is the mean over the queries of
+    what it is worth to each; it is negative if a row misleads.  With all others as
     neighbours (m = rows - 1) the values sum to the share of right votes among the k nearest, the
     mean over queries.
 
     Copies of one key and label share what one of them would be worth to other rows, but each is
     the other's nearest neighbour, and right: that holds them up, however little the vote would
-    miss one.  Whoever wants copies gone removes them first.  Copies of one key with different
+    miss one.  So copies must be removed first if they are to go.  Copies of one key with different
     labels mislead each other, and go early.
     """
     rows = len(label)
@@ -54,14 +54,14 @@ def knn_shapley(right: NDArray[np.bool_], there: NDArray[np.bool_], others: int,
     """What each neighbour is worth to its query, (queries, m) (arXiv 1908.08619, theorem 1).
 
     right: (queries, m) whether the m nearest of `others` rows have the query's label, nearest
-    first.  there: (queries, m) False, and right, too, where a search that is not exact found no
-    more.  The game: some rows are there, and their worth together is how many of the k nearest of
-    them are right, divided by k.  From the farthest inwards, with r_i = 1 where the i-th is right,
+    first.  there: (queries, m) False (as is then right) if a search that is not exact found no
+    more.  The game: some rows are there, and together they are worth the number of right ones among
+    the k nearest, divided by k.  From the farthest inwards, with r_i = 1 if the i-th is right,
 
         s_n = r_n / max(n, k)
         s_i = s_(i+1) + (r_i - r_(i+1)) min(k, i) / (k i)
 
-    Where neighbours are missing, the last one's s counts as 0 (theorem 2).  |s_i| is at most
+    If neighbours are missing, the last one's s counts as 0 (theorem 2).  |s_i| is at most
     1 / max(i, k), so all are off by the same number, and it is small.
     """
     hits = right.astype(np.float64)
@@ -77,14 +77,14 @@ def knn_shapley(right: NDArray[np.bool_], there: NDArray[np.bool_], others: int,
 
 
 def keep_rows(values: Array, label: NDArray[np.uint16], share: float) -> NDArray[np.int64]:
-    """Places of the rows that stay when a share of them goes, in order.
+    """Positions of the rows that stay when a share of them goes, ascending.
 
-    values, label: (rows,).  Of each label's n rows the ceil((1 - share) n) most valuable stay, one
-    at least, so that labels keep their balance; of equal ones the first.
+    values, label: (rows,).  The ceil((1 - share) n) most valuable of each label's n rows stay, one
+    at least, so that labels keep their balance; of equally valuable rows the first.
     """
     counts = np.bincount(label)
-    # Rounded first: (1 - 0.7) 10 is a little more than 3.
+    # The count is rounded first: (1 - 0.7) 10 is a little more than 3.
     stay = np.maximum(np.ceil(np.round((1 - share) * counts, 6)), 1)
-    order = np.lexsort((-values, label))  # stable: of equal values the first place first
+    order = np.lexsort((-values, label))  # stable: equal values stay in the rows' order
     rank = np.arange(len(label)) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.sort(order[rank < np.repeat(stay, counts)])

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from raee.config import PAPER_NEIGHBOURS
 from raee.errors import InputError
 from raee.exits import Neighbours
-from raee.neighbours.choice import FLAT, IndexAccount, lists_of, recall_rows, training_rows
+from raee.neighbours.choice import FLAT, IndexRecord, lists_of, recall_rows, training_rows
 from raee.neighbours.index import Index, core_of, new_index, on_one_thread, squared_distances
 
 RECALL = 0.95
 """Share of the nearest rows that a search should find."""
 
 _PLATEAU = 0.001
-"""Recall that looking twice as widely must gain: less, and it is codes that lose the rest."""
+"""Recall that looking twice as widely must gain: if it gains less, codes lose the rest."""
 
 _ROWS_AT_ONCE = 65_536
 """Keys compared in one step: bounds what a copy of them takes."""
@@ -29,17 +29,17 @@ _SPEC = re.compile(
     rf"((OPQ[1-9]\d{{0,3}}(_[1-9]\d{{0,4}})?|PCA[1-9]\d{{0,4}}),)?"
     rf"(IVF[1-9]\d{{0,6}}(_{_GRAPH})?,{_CODE}|{_GRAPH}(,{_CODE})?|{_CODE})"
 )
-"""Factory strings that make sense here: FAISS knows more, with which rows cannot be given back or
-added bit by bit, and takes some that end badly, such as IVF0 or HNSW1."""
+"""Factory strings that make sense here: FAISS has more, but those cannot give rows back or take
+them bit by bit, and it accepts some that end badly, such as IVF0 or HNSW1."""
 
 
 _PRODUCT = (faiss.IndexPQ, faiss.IndexIVFPQ)
 
 
 def check_index_spec(spec: str, width: int, rows: int) -> None:
-    """Raise InputError unless an index by this FAISS factory string can hold such keys.
+    """Raises InputError if an index by this FAISS factory string cannot hold such keys.
 
-    width: of a key.  rows: keys of which a sample trains it.
+    width: of a key.  rows: how many keys there are to train it on.
     """
     if _SPEC.fullmatch(spec) is None:
         raise InputError(
@@ -62,12 +62,12 @@ def built_index(
     width: int,
     keys_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     chunks: Iterable[NDArray[np.float32]],
-) -> tuple[Index, IndexAccount]:
-    """An index by its FAISS factory string with all keys, tuned; and what a manifest says of it.
+) -> tuple[Index, IndexRecord]:
+    """An index by its FAISS factory string with all keys, tuned, and its record for a manifest.
 
     keys_of: the keys of some rows, ascending, (n, width).  chunks: all keys in the order of their
     rows, (m, width) each: no more than one is in memory besides the index and its sample.
-    Raises InputError where `check_index_spec` does.
+    Raises InputError if `check_index_spec` does.
     """
     index = trained_index(spec, width, keys_of(training_rows(spec, rows, width)))
 
@@ -86,8 +86,8 @@ def trained_index(spec: str, width: int, sample: NDArray[np.float32]) -> Index:
     """An empty index by its FAISS factory string, trained and ready for `add`.
 
     sample: (n, width) the keys of `training_rows`.  The same sample gives the same index, on any
-    number of threads; where an HNSW is part of it, it is trained on one.
-    Raises InputError where `check_index_spec` does.
+    number of threads; if an HNSW is part of it, it is trained on one.
+    Raises InputError if `check_index_spec` does.
     """
     if spec == FLAT:
         return new_index(width)
@@ -95,8 +95,8 @@ def trained_index(spec: str, width: int, sample: NDArray[np.float32]) -> Index:
     index = _empty(spec, width)
     coder = _coder(index)
     if hasattr(coder, "do_polysemous_training"):
-        # The factory would have codes ordered for a search by Hamming distance, which nobody runs:
-        # nearly all of the time that training takes.
+        # By default codes are ordered for a search by Hamming distance, which nobody runs: that
+        # takes nearly all of the time of training.
         coder.do_polysemous_training = False
     if isinstance(coder, faiss.IndexIVFPQ):
         # A table for each list and code would take gigabytes; it saves a quarter of a search.
@@ -115,9 +115,9 @@ def exact_neighbours(
     """The k nearest of all keys to each query, nearest first; equal distances by row.
 
     queries: (n, width).  chunks: all keys in the order of their rows, (m, width) each.  All of them
-    are read, also for no queries: they may be added to an index on their way.
+    are read, even without queries: they may be added to an index on their way.
     exclude: (n,) a row that the query must not find.
-    Memory: that of a chunk, of 65,536 of its keys, and of what was found.
+    It takes the memory of a chunk, of 65,536 of its keys, and of what was found.
     """
     rows = np.full((len(queries), k), -1, dtype=np.int64)
     distances = np.full((len(queries), k), np.inf, dtype=np.float32)
@@ -128,8 +128,8 @@ def exact_neighbours(
             part = new_index(some.shape[1])
             part.add(some)
             found = part.search(queries, k, None if exclude is None else exclude - begin)
-            # Rows of a later part come after those of an earlier at the same distance: a stable
-            # order keeps it.
+            # At the same distance, rows of an earlier part come before those of a later one: the
+            # stable order keeps it so.
             both = np.concatenate([distances, found.distances], axis=1)
             order = np.argsort(both, axis=1, kind="stable")[:, :k]
             moved = np.where(found.rows < 0, -1, found.rows + begin)
@@ -145,26 +145,26 @@ def tune_index(
     queries: NDArray[np.float32],
     exact: Neighbours,
     target: float = RECALL,
-) -> IndexAccount:
-    """Let searches look as widely as it takes to find a share of the nearest rows, and say so.
+) -> IndexRecord:
+    """Let searches look as widely as it takes to find a share of the nearest rows; its record.
 
     queries: (n, width).  exact: their `exact_neighbours`.  The index then searches with the
-    smallest power of two as nprobe or efSearch that reaches the target; where none does, with the
+    smallest power of two as nprobe or efSearch that reaches the target; if none does, with the
     one beyond which twice as much gains no more than 0.001.  It is written with the index.
     An exact index needs no queries.
     """
     recall = None
     if not index.exact:
         recall = _widened(index, queries, exact, target)
-    return IndexAccount(
+    return IndexRecord(
         spec=spec, rows=len(index), exact=index.exact, recall=recall, searched=index.searched
     )
 
 
 def recall_of(index: Index, queries: NDArray[np.float32], exact: Neighbours) -> float:
-    """Share of the exact neighbours that the index finds, from 0 to 1; 1 where there are none.
+    """Share of the exact neighbours that the index finds, from 0 to 1; 1 if there are none.
 
-    A row counts that the index cannot tell from an exact neighbour: of many duplicates, any do.
+    A row counts if the index cannot tell it from an exact neighbour: any of many duplicates does.
     """
     own = squared_distances(queries, index, exact.rows).astype(np.float32)
     found = index.search(queries, own.shape[1], exact.own).distances
@@ -188,7 +188,7 @@ def _widened(index: Index, queries: NDArray[np.float32], exact: Neighbours, targ
 
 
 def _empty(spec: str, width: int) -> Any:
-    """FAISS's index by a factory string; raises InputError where it does not go with the keys."""
+    """FAISS's index by a factory string; raises InputError if it does not go with the keys."""
     try:
         index = faiss.index_factory(width, spec)
     except RuntimeError as error:
@@ -206,7 +206,7 @@ def _rows_to_train(index: Any, width: int) -> int:
     return max(
         core.nlist if isinstance(core, faiss.IndexIVF) else 1,
         coder.pq.ksub if isinstance(coder, _PRODUCT) else 1,
-        # OPQ fits product codes of 256 centroids, PCA as many directions as keys have numbers.
+        # OPQ fits product codes of 256 centroids; PCA fits as many directions as keys have numbers.
         max(width, 256) if isinstance(index, faiss.IndexPreTransform) else 1,
     )
 

@@ -26,19 +26,19 @@ class Means:
     """What some policies did with some rows, on average."""
 
     accuracy: Array
-    """(policies,)."""
+    """(policies,) share of right answers, from 0 to 1."""
     seconds: Array
-    """(policies,) of a row."""
+    """(policies,) modelled seconds a row."""
     rows: int
 
     @property
     def standard_error(self) -> Array:
-        """(policies,) of the accuracy."""
+        """(policies,) standard error of the accuracy."""
         return np.sqrt(self.accuracy * (1 - self.accuracy) / max(self.rows, 1))
 
 
 Rule = Callable[[Means], int]
-"""Picks a policy."""
+"""Picks a policy by its position."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,19 @@ class Tried:
     layers: NDArray[np.int16]
     """(policies, rows) backbone layers run."""
     seconds: NDArray[np.float32]
-    """(policies, rows) as the cost table models them."""
+    """(policies, rows) seconds as the cost table models them."""
     answers: NDArray[np.uint16]
-    """(policies, rows)."""
+    """(policies, rows) the index of the label."""
     right: NDArray[np.bool_]
-    """(policies, rows)."""
+    """(policies, rows) whether the answer is the row's label."""
 
     def means(self, rows: NDArray | slice = slice(None)) -> Means:
-        """On some of the rows."""
+        """The means on some of the rows."""
         right, seconds = self.right[:, rows], self.seconds[:, rows]
         return Means(right.mean(axis=1), seconds.mean(axis=1, dtype=np.float64), right.shape[1])
 
     def done(self, policy: int) -> Replayed:
-        """What one of the policies did."""
+        """What the policy at a position did."""
         return Replayed(
             self.exits[policy].astype(np.int64),
             self.answers[policy],
@@ -139,7 +139,7 @@ def worth(price: float, full_seconds: float) -> Rule:
 def cheapest_with(accuracy: float, errors: float = 0.0) -> Rule:
     """The cheapest policy that has an accuracy, less so many standard errors of it.
 
-    Where none has, the one that comes nearest.
+    If none has, it is the one that comes nearest.
     """
 
     def rule(means: Means) -> int:

@@ -19,39 +19,43 @@ class Costs:
     """Seconds a row, of the corpus's usual length."""
 
     encode: float
-    """Tokenising, padding and embedding."""
+    """Seconds of tokenising, padding and embedding."""
     layer: float
-    """One layer."""
+    """Seconds of one layer."""
     reads: dict[ReaderName, float]
-    """Reading a state: of a reader that adds up, one more depth of it; of a vote, its search."""
+    """By reader, seconds of reading a state: one more depth for a reader that adds up, the search
+    for a vote."""
     retriever: float = 0.0
-    """A pass through the key's own model, where there is one."""
+    """Seconds of a pass through the key's own model, if there is one."""
 
     def walked(self, layers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Seconds of rows that run so many layers, readings left out."""
+        """(rows,) seconds of rows that run so many layers, (rows,), readings left out."""
         return self.encode + self.layer * layers.astype(np.float64)
 
     def read(self, exit: Exit, above: int = -1) -> float:
         """Seconds of reading an exit.
 
-        above: the deepest exit of the same reader that was read before, of which the average over
-        depths goes on.
+        above: depth of the deepest exit of the same reader that was read before, from which a
+        reader that adds up goes on; -1 if none was.
         """
         seconds = self.reads.get(exit.reader, 0.0)
         if exit.of.adds_up:
             return seconds * (exit.depth - above)
         return seconds + (self.retriever if exit.of.source == "neighbours" else 0.0)
 
-    def asked(self, places: Sequence[int], entries: Entries) -> NDArray[np.float64]:
-        """(checkpoints,) seconds of the readings up to each checkpoint."""
+    def asked(self, positions: Sequence[int], entries: Entries) -> NDArray[np.float64]:
+        """(checkpoints,) seconds of the readings up to each checkpoint.
+
+        positions: of the checkpoints' exits, in order.
+        """
         above: dict[ReaderName, int] = {}
         seconds = []
-        for place in places:
-            exit = entries.exits[place]
+        for position in positions:
+            exit = entries.exits[position]
             seconds.append(self.read(exit, above.get(exit.reader, -1)))
             above[exit.reader] = exit.depth
         return np.cumsum(seconds)
 
 
 LAYERS = Costs(encode=0.0, layer=1.0, reads={})
-"""Where nothing was measured: a row costs the layers it runs."""
+"""The table if nothing was measured: a row costs the layers it runs."""

@@ -21,7 +21,7 @@ _TEXTS = {"cpu": 256, "cuda": 4_096}
 """Texts that a table is measured on; enough to fill batches."""
 
 _TRIES = 2
-"""The fastest counts: what the machine takes when nothing else runs on it."""
+"""Passes, of which the fastest counts: what the machine takes when nothing else runs on it."""
 
 
 def texts_measured(database: Database) -> int:
@@ -38,14 +38,17 @@ def machine(database: Database) -> str:
 
 
 def measure_costs(database: Database, texts: Sequence[str]) -> Costs:
-    """The cost table of a database's readers on some of its texts."""
+    """The cost table of a database's readers, measured on some of its texts, in seconds a row.
+
+    Raises InputError if the key's own model answers a text with values that are no numbers.
+    """
     retriever = 0.0
     if database.retriever is not None:
         begun = time.perf_counter()
         retriever_keys(database.retriever, texts)
         retriever = (time.perf_counter() - begun) / len(texts)
     tries = [_one_pass(database, texts) for _ in range(_TRIES)]
-    # The search of an encoder's key is left out: its pass takes far longer.
+    # The search by an encoder's key is left out: the encoder's pass takes far longer.
     best = {part: min(t[part] for t in tries) / len(texts) for part in tries[0]}
     encode_seconds, layer = best.pop("encode"), best.pop("layer")
     reads: dict[ReaderName, float] = {e.reader: best[str(e)] for e in _read(database)}
@@ -56,7 +59,7 @@ def measure_costs(database: Database, texts: Sequence[str]) -> Costs:
 
 
 def _read(database: Database) -> list[Exit]:
-    """An exit of each reader: what reading takes hardly depends on the depth."""
+    """One exit of each reader: the time of a reading hardly depends on the depth."""
     exits: dict[ReaderName, Exit] = {}
     for exit in database.entries.exits:
         asked = database.retriever is None or exit.of.source != "neighbours"
@@ -66,7 +69,7 @@ def _read(database: Database) -> list[Exit]:
 
 
 def _one_pass(database: Database, texts: Sequence[str]) -> dict[str, float]:
-    """Seconds of one pass over all texts: `encode`, `layer` (the mean of one), and by exit."""
+    """Seconds of one pass over all texts: `encode`, `layer` (the mean of one), and each exit's."""
     entries, backbone = database.entries, database.backbone
     exits = _read(database)
     seconds: dict[str, float] = defaultdict(float)

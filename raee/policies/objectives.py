@@ -14,10 +14,10 @@ _RATES = 100
 """Rates of differing rows at which a p-value is looked for, from the least to the largest."""
 
 _IGNORED = 1e-12
-"""Probability in each far tail that is counted as if it spoke against the policy."""
+"""Probability in each far tail that counts as evidence against the policy."""
 
 _NUISANCE = 0.1
-"""Share of a p-value's level that bounding the rate of differing rows may take."""
+"""Share of a p-value's level that may go into bounding the rate of differing rows."""
 
 
 class _Record(BaseModel):
@@ -30,7 +30,7 @@ class Figures(_Record):
     accuracy: float
     mean_layers: float
     seconds_per_row: float
-    """Modelled, by the version's cost table."""
+    """Seconds as the version's cost table models them."""
 
 
 class Point(_Record):
@@ -38,9 +38,9 @@ class Point(_Record):
 
     policy: RunnablePolicy = Field(discriminator="name")
     fitted: Figures
-    """On all rows; picked on them, so the accuracy is too high."""
+    """On all rows; the policy was picked on them, so the accuracy is too high."""
     cross_fitted: Figures
-    """Of picks by the same rule, on the rows that they were picked without."""
+    """Figures of picks by the same rule, on the rows that they were picked without."""
 
 
 class Step(_Record):
@@ -52,7 +52,7 @@ class Step(_Record):
     lost: int
     """Texts on which only the baseline is right."""
     gained: int
-    """Texts on which only the policy is."""
+    """Texts on which only the policy is right."""
 
 
 class Promise(_Record):
@@ -64,14 +64,14 @@ class Promise(_Record):
     texts: int
     """Different texts that were tried: copies are no evidence of their own."""
     barred: str | None = None
-    """Why nothing can be promised on these rows; None where something can."""
+    """Why nothing can be promised on these rows; None if something can."""
 
     def certified(self, risk: RiskSpec) -> Step:
         """The cheapest policy that the promise holds for, by fixed-sequence testing.
 
         Learn then Test (arXiv 2110.01052, section 4.2): hypotheses are tested in an order that was
-        fixed before, each at the full level, up to the first that stands; so the chance of any
-        false promise is at most the level.
+        fixed before, each at the full level, up to the first that is not rejected; so the chance
+        of any false promise is at most the level.
         """
         held = [self.baseline]
         for step in self.steps if self.barred is None else ():
@@ -82,7 +82,7 @@ class Promise(_Record):
 
 
 class KeyWorth(_Record):
-    """What the best policy is without a key's vote; the accuracy is cross-fitted."""
+    """What the best policy is worth without a key's vote; the accuracy is cross-fitted."""
 
     accuracy_without: float
     seconds_without: float
@@ -93,21 +93,22 @@ class Tuning(_Record):
     """What a search over policies found."""
 
     seed: int
-    """Of the folds."""
+    """Seed of the folds."""
     tried: int
-    """Policies."""
+    """How many policies were tried."""
     rows: int
-    """Rows that they were tried on, and picked by."""
+    """Rows that they were tried on and picked by."""
     texts: int
     """Different texts among these."""
     full_depth: Point
     """The best exit at full depth."""
     front: list[Point]
-    """No policy that was tried is cheaper and as good on these rows; cheapest first."""
+    """The policies than which none that was tried is cheaper and as good on these rows; cheapest
+    first."""
     families: dict[str, Point]
-    """By policy name, the best of those of that name."""
+    """By policy name, the best policy of that name."""
     keys: dict[str, KeyWorth]
-    """By vote."""
+    """By vote, what its key is worth."""
     promise: Promise
 
     @model_validator(mode="before")
@@ -115,12 +116,12 @@ class Tuning(_Record):
     def _of_halves(cls, value: Any) -> Any:
         """Before format 4, policies were searched on one half of the rows and checked on the other.
 
-        What was checked is what is known of them on rows that did not pick them.
+        The check's figures are those on rows that did not pick the policy.
         """
         return tuning_of_halves(value) if "searched_rows" in value else value
 
     def pick(self, objective: TunedPolicy) -> Point:
-        """The point that an objective means; raises InputError where none will do."""
+        """The point that an objective means.  Raises InputError if no policy reaches it."""
         if objective.risk is not None:
             found = self.promise.certified(objective.risk)
             return Point(policy=found.policy, fitted=found.figures, cross_fitted=found.figures)
@@ -143,9 +144,9 @@ class Tuning(_Record):
 
 
 def rule_of(objective: TunedPolicy, full_seconds: float, full: int) -> Rule:
-    """How an objective picks, a promise apart.
+    """The rule by which an objective picks, unless it is a promise.
 
-    full: position of the exit at full depth that full_seconds are those of.
+    full_seconds: seconds a row at full depth; full: position of the policy that takes them.
     """
     if objective.accuracy == "best":
         return worth(objective.price, full_seconds)
@@ -155,7 +156,7 @@ def rule_of(objective: TunedPolicy, full_seconds: float, full: int) -> Rule:
 
 
 def tuning_of_halves(old: dict[str, Any]) -> dict[str, Any]:
-    """A tuning as formats 2 and 3 have it, in today's words."""
+    """A tuning of formats 2 and 3, in today's keys."""
 
     def point(was: dict[str, Any]) -> dict[str, Any]:
         checked = was["checked"]
@@ -190,12 +191,11 @@ def half_standard_error(accuracy: float, rows: int) -> float:
 def loss_p_value(lost: int, gained: int, rows: int, risk: RiskSpec) -> float:
     """P-value of the hypothesis that a policy loses `max_loss` of the accuracy or more.
 
-    lost, gained: of so many independent rows those on which only full depth, or only the policy,
-    is right.  Under the hypothesis the difference L - G of the two counts is smallest where
-    P(lost) = P(gained) + max_loss, for some rate q of differing rows, which nothing is known about
-    but its count: the value is the largest over all q up to an upper confidence bound, plus the
-    chance that the bound fails (Berger and Boos, JASA 89, 1994).  So it is valid for any number of
-    rows.
+    lost, gained: among so many independent rows, how many only full depth, or only the policy, is
+    right on.  Under the hypothesis the difference L - G of the two counts is smallest if
+    P(lost) = P(gained) + max_loss, for some rate q of differing rows, of which only the count is
+    known: the value is the largest over all q up to an upper confidence bound, plus the chance that
+    the bound fails (Berger and Boos, JASA 89, 1994).  So it is valid for any number of rows.
     """
     from scipy.stats import beta  # slow to import
 
@@ -212,7 +212,7 @@ def loss_p_value(lost: int, gained: int, rows: int, risk: RiskSpec) -> float:
 def _tails(
     difference: int, rows: int, rates: NDArray[np.float64], loss: float
 ) -> NDArray[np.float64]:
-    """P(L - G <= difference) where L + G is binomial with a rate and P(L) - P(G) = loss; by rate.
+    """(rates,) P(L - G <= difference) if L + G is binomial with a rate and P(L) - P(G) = loss.
 
     rates: (rates,), all at least the loss.
     """

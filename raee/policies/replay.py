@@ -21,11 +21,11 @@ class Trial:
     """Rows of a database to try policies on."""
 
     entries: Entries
-    """All of the database's: plans look up their neighbours there."""
+    """All entries of the database: plans look up their neighbours there."""
     rows: NDArray[np.int64]
-    """Places of the rows that are tried, all of them complete."""
+    """Positions of the rows that are tried, all of them complete."""
     neighbours: Neighbours
-    """(rows, k) of each tried row among the others; a policy that asks more of them gets k."""
+    """(rows, k) of each tried row among the others; a policy that asks for more gets k."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,13 +50,13 @@ class Replayed:
     """What a policy did with the rows of a trial."""
 
     exits: NDArray[np.int64]
-    """(rows,) place of the exit at which each row answered."""
+    """(rows,) position of the exit at which each row answered."""
     answers: NDArray[np.uint16]
-    """(rows,)."""
+    """(rows,) the index of the label."""
     layers: NDArray[np.int64]
     """(rows,) backbone layers run."""
     seconds: NDArray[np.float64]
-    """(rows,) as the cost table models them."""
+    """(rows,) seconds as the cost table models them."""
 
     def __getitem__(self, some: NDArray) -> "Replayed":
         """Some of the rows."""
@@ -64,7 +64,7 @@ class Replayed:
 
 
 def replay(spec: RunnablePolicy, trial: Trial, costs: Costs = LAYERS) -> Replayed:
-    """Run a policy on rows of a database."""
+    """Run a policy on a trial's rows.  Raises InputError if the database lacks an exit it needs."""
     policy, entries = POLICIES[spec.name], trial.entries
     if isinstance(policy, Planned):
         asked = policy.neighbours(spec)
@@ -79,15 +79,17 @@ def replay(spec: RunnablePolicy, trial: Trial, costs: Costs = LAYERS) -> Replaye
             paid = [entries.votes[0], *way]
             extra = reads[paid].sum() + np.where(np.isin(exits, paid), 0.0, extra)
     else:
-        places = np.asarray(policy.checkpoints(spec, entries))
-        step = np.full(len(trial), len(places) - 1)
-        for i in range(len(places) - 2, -1, -1):
+        positions = np.asarray(policy.checkpoints(spec, entries))
+        step = np.full(len(trial), len(positions) - 1)
+        for i in range(len(positions) - 2, -1, -1):
             sure = policy.leave(
-                spec, int(entries.depths[places[i]]), entries.confidences[trial.rows, places[i]]
+                spec,
+                int(entries.depths[positions[i]]),
+                entries.confidences[trial.rows, positions[i]],
             )
             step[sure] = i
-        exits = places[step]
-        extra = costs.asked(places.tolist(), entries)[step]
+        exits = positions[step]
+        extra = costs.asked(positions.tolist(), entries)[step]
     layers = layers_of(spec, entries, exits)
     answers = entries.answers[trial.rows, exits]
     return Replayed(exits, answers, layers, costs.walked(layers) + extra)
@@ -96,13 +98,13 @@ def replay(spec: RunnablePolicy, trial: Trial, costs: Costs = LAYERS) -> Replaye
 def figures(replayed: Replayed, trial: Trial) -> dict[str, Any]:
     """How good a policy is on a trial, for tables and manifests.
 
-    Its `scores`, its modelled seconds a row, its rows by exit, and each label's rows, precision
-    and recall.
+    They are its `scores`, its modelled seconds a row, its rows by exit, and each label's rows,
+    precision and recall.
     """
     label, names = trial.label, trial.entries.labels
     counts = np.bincount(replayed.exits, minlength=len(trial.entries.exits))
     right = replayed.answers == label
-    said = np.bincount(replayed.answers, minlength=len(names))
+    times_given = np.bincount(replayed.answers, minlength=len(names))
     there = np.bincount(label, minlength=len(names))
     hits = np.bincount(label[right], minlength=len(names))
     return {
@@ -112,7 +114,7 @@ def figures(replayed: Replayed, trial: Trial) -> dict[str, Any]:
         "by_label": {
             name: {
                 "rows": int(there[i]),
-                "precision": float(hits[i] / max(said[i], 1)),
+                "precision": float(hits[i] / max(times_given[i], 1)),
                 "recall": float(hits[i] / max(there[i], 1)),
             }
             for i, name in enumerate(names)
@@ -125,12 +127,13 @@ def scores(
 ) -> dict[str, float]:
     """Accuracy, macro-F1 and Matthews correlation of some answers, and the mean layers run.
 
-    answers: -1 for a row that is left unlabelled, which is wrong, but no label of its own.
+    answers, label, layers: (rows,); an answer is -1 for a row that is left unlabelled, which is
+    wrong, but no label of its own.
     """
     from sklearn.metrics import f1_score, matthews_corrcoef  # slow to import
 
     there = np.union1d(answers, label)
-    # scikit-learn warns of a correlation where there is only one label; it is 0.
+    # scikit-learn warns if there is only one label; the correlation is then 0.
     varied = len(there) > 1
     macro = f1_score(label, answers, labels=there[there >= 0], average="macro", zero_division=0)
     return {

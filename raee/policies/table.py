@@ -32,7 +32,7 @@ from raee.errors import InputError, cut, listed
 from raee.exits import Entries, Exit, Neighbours, neighbour_weights
 
 Plan = NDArray[np.int64]
-"""(queries,) place of each query's exit."""
+"""(queries,) position of each query's exit among the entries' exits."""
 
 NO_NEIGHBOURS = Neighbours(np.zeros((1, 0), np.int64), np.zeros((1, 0), np.float32))
 """What a policy that asks no neighbours is given: the plan of one query holds for all."""
@@ -44,37 +44,43 @@ def full(spec: FullPolicy, entries: Entries, neighbours: Neighbours) -> Plan:
 
 
 def fixed(spec: FixedPolicy, entries: Entries, neighbours: Neighbours) -> Plan:
-    """The same exit for every row; without a name, the database's best."""
+    """The same exit for every row; without a name, the database's best.
+
+    Raises InputError if the database has no exit of that name.
+    """
     best = entries.best(entries.answering)
-    place = best if spec.exit is None else entries.place_of(spec.exit)
-    return np.full(len(neighbours.rows), place)
+    position = best if spec.exit is None else entries.position_of(spec.exit)
+    return np.full(len(neighbours.rows), position)
 
 
 def retrieval(spec: RetrievalPolicy, entries: Entries, neighbours: Neighbours) -> Plan:
-    """The neighbours' vote; without a name, the database's best."""
+    """The neighbours' vote; without a name, the database's best.
+
+    Raises InputError if the database has no vote of that name.
+    """
     votes = entries.votes
-    place = entries.best(votes) if spec.exit is None else entries.place_of(spec.exit)
-    if place not in votes:
+    position = entries.best(votes) if spec.exit is None else entries.position_of(spec.exit)
+    if position not in votes:
         raise InputError(f"policy.exit {cut(repr(spec.exit))} is no vote")
-    return np.full(len(neighbours.rows), place)
+    return np.full(len(neighbours.rows), position)
 
 
 def raee(spec: RaeePolicy, entries: Entries, neighbours: Neighbours) -> Plan:
     """The paper's rule: the head with the highest score; ties go to the lower depth.
 
-    No score at all means full depth.
+    A row without any score goes to full depth.
     """
     scores = raee_scores(spec, entries, neighbours)
-    place = np.where((scores > 0).any(axis=1), scores.argmax(axis=1), scores.shape[1] - 1)
-    return np.asarray(entries.heads)[place]
+    position = np.where((scores > 0).any(axis=1), scores.argmax(axis=1), scores.shape[1] - 1)
+    return np.asarray(entries.heads)[position]
 
 
 def raee_scores(spec: RaeePolicy, entries: Entries, neighbours: Neighbours) -> NDArray[np.float64]:
     """The paper's scores (arXiv 2405.15198, section 3.3 and algorithm 1), (queries, heads).
 
-    Of each neighbour those head exits count that are right with at least the threshold's
-    confidence; where there is none, the `top` right ones with the highest (of equal ones the
-    shallower).  score[l] = sum_i w_i s_i[l] over the neighbours whose exit l counts.
+    A neighbour's head exit counts if it is right with at least the threshold's confidence; if none
+    is, the `top` right ones with the highest confidence count (of equal ones the shallower).
+    score[l] = sum_i w_i s_i[l] over the neighbours whose exit l counts.
     """
     heads = entries.heads
     nearest = neighbours.first(spec.k)
@@ -85,7 +91,7 @@ def raee_scores(spec: RaeePolicy, entries: Entries, neighbours: Neighbours) -> N
     ranked = np.argsort(-np.where(right, confidence, -np.inf), axis=2, kind="stable")
     rank = np.argsort(ranked, axis=2, kind="stable")
     counts = np.where(sure.any(axis=2, keepdims=True), sure, right & (rank < spec.top))
-    # A neighbour that is missing, or none of whose heads is right, adds nothing.
+    # A neighbour adds nothing if it is missing or none of its heads is right.
     return np.einsum(
         "qk,qkl->ql", neighbour_weights(nearest), np.where(counts, confidence, 0).astype(np.float64)
     )
@@ -105,9 +111,10 @@ def kernel_scores(
     Neighbour i at squared distance d_i weighs w_i = exp(-d_i / (bandwidth mean d)).
     P[e] = (sum_i w_i right_i[e] + smoothing rate[e]) / (sum_i w_i + smoothing), with rate[e] the
     share of the database's rows on which e is right, a query that is one of them left out; score[e]
-    = P[e] - cost depth[e] / depths.  Neighbours whose exits were not all read count for nothing.
+    = P[e] - cost depth[e] / depths.  Neighbours whose exits were not all read do not count.
+    Raises InputError if the database has no exit of the policy's readers.
     """
-    places = kernel_exits(spec, entries)
+    positions = kernel_exits(spec, entries)
     nearest = neighbours.first(spec.k)
     rows = np.maximum(nearest.rows, 0)
     read = np.zeros(len(entries), dtype=bool)
@@ -116,35 +123,43 @@ def kernel_scores(
     distances = np.where(there, nearest.distances, 0).astype(np.float64)
     scale = spec.bandwidth * distances.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
     weights = np.exp(-distances / np.maximum(scale, 1e-12)[:, None]) * there
-    said = np.einsum("qk,qke->qe", weights, entries.right[:, places][rows].astype(np.float64))
+    rightness = np.einsum(
+        "qk,qke->qe", weights, entries.right[:, positions][rows].astype(np.float64)
+    )
     own = neighbours.own
     rates = entries.rates[None] if own is None else entries.rates_without(own)
-    chance = (said + spec.smoothing * rates[:, places]) / (
+    chance = (rightness + spec.smoothing * rates[:, positions]) / (
         weights.sum(axis=1, keepdims=True) + spec.smoothing
     )
-    share = entries.depths[places] / max(entries.exits[entries.full].depth, 1)
+    share = entries.depths[positions] / max(entries.exits[entries.full].depth, 1)
     return chance - spec.cost * share
 
 
 def kernel_exits(spec: KernelPolicy, entries: Entries) -> list[int]:
-    """The exits that `kernel` chooses among: of its readers, from the key's depth on."""
-    places = [
+    """Positions of the exits that `kernel` chooses among: its readers', from the key's depth on.
+
+    Raises InputError if there is none.
+    """
+    positions = [
         i
         for i, e in enumerate(entries.exits)
         if e.reader in spec.readers and e.depth >= entries.key_depth
     ]
-    if not places:
+    if not positions:
         raise InputError(f"the database has no exit of the readers {listed(spec.readers)}")
-    return sorted(places, key=lambda i: entries.exits[i].depth)
+    return sorted(positions, key=lambda i: entries.exits[i].depth)
 
 
 def cascade(spec: Walkway, depth: int, confidence: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Leave where the reader is confident enough.  confidence: (rows,)."""
+    """Leave if the reader is confident enough.  confidence: (rows,)."""
     return confidence >= spec.threshold_at(depth)
 
 
 def checkpoints(spec: Walkway, entries: Entries, readers: Sequence[ReaderName]) -> list[int]:
-    """The exits that are asked: the readers' from the first depth to the last."""
+    """Positions of the exits that are asked: the readers' from the first depth to the last.
+
+    Raises InputError if a depth is deeper than the backbone, or there is no such exit.
+    """
     deepest = entries.exits[entries.full].depth
     last = deepest if spec.last is None else spec.last
     for name, depth in (("first", spec.first), ("last", last)):
@@ -152,18 +167,18 @@ def checkpoints(spec: Walkway, entries: Entries, readers: Sequence[ReaderName]) 
             raise InputError(
                 f"policy.{name} {depth} is deeper than the backbone ({deepest} layers)"
             )
-    places = [
+    positions = [
         i
         for i, e in enumerate(entries.exits)
         if e.reader in readers and spec.first <= e.depth <= last
     ]
-    if not places:
+    if not positions:
         raise InputError(
             f"the database has no exit of the readers {listed(readers)} from depth "
             f"{spec.first} to {last}"
         )
-    order = [readers.index(entries.exits[i].reader) for i in places]
-    return [places[i] for i in np.lexsort((np.array(order), entries.depths[places]))]
+    order = [readers.index(entries.exits[i].reader) for i in positions]
+    return [positions[i] for i in np.lexsort((np.array(order), entries.depths[positions]))]
 
 
 @dataclass(frozen=True)
@@ -172,9 +187,9 @@ class Planned:
 
     plan: Callable[[Any, Entries, Neighbours], Plan]
     neighbours: Callable[[Any], int] = lambda spec: 0
-    """How many neighbours the plan asks."""
+    """How many neighbours the plan asks for."""
     exits: Callable[[Any, Entries], list[int]] = lambda spec, entries: []
-    """Exits among which a plan on neighbours chooses."""
+    """Positions of the exits among which a plan on neighbours chooses."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +199,7 @@ class Stepwise:
     leave: Callable[[Any, int, NDArray[np.float32]], NDArray[np.bool_]]
     """`leave(spec, depth, confidence) -> (rows,) bool`."""
     checkpoints: Callable[[Any, Entries], list[int]]
-    """Places of the exits that are asked, in order; at the last one every row leaves."""
+    """Positions of the exits that are asked, in order; at the last one every row leaves."""
 
 
 def _cascade_checkpoints(spec: CascadePolicy, entries: Entries) -> list[int]:
@@ -215,13 +230,16 @@ POLICIES: dict[str, Planned | Stepwise] = {
 
 
 def neighbours_planned_on(spec: RunnablePolicy) -> int:
-    """How many neighbours a policy asks before it can say where its rows leave; often 0."""
+    """How many neighbours a policy asks for before it can say where its rows leave; often 0."""
     policy = POLICIES[spec.name]
     return policy.neighbours(spec) if isinstance(policy, Planned) else 0
 
 
 def exits_used(spec: RunnablePolicy, entries: Entries) -> list[int]:
-    """Places of the exits that a policy may read."""
+    """Positions of the exits that a policy may read.
+
+    Raises InputError if the database lacks an exit that the policy names.
+    """
     policy = POLICIES[spec.name]
     if isinstance(policy, Stepwise):
         return policy.checkpoints(spec, entries)
@@ -249,9 +267,9 @@ def check_policy(spec: PolicySpec, exits: tuple[Exit, ...]) -> None:
 def layers_of(
     spec: RunnablePolicy, entries: Entries, exits: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Backbone layers that rows run which answer at some exits, (rows,).
+    """(rows,) backbone layers that rows run to answer at some exits.
 
-    A row whose plan asked its neighbours has run the layers of the key, too.
+    exits: (rows,) positions.  A row whose plan asked its neighbours has run the key's layers, too.
     """
     depths = entries.depths[exits]
     return np.maximum(depths, entries.key_depth) if neighbours_planned_on(spec) else depths

@@ -1,7 +1,7 @@
-"""Tuning: of many policies those that answer a database's rows best for the least.
+"""Tuning: finds the policies that answer a database's rows best for the least.
 
-Policies are tried on all rows by replay, each row without its text; no other text is seen.  What is
-kept is the Pareto front, accuracy against modelled seconds, from which an objective picks
+Policies are tried on all rows by replay, each row without its text; no other text is seen.  Tuning
+keeps the Pareto front, accuracy against modelled seconds, from which an objective picks
 (`raee.policies.objectives`), and for each pick the cross-fitted figures (`raee.policies.choosing`),
 which are what unseen texts get.
 """
@@ -56,8 +56,8 @@ _CASCADES: tuple[tuple[ReaderName, ...], ...] = (
     (VOTE.name, PROBES.name),
 )
 _THRESHOLDS = (0.55, 0.65, 0.75, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
-"""Confidences that are enough.  A few hundred policies find what thousands find, and flatter
-themselves less (BENCHMARKS.md, what a price buys)."""
+"""Confidences that are enough.  A few hundred policies find what thousands find, and their figures
+on the rows that picked them are less too high (BENCHMARKS.md, what a price buys)."""
 
 _STRETCHES = ((0, 1 / 2), (0, 2 / 3), (0, 5 / 6), (0, 1), (1 / 3, 1), (1 / 6, 1 / 2))
 """First and last depths of cascades, as shares of the layers."""
@@ -66,7 +66,7 @@ _PROMISED = tuple(1 - 2.0 ** (-i / 2) for i in range(24, 0, -1))
 """Thresholds of the policies that a promise is tried for, from the surest down."""
 
 _BEST_AT_ALL = ("fixed", "retrieval")
-"""Policies that mean the most accurate of their kind, whatever it costs."""
+"""Policies whose name means the most accurate of their kind, whatever it costs."""
 
 TUNED, FULL_DEPTH = "tuned", "best at full depth"
 
@@ -77,13 +77,13 @@ class Study:
 
     tuning: Tuning
     picked: Point
-    """What the objective picks; of a target that no policy reaches, what comes nearest."""
+    """What the objective picks; if no policy reaches its target, what comes nearest."""
     done: dict[str, Replayed]
-    """By policy name, `tuned` and the best at full depth among them: cross-fitted."""
+    """By policy name, with `tuned` and the best at full depth: what the picks did, cross-fitted."""
 
 
 def candidates(entries: Entries) -> Iterator[RunnablePolicy]:
-    """The policies that are tried."""
+    """The policies that are tried on a database with such entries."""
     yield FullPolicy()
     answering = [entries.exits[i] for i in entries.answering]
     yield from (FixedPolicy(exit=str(e)) for e in answering)
@@ -96,11 +96,11 @@ def candidates(entries: Entries) -> Iterator[RunnablePolicy]:
     deepest = entries.exits[entries.full].depth
     # A reader is always surer than a guess.
     thresholds = [t for t in _THRESHOLDS if t > 1 / len(entries.labels)]
-    if entries.places(DE3.name):
+    if entries.positions(DE3.name):
         yield from (De3Policy(threshold=threshold) for threshold in thresholds)
     stretches = {(round(first * deepest), round(last * deepest)) for first, last in _STRETCHES}
     for names, (first, last) in product(_CASCADES, sorted(stretches)):
-        at = {entries.exits[i].depth for name in names for i in entries.places(name)}
+        at = {entries.exits[i].depth for name in names for i in entries.positions(name)}
         if any(first <= depth <= last for depth in at):
             for threshold in thresholds:
                 yield CascadePolicy(readers=names, first=first, last=last, threshold=threshold)
@@ -120,8 +120,8 @@ def study(
     fold = texts.folds(min(FOLDS, len(texts)), seed) if len(texts) else np.zeros(0, np.int64)
     tried = try_all(candidates(entries), trial, costs)
     means = tried.means()
-    place = {policy: i for i, policy in enumerate(tried.policies)}
-    at_full = [place[FixedPolicy(exit=str(entries.exits[i]))] for i in entries.at_full_depth]
+    position = {policy: i for i, policy in enumerate(tried.policies)}
+    at_full = [position[FixedPolicy(exit=str(entries.exits[i]))] for i in entries.at_full_depth]
     full = at_full[worth(0, 1)(tried[at_full].means())]
     full_seconds = float(means.seconds[full])
     done: dict[str, Replayed] = {}
@@ -182,7 +182,10 @@ def study(
 
 
 def front(accuracy: NDArray[np.float64], seconds: NDArray[np.float64]) -> list[int]:
-    """Positions of the policies that no cheaper one beats, cheapest first.  Both (policies,)."""
+    """Positions of the policies that no cheaper one beats, cheapest first.
+
+    accuracy, seconds: (policies,).
+    """
     found, best = [], -1.0
     for i in np.lexsort((-accuracy, seconds)):
         if accuracy[i] > best:
@@ -194,8 +197,8 @@ def front(accuracy: NDArray[np.float64], seconds: NDArray[np.float64]) -> list[i
 def promise_baseline(trial: Trial) -> int:
     """Position of the exit at full depth that a promise is against.
 
-    It is fixed before the tests: the average of the probes, or without probes the head; unless
-    another one is right more often beyond noise.  Such a choice can only count more losses.
+    It is fixed before the tests: the average of the probes, or the head if there are no probes;
+    unless another one is right more often beyond noise.  Such a choice can only count more losses.
     """
     entries, once = trial.entries, trial.texts.first_rows
     at_full = entries.at_full_depth
@@ -212,7 +215,7 @@ def _promise(trial: Trial, costs: Costs, barred: str | None) -> Promise:
     entries, once = trial.entries, trial.texts.first_rows
     baseline = entries.exits[promise_baseline(trial)]
     policies: list[RunnablePolicy] = [FixedPolicy(exit=str(baseline))]
-    if len(entries.places(baseline.reader)) > 1:
+    if len(entries.positions(baseline.reader)) > 1:
         policies += [
             CascadePolicy(readers=(baseline.reader,), threshold=threshold)
             for threshold in _PROMISED

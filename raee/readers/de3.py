@@ -42,7 +42,7 @@ class De3(Reader):
         return arrays["means"]
 
     def read(self, here: Here, due: Due) -> Reading:
-        """The probe's probabilities; as sure as one less the indicator."""
+        """The probe's probabilities, with 1 - the indicator as the confidence."""
         distributions = softmax(PROBE.logs(here, due), axis=1)
         means = here.parameters(self.name)[here.depth]
         vectors = here.vectors(due).astype(np.float64)
@@ -59,10 +59,10 @@ class De3Fitter:
         self._fitting = fitting
         self._means = label_means(fitting.sums)
         self.distances: list[Array] = []
-        """By depth (rows, labels) of each row to each label's mean, without the row's text."""
+        """By depth (rows, labels): from each row to each label's mean, without the row's text."""
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
-        """Measure the distances."""
+        """Measure the distances.  states: (rows, width)."""
         rows, copies = self._fitting.sums.rows, self._fitting.judges.copies
         self.distances.append(_left_out_distances(self._means[depth], rows, states, copies))
 
@@ -106,7 +106,7 @@ def edr(distributions: NDArray[np.floating], distances: NDArray[np.floating]) ->
 def label_means(sums: Sums) -> Array:
     """(depths, labels, width) the labels' means; 0 for a label without rows."""
     rows = sums.rows[:, None]
-    # Of a label whose rows are gone, rounding may have left something.
+    # Rounding may have left something of a label whose rows are gone.
     return np.where(rows > 0, sums.first / np.maximum(rows, 1), 0.0)
 
 
@@ -124,7 +124,7 @@ def _left_out_distances(
     own = distances[row, copies.labels]
     with np.errstate(invalid="ignore"):  # a label that goes as a whole is at distance 0 of itself
         moved = np.where(farther < np.inf, own * farther, np.inf)
-    # In the padding nothing goes, of whatever label.
+    # Nothing goes in the padding, whatever its label.
     np.put_along_axis(
         distances,
         np.where(gone > 0, copies.labels, copies.labels[:, :1]),

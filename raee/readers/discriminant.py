@@ -5,7 +5,7 @@ With the rows' label means m_c and their scatter within labels S (docs/method.md
     K = n (S + shrinkage tr(S) / width I)^-1
     score_c(x) = x' K m_c - m_c' K m_c / 2 + log(n_c / n)
 
-n makes of the scatter a covariance, so that scores are log-probabilities up to a constant. Where
+n makes of the scatter a covariance, so that scores are log-probabilities up to a constant. If
 the states do not vary (the embedding of a template's mask token), K is 0 and the labels' shares
 decide.  Everything is worked out around the mean of all rows, which changes a row's scores by the
 same constant, and keeps the digits in which labels differ.
@@ -23,7 +23,7 @@ from raee.texts import Copies
 
 SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Tried at every depth; the last ones nearly compare distances to the label means alone, which is
-best where rows are few."""
+best if rows are few."""
 
 _CONSTANT = 1e-10
 """Variance of unit vectors below which they count as one vector."""
@@ -38,7 +38,7 @@ class Scatter:
     """The sums at one depth, in the basis in which the scatter within labels is diagonal."""
 
     rows: Array
-    """(labels,)."""
+    """(labels,) rows of each label."""
     values: Array
     """(width,) the scatter's eigenvalues."""
     basis: Array
@@ -82,8 +82,8 @@ def left_out_scores(
 ) -> Array:
     """Each row's scores (rows, labels) by the fit without the row's text.
 
-    states: (rows, width), rows that the sums are of; copies: of each the rows that have its text.
-    A label that leaving the text out leaves without rows has -inf; where it leaves no row at all,
+    states: (rows, width), some of the rows in the sums; copies: for each, the rows with its text.
+    A label that has no rows left without the text has the score -inf; if no row is left at all,
     every label has 0.  The others keep the shares of all rows: without a row its own label would be
     the rarer one, and states that say nothing would be scored below chance.
 
@@ -106,7 +106,7 @@ def left_out_scores(
         only = Copies(some.labels[:, :most], some.counts[:, :most])
         scores[rows] = _left_out(scatter, shrinkage, states[rows], only)
 
-    # Nearly all of it is arithmetic on whole arrays, during which Python's lock is free.
+    # Nearly all of the work is arithmetic on whole arrays, during which Python's lock is free.
     with ThreadPoolExecutor(min(_STEPS_AT_ONCE, os.cpu_count() or 1)) as threads:
         list(threads.map(work, parts))
     return scores
@@ -122,14 +122,14 @@ def _left_out(
     u = x[:, None] - means[own]  # (rows, labels of the text, width)
     stay = scatter.rows[own] - count  # rows of the same labels that stay
     n = scatter.rows.sum() - count.sum(axis=1)
-    # A label that goes as a whole adds nothing to the scatter, if its rows are all alike.
+    # A label that goes as a whole adds nothing to the scatter: its rows are all alike.
     factor = np.where(stay > 0, count * (stay + count) / np.maximum(stay, 1), 0.0)
     step = count / np.maximum(stay, 1)
     trace = scatter.values.sum() - (factor * np.square(u).sum(axis=2)).sum(axis=1)
-    varies = (n > 0) & (trace > _CONSTANT * n)  # of no rows, all that is left is rounding
+    varies = (n > 0) & (trace > _CONSTANT * n)  # without rows, only rounding is left
     ridge = np.where(varies, shrinkage * trace / width, 1.0)
     diagonal = np.where(varies[:, None], n[:, None] / (scatter.values + ridge[:, None]), 0.0)
-    # Of v' K w: the part of the diagonal, and what the other terms add.
+    # The terms of v' K w: the part of the diagonal, and what the others add.
     weighted = u * diagonal[:, None]
     x_means = (x * diagonal) @ means.T
     means_means = diagonal @ np.square(means).T

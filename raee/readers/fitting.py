@@ -1,4 +1,4 @@
-"""The fit of a database's readers: what they are fitted on, and what one knows of another's fit.
+"""The fit of a database's readers: what they are fitted on, and how one asks for another's fit.
 
 A fitted reader sees a row's state x at a depth, a unit vector: `mean` over the row's tokens, or the
 one at its `answer` position.  All figures on the database's own rows are without the row's text
@@ -23,7 +23,7 @@ from raee.texts import Copies, TextHashes, Texts
 States = Callable[[int], NDArray[np.float32]]
 """`states(depth) -> (rows, width)` unit vectors."""
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Rows that are fitted on, and rows that are held out."""
+"""Positions of the rows that are fitted on, and of the rows that are held out."""
 
 _FOLDS = 5
 
@@ -34,11 +34,11 @@ class Judges:
 
     states: States
     label: NDArray[np.uint16]
-    """(rows,)."""
+    """(rows,) the right labels."""
     hashes: TextHashes
-    """(rows,) of their texts."""
+    """(rows,) the hashes of their texts."""
     copies: Copies
-    """Of each row the rows of the sums that have its text."""
+    """For each row, the rows of the sums that have its text."""
 
     @cached_property
     def texts(self) -> Texts:
@@ -61,19 +61,19 @@ class Fits:
     """The fitted readers of a database."""
 
     state: StateName
-    """What they read."""
+    """The state that they read."""
     parameters: Mapping[str, Any]
-    """By reader."""
+    """By reader's name, what its fit found."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fit with its own account of itself."""
+    """The fit of all readers, with its record for the manifest."""
 
     fits: Fits
     answers: Answers
-    """On the rows that carry the figures, each without its text; of all fitted exits, in order."""
-    account: Mapping[str, Any]
+    """(rows, fitted exits) on the rows that carry the figures, each without its text; in order."""
+    record: Mapping[str, Any]
     """What the manifest says of it."""
 
 
@@ -87,7 +87,7 @@ class Fitting:
 
     @property
     def labels(self) -> int:
-        """How many there are."""
+        """How many labels there are."""
         return len(self.sums.rows)
 
     def fitter(self, name: str) -> Any:
@@ -106,14 +106,14 @@ class Fitting:
 def fit_readers(state: StateName, sums: Sums, judges: Judges, seed: int = 0) -> Fitted:
     """Fit a database's readers.
 
-    sums: of all rows.  seed: of the folds.
+    sums: over all rows.  judges: the rows that carry the figures.  seed: of the folds.
     """
     found = Fitting(state, sums, judges, seed).fit()
-    account: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     for fit in found.values():
-        account |= fit.account
+        record |= fit.record
     return Fitted(
         fits=Fits(state, {name: fit.parameters for name, fit in found.items()}),
         answers=joined([fit.answers for fit in found.values()]),
-        account=account,
+        record=record,
     )

@@ -27,7 +27,7 @@ def head_reader(backbone: Backbone, prompt: Prompt, centre: Tensor | None) -> He
     """The reader `head` of a backbone: the model's own head, restricted to the labels.
 
     centre: (depths, hidden) the database's mean at each depth, for sentence encoders.
-    Raises InputError where a label word is not one token.
+    Raises InputError if a label word is not one token.
     """
     if backbone.family == "masked-lm":
         return _masked_lm_head(backbone, prompt)
@@ -102,20 +102,20 @@ def _pooled_by_depth(
         device=backbone.device,
     )
     for batch in token_batches(backbone, encode(backbone, prompt, texts)):
-        places = torch.as_tensor(batch.rows, device=backbone.device)
+        at = torch.as_tensor(batch.rows, device=backbone.device)
         attention = batch.inputs["attention_mask"]
 
         def visit(
             depth: int,
             states: Tensor,
             rows: Tensor,
-            places: Tensor = places,
+            at: Tensor = at,
             attention: Tensor = attention,
         ) -> None:
-            result[depth, places] = pooled(backbone, states, attention).double()
+            result[depth, at] = pooled(backbone, states, attention).double()
 
         walk(backbone.stack, batch.inputs, visit)
-        check_numbers(backbone, texts, batch.rows, result[-1, places].cpu().numpy())
+        check_numbers(backbone, texts, batch.rows, result[-1, at].cpu().numpy())
         on_rows(len(batch.rows))
     return result
 

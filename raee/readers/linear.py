@@ -25,7 +25,7 @@ class Linear:
     temperature: float
 
     def log_probabilities(self, states: NDArray[np.floating]) -> Array:
-        """(rows, labels) of states (rows, width)."""
+        """(rows, labels) log-probabilities of states (rows, width)."""
         return log_softmax(self.temperature * (states @ self.weights.T + self.biases), axis=1)
 
     def finite_logs(self, states: NDArray[np.floating]) -> Array:
@@ -42,7 +42,7 @@ def fit_temperature(scores: Array, label: NDArray[np.uint16]) -> float:
 
 
 def fit_likelihood(scores: Array, label: NDArray[np.uint16]) -> tuple[float, float]:
-    """The temperature of some scores, and the mean of the labels' log-likelihood under it."""
+    """The temperature of scores (rows, labels), and the labels' mean log-likelihood under it."""
     own = scores[np.arange(len(scores)), label]
     known = np.isfinite(own)
     if not known.any():

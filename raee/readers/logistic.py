@@ -40,7 +40,7 @@ class Logistic(Reader):
         return LogisticFitter(fitting)
 
     def arrays(self, parameters: Linear) -> dict[str, Array]:
-        """As versions have had them since format 2."""
+        """The map's arrays, named as versions have them since format 2."""
         return {
             "regression_weights": parameters.weights,
             "regression_biases": parameters.biases,
@@ -62,7 +62,7 @@ class Logistic(Reader):
 
 @dataclass(frozen=True)
 class Regression:
-    """A regression with its account of itself."""
+    """A regression, and its scores on the rows that it was fitted without."""
 
     map: Linear
     scores: Array
@@ -76,26 +76,26 @@ class LogisticFitter:
         self._fitting = fitting
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
-        """The last ones are those of full depth."""
+        """Keep the states (rows, width): the last ones are those of full depth."""
         self._states = states
 
     @cached_property
     def folds(self) -> Sequence[Fold]:
-        """Of all depths alike."""
+        """The folds of the rows, the same at all depths."""
         return self._fitting.judges.folds(self._fitting.seed)
 
     @cached_property
     def deepest(self) -> Regression:
-        """At full depth."""
+        """The regression at full depth."""
         return self.at(self._deepest, self._tuned[1])
 
     @property
     def penalty(self) -> float:
-        """The inverse strength that is right most often."""
+        """The penalty's inverse strength that is right most often."""
         return self._tuned[0]
 
     def at(self, rows: Turned, first: Map | None = None) -> Regression:
-        """A regression with the same penalty.  first: the first fold's map."""
+        """A regression with the same penalty.  first: the first fold's map, to begin near."""
         label, labels = self._fitting.judges.label, self._fitting.labels
         scores = np.zeros((len(label), labels))
         for train, held in self.folds:
@@ -109,8 +109,8 @@ class LogisticFitter:
         """The map of all rows, and their cross-fitted answers."""
         found = self.deepest
         logs = log_softmax(found.map.temperature * found.scores, axis=1)
-        account = {"regression_penalty": self.penalty, "regression_seed": self._fitting.seed}
-        return Fit(found.map, answers_of([np.exp(logs)]), account)
+        record = {"regression_penalty": self.penalty, "regression_seed": self._fitting.seed}
+        return Fit(found.map, answers_of([np.exp(logs)]), record)
 
     @cached_property
     def _deepest(self) -> Turned:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from raee.readers.sums import Sums
 
 Maps = tuple[Linear, ...]
-"""One a depth."""
+"""One map a depth."""
 
 _JUDGES = 5_000
-"""Rows by which a shrinkage is chosen: ten times all of them would take most of a rebuild."""
+"""Rows by which a shrinkage is chosen: ten tries on all rows would take most of a rebuild."""
 
 
 class Probe(Reader):
@@ -77,12 +77,12 @@ class ProbeFitter:
         self._closed: list[tuple[Linear, Array, float]] = []
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
-        """Fit the closed form."""
+        """Fit the closed form at a depth.  states: (rows, width)."""
         self._closed.append(fit_discriminant(self._fitting.sums, depth, states, self._judges))
 
     @cached_property
     def log_probabilities(self) -> Array:
-        """(depths, rows, labels) without the text."""
+        """(depths, rows, labels) log-probabilities without the text."""
         maps, scores = self._chosen[1:]
         return np.stack(
             [log_softmax(m.temperature * s, axis=1) for m, s in zip(maps, scores, strict=True)]
@@ -92,7 +92,7 @@ class ProbeFitter:
         """The maps, and their answers without the text."""
         fit, maps, _ = self._chosen
         right, right_regression = self._right
-        account = {
+        record = {
             "fit": fit,
             "shrinkages": [shrinkage for _, _, shrinkage in self._closed],
             "temperatures": [m.temperature for m in maps],
@@ -101,7 +101,7 @@ class ProbeFitter:
                 "logistic": float(right_regression.mean()),
             },
         }
-        return Fit(tuple(maps), answers_of([*np.exp(self.log_probabilities)]), account)
+        return Fit(tuple(maps), answers_of([*np.exp(self.log_probabilities)]), record)
 
     @property
     def _judges(self) -> Judges:
@@ -115,7 +115,10 @@ class ProbeFitter:
 
     @cached_property
     def _right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Where the closed form and the regression are right at full depth, without the text."""
+        """Whether the closed form and the regression are right at full depth, without the text.
+
+        Both (rows,).
+        """
         label = self._judges.label
         closed, crossed = self._closed[-1][1], self._regression.deepest.scores
         return closed.argmax(axis=1) == label, crossed.argmax(axis=1) == label
@@ -134,7 +137,10 @@ class ProbeFitter:
 
 
 def left_out_accuracy(sums: Sums, judges: Judges) -> float:
-    """Accuracy of the discriminant without the text, the mean over depths: to choose a state by."""
+    """Accuracy of the discriminant without the text, the mean over depths.
+
+    A database's state is chosen by it.
+    """
     found = [fit_discriminant(sums, d, judges.states(d), judges)[1] for d in range(sums.depths)]
     return float(np.mean([(scores.argmax(axis=1) == judges.label).mean() for scores in found]))
 
@@ -144,8 +150,8 @@ def fit_shrinkage(
 ) -> float:
     """The shrinkage under which the rows' labels are likeliest, each without its text.
 
-    Each shrinkage is judged at its own best temperature; of equals the largest is taken.  Of many
-    rows some, evenly spread, are asked.  states: (rows, width); label: (rows,).
+    Each shrinkage is judged at its own best temperature; the largest of equals is taken.  If there
+    are many rows, some of them judge, evenly spread.  states: (rows, width); label: (rows,).
     """
     some = np.linspace(0, len(label) - 1, min(_JUDGES, len(label))).astype(int)
     likely = {
@@ -158,7 +164,10 @@ def fit_shrinkage(
 def fit_discriminant(
     sums: Sums, depth: int, states: NDArray[np.float32], judges: Judges
 ) -> tuple[Linear, Array, float]:
-    """The map at a depth, its scores without the text (rows, labels), and the shrinkage."""
+    """The map at a depth, its scores without the text (rows, labels), and the shrinkage.
+
+    states: (rows, width) of the judges at that depth.
+    """
     scatter = scatter_at(sums, depth)
     shrinkage = fit_shrinkage(scatter, states, judges.label, judges.copies)
     scores = left_out_scores(scatter, shrinkage, states, judges.copies)

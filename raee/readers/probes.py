@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Probes(Reader):
-    """The mean of the probes' log-probabilities up to a depth, after one temperature a depth."""
+    """The mean of the probes' log-probabilities up to a depth, with one temperature a depth."""
 
     name = "probes"
     clause = "the average of the probes so far"
@@ -37,11 +37,11 @@ class Probes(Reader):
         return {"average_temperatures": parameters}
 
     def from_arrays(self, arrays: dict[str, Array]) -> Array:
-        """(depths,)."""
+        """(depths,) the temperatures."""
         return arrays["average_temperatures"]
 
     def pass_by(self, here: Here) -> Array:
-        """The probe's log-probabilities."""
+        """(present rows, labels) the probe's log-probabilities."""
         return PROBE.logs(here, slice(None))
 
     def read(self, here: Here, due: Due) -> Reading:
@@ -57,7 +57,7 @@ class ProbesFitter:
         self._fitting = fitting
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
-        """The probes' fit sees them."""
+        """Nothing: the probes' fit sees the states."""
 
     def fit(self) -> Fit:
         """The temperatures, and the answers without the text."""
@@ -66,8 +66,8 @@ class ProbesFitter:
         running = averages(probe.log_probabilities)
         warmth = np.array([fit_temperature(s, self._fitting.judges.label) for s in running])
         logs = log_softmax(warmth[:, None, None] * running, axis=2)
-        account = {"average_temperatures": warmth.tolist()}
-        return Fit(warmth, answers_of([*np.exp(logs)]), account)
+        record = {"average_temperatures": warmth.tolist()}
+        return Fit(warmth, answers_of([*np.exp(logs)]), record)
 
 
 def averages(log_probabilities: Array) -> Array:

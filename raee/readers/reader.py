@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # for the fit's types alone: who reads a job needs neither sc
 
 Array = NDArray[np.float64]
 Due = NDArray[np.int64] | slice
-"""Places among the present rows of those that are read."""
+"""Positions, among the present rows, of the rows that are read."""
 
 Source = Literal["sweep", "neighbours", "fit"]
 
@@ -36,7 +36,7 @@ class Reading:
     distributions: NDArray[np.floating]
     """(rows, labels)."""
     confidences: NDArray[np.float32] | None = None
-    """(rows,) how sure it is; None: the answer's probability."""
+    """(rows,) how sure the exit is, from 0 to 1; None: the answer's probability."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,19 @@ class Fit:
 
     parameters: Any
     answers: Answers
-    """On the rows that carry the figures, each without its text; (rows, its depths)."""
-    account: dict[str, Any]
-    """What the manifest says of the fit: with the sums, all that it takes to do it again."""
+    """(rows, the reader's depths) on the rows that carry the figures, each without its text."""
+    record: dict[str, Any]
+    """What the manifest records of the fit: with the sums, all that it takes to repeat it."""
 
 
 class Fitter(Protocol):
     """A fit under way, which is shown the states once, depth by depth."""
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
-        """Come to a depth.  states: (rows, width) of the rows that carry the figures."""
+        """Take the states at a depth: (rows, width), of the rows that carry the figures."""
 
     def fit(self) -> Fit:
-        """When all depths were seen."""
+        """The reader's fit, asked for once all depths were seen."""
 
 
 class Here(Protocol):
@@ -65,18 +65,18 @@ class Here(Protocol):
 
     depth: int
     labels: int
-    """How many there are."""
+    """How many labels there are."""
     label: NDArray[np.uint16]
-    """(database rows,)."""
+    """(database rows,) the index of each row's label."""
 
     def head(self, due: Due) -> NDArray[np.float32]:
-        """(due, labels) what the model's own head says."""
+        """(due, labels) the distributions of the model's own head."""
 
     def neighbours(self, due: Due) -> Neighbours:
-        """Those that vote, by the key at this depth."""
+        """The neighbours that vote, (due, k), by the key at this depth."""
 
     def vectors(self, due: Due) -> NDArray[np.float32]:
-        """(due, width) the state that readers are fitted on."""
+        """(due, width) unit vectors: the state that readers are fitted on."""
 
     def parameters(self, name: str) -> Any:
         """A fitted reader's parameters."""
@@ -86,7 +86,7 @@ class Here(Protocol):
 
 
 class Reader:
-    """A reader.  A subclass sets what differs, and its module has one instance as READER."""
+    """A reader.  A subclass sets what differs; its module has one instance of it as READER."""
 
     name: ClassVar[str]
     clause: ClassVar[str]
@@ -99,45 +99,45 @@ class Reader:
     is_the_models: ClassVar[bool] = False
     """Whether it is the model itself that answers, as without raee."""
     is_tempered: ClassVar[bool] = False
-    """Whether its confidences get a temperature on the database's rows: they are not fitted."""
+    """Whether its confidences, which are not fitted, get a temperature on the database's rows."""
     learns_shares: ClassVar[bool] = True
     """Whether its distributions have learnt the database's label shares."""
     adds_up: ClassVar[bool] = False
-    """Whether reading it at a depth takes what it has read at all depths before."""
+    """Whether reading it at a depth needs what it has read at all depths before."""
     answers_as: ClassVar[str | None] = None
-    """The reader whose answers it repeats, with confidences of its own: no answer is its own."""
+    """The reader whose answers it repeats, with confidences of its own; None: it answers itself."""
     costs_as: ClassVar[str | None] = None
-    """The reader whose measured seconds stand for its own."""
+    """The reader whose measured seconds are taken for its own; None: its own are measured."""
 
     def depths(self, deepest: int, key_depths: Sequence[int]) -> Sequence[int]:
-        """Where it can be asked, of a model of `deepest` layers with keys at some depths."""
+        """Depths at which it can be asked, of a model of `deepest` layers with keys at some."""
         return range(deepest + 1)
 
     def among(
         self, neighbours: Neighbours, label: NDArray[np.uint16], labels: int
     ) -> NDArray[np.floating]:
-        """(queries, labels) distributions, of a reader that needs no more than neighbours.
+        """(queries, labels) distributions, if the reader needs no more than neighbours.
 
-        label: (database rows,); labels: how many there are.
+        label: (database rows,) the index of each row's label; labels: how many labels there are.
         """
         raise NotImplementedError(f"{self.name} asks no neighbours")
 
     def fitter(self, fitting: Fitting) -> Fitter:
-        """Begin a fit; of readers whose answers come from one."""
+        """Begin a fit, if the reader's answers come from one."""
         raise NotImplementedError(f"{self.name} is not fitted")
 
     def arrays(self, parameters: Any) -> dict[str, Array]:
-        """Its parameters as named arrays; a name is one reader's alone."""
+        """Its parameters as named arrays; no other reader uses the same names."""
         raise NotImplementedError(f"{self.name} is not fitted")
 
     def from_arrays(self, arrays: dict[str, Array]) -> Any:
-        """The parameters out of arrays, among which there may be others."""
+        """The parameters out of named arrays, which may hold other readers' too."""
         raise NotImplementedError(f"{self.name} is not fitted")
 
     def pass_by(self, here: Here) -> Array:
-        """(present rows, labels) what it adds up at a depth, of a reader that does."""
+        """(present rows, labels) what it adds up at a depth, if it adds up."""
         raise NotImplementedError(f"{self.name} adds nothing up")
 
     def read(self, here: Here, due: Due) -> Reading:
-        """What it says of some of the present rows."""
+        """Read some of the present rows at the depth that the batch has come to."""
         raise NotImplementedError

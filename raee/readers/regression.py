@@ -1,10 +1,10 @@
 """Multinomial logistic regression with a ridge penalty, to its optimum.
 
-The problem is scikit-learn's `LogisticRegression`: of two labels one map, of more one map each.
-Its solvers stop where the gradient is small, on states that hardly vary in most directions a long
-way from the optimum: two fits of states that differ by 1e-7 then differ by 0.05 in their
-probabilities, and a rebuild would not give what a build from nothing gives.  In coordinates in
-which the problem is round, the same quasi-Newton steps reach the optimum.
+The problem is scikit-learn's `LogisticRegression`: one map for two labels, one a label for more.
+Its solvers stop when the gradient is small.  On states that hardly vary in most directions that is
+a long way from the optimum: two fits of states that differ by 1e-7 then differ by 0.05 in their
+probabilities, and a rebuild would not give what a build from nothing gives.  The same quasi-Newton
+steps reach the optimum in coordinates in which the problem is round.
 """
 
 from dataclasses import dataclass, replace
@@ -28,23 +28,23 @@ Map = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Turned:
-    """Rows' states in the axes along which they vary, where the problem is nearly round."""
+    """Rows' states in the axes along which they vary: there the problem is nearly round."""
 
     values: Array
-    """(rows, width)."""
+    """(rows, width) coordinates in the axes."""
     centre: Array
-    """(width,) what stands at the origin."""
+    """(width,) the state at the origin of the axes."""
     basis: Array
     """(width, width) the axes, as columns."""
     spread: Array
     """(width,) the variance along each axis."""
 
     def some(self, rows: NDArray[np.integer]) -> "Turned":
-        """Some of the rows, in the same axes: they need not be exactly their own."""
+        """Some of the rows, in the same axes, which need not be exactly the rows' own."""
         return replace(self, values=self.values[rows])
 
     def scores(self, found: Map) -> Array:
-        """(rows, labels) by a map."""
+        """(rows, labels) the scores by a map."""
         weights, biases = found
         return self.values @ (weights @ self.basis).T + (biases + weights @ self.centre)
 
@@ -64,24 +64,24 @@ def regress(
     """The map of the states under which the labels are likeliest.
 
     label: (rows,).  penalty: the inverse strength of the penalty on the weights (scikit-learn's C).
-    near: the map of much the same rows or of another penalty: the search begins there, and ends
-    where it ends without.  A label without rows has the bias -inf; of a single one all is 0.
+    near: the map of much the same rows or of another penalty: the search begins there, and ends at
+    the same optimum as without.  A label without rows has the bias -inf; a single label's map is 0.
     """
     weights, biases = np.zeros((labels, len(rows.centre))), np.full(labels, -np.inf)
-    seen, place = np.unique(label, return_inverse=True)
+    seen, index = np.unique(label, return_inverse=True)
     biases[seen] = 0.0
     if len(seen) > 1:
-        # With a label that the map near by has not seen there is nothing to begin with.
+        # A map that has not seen one of the labels is nothing to begin with.
         known = near is not None and np.isfinite(near[1][seen]).all()
         begin = (near[0][seen], near[1][seen]) if near is not None and known else None
-        weights[seen], biases[seen] = _optimum(rows, place, penalty, begin)
+        weights[seen], biases[seen] = _optimum(rows, index, penalty, begin)
     return weights, biases
 
 
-def _optimum(x: Turned, place: NDArray[np.int64], penalty: float, near: Map | None) -> Map:
+def _optimum(x: Turned, index: NDArray[np.int64], penalty: float, near: Map | None) -> Map:
     z = x.values
     rows, width = z.shape
-    is_label = np.eye(place.max() + 1)[place]
+    is_label = np.eye(index.max() + 1)[index]
     shares = is_label.mean(axis=0)
     labels = len(shares)
     # Two mirrored maps pay half of what scikit-learn's one map pays for the same probabilities.

@@ -15,9 +15,10 @@ StateName = Literal["mean", "answer"]
 
 
 def pooled(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
-    """One float32 unit vector a row, (n, hidden): of the mean over its real tokens, or its first.
+    """One float32 unit vector a row, (n, hidden): the mean over its real tokens, or its first.
 
-    Which of them is what the sentence encoder's configuration says; other models get the mean.
+    The sentence encoder's configuration says which; other models get the mean.  states:
+    (n, tokens, hidden); attention: (n, tokens), 1 at real tokens.
     """
     if backbone.pooling == "cls":
         return normalised(backbone.normed(states[:, 0]).float())
@@ -25,7 +26,10 @@ def pooled(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
 
 
 def token_mean(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
-    """One float32 unit vector a row, (n, hidden): of the mean over its real tokens."""
+    """One float32 unit vector a row, (n, hidden): the mean over its real tokens.
+
+    states: (n, tokens, hidden); attention: (n, tokens), 1 at real tokens.
+    """
     states = backbone.normed(states).float()
     # The direction of the mean is that of the sum.
     return normalised(torch.einsum("ntd,nt->nd", states, attention.float()))
@@ -36,8 +40,9 @@ def probe_state(
 ) -> Tensor:
     """What fitted readers read of rows: float32 unit vectors (n, hidden).
 
-    `mean`: of the mean over a row's real tokens.  `answer`: what the family's head reads, the
-    state at the mask token or the sentence encoder's own pooling.
+    `mean`: the mean over a row's real tokens.  `answer`: what the family's head reads, the state
+    at the mask token or the sentence encoder's own pooling.  states: (n, tokens, hidden);
+    attention: (n, tokens), 1 at real tokens; mask_positions: (n,).
     """
     if state == "mean":
         return token_mean(backbone, states, attention)
@@ -54,16 +59,16 @@ def probe_states(backbone: Backbone) -> tuple[StateName, ...]:
 
 
 def normalised(vectors: Tensor) -> Tensor:
-    """Vectors (n, hidden) of length 1, but for those of length 0."""
+    """Vectors (n, hidden) scaled to length 1; vectors of length 0 stay."""
     return torch.nn.functional.normalize(vectors, dim=-1)
 
 
 def check_numbers(
     backbone: Backbone, texts: Sequence[str], rows: NDArray[np.int64], read: NDArray[np.floating]
 ) -> None:
-    """Raises InputError where a model has answered texts with what are no numbers.
+    """Raises InputError if a model has answered texts with values that are no numbers.
 
-    texts: of which rows were read.  read: (rows, ..) what was read of them.
+    rows: (n,) positions of the texts that were read; read: (n, ..) what was read of them.
     """
     wrong = ~np.isfinite(read).all(axis=tuple(range(1, read.ndim)))
     if wrong.any():

@@ -1,4 +1,4 @@
-"""Sums of rows' states by label: all that a probe's fit needs, and they add up.
+"""Sums of rows' states by label: a probe's fit needs no more, and they add up.
 
 A sharded build adds its shards' sums, a nightly rebuild adds and subtracts rows.
 """
@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over some rows' states x, unit vectors, at every depth; float64."""
+    """Float64 sums over some rows' states x, unit vectors, at every depth."""
 
     rows: Array
     """(labels,) rows of each label, the same at every depth."""
@@ -30,7 +30,7 @@ class Sums:
 
     @property
     def depths(self) -> int:
-        """Depths, the embeddings' included."""
+        """How many depths there are, the embeddings' included."""
         return len(self.first)
 
     def tensors(self) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """Which readers there are: a new one is a module, and a line here.
 
-Light on purpose: a reader is imported when it is asked for.
+This module is light on purpose: a reader is imported when it is asked for.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ READERS = {
     "de3": "raee.readers.de3",
     "logistic": "raee.readers.logistic",
 }
-"""By name the module that has it as READER, in the order of an entry's lists."""
+"""Module of each reader, which has it as READER, by name; in the order of an entry's lists."""
 
 
 def reader(name: str) -> Reader:

@@ -37,7 +37,8 @@ class Vote(Reader):
 def vote(neighbours: Neighbours, labels: NDArray[np.uint16], n_labels: int) -> NDArray[np.float32]:
     """The neighbours' labels, weighted by 1 / d: (queries, labels) probabilities.
 
-    labels: (rows,) the database's.  Without any neighbour the labels are equally likely.
+    labels: (rows,) the database's; n_labels: how many there are.  If a query has no neighbour, all
+    labels are equally likely.  The weights are the paper's (arXiv 2405.15198, section 3.3).
     """
     weights = neighbour_weights(neighbours)
     of_neighbour = labels[np.maximum(neighbours.rows, 0)]

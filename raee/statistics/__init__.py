@@ -1,1 +1,1 @@
-"""What is said of answers and rows in numbers: calibration, tests, shifts, rows that are far."""
+"""Statistics of answers and rows: calibration, tests, shifts, rows out of distribution."""

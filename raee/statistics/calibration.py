@@ -2,8 +2,8 @@
 
 Two things are calibrated, on a database's own rows and without their texts.  An exit that was not
 fitted to labels, a head or a vote, gets one temperature.  A policy selects which rows answer at
-which exit, by how sure that exit is; what it writes is calibrated by exit on the rows that leave
-there in replay.
+which exit, by how sure that exit is; the confidences that it writes are calibrated by exit on the
+rows that leave there in replay.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ _CERTAIN = 1e-6
 """Confidences are no nearer to 0 or 1 than this: a single error at certainty would decide all."""
 
 _PRIOR_ROWS = 30.0
-"""Rows that speak for leaving confidences as they are: an exit that few rows take is hardly
-changed."""
+"""Weight, in rows, of leaving confidences as they are: an exit that few rows take hardly
+changes."""
 
 _LEAST = 1e-12
 """Probability that a label has at least before its distribution is made less sure."""
@@ -34,7 +34,7 @@ _HALVINGS = 50
 
 
 def excess(confidences: NDArray[np.floating], labels: int) -> Array:
-    """(rows,) log-odds of answers, less those of a guess among so many labels: 0 is a guess."""
+    """(rows,) log-odds of confidences (rows,), less those of a guess among so many labels."""
     p = np.clip(confidences.astype(np.float64), _CERTAIN, 1 - _CERTAIN)
     return np.log(p / (1 - p)) + np.log(max(labels - 1, 1))
 
@@ -44,9 +44,9 @@ def warmed(
 ) -> NDArray[np.float32]:
     """Confidences (rows,) whose log-odds beyond a guess are multiplied by a temperature.
 
-    The answer stays, and so does the order.  Of two labels it is what a temperature on their
-    distribution comes to; of more, it takes the other labels' probabilities together, so that no
-    more has to be known than the answer's.  A guess stays a guess.
+    The answer stays, and so does the order.  For two labels this is a temperature on their
+    distribution; for more, it takes the other labels' probabilities together, so that only the
+    answer's has to be known.  A guess stays a guess.
     """
     if temperature == 1.0:
         return confidences.astype(np.float32)
@@ -58,7 +58,7 @@ def fit_temperature(
 ) -> float:
     """The temperature under which being right or wrong is likeliest.  Both (rows,).
 
-    1 where nothing is known: no rows, or a single label.
+    It is 1 if nothing is known: no rows, or a single label.
     """
     if labels < 2 or not len(right):
         return 1.0
@@ -72,7 +72,7 @@ def fit_temperature(
 
 @dataclass(frozen=True)
 class Line:
-    """Log-odds (`excess`) of an answer, once and for all rows of an exit: slope z + offset."""
+    """A line for the log-odds z (`excess`) of all answers of an exit: slope z + offset."""
 
     slope: float = 1.0
     offset: float = 0.0
@@ -109,20 +109,28 @@ def _misses(z: Array, right: NDArray[np.bool_], labels: int) -> Array:
 
 
 def policy_lines(done: Replayed, trial: Trial) -> dict[int, Line]:
-    """By exit, the line of the rows that leave there.  done: what a policy did with a trial."""
+    """By exit's position, the line of the rows that leave there.
+
+    done: what a policy did with the trial.
+    """
     labels = len(trial.entries.labels)
     confidences = trial.entries.confidences[trial.rows, done.exits]
     right = done.answers == trial.label
     return {
-        int(place): fit_line(confidences[done.exits == place], right[done.exits == place], labels)
-        for place in np.unique(done.exits)
+        int(position): fit_line(
+            confidences[done.exits == position], right[done.exits == position], labels
+        )
+        for position in np.unique(done.exits)
     }
 
 
 def cross_fitted_confidences(
     done: Replayed, trial: Trial, fold: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """(rows,) what would be written of each row, by lines of the other folds' rows."""
+    """(rows,) the confidence that would be written of each row, by lines of the other folds' rows.
+
+    fold: (rows,) the number of each row's fold.
+    """
     found = trial.entries.confidences[trial.rows, done.exits]
     for number in np.unique(fold):
         held, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
@@ -137,31 +145,37 @@ def written(
     confidences: NDArray[np.float32],
     labels: int,
 ) -> NDArray[np.float32]:
-    """(rows,) confidences by their exits' lines; without one, as they are.  All (rows,)."""
+    """(rows,) confidences by their exits' lines; an exit without a line leaves them as they are.
+
+    exits, confidences: (rows,).
+    """
     found = confidences.copy()
-    for place, line in lines.items():
-        here = exits == place
+    for position, line in lines.items():
+        here = exits == position
         found[here] = line(confidences[here], labels)
     return found
 
 
 def fit_temperatures(entries: Entries) -> dict[str, float]:
-    """By exit, the temperatures of readers that get one, on complete rows without their texts."""
+    """By exit's name, the temperatures of readers that get one.
+
+    They are fitted on complete rows, each without its text.
+    """
     rows, labels = entries.complete, len(entries.labels)
     confidences, right = entries.confidences[rows], entries.right[rows]
     return {
-        str(exit): fit_temperature(confidences[:, place], right[:, place], labels)
-        for place, exit in enumerate(entries.exits)
+        str(exit): fit_temperature(confidences[:, position], right[:, position], labels)
+        for position, exit in enumerate(entries.exits)
         if exit.of.is_tempered
     }
 
 
 def calibrated(entries: Entries, temperatures: Mapping[str, float]) -> Entries:
-    """Entries whose confidences were as they were read, with some exits' temperatures."""
+    """Entries with some exits' confidences calibrated by temperatures, which go by exit's name."""
     confidences = entries.confidences.copy()
-    for place, exit in enumerate(entries.exits):
+    for position, exit in enumerate(entries.exits):
         if (factor := temperatures.get(str(exit))) is not None:
-            confidences[:, place] = warmed(confidences[:, place], factor, len(entries.labels))
+            confidences[:, position] = warmed(confidences[:, position], factor, len(entries.labels))
     return replace(entries, confidences=confidences)
 
 

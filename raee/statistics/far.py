@@ -1,7 +1,7 @@
 """How unlike a database's rows a fresh row is: a p-value from three cheap distances at one depth.
 
-With the label means m_c, the scatter within labels S, that around the mean m of all rows T, of n
-rows (raee.readers.discriminant), and one ridge r,
+With the label means m_c, the scatter within labels S and that around the mean m of all rows T, over
+n rows (raee.readers.discriminant), and one ridge r,
 
     label     min_c n (x - m_c)' (S + r I)^-1 (x - m_c)     Mahalanobis, arXiv 1807.03888
     relative  label - n (x - m)' (T + r I)^-1 (x - m)       relative Mahalanobis, arXiv 2106.09022
@@ -9,7 +9,7 @@ rows (raee.readers.discriminant), and one ridge r,
 
 Each becomes a p-value against what the database's own rows have without their text.  The three are
 averaged harmonically (Wilson, PNAS 116, 2019) with weights 1, 1 and, for `relative`, which is noise
-where labels do not show in states, kappa squared: the nearest label mean without the text is right
+if labels do not show in states, kappa squared: the nearest label mean without the text is right
 for a share kappa of the rows that the commonest label leaves wrong.  The average is no p-value: it
 is ranked among the database's own averages in turn.
 
@@ -34,8 +34,8 @@ Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
 SHRINKAGE = 0.1
-"""The ridge to the mean eigenvalue of S.  At .01 corpora come out alike; at 1 fewer long texts are
-far."""
+"""Ratio of the ridge to the mean eigenvalue of S.  At .01 corpora come out alike; at 1 fewer long
+texts are far."""
 
 _CONSTANT = 1e-10
 """Variance of unit vectors below which they count as one vector."""
@@ -55,9 +55,9 @@ class Space:
     means: Floats
     """(labels, width) of y; 0 for a label without rows."""
     total: Floats
-    """(width,) at least 1."""
+    """(width,) the variances of y over all rows, at least 1."""
     rows: Floats
-    """(labels,) of each label."""
+    """(labels,) rows of each label."""
 
     def at(self, states: Floats) -> Array:
         """The rows' y (rows, width).  states: (rows, width)."""
@@ -66,13 +66,13 @@ class Space:
 
 @dataclass(frozen=True)
 class Far:
-    """What it takes to say how unlike the database's rows a fresh row is."""
+    """All that it takes to say how unlike the database's rows a fresh row is."""
 
     space: Space
     weight: float
-    """Of the relative distance in the average, from 0 to 1."""
+    """Weight of the relative distance in the average, from 0 to 1."""
     values: Floats
-    """(3, rows) the own rows' nearest, label and relative values without their text; NaN where one
+    """(3, rows) the own rows' nearest, label and relative values without their text; NaN if a value
     is not known."""
 
     @cached_property
@@ -87,7 +87,7 @@ class Far:
 
     @property
     def own_p_values(self) -> Array:
-        """(rows,) of the own rows, each without its text."""
+        """(rows,) p-values of the own rows, each without its text."""
         return np.exp(-_surprise(self.scores, self.scores, own=True))
 
     def limit(self, level: float) -> float:
@@ -101,7 +101,7 @@ class Far:
         return float(brentq(apart, low, high)) if apart(low) < 0 < apart(high) else np.inf
 
     def among(self, nearest: Floats) -> "Far":
-        """The same where other rows are the database's.
+        """The same for a database of other rows.
 
         nearest: (rows,) of the same own rows the squared L2 distance to their nearest key there.
         """
@@ -116,7 +116,7 @@ class Far:
 
 
 def far_from(tensors: Mapping[str, NDArray]) -> Far:
-    """From its stored arrays."""
+    """A `Far` from its stored arrays."""
     space = Space(*(tensors[f"space_{f.name}"] for f in fields(Space)))
     return Far(space, float(tensors["weight"][0]), tensors["values"])
 
@@ -150,7 +150,7 @@ def distances(space: Space, states: Floats) -> tuple[Array, Array]:
 def left_out(space: Space, states: Floats, copies: Copies) -> tuple[Array, Array]:
     """`distances` of the database's rows, each by the sums without its text; the ridge stays.
 
-    states: (rows, width), rows that the sums are of; copies: of each the rows that have its text.
+    states: (rows, width), some of the rows in the sums; copies: for each, the rows with its text.
     With k_j of the n_j rows of label j, leaving a text out changes S by -k_j n_j / (n_j - k_j) u u'
     with u = x - m_j, and x - m_j to n_j / (n_j - k_j) u; T and m go likewise.  The inverses follow
     by Woodbury's formula.
@@ -190,11 +190,10 @@ def _to_means(y: Array, means: Array) -> Array:
 def far_of(
     scatter: Scatter, states: Floats, label: NDArray[np.integer], copies: Copies, nearest: Floats
 ) -> Far:
-    """From a database's rows: the scatter's, or some that were drawn from them.
+    """A `Far` from a database's rows: the scatter's, or some that were drawn from them.
 
-    states: (rows, width); label: (rows,); copies: of each row the scatter's rows that have its
-    text; nearest: (rows,) squared L2 distance to the nearest key of another text, not finite where
-    that is not known.
+    states: (rows, width); label: (rows,); copies: for each row, the scatter's rows with its text;
+    nearest: (rows,) squared L2 distance to the nearest key of another text, not finite if unknown.
     """
     space = space_of(scatter)
     labels, total = left_out(space, states, copies)
@@ -215,15 +214,16 @@ def scores(far: Far, states: Floats, nearest: Floats) -> Floats:
 
 
 def p_values(far: Far, states: Floats, nearest: Floats) -> Array:
-    """Of the hypothesis that fresh rows are drawn as the database's were, (rows,).
+    """(rows,) p-values of the hypothesis that fresh rows are drawn as the database's were.
 
-    A row is far at a level where its p-value is at most the level.
+    A row is far at a level if its p-value is at most the level.  states: (rows, width); nearest:
+    (rows,) squared L2 distance to the nearest key, or NaN.
     """
     return np.exp(-_surprise(scores(far, states, nearest), far.scores, own=False))
 
 
 def _values(labels: Array, total: Array, nearest: Floats) -> Floats:
-    """(3, rows) what is ranked, on scales on which tails are about exponential; NaN if unknown."""
+    """(3, rows) the values to rank, on scales with about exponential tails; NaN if unknown."""
     label = labels.min(axis=1)
     with np.errstate(invalid="ignore"):
         values = np.sqrt(np.maximum(nearest, 0.0)), np.log(label + _CONSTANT), label - total
@@ -244,7 +244,7 @@ def _average(values: Floats, references: Floats, weight: float, *, own: bool) ->
 
 
 def _surprise(values: Floats, reference: Floats, *, own: bool) -> Array:
-    """Of values (rows,) against sorted ones, -log p; 0 where either is not known.
+    """(rows,) -log p of values (rows,) against sorted ones; 0 if either is not known.
 
     own: whether the values are themselves among the reference, so that each counts itself.
     """

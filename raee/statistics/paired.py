@@ -1,4 +1,4 @@
-"""Paired comparison of answers to the same rows: McNemar's exact test, and of shares a t-test."""
+"""Paired comparison of answers to the same rows: McNemar's exact test, and a t-test for shares."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,11 +15,11 @@ class Paired:
     """Rows on which just one of two is right."""
 
     wins: int
-    """Those that the first is right on."""
+    """Rows that only the first is right on."""
     losses: int
 
     def p_value(self, alternative: Literal["two-sided", "greater", "less"] = "two-sided") -> float:
-        """Of "they are equally good", against the first being another, better, or worse."""
+        """P-value of "they are equally good", against the first being another, better, or worse."""
         from scipy.stats import binomtest  # slow to import
 
         rows = self.wins + self.losses
@@ -39,10 +39,10 @@ def better_beyond_noise(
 
 
 def worse_p_value(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> float:
-    """Of "ours are no worse than theirs", against their being worse, on the same rows.
+    """P-value of "ours are no worse than theirs", against ours being worse, on the same rows.
 
-    Both (rows,), from 0 to 1: the share of some readers that are right on a row.  Paired t-test; of
-    rows that are right or wrong, and nothing between, McNemar's exact test.
+    Both (rows,), from 0 to 1: the share of some readers that are right on a row.  The test is a
+    paired t-test, or McNemar's exact test if rows are right or wrong and nothing between.
     """
     from scipy.stats import ttest_1samp  # slow to import
 

@@ -1,6 +1,6 @@
-"""What an unlabelled corpus says about itself against a database.
+"""What an unlabelled corpus shows when it is compared with a database.
 
-How far its rows lie from the database's own, and in what shares it holds the labels.
+That is how far its rows lie from the database's own, and in what shares it holds the labels.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from scipy.optimize import nnls
 Array = NDArray[np.float64]
 
 _COMPARED = 20_000
-"""Distances of each side that a test compares: beyond, any two corpora differ."""
+"""Distances of each side that a test compares: with more, any two corpora differ."""
 
 _LEVEL = 0.01
-"""Chance that shares without a shift are said to differ."""
+"""Chance that shares without a shift are reported to differ."""
 
 _LEAST_RATIO = 1e-3
-"""Of a label's share to the database's: a reader that is a thousand times surer still has it."""
+"""The least ratio of a label's share to the database's: a reader that is a thousand times surer
+still gives the label."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Drift:
     statistic: float
     """Largest difference of the two distribution functions, from 0 to 1."""
     p_value: float
-    """Of the hypothesis that there is no difference; two-sided."""
+    """P-value of the hypothesis that there is no difference; two-sided."""
     direction: Literal["farther", "nearer"]
-    """Where the corpus's rows lie, where that difference is largest."""
+    """On which side the corpus's rows lie at the largest difference."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,25 @@ class Shares:
     """In what shares a database and a corpus hold the labels."""
 
     database: Array
-    """(labels,) of the database's labels."""
+    """(labels,) the shares of the database's labels."""
     predicted: Array
-    """(labels,) of a policy's answers on the corpus, as they are."""
+    """(labels,) the shares of a policy's answers on the corpus, as they are."""
     estimated: Array
-    """(labels,) of the corpus's labels, the policy's mistakes allowed for; 0 for one that the
-    database lacks."""
+    """(labels,) the shares of the corpus's labels, with the policy's mistakes allowed for; 0 for a
+    label that the database lacks."""
     standard_error: Array
-    """(labels,) of the estimate."""
+    """(labels,) the standard error of the estimate."""
     p_value: float
-    """Of the hypothesis that the policy answers alike on both, as it does without a shift."""
+    """P-value of the hypothesis that the policy answers alike on both, as it does without a
+    shift."""
 
 
 def far_distance(nearest: NDArray[np.float32], quantile: float) -> float:
     """The squared L2 distance beyond which a row is far.
 
-    nearest: (rows,) of each database row to the nearest other; those that are not finite are left
-    out.  The distance is their quantile; inf where none is known, so that nothing is far.
+    nearest: (rows,) squared L2 distance of each database row to the nearest other; those that are
+    not finite are left out.  The result is their quantile; inf if none is known, so that nothing
+    is far.
     """
     known = _known(nearest)
     return float(np.quantile(known, quantile)) if len(known) else np.inf
@@ -64,10 +67,10 @@ def far_distance(nearest: NDArray[np.float32], quantile: float) -> float:
 def drift(of_corpus: NDArray[np.float32], of_database: NDArray[np.float32]) -> Drift | None:
     """The two-sample Kolmogorov-Smirnov test on nearest distances or scores of `statistics.far`.
 
-    Both (rows,), larger is farther; those that are not finite are left out, and of many a side's
-    evenly spread quantiles are compared.  None where a side has none.  Database rows that are each
-    other's nearest share a distance, so a database smaller than the corpus has less to say than the
-    test takes it to: without drift, p < .01 came up in 3 of 100 simulated ones.
+    Both (rows,), larger is farther; those that are not finite are left out, and if a side has many,
+    its evenly spread quantiles are compared.  None if a side has none.  Database rows that are each
+    other's nearest share a distance, so a database smaller than the corpus carries less evidence
+    than the test assumes: without drift, p < .01 came up in 3 of 100 simulated ones.
     """
     from scipy.stats import ks_2samp  # slow to import
 
@@ -89,19 +92,20 @@ def estimate_shares(
     """In what shares a corpus holds the labels: black-box shift estimation (arXiv 1802.03916).
 
     answers, label: (rows,) a policy's leave-one-out answers on at least one database row, and the
-    right ones; predicted_counts: (labels,) how often it gives each answer on the corpus.  With
+    right ones; predicted_counts: (labels,) how often it gives each answer on the corpus; labels:
+    how many there are.  With
     C[j, c] = P(answer j, label c) on the database and mu[j] = P(answer j) on the corpus, label c
     weighs w[c] times as much in the corpus as in the database, and C w = mu: provided that rows of
     one label are alike in both.
 
-    Solving that as it stands fails where the answers hardly tell some labels apart: noise in mu
-    comes out as shares of any size, and clipping them at 0 disturbs those of other labels, too.
+    Solving that directly fails if the answers hardly tell some labels apart: noise in mu comes out
+    as shares of any size, and clipping them at 0 disturbs those of other labels, too.
     So w >= 0 minimises, with N the covariance of the noise in C w - mu and s the database's shares,
 
         (C w - mu)' N^-1 (C w - mu) + sum_c s_c (w_c - 1)^2
 
-    The second term weighs as much as one corpus row of known label.  Where answers tell labels
-    apart, it vanishes; where they do not, the shares stay as they are in the database (the same
+    The second term weighs as much as one corpus row of known label.  If answers tell labels
+    apart, it vanishes; if they do not, the shares stay as they are in the database (the same
     remedy as arXiv 1903.09734), with the standard error of a guess from one row.  An empty corpus
     says nothing.
     """
@@ -145,15 +149,15 @@ def estimate_shares(
 def differs(shares: Shares) -> bool:
     """Whether a corpus holds the labels in other shares than the database, beyond noise.
 
-    At the level of 1 %.  It is the policy's answers that are compared, because other shares of
-    labels show in them, and the noise of the confusions does not enter (black-box shift detection,
-    arXiv 1802.03916).
+    The level is 1 %.  The policy's answers are compared, because other shares of labels show in
+    them and the noise of the confusions does not enter (black-box shift detection, arXiv
+    1802.03916).
     """
     return shares.p_value < _LEVEL
 
 
 def prior_ratio(shares: Shares) -> Array:
-    """What readers' distributions are multiplied by to suit the corpus's shares, (labels,).
+    """(labels,) the factors on readers' distributions that suit the corpus's shares.
 
     P(label | row) goes with the label's share (Saerens, Latinne, Decaestecker, Neural Computation
     14, 2002): the ratio is estimated to database share, at least a thousandth, so that no label is
@@ -169,7 +173,7 @@ def _known(nearest: NDArray[np.float32]) -> Array:
 
 
 def _spread(nearest: NDArray[np.float32]) -> Array:
-    """The known distances, sorted; of many some, evenly spread."""
+    """The known distances, sorted; if there are many, some of them, evenly spread."""
     known = np.sort(_known(nearest))
     if len(known) <= _COMPARED:
         return known
@@ -182,10 +186,11 @@ def _sampling(share: Array, rows: int, more: float) -> Array:
 
 
 def _p_value(answered: Array, rows: int, predicted: Array, corpus_rows: int) -> float:
-    """Of the hypothesis that two samples' answers are of one population.
+    """P-value of the hypothesis that two samples' answers are of one population.
 
-    Normal, two-sided, of the answer that differs most, over all answers together (Bonferroni).  A
-    rare answer's counts are skewed: one row more of each keeps a chance few from being a discovery.
+    The test is normal and two-sided on the answer that differs most, over all answers together
+    (Bonferroni).  A rare answer's counts are skewed: one row more of each keeps a few chance
+    answers from being a discovery.
     """
     from scipy.stats import norm  # slow to import
 

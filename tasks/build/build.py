@@ -18,7 +18,7 @@ from raee import __version__
 from raee.exits import Answers
 from raee.model.backbones import Backbone
 from raee.model.loaded import backbone_of, retriever_of
-from raee.neighbours.choice import IndexAccount
+from raee.neighbours.choice import IndexRecord
 from raee.neighbours.index import Index, open_index
 from raee.policies.compared import objective_of
 from raee.policies.costs import Costs
@@ -90,7 +90,7 @@ class Fitted(StepRecord):
 class Indexed(StepRecord):
     """The version's indexes."""
 
-    indexes: dict[str, IndexAccount]
+    indexes: dict[str, IndexRecord]
     """By path."""
 
 

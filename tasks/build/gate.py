@@ -166,7 +166,9 @@ def _policy(readings: Readings) -> RunnablePolicy:
 
 def _is_tuned(readings: Readings) -> bool:
     """Whether a version's policy is picked among exits that probes are read at."""
-    return readings.manifest.policy["name"] == TUNED and bool(readings.entries.places(PROBE.name))
+    return readings.manifest.policy["name"] == TUNED and bool(
+        readings.entries.positions(PROBE.name)
+    )
 
 
 def _pace(new: Manifest, old: Manifest) -> str:
@@ -187,7 +189,7 @@ def _read(readings: Readings, policy: RunnablePolicy | None) -> _Rows:
     entries, names = readings.entries, np.array(readings.manifest.labels)
     if policy is None:
         rows = entries.complete
-        answers = entries.answers[rows][:, entries.places(PROBE.name)]
+        answers = entries.answers[rows][:, entries.positions(PROBE.name)]
     else:
         trial = readings.trial(neighbours_planned_on(policy))
         rows, answers = trial.rows, replay(policy, trial).answers[:, None]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from raee.config import PAPER_NEIGHBOURS
 from raee.exits import Answers, Neighbours, answers_of, in_order, spread_over
-from raee.neighbours.choice import IndexAccount
+from raee.neighbours.choice import IndexRecord
 from raee.neighbours.index import Index, new_index
 from raee.neighbours.lists import nearest_other_texts, reach, updated
 from raee.neighbours.training import built_index
@@ -51,7 +51,7 @@ def build_index(build: Build, attempt: Attempt) -> Indexed:
     return Indexed(rows=build.swept.rows, files=files, indexes=accounts)
 
 
-def _indexed(build: Build, position: int) -> tuple[Index, IndexAccount]:
+def _indexed(build: Build, position: int) -> tuple[Index, IndexRecord]:
     """The index of a key, and how much of the nearest rows it finds."""
     width, rows = _keys_of(build, position, np.zeros(1, np.int64)).shape[1], build.swept.rows
     shards = (build.swept.values(n, [key_column(position)])[0] for n in build.numbers)

@@ -29,7 +29,7 @@ from tasks.build.takeover import Hashes, Parent
 from tasks.entries import TOKENS, key_column
 from tasks.fitted import write_arrays
 from tasks.progress import advance, stage
-from tasks.rows import label_places, rows_of_shard
+from tasks.rows import label_numbers, rows_of_shard
 from tasks.steps import Attempt, StepRecord, step
 
 logger = logging.getLogger("raee")
@@ -106,7 +106,7 @@ class _Shard:
 def _look_up(build: Build, rows: pl.DataFrame) -> _Shard:
     plan, parent = build.plan, build.parent
     labels = plan.prompt.labels
-    label = label_places(rows["label"], labels)
+    label = label_numbers(rows["label"], labels)
     sampled = np.ones(len(rows), dtype=bool)
     if plan.sample is not None:
         limits = np.array([plan.sample.get(name, 0) for name in labels], np.uint32)

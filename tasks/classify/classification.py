@@ -123,7 +123,7 @@ def classify_shard(work: Classification, attempt: Attempt, number: int) -> Class
     ratio = None
     if plan.job.balance == "corpus":
         ratio = np.array(work.record(BALANCE).balance["ratio"])
-    lines = {database.entries.place_of(name): line for name, line in plan.lines.items()}
+    lines = {database.entries.position_of(name): line for name, line in plan.lines.items()}
     found = classify(database, plan.runs, rows.texts, advance, plan.job.far, ratio, lines)
     ran = time.monotonic()
     name = part_name(number)
@@ -146,7 +146,7 @@ def classify_shard(work: Classification, attempt: Attempt, number: int) -> Class
         predicted=np.bincount(labelled, minlength=len(database.entries.labels)).tolist(),
         far=int(found.far.sum()),
         looked_at=int((~np.isnan(found.nearest)).sum()),
-        cut=int(found.cut.sum()),
+        cut=int(found.truncated.sum()),
     )
 
 

@@ -20,7 +20,7 @@ from tasks.models import shard_rows_of
 from tasks.policies import tuning_of
 from tasks.progress import advance, stage
 from tasks.readings import check_fits, load_database
-from tasks.rows import label_places, rows_of_shard
+from tasks.rows import label_numbers, rows_of_shard
 
 
 def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
     shards = found.shards(shard_rows_of(job, database.backbone, found))
     read = [rows_of_shard(corpus, shard, database.backbone, labels) for shard in shards]
     rows = pl.concat([part.usable for part in read])
-    right = label_places(rows["label"], labels).astype(np.int32)
+    right = label_numbers(rows["label"], labels).astype(np.int32)
     texts = rows["text"].to_list()
     ratio = None
     if job.balance == "corpus":

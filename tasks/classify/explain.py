@@ -73,7 +73,7 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
         "layers": int(answer.layers[0]),
         "depth": database.backbone.depth,
         "far": bool(answer.far[0]),
-        "cut": bool(answer.cut[0]),
+        "cut": bool(answer.truncated[0]),
         "neighbours": _neighbours(readings.files, database, seen),
         "exits": {
             str(entries.exits[place]): {

@@ -17,7 +17,7 @@ from raee.config import (
 )
 from raee.errors import InputError
 from raee.exits import Answers, Entries, Neighbours, answers_of
-from raee.neighbours.choice import IndexAccount
+from raee.neighbours.choice import IndexRecord
 from raee.neighbours.index import Index
 from raee.neighbours.lists import nearest_other_texts
 from raee.neighbours.pruning import NEIGHBOURS, keep_rows, values
@@ -66,7 +66,7 @@ class _Pruned:
 
     kept: NDArray[np.int64]
     indexes: tuple[Index, ...]
-    accounts: tuple[IndexAccount, ...]
+    accounts: tuple[IndexRecord, ...]
     """Of the indexes, for the manifest."""
     entries: Entries
     """All rows', with the votes that the kept ones cast, calibrated."""
@@ -189,13 +189,13 @@ def _without(parent: Readings, kept: NDArray[np.int64]) -> _Pruned:
     places = entries.votes
     answers[:, places], confidences[:, places] = cast.answers, cast.confidences
     factors = parent.manifest.temperatures or {}
-    of_votes = {n: f for n, f in factors.items() if entries.place_of(n) in places}
+    of_votes = {n: f for n, f in factors.items() if entries.position_of(n) in places}
     changed = replace(entries, answers=answers, confidences=confidences)
     tempered = calibrated(changed, of_votes)
     return _Pruned(kept, tuple(indexes), tuple(accounts), tempered, cast, first)
 
 
-def _smaller(parent: Readings, index: Index, kept: NDArray[np.int64]) -> tuple[Index, IndexAccount]:
+def _smaller(parent: Readings, index: Index, kept: NDArray[np.int64]) -> tuple[Index, IndexRecord]:
     """An index of some of another's rows; where that holds codes, of what they stand for."""
     return built_index(
         _spec(parent, index, len(kept)),

@@ -311,7 +311,7 @@ def _curves(trial: Trial) -> dict[str, tuple[tuple[int, float], ...]]:
     return {
         reader.name: tuple((entries.exits[i].depth, float(rates[i])) for i in places)
         for reader in readers()
-        if reader.answers_as is None and (places := entries.places(reader.name))
+        if reader.answers_as is None and (places := entries.positions(reader.name))
     }
 
 

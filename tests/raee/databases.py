@@ -209,7 +209,7 @@ def _index(keys: NDArray[np.float32]) -> Index:
 
 def _fitted_on(built: Built, rows: NDArray[np.bool_]) -> Fits:
     fits, entries = built.fitted.fits, built.database.entries
-    assert built.fitted.account["fit"] == "lda"
+    assert built.fitted.record["fit"] == "lda"
     states, label, n_labels = built.states[:, rows], entries.label[rows], len(entries.labels)
     sums = sums_of(states, label, n_labels)
     there, left = (np.bincount(y, minlength=n_labels) for y in (entries.label, label))
@@ -217,7 +217,7 @@ def _fitted_on(built: Built, rows: NDArray[np.bool_]) -> Fits:
         kept = np.log(there / there.sum()) - np.log(left / left.sum())
     kept[left == 0] = 0.0
     maps = []
-    for depth, shrinkage in enumerate(built.fitted.account["shrinkages"]):
+    for depth, shrinkage in enumerate(built.fitted.record["shrinkages"]):
         weights, biases = linear_map(scatter_at(sums, depth), shrinkage)
         temperature = fits.parameters["probe"][depth].temperature
         maps.append(Linear(weights, biases + kept, temperature))

@@ -38,7 +38,7 @@ def saying(entries: Entries, said: Mapping[str, tuple[Sequence[int], Sequence[fl
     """The entries with other answers and confidences (rows,) at some exits, by their names."""
     answers, confidences = entries.answers.copy(), entries.confidences.copy()
     for name, (own_answers, own_confidences) in said.items():
-        place = entries.place_of(name)
+        place = entries.position_of(name)
         answers[:, place], confidences[:, place] = own_answers, own_confidences
     return replace(entries, answers=answers, confidences=confidences)
 

@@ -259,7 +259,7 @@ def test_temperatures_calibrate_heads_and_votes_before_a_policy_asks_them(built_
 def test_a_text_that_lost_its_end_is_marked(built_of):
     database = built_of("bert", KEYS["key at depth 0"]).database
     found = classify(database, FullPolicy(), ["good", "good " * 100])
-    assert found.cut.tolist() == [False, True]
+    assert found.truncated.tolist() == [False, True]
 
 
 def test_every_row_is_counted_once(built_of):

@@ -150,7 +150,7 @@ def test_rows_that_are_far_by_a_key_at_depth_0_do_not_leave_there(databases, pla
     np.testing.assert_array_equal(found.layers, np.where(far, LAYERS, 0))
     votes = classify(database, FixedPolicy(exit="vote@4"), CORPUS)
     np.testing.assert_array_equal(found.labels[far], votes.labels[far])
-    assert (found.exits[far] == database.entries.place_of("vote@4")).all()
+    assert (found.exits[far] == database.entries.position_of("vote@4")).all()
 
 
 def test_an_average_over_depths_and_de3_do_not_answer_for_far_rows(databases):
@@ -161,7 +161,7 @@ def test_an_average_over_depths_and_de3_do_not_answer_for_far_rows(databases):
         second = np.where(np.arange(len(entries)) > 0, entries.label, 1 - entries.label[0])
         entries = saying(entries, {"logistic@4": (second, np.ones(len(entries)))})
         found = classify(replace(database, entries=entries), RetrievalPolicy(), CORPUS, far=FAR)
-        assert (found.exits[found.far] == entries.place_of("logistic@4")).all()
+        assert (found.exits[found.far] == entries.position_of("logistic@4")).all()
         assert found.far.any()
 
 

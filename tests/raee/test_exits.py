@@ -57,8 +57,8 @@ def test_entries_know_where_an_exit_was_right():
     assert entries.right[:, :3].tolist() == [[True, False, True], [False, True, True]]
     assert entries.right[:, 3:].all()
     assert (entries.heads, entries.full) == ([0, 1], 1)
-    assert entries.place_of("vote@0") == 2
-    assert entries.places("probes") == [5, 6]
+    assert entries.position_of("vote@0") == 2
+    assert entries.positions("probes") == [5, 6]
     assert entries.depths.tolist() == [0, 1, 0, 0, 1, 0, 1, 0, 1, 1]
 
 
@@ -74,7 +74,7 @@ def partly_read() -> Entries:
 
 
 def test_an_exit_that_was_not_read_is_not_right(partly_read):
-    place = partly_read.place_of("probe@1")
+    place = partly_read.position_of("probe@1")
     assert partly_read.right[:, place].tolist() == [True, False, False, False]
     assert partly_read.complete.tolist() == [0, 1]
 
@@ -82,7 +82,7 @@ def test_an_exit_that_was_not_read_is_not_right(partly_read):
 def test_rates_are_those_of_rows_that_were_read_whole(partly_read):
     # The heads are right on rows 2 and 3, which do not count.
     assert partly_read.rates[[0, 1]].tolist() == [0.5, 1.0]
-    assert partly_read.rates[partly_read.place_of("probe@1")] == 0.5
+    assert partly_read.rates[partly_read.position_of("probe@1")] == 0.5
 
 
 def test_without_a_row_that_was_read_whole_all_rates_are_0(partly_read):
@@ -117,7 +117,7 @@ def test_the_best_exit_at_full_depth_is_not_shallower_and_not_de3():
     entries = entries_of([0] * 3, [[0, 1], [0, 1], [0, 0]], np.ones((3, 2)), key_depths=(0, 1))
     said = {name: ([0, 1, 1], [1] * 3) for name in ("vote@1", "probe@1", "probes@1")}
     entries = saying(entries, said | {"logistic@1": ([0, 0, 1], [1] * 3)})
-    assert entries.rates[entries.place_of("de3@1")] == 1
+    assert entries.rates[entries.position_of("de3@1")] == 1
     assert str(entries.exits[entries.best_at_full_depth]) == "logistic@1"
     full = [str(entries.exits[i]) for i in entries.at_full_depth]
     assert full == ["head@1", "vote@1", "probe@1", "probes@1", "logistic@1"]
@@ -146,4 +146,4 @@ def test_an_exit_that_is_not_in_the_database_is_refused():
     entries = entries_of([0], [[0]], [[1]])
     some = replace(entries, exits=swept_exits(0, (0,)))
     with refused(r"exit 'probe@0' is not in the database; it has head@0, vote@0"):
-        some.place_of("probe@0")
+        some.position_of("probe@0")

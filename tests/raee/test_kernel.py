@@ -126,7 +126,7 @@ def test_without_neighbours_the_rates_on_all_rows_decide():
 def test_a_neighbour_that_was_not_read_whole_counts_for_nothing():
     entries = _entries({"head@0": 1, "probe@2": 3})
     confidences = entries.confidences.copy()
-    confidences[0, entries.place_of("probe@2")] = np.nan
+    confidences[0, entries.position_of("probe@2")] = np.nan
     entries = replace(entries, confidences=confidences)
     # Row 0 was right at head@0, and nobody else was; of it the probes are not known.
     assert _chosen(KernelPolicy(cost=0), entries, [0], [1]) == "probe@2"

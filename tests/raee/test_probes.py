@@ -60,7 +60,7 @@ class _Fitted:
     average_temperatures: NDArray
     means: NDArray
     regression: Linear
-    account: dict[str, Any]
+    record: dict[str, Any]
     log_probabilities: NDArray
     """(depths, rows, labels) of the probes without the text; `crossed` of the regression."""
     prototype_distances: NDArray
@@ -69,11 +69,11 @@ class _Fitted:
 
     @property
     def accuracy(self):
-        return self.account["accuracy_without_the_row"]
+        return self.record["accuracy_without_the_row"]
 
     @property
     def shrinkages(self):
-        return self.account["shrinkages"]
+        return self.record["shrinkages"]
 
     @property
     def averages(self):
@@ -84,16 +84,16 @@ class _Fitted:
 def _fit_of(sums, judges, seed=0):
     fitting = Fitting("mean", sums, judges, seed)
     found = fitting.fit()
-    account = {}
+    record = {}
     for fit in found.values():
-        account |= fit.account
+        record |= fit.record
     regression = fitting.fitter("logistic").deepest
     return _Fitted(
         maps=found["probe"].parameters,
         average_temperatures=found["probes"].parameters,
         means=found["de3"].parameters,
         regression=found["logistic"].parameters,
-        account=account,
+        record=record,
         log_probabilities=fitting.fitter("probe").log_probabilities,
         prototype_distances=np.stack(fitting.fitter("de3").distances),
         crossed=log_softmax(regression.map.temperature * regression.scores, axis=1),
@@ -147,7 +147,7 @@ class TestFit:
     def test_is_the_closed_form_where_labels_are_gaussian(self):
         states, label = _gaussian()
         fitted = _fit(states, label)
-        assert fitted.account["fit"] == "lda"
+        assert fitted.record["fit"] == "lda"
         for depth, linear in enumerate(fitted.maps):
             scatter = scatter_at(sums_of(states, label, 3), depth)
             weights, biases = linear_map(scatter, fitted.shrinkages[depth])
@@ -159,7 +159,7 @@ class TestFit:
         states, label = _skewed()
         fitted = _fit(states, label)
         assert fitted.accuracy["logistic"] > fitted.accuracy["lda"] + 0.05
-        assert fitted.account["fit"] == "logistic"
+        assert fitted.record["fit"] == "logistic"
         regression, deepest = fitted.regression, fitted.maps[-1]
         np.testing.assert_array_equal(deepest.weights, regression.weights)
         np.testing.assert_array_equal(deepest.biases, regression.biases)
@@ -243,7 +243,7 @@ class TestFit:
 def _assert_accounts_for_itself(fitted, label):
     """The left-out figures fit together, whichever fit was chosen."""
     right = fitted.answers["probe"].answers[:, -1] == label
-    assert right.mean() == fitted.accuracy[fitted.account["fit"]]
+    assert right.mean() == fitted.accuracy[fitted.record["fit"]]
     right = fitted.answers["logistic"].answers[:, 0] == label
     assert right.mean() == fitted.accuracy["logistic"]
     for depth in range(len(fitted.maps)):
@@ -268,7 +268,7 @@ class TestRegression:
         states, label = _gaussian(labels=labels)
         fitted = _fit(states, label)
         theirs = LogisticRegression(
-            C=fitted.account["regression_penalty"], solver="newton-cg", max_iter=1000, tol=1e-8
+            C=fitted.record["regression_penalty"], solver="newton-cg", max_iter=1000, tol=1e-8
         )
         theirs.fit(states[-1].astype(np.float64), label)
         ours = replace(fitted.regression, temperature=1.0)

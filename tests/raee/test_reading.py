@@ -241,7 +241,7 @@ def test_some_rows_of_a_batch_are_read_as_among_all(database_of):
 
 def test_a_plans_many_neighbours_change_no_vote(database_of):
     database = database_of("bert")
-    batch, place = whole_batch(database.backbone, CORPUS), database.entries.place_of("vote@0")
+    batch, place = whole_batch(database.backbone, CORPUS), database.entries.position_of("vote@0")
     said = {}
 
     def visit(depth, states, rows):

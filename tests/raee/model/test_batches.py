@@ -68,7 +68,7 @@ def test_any_text_stands_whole_in_its_template(backbone_of, name, text):
         encoded = encode(backbone, prompt, [text])
         (row,), (place,) = encoded.token_ids, encoded.mask_positions
         _assert_framed(backbone, prompt, row, place)
-        assert not encoded.cut[0]
+        assert not encoded.truncated[0]
         rendered = prompt.render(text, backbone.tokenizer.mask_token)
         assert row.tolist() == backbone.tokenizer(rendered)["input_ids"]
 
@@ -96,8 +96,8 @@ def test_a_long_text_loses_its_end_and_the_template_nothing(backbone_of, name, t
         row, place = encoded.token_ids[1], encoded.mask_positions[1]
         _assert_framed(backbone, prompt, row, place)
         whole = backbone.tokenizer(prompt.render(text, backbone.tokenizer.mask_token))["input_ids"]
-        assert encoded.cut.tolist() == [False, len(whole) > backbone.max_tokens]
-        if not encoded.cut[1]:
+        assert encoded.truncated.tolist() == [False, len(whole) > backbone.max_tokens]
+        if not encoded.truncated[1]:
             continue
         assert len(row) <= backbone.max_tokens
         # What is left is the text's start, and nearly all that fits.

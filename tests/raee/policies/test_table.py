@@ -275,7 +275,7 @@ def test_a_cascade_that_has_nobody_to_ask_is_refused():
 )
 def test_a_row_that_waited_for_its_neighbours_has_run_the_keys_layers(spec, layers):
     entries = entries_of([0], [[0, 1, 1, 0]], [[1, 1, 1, 1]], key_depths=(2, 3))
-    exits = np.array([0, 1, 3, entries.place_of("vote@2")])
+    exits = np.array([0, 1, 3, entries.position_of("vote@2")])
     assert layers_of(spec, entries, exits).tolist() == layers
 
 

@@ -50,7 +50,7 @@ def _trial(exits, rows=400, seed=0):
 def _with_exit(trial, name, answers, confidences):
     """The trial with other answers at an exit."""
     entries = trial.entries
-    place = entries.place_of(name)
+    place = entries.position_of(name)
     changed = replace(
         entries, answers=entries.answers.copy(), confidences=entries.confidences.copy()
     )
@@ -146,7 +146,7 @@ def test_the_front_goes_up_on_the_rows(tuning):
 
 def test_full_depth_is_the_best_exit_there(trial, tuning):
     deepest = [e for e in trial.entries.exits if e.depth == 4 and e.reader != "de3"]
-    rates = {str(e): trial.entries.rates[trial.entries.place_of(str(e))] for e in deepest}
+    rates = {str(e): trial.entries.rates[trial.entries.position_of(str(e))] for e in deepest}
     assert rates[tuning.full_depth.policy.exit] == max(rates.values())
 
 
@@ -203,7 +203,7 @@ class TestPromise:
 
 
 def _right(trial, name):
-    return trial.entries.answers[:, trial.entries.place_of(name)]
+    return trial.entries.answers[:, trial.entries.position_of(name)]
 
 
 def test_a_key_is_worth_its_place_if_its_vote_is(trial):

@@ -21,12 +21,12 @@ from raee.config import (
     PAPER_NEIGHBOURS,
     KeySpec,
     Method,
-    TunedPolicy,
 )
 from raee.errors import InputError, cut, listed
 from raee.exits import (
     Answers,
     Entries,
+    Exit,
     Neighbours,
     answers_of,
     exits_of,
@@ -51,12 +51,14 @@ from raee.policies.costs import Costs
 from raee.policies.measuring import measure_costs, texts_measured
 from raee.policies.objectives import Tuning
 from raee.policies.replay import Trial, figures
-from raee.policies.table import check_policy, neighbours_planned_on
-from raee.policies.tuning import NEIGHBOURS, study
+from raee.policies.table import check_policy
+from raee.policies.tuning import neighbours_needed, study
 from raee.readers.discriminant import scatter_at
 from raee.readers.fitting import Fitted, Judges, fit_readers
 from raee.readers.head import head_reader, read_centre
 from raee.readers.probe import left_out_accuracy
+from raee.readers.states import StateName
+from raee.readers.sums import Sums
 from raee.reading import Database
 from raee.statistics.calibration import calibrated, fit_temperatures
 from raee.statistics.far import far_of
@@ -115,7 +117,8 @@ def build(
     labelled = Labelled(label, len(prompt.labels), sampled)
     swept = sweep(backbone, prompt, head, method.key, retriever, texts, labelled, on_rows)
     indexes = tuple(_indexed(method, keys) for keys in swept.keys)
-    fitted, fitted_on = fit(backbone, swept, labelled)
+    judges = judges_of(swept, labelled)
+    fitted = fit_on_best({state: swept.sums[state] for state in judges}, judges)
     found = _neighbours(method, swept, indexes)
     raw = Database(
         backbone=backbone,
@@ -136,7 +139,7 @@ def build(
         scatter_at(swept.sums["mean"], depth),
         swept.states["mean"][depth],
         label[rows],
-        fitted_on.copies,
+        judges[fitted.fits.state].copies,
         nearest.distances[:, 0],
     )
     some = _spread(len(texts), texts_measured(raw))
@@ -216,22 +219,48 @@ def sample_of(label: NDArray[np.uint16], rows: int) -> NDArray[np.bool_]:
     return sampled
 
 
-def fit(backbone: Backbone, swept: Sweep, labelled: Labelled) -> tuple[Fitted, Judges]:
-    """Fit the readers on the state that the closed form is right on most often; and on which rows.
-
-    labelled: of all rows that were swept.
-    """
+def judges_of(swept: Sweep, labelled: Labelled) -> dict[StateName, Judges]:
+    """By state, the rows on which fits are judged.  labelled: of all rows that were swept."""
     sampled, label, hashes = labelled.sample, labelled.label, swept.hashes
     copies = copies_of(hashes[sampled], hashes, label, labelled.labels)
-    judges = {
+    return {
         state: Judges(states.__getitem__, label[sampled], hashes[sampled], copies)
         for state, states in swept.states.items()
     }
-    chosen = next(iter(judges))
-    if len(judges) > 1:
-        right = {state: left_out_accuracy(swept.sums[state], j) for state, j in judges.items()}
+
+
+def fit_on_best(sums: Mapping[StateName, Sums], judges: Mapping[StateName, Judges]) -> Fitted:
+    """Fit the readers on the state on which the closed form is right most often.
+
+    sums, judges: of each state that may be read.
+    """
+    chosen = next(iter(sums))
+    if len(sums) > 1:
+        right = {state: left_out_accuracy(sums[state], judges[state]) for state in sums}
         chosen = max(right, key=lambda state: right[state])
-    return fit_readers(chosen, swept.sums[chosen], judges[chosen], SEED), judges[chosen]
+    return fit_readers(chosen, sums[chosen], judges[chosen], SEED)
+
+
+def answers_of_all(
+    exits: Sequence[Exit],
+    heads: Answers,
+    at_key: Mapping[int, Neighbours],
+    labelled: Labelled,
+    rows: NDArray[np.bool_],
+    fitted: Answers,
+) -> Answers:
+    """What all exits say of some rows, as they were read.
+
+    heads: of these rows.  at_key: their neighbours by the key of each depth.  labelled: of all
+    rows of the database.  rows: (rows,) those among these of which `fitted` has the answers.
+    """
+    votes = [
+        e.of.among(at_key[e.depth].first(PAPER_NEIGHBOURS), labelled.label, labelled.labels)
+        for e in exits
+        if e.of.source == "neighbours"
+    ]
+    fits = spread_over(fitted, rows)
+    return in_order(exits, {"sweep": heads, "neighbours": answers_of(votes), "fit": fits})
 
 
 def _spread(rows: int, most: int) -> NDArray[np.int64]:
@@ -247,12 +276,10 @@ def _indexed(method: Method, keys: NDArray[np.float32]) -> Index:
 
 def _neighbours(method: Method, swept: Sweep, indexes: Sequence[Index]) -> list[Neighbours]:
     """By each key all rows' nearest rows of other texts, as many as anybody asks."""
-    policy = method.policy
-    planned = 0 if isinstance(policy, TunedPolicy) else neighbours_planned_on(policy)
     hashes, texts, own = swept.hashes, Texts(swept.hashes), np.arange(len(swept.hashes))
     found: list[Neighbours] = []
     for index, keys in zip(indexes, swept.keys, strict=True):
-        asked = PAPER_NEIGHBOURS if found else max(NEIGHBOURS, planned)
+        asked = PAPER_NEIGHBOURS if found else neighbours_needed(method.policy)
         found.append(replace(nearest_other_texts(index, keys, asked, hashes, texts), own=own))
     return found
 
@@ -269,19 +296,8 @@ def _entries(
     """What all exits say of all rows; confidences are as they were read.  found: by each key."""
     exits = exits_of(backbone.depth, key.depths)
     at_key = dict(zip(key.depths, found, strict=True))
-    votes = [
-        e.of.among(at_key[e.depth].first(PAPER_NEIGHBOURS), labelled.label, labelled.labels)
-        for e in exits
-        if e.of.source == "neighbours"
-    ]
-    read = in_order(
-        exits,
-        {
-            "sweep": Answers(swept.answers, swept.confidences),
-            "neighbours": answers_of(votes),
-            "fit": spread_over(fitted.answers, labelled.sample),
-        },
-    )
+    heads = Answers(swept.answers, swept.confidences)
+    read = answers_of_all(exits, heads, at_key, labelled, labelled.sample, fitted.answers)
     return Entries(
         exits, prompt.labels, labelled.label, read.answers, read.confidences, swept.hashes
     )

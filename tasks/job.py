@@ -14,6 +14,7 @@ from raee.config import (
     BackboneSpec,
     FarSpec,
     KeySpec,
+    Method,
     PolicySpec,
     PromptSpec,
     Settings,
@@ -89,6 +90,11 @@ class Job(Settings):
     shard_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="Rows of a shard; `auto`: tens of seconds of work."
     )
+
+    @property
+    def method(self) -> Method:
+        """What decides a version beside its rows."""
+        return Method.model_validate({key: getattr(self, key) for key in Method.model_fields})
 
     @property
     def database(self) -> Database:

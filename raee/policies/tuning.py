@@ -19,6 +19,7 @@ from raee.config import (
     FixedPolicy,
     FullPolicy,
     KernelPolicy,
+    PolicySpec,
     RaeePolicy,
     ReaderName,
     RetrievalPolicy,
@@ -105,6 +106,14 @@ def candidates(entries: Entries) -> Iterator[RunnablePolicy]:
             for threshold in thresholds:
                 yield CascadePolicy(readers=names, first=first, last=last, threshold=threshold)
     yield from (CascadePolicy(readers=(HEAD.name,), threshold=t) for t in thresholds)
+
+
+def neighbours_needed(spec: PolicySpec) -> int:
+    """Neighbours by the first key that a database lists for each of its rows.
+
+    The votes, its own policy and the search over policies ask for no more.
+    """
+    return max(NEIGHBOURS, 0 if isinstance(spec, TunedPolicy) else neighbours_planned_on(spec))
 
 
 def study(

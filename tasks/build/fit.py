@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raee.build import fit_on_best
 from raee.exits import fitted_exits
 from raee.readers.discriminant import left_out_scores, scatter_at
-from raee.readers.fitting import Judges, States, fit_readers
-from raee.readers.probe import fit_shrinkage, left_out_accuracy
+from raee.readers.fitting import Judges, States
+from raee.readers.probe import fit_shrinkage
 from raee.readers.states import StateName, probe_states
 from raee.readers.sums import Sums, sums_of
 from raee.texts import TextHashes, copies_of
@@ -32,16 +33,10 @@ def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
     copies = copies_of(hashes, marks.hashes, marks.label, labels)
     states = probe_states(build.backbone)
     sums = {state: _merged_sums(build, state) for state in states}
-    state = states[0]
-    if len(states) > 1:
-        right = {
-            s: left_out_accuracy(sums[s], Judges(_states(build, s, sums[s]), label, hashes, copies))
-            for s in states
-        }
-        state = max(states, key=lambda s: right[s])
-    read = _states(build, state, sums[state])
-    fitted = fit_readers(state, sums[state], Judges(read, label, hashes, copies), SEED)
-    found = fitted.answers
+    held = _HELD_BYTES // len(states)
+    judges = {s: Judges(_states(build, s, sums[s], held), label, hashes, copies) for s in states}
+    fitted = fit_on_best(sums, judges)
+    found, state = fitted.answers, fitted.fits.state
     assert found.answers.shape[1] == len(fitted_exits(plan.depth)), "one column a fitted exit"
     columns = {
         "answers": list_column(found.answers),
@@ -52,7 +47,7 @@ def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
         rows=len(label),
         files=[write_fits(attempt.version, fitted.fits, sums)],
         account=fit_record(fitted, sums[state], len(label)),
-        growth=_growth(read(plan.depth), label, hashes, labels),
+        growth=_growth(judges[state].states(plan.depth), label, hashes, labels),
     )
 
 
@@ -76,10 +71,10 @@ def _growth(
     return grown
 
 
-def _states(build: Build, state: StateName, sums: Sums) -> States:
+def _states(build: Build, state: StateName, sums: Sums, held_bytes: int) -> States:
     """The sampled rows' states by depth, read for as many depths together as may be held."""
     rows, width = build.swept.marks.samples[-1], sums.first.shape[-1]
-    together = max(1, _HELD_BYTES // int(rows * width * np.float32().itemsize))
+    together = max(1, held_bytes // int(rows * width * np.float32().itemsize))
     held: dict[int, NDArray[np.float32]] = {}
 
     def read(depth: int) -> NDArray[np.float32]:

@@ -15,18 +15,18 @@ from functools import lru_cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from raee.build import answers_of_all
 from raee.config import PAPER_NEIGHBOURS
-from raee.exits import Answers, Neighbours, answers_of, in_order, spread_over
+from raee.exits import Answers, Neighbours
 from raee.neighbours.choice import IndexRecord
 from raee.neighbours.index import Index, new_index
 from raee.neighbours.lists import nearest_other_texts, reach, updated
 from raee.neighbours.training import built_index
-from raee.policies.table import neighbours_planned_on
-from raee.policies.tuning import NEIGHBOURS
+from raee.policies.tuning import neighbours_needed
+from raee.sweep import Labelled
 from raee.texts import Texts
 from storage.parquet import write_table
 from tasks.build.build import CHECK, FIT, INDEX, MATCH, VOTE, Build, Indexed, open_build
-from tasks.build.plan import BuildPlan
 from tasks.entries import (
     entries_table,
     key_column,
@@ -81,17 +81,12 @@ def write_part(build: Build, attempt: Attempt, number: int) -> StepRecord:
     """Let the neighbours of a shard's rows vote, without the text, and write its entries."""
     plan, rows, marks = build.plan, build.swept.table(number), build.swept.marks
     found = [_lists(build, number, position) for position in range(len(plan.index_paths))]
-    labels, hashes = marks.label, marks.hashes[marks.rows_of(number)]
-    voting = [e for e in plan.exits if e.of.source == "neighbours"]
     at_key = dict(zip(plan.job.key.depths, found, strict=True))
-    votes = [
-        e.of.among(at_key[e.depth].first(PAPER_NEIGHBOURS), labels, len(plan.prompt.labels))
-        for e in voting
-    ]
-    sampled = rows["sampled"].to_numpy()
     heads = Answers(*build.swept.values(number, ["answers", "confidences"]))
-    fitted = spread_over(_fitted(build, number), sampled)
-    answers = in_order(plan.exits, {"sweep": heads, "neighbours": answers_of(votes), "fit": fitted})
+    labelled = Labelled(marks.label, len(plan.prompt.labels), marks.sampled)
+    sampled, fitted = rows["sampled"].to_numpy(), _fitted(build, number)
+    answers = answers_of_all(plan.exits, heads, at_key, labelled, sampled, fitted)
+    hashes = marks.hashes[marks.rows_of(number)]
     table = entries_table(rows, hashes, answers, found[0].distances[:, 0])
     files = [
         write_entries(attempt.version, number, table),
@@ -103,7 +98,8 @@ def write_part(build: Build, attempt: Attempt, number: int) -> StepRecord:
 
 def _lists(build: Build, number: int, position: int) -> Neighbours:
     """The nearest rows of other texts, by a key: as many as anybody asks, and spare ones."""
-    index, need = build.indexes[position], _needed(build.plan, position)
+    index, policy = build.indexes[position], build.plan.job.policy
+    need = PAPER_NEIGHBOURS if position else neighbours_needed(policy)
     length = need + need // 2
     (keys,) = build.swept.values(number, [key_column(position)])
     marks = build.swept.marks
@@ -118,14 +114,6 @@ def _lists(build: Build, number: int, position: int) -> Neighbours:
         again = nearest_other_texts(index, keys[short], length, hashes[short], texts)
         before.rows[short], before.distances[short] = again.rows, again.distances
     return before
-
-
-def _needed(plan: BuildPlan, position: int) -> int:
-    """Neighbours by a key that votes, policies and their search ask for."""
-    if position:
-        return PAPER_NEIGHBOURS
-    policy = plan.job.policy
-    return max(NEIGHBOURS, 0 if policy.name == "tuned" else neighbours_planned_on(policy))
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,10 @@ import numpy as np
 from prefect import task
 from pydantic import BaseModel
 
+from raee.build import prepared
 from raee.config import MOST_LABELS
-from raee.exits import exits_of
-from raee.labels import warn_of_single_rows
-from raee.model.backbones import Backbone, label_tokens
-from raee.model.batches import check_room
-from raee.model.loaded import backbone_of, retriever_of
-from raee.model.prompts import Prompt, declared_labels, resolve_prompt
-from raee.neighbours.keys import PLAIN_TEXT, check_key
-from raee.neighbours.training import check_index_spec
-from raee.policies.table import check_policy
+from raee.model.backbones import Backbone
+from raee.model.prompts import Prompt, declared_labels
 from storage.apart import check_store_apart
 from storage.conditional import require_conditional_writes
 from storage.database import new_version_id
@@ -72,8 +66,7 @@ def plan_build(job: Job) -> PlannedBuild:
     the job cannot be done.
     """
     check_store_apart(job.corpus.uri, job.store)
-    backbone, prompt, found = _look_over(job)
-    retriever = retriever_of(job.key, job.backbone.dtype)
+    backbone, prompt, retriever, found = _look_over(job)
     key = backbone.fingerprint if retriever is None else retriever.fingerprint
     recipe = _recipe(job, prompt, backbone.fingerprint, key, found)
     parent, works = newest(job), job.database.folder / "work"
@@ -199,27 +192,11 @@ def forget_build(work: str) -> None:
         Folder(builds).remove()
 
 
-def _look_over(job: Job) -> tuple[Backbone, Prompt, Scan]:
+def _look_over(job: Job) -> tuple[Backbone, Prompt, Backbone | None, Scan]:
     declared = declared_labels(job.prompt, job.backbone.family)
     with stage("read corpus", None):
         found = scan(job.corpus, declared, job.max_reject_fraction, advance, MOST_LABELS)
-    warn_of_single_rows(found.labels)
-    numbers = all(name.isdecimal() for name in found.labels)
-    labels = sorted(found.labels, key=lambda name: (len(name) if numbers else 0, name))
-    backbone = backbone_of(job.backbone)
-    prompt = resolve_prompt(job.prompt, job.backbone.family, labels)
-    if backbone.family == "masked-lm":
-        label_tokens(backbone.tokenizer, prompt.words)
-    check_room(backbone, prompt)
-    check_key(job.key, backbone)
-    retriever = retriever_of(job.key, job.backbone.dtype)
-    if retriever is not None:
-        check_room(retriever, PLAIN_TEXT)
-    if job.index != "auto":
-        width = (backbone if retriever is None else retriever).hidden_size
-        check_index_spec(job.index, width, found.rows)
-    check_policy(job.policy, exits_of(backbone.depth, job.key.depths))
-    return backbone, prompt, found
+    return *prepared(job.method, found.rows, found.labels), found
 
 
 def newest(job: Job) -> Manifest | None:

@@ -26,7 +26,6 @@ def load_version(store: str, name_at: str) -> tuple[Method, Runner, str]:
     chosen = Database(store, name).open(version or None)
     manifest = chosen.manifest()
     job = Job.model_validate(manifest.job)
-    method = Method.model_validate({key: getattr(job, key) for key in Method.model_fields})
     database = load_database(chosen, job.backbone, job.key)
     readings, tuning = load_readings(chosen), tuning_of(manifest)
     if job.balance == "corpus":
@@ -41,4 +40,4 @@ def load_version(store: str, name_at: str) -> tuple[Method, Runner, str]:
         tuning=tuning,
         where=readings.where,
     )
-    return method, runner, f"{name}@{chosen.id}"
+    return job.method, runner, f"{name}@{chosen.id}"

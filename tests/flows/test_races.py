@@ -69,7 +69,7 @@ class TestTwoBuilds:
         ("module", "name", "call"),
         [
             (tasks.build.sweep, "rows_of_shard", 2),
-            (tasks.build.fit, "fit_readers", 1),
+            (tasks.build.fit, "fit_on_best", 1),
             (tasks.build.build, "study", 1),
             (Version, "publish", 1),
         ],

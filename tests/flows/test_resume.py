@@ -180,7 +180,7 @@ class TestOfABuildThatDied:
         assert self._work(died) == []
 
 
-@pytest.mark.parametrize("step", ["fit_readers", "measure_costs", "publish"])
+@pytest.mark.parametrize("step", ["fit_on_best", "measure_costs", "publish"])
 def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step):
     """Stopped in this process where a later step begins."""
     import tasks.build.fit
@@ -188,7 +188,7 @@ def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step
     from storage.database import Version
 
     holders = {
-        "fit_readers": tasks.build.fit,
+        "fit_on_best": tasks.build.fit,
         "measure_costs": tasks.build.tune,
         "publish": Version,
     }
@@ -204,7 +204,7 @@ def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step
     def interrupt(*args, **more):
         raise KeyboardInterrupt
 
-    for where, name in ((tasks.build.fit, "fit_readers"), (tasks.build.tune, "measure_costs")):
+    for where, name in ((tasks.build.fit, "fit_on_best"), (tasks.build.tune, "measure_costs")):
         monkeypatch.setattr(where, name, counted(name, getattr(where, name)))
     with monkeypatch.context() as patch:
         patch.setattr(holders[step], step, interrupt)
@@ -212,7 +212,7 @@ def test_what_is_done_after_the_sweep_is_not_done_again(place, monkeypatch, step
     answer = raee("build", place.job())
     assert answer.code == 0, answer.err
     assert _rows_told(answer.err, "sweep") == 0
-    assert done == ["fit_readers", "measure_costs"], "each was done once in both builds together"
+    assert done == ["fit_on_best", "measure_costs"], "each was done once in both builds together"
     assert raee("verify", "demo", "--store", place.store).code == 0
 
 

@@ -164,11 +164,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows = [
             {
                 "policy": name,
-                "accuracy": found["accuracy"],
-                "low": found["accuracy_interval"][0],
-                "high": found["accuracy_interval"][1],
-                **{k: found[k] for k in ("macro_f1", "matthews", "mean_layers", "rows_per_second")},
-                "exits": " ".join(f"{exit}:{n}" for exit, n in found["exits"].items()),
+                "accuracy": found.accuracy,
+                "low": found.accuracy_interval[0],
+                "high": found.accuracy_interval[1],
+                "macro_f1": found.macro_f1,
+                "matthews": found.matthews,
+                "mean_layers": found.mean_layers,
+                "rows_per_second": found.rows_per_second,
+                "exits": " ".join(f"{exit}:{n}" for exit, n in found.exits.items()),
             }
             for name, found in runner.compare(texts, right).items()
         ]

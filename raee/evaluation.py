@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 from scipy.stats import bootstrap
 
 from raee.classify import ABSTAINED, Predictions, classify
@@ -17,6 +18,40 @@ from raee.statistics.paired import paired
 
 _SIDE_BY_SIDE = 500
 """Rows that all policies classify in turn: what else the machine does falls on all of them."""
+
+
+class Against(BaseModel):
+    """A policy against another on the same rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    wins: int
+    """Rows on which only it is right."""
+    losses: int
+    """Rows on which only the other is."""
+    p_value: float
+    """McNemar's, exact and two-sided."""
+
+
+class PolicyFigures(BaseModel):
+    """A policy on labelled rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accuracy: float
+    macro_f1: float
+    matthews: float
+    mean_layers: float
+    exits: dict[str, int]
+    """Rows by exit, the most frequent first."""
+    far: int
+    """Rows unlike the database's."""
+    rows_per_second: float
+    accuracy_interval: tuple[float, float]
+    """Of 95 %."""
+    against_logistic: Against | None = None
+    """Against logistic regression at full depth; None if the database has none."""
+
 
 _RESAMPLES = 2_000
 _CONFIDENCE = 0.95
@@ -31,7 +66,7 @@ def compare_on(
     far: FarSpec | None = None,
     ratio: NDArray[np.float64] | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, PolicyFigures]:
     """Classify labelled rows, one or more, with every policy; figures by the policies' names.
 
     Accuracy with its interval, macro-F1, Matthews correlation, mean layers, rows/s, rows by exit,
@@ -50,15 +85,16 @@ def compare_on(
             runs[name].append(classify(database, policy, some, on_rows, looks, ratio))
             seconds[name] += time.monotonic() - begun
     hits = {name: _all(found, "labels") == right for name, found in runs.items()}
-    results = {}
-    for name in runs:
-        results[name] = _figures(database, runs[name], right) | {
-            "rows_per_second": len(texts) / seconds[name],
-            "accuracy_interval": _interval(hits[name]),
-        }
-        if "logistic" in hits:
-            results[name]["against_logistic"] = _against(hits[name], hits["logistic"])
-    return results
+    logistic = hits.get("logistic")
+    return {
+        name: PolicyFigures(
+            **_figures(database, found, right),
+            rows_per_second=len(texts) / seconds[name],
+            accuracy_interval=_interval(hits[name]),
+            against_logistic=None if logistic is None else _against(hits[name], logistic),
+        )
+        for name, found in runs.items()
+    }
 
 
 def _figures(
@@ -92,7 +128,6 @@ def _interval(hits: NDArray[np.bool_]) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def _against(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dict[str, float]:
-    """Rows on which only one is right, and McNemar's exact two-sided p-value."""
+def _against(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Against:
     found = paired(ours, theirs)
-    return {"wins": found.wins, "losses": found.losses, "p_value": found.p_value()}
+    return Against(wins=found.wins, losses=found.losses, p_value=found.p_value())

@@ -14,7 +14,7 @@ from raee.build import Built
 from raee.classify import Predictions, classify
 from raee.config import BackboneSpec, FarSpec, Method, PolicySpec, RunnablePolicy
 from raee.errors import InputError
-from raee.evaluation import compare_on
+from raee.evaluation import PolicyFigures, compare_on
 from raee.model.backbones import Backbone
 from raee.model.batches import without_token
 from raee.model.loaded import backbone_of, retriever_of
@@ -75,7 +75,7 @@ class Runner:
             layers=pl.Series(found.layers, dtype=pl.Int16), flags=flags
         )
 
-    def compare(self, texts: Sequence[str], right: NDArray[np.int32]) -> dict[str, dict[str, Any]]:
+    def compare(self, texts: Sequence[str], right: NDArray[np.int32]) -> dict[str, PolicyFigures]:
         """`raee.evaluation.compare_on` with the policies that tables compare."""
         names = [str(e) for e in self.database.entries.exits]
         policies = compared(self.policy, self.tuning, names, self.where)

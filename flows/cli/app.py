@@ -3,7 +3,6 @@
 Heavy imports are inside the commands: `raee --help` and a mistake in a job file answer at once.
 """
 
-import json
 import os
 import stat
 import sys
@@ -96,7 +95,7 @@ def evaluate(
     try:
         print_table(evaluation_table(found))
     finally:  # neither is lost if the other cannot be written
-        _write(json_file, json.dumps(found, indent=1))
+        _write(json_file, found.model_dump_json(indent=1))
 
 
 @app.command()
@@ -132,7 +131,7 @@ def explain(
     log_to_stderr()
     found = explain_text(job, text, version, chosen)
     if as_json:
-        say(json.dumps(found, indent=1))
+        say(found.model_dump_json(indent=1))
         return
     for part in explanation_tables(found):
         print_table(part)

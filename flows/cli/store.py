@@ -37,15 +37,15 @@ def prune(
 
     log_to_stderr()
     version = _opened(name, store)
-    child, account = prune_version(version)
+    child, found = prune_version(version)
     if as_json:
-        say(json.dumps({"version": child, **account}, indent=1))
+        say(json.dumps({"version": child, **found.as_json()}, indent=1))
         return
     if child is None:
         named = f"{version.database.name}@{version.id}"
         say(f"{named}: no tenth of its rows can go; nothing is published")
         return
-    print_table(pruning_table(account))
+    print_table(pruning_table(found))
     say(child)
 
 

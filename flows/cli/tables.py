@@ -1,11 +1,17 @@
 """Tables of the figures that the commands print."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from raee.config import PolicySpec, RunnablePolicy, TunedPolicy
 from raee.errors import InputError
+
+if TYPE_CHECKING:  # slow to import, and most commands print nothing of it
+    from raee.policies.objectives import Point, Tuning
+    from tasks.classify.evaluation import Evaluation
+    from tasks.classify.explain import Explanation
+    from tasks.maintenance.prune import Pruning
 
 _EXITS = 4
 """How many of a policy's exits are shown: the most frequent ones."""
@@ -29,29 +35,29 @@ def table(*headers: str, title: str | None = None) -> Table:
     return shown
 
 
-def evaluation_table(found: dict[str, Any]) -> Table:
+def evaluation_table(found: "Evaluation") -> Table:
     """A table of every policy on labelled rows, as `tasks.classify.evaluation` found them."""
     shown = table(
         "policy", "accuracy", "95 %", "macro-F1", "Matthews", "mean layers", "rows/s", "exits"
     )
-    for name, figures in found["policies"].items():
-        low, high = figures["accuracy_interval"]
-        exits = sorted(figures["exits"].items(), key=lambda item: -item[1])[:_EXITS]
+    for name, figures in found.policies.items():
+        low, high = figures.accuracy_interval
+        exits = sorted(figures.exits.items(), key=lambda item: -item[1])[:_EXITS]
         shown.add_row(
             name,
-            f"{figures['accuracy']:.3f}",
+            f"{figures.accuracy:.3f}",
             f"{low:.3f} to {high:.3f}",
-            f"{figures['macro_f1']:.3f}",
-            f"{figures['matthews']:.3f}",
-            f"{figures['mean_layers']:.2f} of {found['depth']}",
-            f"{figures['rows_per_second']:,.0f}",
+            f"{figures.macro_f1:.3f}",
+            f"{figures.matthews:.3f}",
+            f"{figures.mean_layers:.2f} of {found.depth}",
+            f"{figures.rows_per_second:,.0f}",
             " ".join(f"{e}:{n}" for e, n in exits),
         )
     return shown
 
 
-def tuning_tables(found: Any, policy: PolicySpec, where: str) -> list[Table]:
-    """Tables of a `raee.policies.objectives.Tuning`: its front, its families and its keys.
+def tuning_tables(found: "Tuning", policy: PolicySpec, where: str) -> list[Table]:
+    """Tables of a tuning: its front, its families and its keys.
 
     where: the version, for titles and messages.  Raises InputError if the policy's objective cannot
     be met.
@@ -104,41 +110,37 @@ def describe(policy: RunnablePolicy) -> str:
     return ", ".join([policy.name, *settings])
 
 
-def explanation_tables(found: dict[str, Any]) -> list[Table]:
+def explanation_tables(found: "Explanation") -> list[Table]:
     """Tables of one text's answer, neighbours and exits, as `tasks.classify.explain` found them."""
     answer = table("answer", "confidence", "exit", "layers", "why")
-    for i, line in enumerate(found["why"]):
+    for i, line in enumerate(found.why):
         cells = ["", "", "", ""]
-        if i == 0 and found["exit"] is not None:
-            cells = [
-                found["label"],
-                f"{found['confidence']:.3f}",
-                found["exit"],
-                f"{found['layers']} of {found['depth']}",
-            ]
+        if i == 0 and found.exit is not None:
+            layers = f"{found.layers} of {found.depth}"
+            cells = [str(found.label), f"{found.confidence:.3f}", found.exit, layers]
         elif i == 0:
-            cells = ["none", "", "", str(found["layers"])]
+            cells = ["none", "", "", str(found.layers)]
         answer.add_row(*cells, line)
     neighbours = table("distance", "label", "heads right at", "neighbour")
-    for near in found["neighbours"]:
+    for near in found.neighbours:
         neighbours.add_row(
-            f"{near['distance']:.3f}",
-            near["label"],
-            " ".join(map(str, near["right_heads"])) or "none",
-            near["text"] or near["id"],
+            f"{near.distance:.3f}",
+            near.label,
+            " ".join(map(str, near.right_heads)) or "none",
+            near.text or near.id,
         )
     exits = table("exit", "answer", "confidence", "right on the database's rows")
-    for name, read in found["exits"].items():
-        exits.add_row(name, read["label"], f"{read['confidence']:.3f}", f"{read['rate']:.3f}")
+    for name, read in found.exits.items():
+        exits.add_row(name, read.label, f"{read.confidence:.3f}", f"{read.rate:.3f}")
     return [answer, neighbours, exits]
 
 
-def pruning_table(record: dict[str, Any]) -> Table:
+def pruning_table(found: "Pruning") -> Table:
     """A table of a database before and after it is pruned."""
-    rows = f"{record['rows_before']:,} rows, then {record['rows_after']:,}"
+    rows = f"{found.rows_before:,} rows, then {found.rows_after:,}"
     shown = table("policy", "accuracy before", "after", "layers before", "after", title=rows)
-    for name, before in record["before"].items():
-        after = record["after"][name]
+    for name, before in found.before.items():
+        after = found.after[name]
         shown.add_row(
             name,
             f"{before['accuracy']:.4f}",
@@ -149,7 +151,7 @@ def pruning_table(record: dict[str, Any]) -> Table:
     return shown
 
 
-def _point_cells(point: Any) -> list[str]:
+def _point_cells(point: "Point") -> list[str]:
     return [
         f"{point.cross_fitted.accuracy:.4f}",
         f"{point.fitted.accuracy:.4f}",

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from pydantic import BaseModel, ConfigDict
 
 from raee.classify import classify
-from raee.evaluation import compare_on
+from raee.evaluation import PolicyFigures, compare_on
 from raee.exits import parse_exits
 from raee.policies.compared import compared, runnable
 from raee.policies.table import check_policy
@@ -23,7 +24,25 @@ from tasks.readings import check_fits, load_database
 from tasks.rows import label_numbers, rows_of_shard
 
 
-def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
+class Evaluation(BaseModel):
+    """Every policy on labelled rows that a version has not seen."""
+
+    model_config = ConfigDict(frozen=True)
+
+    database: str
+    version: str
+    input: str
+    rows: int
+    rejected: dict[str, int]
+    """Rows that cannot be used, by reason."""
+    labels: list[str]
+    depth: int
+    policies: dict[str, PolicyFigures]
+    settings: dict[str, dict[str, Any]]
+    """Of the policies."""
+
+
+def evaluate_corpus(job: Job, uri: str, version: str | None) -> Evaluation:
     """Classify labelled rows with every policy; accuracy, macro-F1, Matthews, layers and rows/s.
 
     What a policy chooses for itself, such as the exit of `fixed`, is chosen on the database's rows,
@@ -59,14 +78,14 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> dict[str, Any]:
         results = compare_on(
             database, policies, texts, right, job.policy.name, job.far, ratio, advance
         )
-    return {
-        "database": job.name,
-        "version": chosen.id,
-        "input": uri,
-        "rows": len(rows),
-        "rejected": dict(sum((Counter(part.rejected()) for part in read), Counter())),
-        "labels": labels,
-        "depth": database.backbone.depth,
-        "policies": results,
-        "settings": {name: policy.model_dump() for name, policy in policies.items()},
-    }
+    return Evaluation(
+        database=job.name,
+        version=chosen.id,
+        input=uri,
+        rows=len(rows),
+        rejected=dict(sum((Counter(part.rejected()) for part in read), Counter())),
+        labels=labels,
+        depth=database.backbone.depth,
+        policies=results,
+        settings={name: policy.model_dump() for name, policy in policies.items()},
+    )

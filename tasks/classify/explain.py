@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 from torch import Tensor
 
 from raee.classify import ABSTAINED, classify
@@ -44,7 +45,50 @@ class _Seen:
     """By the first key."""
 
 
-def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -> dict[str, Any]:
+class NeighbourLine(BaseModel):
+    """A row of the database that is near a text."""
+
+    id: str
+    distance: float
+    """Squared L2, by the first key."""
+    label: str
+    right_heads: list[int]
+    """Depths at which the model's own head is right on it."""
+    text: str | None
+    """None if the version keeps no texts."""
+
+
+class ExitLine(BaseModel):
+    """What an exit says of a text."""
+
+    label: str
+    confidence: float
+    rate: float
+    """How often it is right on the database's own rows."""
+
+
+class Explanation(BaseModel):
+    """What a version says of one text, and why its policy leaves where it does."""
+
+    database: str
+    version: str
+    policy: dict[str, Any]
+    runs: dict[str, Any]
+    label: str | None
+    """None, as confidence and exit are, if the text is left unlabelled."""
+    confidence: float | None
+    exit: str | None
+    layers: int
+    depth: int
+    far: bool
+    cut: bool
+    """Whether the text is truncated."""
+    neighbours: list[NeighbourLine]
+    exits: dict[str, ExitLine]
+    why: list[str]
+
+
+def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -> Explanation:
     """The neighbours of a text, what each exit says, where the policy leaves, and why.
 
     Raises InputError as a classification does.
@@ -62,29 +106,30 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     lines = written_lines(runs, readings)
     answer = classify(database, runs, [text], far=job.far, lines=lines)
     exit = int(answer.exits[0])
-    return {
-        "database": job.name,
-        "version": chosen.id,
-        "policy": policy.model_dump(),
-        "runs": runs.model_dump(),
-        "label": None if exit == ABSTAINED else entries.labels[answer.labels[0]],
-        "confidence": None if exit == ABSTAINED else float(answer.confidences[0]),
-        "exit": None if exit == ABSTAINED else str(entries.exits[exit]),
-        "layers": int(answer.layers[0]),
-        "depth": database.backbone.depth,
-        "far": bool(answer.far[0]),
-        "cut": bool(answer.truncated[0]),
-        "neighbours": _neighbours(readings.files, database, seen),
-        "exits": {
-            str(entries.exits[place]): {
-                "label": entries.labels[int(reading.distributions[0].argmax())],
-                "confidence": float(reading.confidences[0]),
-                "rate": float(entries.rates[place]),
-            }
-            for place, reading in seen.readings.items()
+    answered = exit != ABSTAINED
+    return Explanation(
+        database=job.name,
+        version=chosen.id,
+        policy=policy.model_dump(),
+        runs=runs.model_dump(),
+        label=entries.labels[answer.labels[0]] if answered else None,
+        confidence=float(answer.confidences[0]) if answered else None,
+        exit=str(entries.exits[exit]) if answered else None,
+        layers=int(answer.layers[0]),
+        depth=database.backbone.depth,
+        far=bool(answer.far[0]),
+        cut=bool(answer.truncated[0]),
+        neighbours=_neighbours(readings.files, database, seen),
+        exits={
+            str(entries.exits[position]): ExitLine(
+                label=entries.labels[int(reading.distributions[0].argmax())],
+                confidence=float(reading.confidences[0]),
+                rate=float(entries.rates[position]),
+            )
+            for position, reading in seen.readings.items()
         },
-        "why": _why(database, runs, seen, exit, bool(answer.far[0])),
-    }
+        why=_why(database, runs, seen, exit, bool(answer.far[0])),
+    )
 
 
 def _read_all(database: Database, text: str, asked: int) -> _Seen:
@@ -112,7 +157,7 @@ def _read_all(database: Database, text: str, asked: int) -> _Seen:
     return _Seen(dict(sorted(readings.items())), found[0])
 
 
-def _neighbours(files: VersionFiles, database: Database, seen: _Seen) -> list[dict[str, Any]]:
+def _neighbours(files: VersionFiles, database: Database, seen: _Seen) -> list[NeighbourLine]:
     entries = database.entries
     places = [int(i) for i in seen.neighbours.rows[0][:NEIGHBOURS] if i >= 0]
     columns = [c for c in ("id", "text") if c in columns_of(files, files.below("entries/")[0])]
@@ -120,15 +165,13 @@ def _neighbours(files: VersionFiles, database: Database, seen: _Seen) -> list[di
     ids = table["id"].to_pylist()
     texts = table["text"].to_pylist() if "text" in columns else [None] * len(ids)
     return [
-        {
-            "id": row,
-            "distance": float(seen.neighbours.distances[0][i]),
-            "label": entries.labels[entries.label[place]],
-            "right_heads": [
-                entries.exits[e].depth for e in entries.heads if entries.right[place, e]
-            ],
-            "text": text,
-        }
+        NeighbourLine(
+            id=row,
+            distance=float(seen.neighbours.distances[0][i]),
+            label=entries.labels[entries.label[place]],
+            right_heads=[entries.exits[e].depth for e in entries.heads if entries.right[place, e]],
+            text=text,
+        )
         for i, (place, row, text) in enumerate(zip(places, ids, texts, strict=True))
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from raee.config import (
     PAPER_NEIGHBOURS,
@@ -60,6 +61,25 @@ ALLOWED = RiskSpec(max_loss=0.02, confidence=0.95)
 """What pruning may cost on new texts."""
 
 
+class Pruning(BaseModel):
+    """What a version would lose without rows; all but the first two only if some can go."""
+
+    model_config = ConfigDict(frozen=True)
+
+    of: str
+    rows_before: int
+    share: float | None = None
+    """Of the rows that went."""
+    rows_after: int | None = None
+    before: dict[str, dict[str, Any]] = {}
+    """Figures of the compared policies, by name."""
+    after: dict[str, dict[str, Any]] = {}
+
+    def as_json(self) -> dict[str, Any]:
+        """What it says, for a manifest."""
+        return self.model_dump(exclude_unset=True)
+
+
 @dataclass(frozen=True)
 class _Pruned:
     """A database without some of its rows."""
@@ -80,7 +100,7 @@ class _Pruned:
         return Trial(self.entries, rows, self.neighbours[rows])
 
 
-def prune_version(version: Version) -> tuple[str | None, dict[str, Any]]:
+def prune_version(version: Version) -> tuple[str | None, Pruning]:
     """Publish a child of a version without the rows that replay does not miss.
 
     The most rows go of which it can be shown, with ALLOWED's confidence, that neither the
@@ -129,18 +149,19 @@ def prune_version(version: Version) -> tuple[str | None, dict[str, Any]]:
             if not all(_is_shown(whole, before[n].answers, after[n]) for n in policies):
                 break
             last = share
-    account: dict[str, Any] = {"of": parent.manifest.id, "rows_before": len(entries)}
     if last is None:
-        return None, account
+        return None, Pruning(of=parent.manifest.id, rows_before=len(entries))
     pruned = _without(parent, keep_rows(worth(np.arange(len(entries))), entries.label, last))
     trial = pruned.trial(rows)
-    account |= {
-        "share": last,
-        "rows_after": len(pruned.kept),
-        "before": {n: figures(r, whole) for n, r in before.items()},
-        "after": {n: figures(replay(p, trial, parent.costs), trial) for n, p in policies.items()},
-    }
-    return _publish(version.database, parent, pruned, account), account
+    pruning = Pruning(
+        of=parent.manifest.id,
+        rows_before=len(entries),
+        share=last,
+        rows_after=len(pruned.kept),
+        before={n: figures(r, whole) for n, r in before.items()},
+        after={n: figures(replay(p, trial, parent.costs), trial) for n, p in policies.items()},
+    )
+    return _publish(version.database, parent, pruned, pruning), pruning
 
 
 def _is_shown(trial: Trial, before: NDArray[np.uint16], after: NDArray[np.uint16]) -> bool:
@@ -227,7 +248,7 @@ def _search(
     )
 
 
-def _publish(database: Database, parent: Readings, pruned: _Pruned, account: dict[str, Any]) -> str:
+def _publish(database: Database, parent: Readings, pruned: _Pruned, pruning: Pruning) -> str:
     manifest = parent.manifest
     child = database.version(new_version_id())
     folder = child.folder
@@ -286,7 +307,7 @@ def _publish(database: Database, parent: Readings, pruned: _Pruned, account: dic
                 path: account.model_dump()
                 for path, account in zip(paths, pruned.accounts, strict=True)
             },
-            "pruned": account,
+            "pruned": pruning.as_json(),
         }
     )
     child.publish(Manifest.model_validate(pruned_manifest.model_dump()))

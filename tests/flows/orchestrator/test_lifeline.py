@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.orchestrator.lifeline import lifeline
+from flows.orchestrator.lifeline import lifeline, program
 from tests.orchestration.site import until
 
 _COMMAND = """
@@ -108,3 +108,18 @@ def test_a_command_within_another_has_a_lifeline_of_its_own(folder, monkeypatch)
         assert os.environ["RAEE_LIFELINE"] == outer
         assert Path(outer).exists()
     assert "RAEE_LIFELINE" not in os.environ
+
+
+@pytest.mark.parametrize("module", ["lifeline", "sqlite_server"])
+def test_what_a_user_calls_like_our_packages_is_not_taken_for_them(tmp_path, module):
+    """A data scientist's folder may well hold a `tasks.py`; a mistake in it is not ours."""
+    for name in ("raee", "storage", "tasks"):
+        (tmp_path / f"{name}.py").write_text(
+            "raise SystemExit('the user has a module of this name')"
+        )
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows/__init__.py").write_text("raise SystemExit('a package of the user')")
+    command = [*program(f"flows.orchestrator.{module}"), "version"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Version" in ran.stdout

@@ -1,11 +1,14 @@
 """What all tests share: no network, one thread, the same examples in every run, shared data."""
 
+import atexit
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
+import certifi
 import hypothesis
 import pytest
 
@@ -18,6 +21,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The tests start hundreds of processes, each of which would compile our modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Prefect reads all authorities anew for each flow run, also for a server without TLS: with one of
+# them, that is a hundredth of the work.
+if "PREFECT_API_SSL_CERT_FILE" not in os.environ:
+    _descriptor, _authority = tempfile.mkstemp(prefix="raee-tests-authority-")
+    atexit.register(os.unlink, _authority)
+    _first, _end, _ = Path(certifi.where()).read_bytes().partition(b"-----END CERTIFICATE-----\n")
+    with open(_descriptor, "wb") as _file:
+        _file.write(_first + _end)
+    os.environ["PREFECT_API_SSL_CERT_FILE"] = _authority
 
 hypothesis.settings.register_profile("same-every-run", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same-every-run")

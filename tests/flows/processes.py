@@ -1,7 +1,7 @@
 """Commands in processes of their own that begin with everything imported.
 
-They take tenths of a second to start, not ten.  So nothing here may import the tests' own Prefect
-server, which would be another one there.
+They take tenths of a second to start, not ten seconds: what a command imports on its way is there,
+too.  Nothing here may import the tests' own Prefect server, which would be another one there.
 """
 
 import contextlib
@@ -23,6 +23,10 @@ _processes.set_forkserver_preload(
         "flows.rebuild_database",
         "flows.classify_corpus",
         "s3fs",
+        "transformers.models.bert.modeling_bert",
+        "scipy.stats",
+        "tasks.report.charts",
+        "fastapi.encoders",
     ]
 )
 

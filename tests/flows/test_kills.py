@@ -21,7 +21,7 @@ SEED = int(os.environ.get("RAEE_KILLS_SEED", "0"))
 
 _ROWS = 24
 
-_FIRST = {"build": 4.0, "classify": 2.0, "promote": 0.3, "gc": 0.5, "download": 2.0}
+_FIRST = {"build": 1.5, "classify": 1.0, "promote": 0.3, "gc": 0.5, "download": 1.0}
 """Seconds within which a command is struck before it is known how long it takes."""
 
 

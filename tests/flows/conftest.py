@@ -12,6 +12,7 @@ import pytest
 import tasks
 import tests.orchestrator as orchestrator  # before anything imports Prefect
 from flows.orchestrator.server import _deliver
+from tasks.steps import Step
 from tests import s3
 from tests.flows.jobs import Workplace
 from tests.flows.kills import Site
@@ -61,6 +62,8 @@ def impatient(monkeypatch, tmp_path):
     monkeypatch.setenv("RAEE_CACHE", str(tmp_path / "cache"))
     for module in pkgutil.walk_packages(tasks.__path__, "tasks."):
         for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, Step):
+                value = value.task
             if isinstance(value, Task):
                 monkeypatch.setattr(value, "retry_delay_seconds", 0.01)
 

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raee.answers import Answers, Neighbours, answers_of, spread_over
 from raee.config import (
     MOST_LABELS,
     PAPER_NEIGHBOURS,
@@ -23,16 +24,7 @@ from raee.config import (
     Method,
 )
 from raee.errors import InputError, cut, listed
-from raee.exits import (
-    Answers,
-    Entries,
-    Exit,
-    Neighbours,
-    answers_of,
-    exits_of,
-    in_order,
-    spread_over,
-)
+from raee.exits import Entries, Exit, exits_of, in_order
 from raee.labels import in_order as labels_in_order
 from raee.labels import warn_of_single_rows
 from raee.model.backbones import Backbone, label_tokens
@@ -54,10 +46,10 @@ from raee.policies.replay import Trial, figures
 from raee.policies.table import check_policy
 from raee.policies.tuning import neighbours_needed, study
 from raee.readers.discriminant import scatter_at
-from raee.readers.fitting import Fitted, Judges, fit_readers
+from raee.readers.fit import Judges, StateName
+from raee.readers.fitting import Fitted, fit_readers
 from raee.readers.head import head_reader, read_centre
 from raee.readers.probe import left_out_accuracy
-from raee.readers.states import StateName
 from raee.readers.sums import Sums
 from raee.reading import Database
 from raee.statistics.calibration import calibrated, fit_temperatures

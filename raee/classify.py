@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raee.answers import Neighbours
 from raee.config import FarSpec, RunnablePolicy
-from raee.exits import Neighbours
 from raee.model.batches import Batch, encode, token_batches
 from raee.model.walk import walk
 from raee.neighbours.keys import retriever_keys

@@ -9,16 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raee.answers import Neighbours
 from raee.config import KeySpec
-from raee.exits import Entries, Neighbours
+from raee.exits import Entries
 from raee.model.backbones import Backbone
 from raee.model.batches import Batch
 from raee.model.prompts import Prompt
 from raee.neighbours.index import Index
+from raee.readers.fit import StateName
 from raee.readers.fitting import Fits
 from raee.readers.head import HeadReader
 from raee.readers.reader import Due
-from raee.readers.states import StateName, probe_state
+from raee.readers.states import probe_state
 from raee.readers.table import reader
 from raee.statistics.calibration import warmed
 from raee.statistics.far import Far, p_values

@@ -14,8 +14,9 @@ from raee.model.batches import encode, token_batches
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
 from raee.neighbours.keys import check_key, layer_key, retriever_keys
+from raee.readers.fit import StateName
 from raee.readers.head import HeadReader
-from raee.readers.states import StateName, check_numbers, probe_state, probe_states
+from raee.readers.states import check_numbers, probe_state, probe_states
 from raee.readers.sums import Sums
 from raee.texts import TextHashes, text_hashes
 

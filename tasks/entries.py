@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from raee.answers import Answers, Neighbours
 from raee.errors import InputError
-from raee.exits import Answers, Entries, Exit, Neighbours
+from raee.exits import Entries, Exit
 from raee.texts import TextHashes, text_hashes
 from storage.checked import FileRecord
 from storage.manifest import FIRST_BY_TEXT, FORMAT

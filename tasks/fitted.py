@@ -7,8 +7,8 @@ import numpy as np
 import safetensors.numpy
 
 from raee.exits import Exit
+from raee.readers.fit import StateName
 from raee.readers.fitting import Fits, Fitted
-from raee.readers.states import StateName
 from raee.readers.sums import Array, Sums, sums_from
 from raee.readers.table import reader
 from raee.statistics.far import Far, far_from

@@ -13,9 +13,10 @@ import pyarrow as pa
 import safetensors.torch
 from numpy.typing import NDArray
 
+from raee.answers import Neighbours
 from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec
 from raee.errors import InputError, listed
-from raee.exits import Entries, Neighbours, parse_exits
+from raee.exits import Entries, parse_exits
 from raee.model.backbones import Backbone
 from raee.model.loaded import backbone_of, retriever_of
 from raee.model.prompts import Prompt, declared_labels, resolve_prompt

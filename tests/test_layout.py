@@ -1,6 +1,7 @@
 """Dependencies point one way: flows -> tasks -> (raee, storage)."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,10 @@ def _knows_fsspec(path):
 def test_every_layer_is_looked_at():
     assert {p.relative_to(_ROOT).parts[0] for p in _MODULES} == set(_FORBIDDEN)
     assert len(_MODULES) > 30
+
+
+def test_no_module_needs_itself_by_way_of_others():
+    """Whatever it imports, wherever in it: who changes a module knows what lies below it."""
+    names = {".".join(p.relative_to(_ROOT).with_suffix("").parts): p for p in _MODULES}
+    needs = {name: {n for n in _imports(path) if n in names} for name, path in names.items()}
+    TopologicalSorter(needs).prepare()  # raises CycleError, which names the circle

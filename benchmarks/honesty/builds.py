@@ -7,15 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.honesty.pools import LAYERS, Pool
+from raee.answers import Answers, Neighbours, answers_of
 from raee.config import PAPER_NEIGHBOURS, RunnablePolicy
-from raee.exits import Answers, Entries, Exit, Neighbours, answers_of, exits_of, in_order
+from raee.exits import Entries, Exit, exits_of, in_order
 from raee.neighbours.index import Index, new_index
 from raee.neighbours.lists import nearest_other_texts
 from raee.policies.costs import Costs
 from raee.policies.replay import Replayed, Trial, replay
 from raee.policies.table import POLICIES, Planned, layers_of
 from raee.policies.tuning import NEIGHBOURS
-from raee.readers.fitting import Fits, Judges, fit_readers
+from raee.readers.fit import Judges
+from raee.readers.fitting import Fits, fit_readers
 from raee.readers.reader import Due, Reading, Source
 from raee.readers.sums import sums_of
 from raee.readers.table import reader, readers

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, run_fresh, split
 from benchmarks.honesty.pools import pool
+from raee.answers import Neighbours, answers_of
 from raee.config import PAPER_NEIGHBOURS, RetrievalPolicy, RunnablePolicy, TunedPolicy
-from raee.exits import Neighbours, answers_of
 from raee.neighbours.index import new_index
 from raee.neighbours.lists import nearest_other_texts
 from raee.neighbours.pruning import NEIGHBOURS, keep_rows, values

@@ -10,8 +10,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from raee.answers import Neighbours
 from raee.errors import InputError
-from raee.exits import Neighbours
 
 Nearest = Callable[
     [NDArray[np.float32], int],

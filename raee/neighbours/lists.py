@@ -6,7 +6,7 @@ A changed database keeps what is still right of its lists, and searches only for
 import numpy as np
 from numpy.typing import NDArray
 
-from raee.exits import Neighbours
+from raee.answers import Neighbours
 from raee.neighbours.index import Index
 from raee.texts import TextHashes, Texts
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raee.exits import Entries, Neighbours
+from raee.answers import Neighbours
+from raee.exits import Entries
 
 _RANK = 12
 """Rank of the neighbour that a row's nearest is compared with: farther than the copies of a text,

@@ -7,8 +7,8 @@ A row is worth what it adds to the neighbours' vote on the other rows: KNN-Shapl
 import numpy as np
 from numpy.typing import NDArray
 
+from raee.answers import Neighbours
 from raee.config import PAPER_NEIGHBOURS
-from raee.exits import Neighbours
 
 Array = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from raee.answers import Neighbours
 from raee.config import PAPER_NEIGHBOURS
 from raee.errors import InputError
-from raee.exits import Neighbours
 from raee.neighbours.choice import FLAT, IndexRecord, lists_of, recall_rows, training_rows
 from raee.neighbours.index import Index, core_of, new_index, on_one_thread, squared_distances
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raee.answers import Neighbours
 from raee.config import RunnablePolicy
-from raee.exits import Entries, Neighbours
+from raee.exits import Entries
 from raee.policies.costs import LAYERS, Costs
 from raee.policies.table import NO_NEIGHBOURS, POLICIES, Planned, layers_of
 from raee.texts import Texts

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raee.answers import Neighbours, neighbour_weights
 from raee.config import (
     CascadePolicy,
     De3Policy,
@@ -29,7 +30,7 @@ from raee.config import (
     Walkway,
 )
 from raee.errors import InputError, cut, listed
-from raee.exits import Entries, Exit, Neighbours, neighbour_weights
+from raee.exits import Entries, Exit
 
 Plan = NDArray[np.int64]
 """(queries,) position of each query's exit among the entries' exits."""

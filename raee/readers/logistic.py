@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
-from raee.exits import answers_of
+from raee.answers import answers_of
+from raee.readers.fit import Fit
 from raee.readers.linear import Array, Linear, fit_temperature
-from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
+from raee.readers.reader import Due, Here, Look, Reader, Reading
 from raee.readers.regression import Map, Turned, regress, turned
 
 if TYPE_CHECKING:
-    from raee.readers.fitting import Fitting, Fold
+    from raee.readers.fit import Fitting, Fold
 
 PENALTIES = (1.0, 10.0, 100.0)
 """Inverse strengths (scikit-learn's C) tried for the regression on unit vectors."""

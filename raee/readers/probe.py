@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
-from raee.exits import answers_of
+from raee.answers import answers_of
 from raee.readers.discriminant import SHRINKAGES, Scatter, left_out_scores, linear_map, scatter_at
+from raee.readers.fit import Fit
 from raee.readers.linear import Array, Linear, fit_likelihood, fit_temperature
 from raee.readers.logistic import LogisticFitter
-from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
+from raee.readers.reader import Due, Here, Look, Reader, Reading
 from raee.readers.regression import turned
 from raee.statistics.paired import better_beyond_noise
 from raee.texts import Copies
 
 if TYPE_CHECKING:
-    from raee.readers.fitting import Fitting, Judges
+    from raee.readers.fit import Fitting, Judges
     from raee.readers.sums import Sums
 
 Maps = tuple[Linear, ...]

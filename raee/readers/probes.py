@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
-from raee.exits import answers_of
+from raee.answers import answers_of
+from raee.readers.fit import Fit
 from raee.readers.linear import Array, fit_temperature
 from raee.readers.probe import READER as PROBE
 from raee.readers.probe import ProbeFitter
-from raee.readers.reader import Due, Fit, Here, Look, Reader, Reading
+from raee.readers.reader import Due, Here, Look, Reader, Reading
 
 if TYPE_CHECKING:
-    from raee.readers.fitting import Fitting
+    from raee.readers.fit import Fitting
 
 
 class Probes(Reader):

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # for the fit's types alone: who reads a job needs neither scipy nor torch
-    from raee.exits import Answers, Neighbours
-    from raee.readers.fitting import Fitting
+    from raee.answers import Neighbours
+    from raee.readers.fit import Fitter, Fitting
 
 Array = NDArray[np.float64]
 Due = NDArray[np.int64] | slice
@@ -37,27 +37,6 @@ class Reading:
     """(rows, labels)."""
     confidences: NDArray[np.float32] | None = None
     """(rows,) how sure the exit is, from 0 to 1; None: the answer's probability."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A reader, fitted."""
-
-    parameters: Any
-    answers: Answers
-    """(rows, the reader's depths) on the rows that carry the figures, each without its text."""
-    record: dict[str, Any]
-    """What the manifest records of the fit: with the sums, all that it takes to repeat it."""
-
-
-class Fitter(Protocol):
-    """A fit under way, which is shown the states once, depth by depth."""
-
-    def see(self, depth: int, states: NDArray[np.float32]) -> None:
-        """Take the states at a depth: (rows, width), of the rows that carry the figures."""
-
-    def fit(self) -> Fit:
-        """The reader's fit, asked for once all depths were seen."""
 
 
 class Here(Protocol):

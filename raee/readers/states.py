@@ -1,7 +1,6 @@
 """What is read of a row at a depth: unit vectors made of the states of its tokens."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,8 +9,7 @@ from torch import Tensor
 
 from raee.errors import InputError, cut
 from raee.model.backbones import Backbone
-
-StateName = Literal["mean", "answer"]
+from raee.readers.fit import StateName
 
 
 def pooled(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from raee.exits import Neighbours, neighbour_weights
+from raee.answers import Neighbours, neighbour_weights
 from raee.readers.reader import Due, Here, Look, Reader, Reading
 
 

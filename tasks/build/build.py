@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prefect import task
 
 from raee import __version__
-from raee.exits import Answers
+from raee.answers import Answers
 from raee.model.backbones import Backbone
 from raee.model.loaded import backbone_of, retriever_of
 from raee.neighbours.choice import IndexRecord
@@ -25,8 +25,8 @@ from raee.policies.costs import Costs
 from raee.policies.objectives import Tuning
 from raee.policies.replay import Trial
 from raee.policies.tuning import Study, study
+from raee.readers.fit import StateName
 from raee.readers.head import HeadReader
-from raee.readers.states import StateName
 from raee.readers.sums import Sums
 from raee.reading import Database
 from raee.statistics.calibration import calibrated, fit_temperatures

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from raee.build import fit_on_best
 from raee.exits import fitted_exits
 from raee.readers.discriminant import left_out_scores, scatter_at
-from raee.readers.fitting import Judges, States
+from raee.readers.fit import Judges, StateName, States
 from raee.readers.probe import fit_shrinkage
-from raee.readers.states import StateName, probe_states
+from raee.readers.states import probe_states
 from raee.readers.sums import Sums, sums_of
 from raee.texts import TextHashes, copies_of
 from storage.parquet import list_column, write_table

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raee.readers.states import StateName, probe_states
+from raee.readers.fit import StateName
+from raee.readers.states import probe_states
 from raee.readers.sums import Sums, sums_of
 from storage.parquet import write_table
 from tasks.build.build import CHECK, MATCH, SOURCE, Build, Matched, open_build

@@ -15,9 +15,9 @@ from functools import lru_cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from raee.answers import Answers, Neighbours
 from raee.build import answers_of_all
 from raee.config import PAPER_NEIGHBOURS
-from raee.exits import Answers, Neighbours
 from raee.neighbours.choice import IndexRecord
 from raee.neighbours.index import Index, new_index
 from raee.neighbours.lists import nearest_other_texts, reach, updated

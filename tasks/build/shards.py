@@ -18,7 +18,7 @@ import pyarrow as pa
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from raee.readers.states import StateName
+from raee.readers.fit import StateName
 from raee.readers.sums import Sums, sums_from
 from raee.texts import TextHashes, Texts
 from storage.parquet import list_values, read_table

@@ -7,10 +7,10 @@ import numpy as np
 from pydantic import BaseModel
 from torch import Tensor
 
+from raee.answers import Neighbours
 from raee.classify import ABSTAINED, classify
 from raee.config import KernelPolicy, PolicySpec, RaeePolicy, RunnablePolicy
 from raee.errors import InputError
-from raee.exits import Neighbours
 from raee.model.batches import encode, token_batches
 from raee.model.walk import walk
 from raee.neighbours.keys import retriever_keys

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from raee.answers import Answers, Neighbours, answers_of
 from raee.config import (
     PAPER_NEIGHBOURS,
     RetrievalPolicy,
@@ -17,7 +18,7 @@ from raee.config import (
     RunnablePolicy,
 )
 from raee.errors import InputError
-from raee.exits import Answers, Entries, Neighbours, answers_of
+from raee.exits import Entries
 from raee.neighbours.choice import IndexRecord
 from raee.neighbours.index import Index
 from raee.neighbours.lists import nearest_other_texts

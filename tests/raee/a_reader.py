@@ -3,9 +3,10 @@
 import numpy as np
 from scipy.special import softmax
 
-from raee.exits import answers_of
+from raee.answers import answers_of
 from raee.readers.de3 import label_means
-from raee.readers.reader import Fit, Look, Reader, Reading
+from raee.readers.fit import Fit
+from raee.readers.reader import Look, Reader, Reading
 
 _SHARPNESS = 10.0
 

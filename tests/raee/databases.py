@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from raee.answers import Answers, Neighbours, answers_of
 from raee.config import KeySpec
-from raee.exits import Answers, Entries, Neighbours, answers_of, exits_of, in_order
+from raee.exits import Entries, exits_of, in_order
 from raee.model.backbones import Backbone
 from raee.model.batches import encode, token_batches
 from raee.model.prompts import Prompt
@@ -16,10 +17,10 @@ from raee.neighbours.index import Index, new_index
 from raee.neighbours.lists import nearest_other_texts
 from raee.policies.replay import Trial
 from raee.readers.discriminant import linear_map, scatter_at
-from raee.readers.fitting import Fits, Fitted, Judges, fit_readers
+from raee.readers.fit import Judges, StateName
+from raee.readers.fitting import Fits, Fitted, fit_readers
 from raee.readers.head import HeadReader, head_reader, read_centre
 from raee.readers.linear import Linear
-from raee.readers.states import StateName
 from raee.readers.sums import sums_of
 from raee.readers.vote import vote
 from raee.reading import Database

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from raee.exits import Entries, Neighbours, exits_of
+from raee.answers import Neighbours
+from raee.exits import Entries, exits_of
 from raee.policies.replay import Trial
 from raee.texts import Copies
 

@@ -5,16 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raee.exits import (
-    Entries,
-    Exit,
-    Neighbours,
-    exits_of,
-    fitted_exits,
-    neighbour_weights,
-    parse_exits,
-    swept_exits,
-)
+from raee.answers import Neighbours, neighbour_weights
+from raee.exits import Entries, Exit, exits_of, fitted_exits, parse_exits, swept_exits
 from tests.raee.entries import entries_of, random_trial, saying
 from tests.raee.errors import refused
 

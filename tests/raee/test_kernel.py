@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raee.answers import Neighbours
 from raee.config import KernelPolicy
-from raee.exits import Neighbours, swept_exits
+from raee.exits import swept_exits
 from raee.policies.table import kernel, kernel_exits, kernel_scores
 from tests.raee.entries import entries_of, random_trial, saying
 from tests.raee.errors import refused

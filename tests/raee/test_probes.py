@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from raee.exits import Answers
+from raee.answers import Answers
 from raee.readers.de3 import edr
 from raee.readers.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
-from raee.readers.fitting import Fitting, Judges
+from raee.readers.fit import Judges
+from raee.readers.fitting import begin_fit
 from raee.readers.linear import Linear, fit_temperature
 from raee.readers.probe import fit_shrinkage, left_out_accuracy
 from raee.readers.probes import averages
@@ -82,7 +83,7 @@ class _Fitted:
 
 
 def _fit_of(sums, judges, seed=0):
-    fitting = Fitting("mean", sums, judges, seed)
+    fitting = begin_fit("mean", sums, judges, seed)
     found = fitting.fit()
     record = {}
     for fit in found.values():

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raee.exits import Neighbours
+from raee.answers import Neighbours
 from raee.model.walk import walk
 from raee.readers.head import head_reader, read_centre
 from raee.readers.states import pooled, token_mean

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raee.answers import Answers, Neighbours, answers_of, joined, spread_over
 from raee.errors import InputError
-from raee.exits import Answers, Neighbours, answers_of, exits_of, joined, spread_over
+from raee.exits import exits_of
 from storage.parquet import list_values, part_name, read_table, write_table
 from storage.store import Folder
 from storage.version_files import VersionFiles

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raee.answers import Neighbours
 from raee.config import (
     CascadePolicy,
     De3Policy,
@@ -18,7 +19,7 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.exits import Entries, Exit, Neighbours, exits_of
+from raee.exits import Entries, Exit, exits_of
 from raee.policies.compared import Judged
 from raee.policies.costs import LAYERS, Costs
 from raee.policies.objectives import Figures, Point, Promise, Step, Tuning

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raee.exits import Neighbours
+from raee.answers import Neighbours
 from raee.neighbours.lists import updated
 
 _COORDINATES = st.integers(0, 4)

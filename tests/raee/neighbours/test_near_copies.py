@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raee.exits import Neighbours
+from raee.answers import Neighbours
 from raee.neighbours.near_copies import NearCopies, near_copies
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from raee.exits import Neighbours
+from raee.answers import Neighbours
 from raee.neighbours.index import new_index
 from raee.neighbours.pruning import keep_rows, knn_shapley, values
 

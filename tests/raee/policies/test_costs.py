@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raee.answers import Neighbours
 from raee.config import (
     CascadePolicy,
     De3Policy,
@@ -14,7 +15,7 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.exits import Entries, Exit, Neighbours, exits_of
+from raee.exits import Entries, Exit, exits_of
 from raee.policies.costs import LAYERS, Costs
 from raee.policies.replay import Trial, replay
 from raee.policies.table import NO_NEIGHBOURS, POLICIES, Planned

@@ -13,6 +13,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from raee.answers import Neighbours
 from raee.config import (
     CascadePolicy,
     De3Policy,
@@ -22,7 +23,6 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.exits import Neighbours
 from raee.policies.costs import Costs
 from raee.policies.replay import Replayed, Trial, figures, replay, scores
 from tests.raee.entries import entries_of, random_trial, saying

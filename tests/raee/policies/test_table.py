@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from raee.answers import Neighbours
 from raee.config import (
     CascadePolicy,
     De3Policy,
@@ -17,7 +18,7 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.exits import Neighbours, exits_of, swept_exits
+from raee.exits import exits_of, swept_exits
 from raee.neighbours.index import new_index
 from raee.policies.table import (
     NO_NEIGHBOURS,

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raee.answers import Neighbours
 from raee.config import CascadePolicy, FixedPolicy, RiskSpec, TunedPolicy
-from raee.exits import Entries, Exit, Neighbours, exits_of, swept_exits
+from raee.exits import Entries, Exit, exits_of, swept_exits
 from raee.policies.costs import LAYERS, Costs
 from raee.policies.objectives import Figures, Point, Tuning
 from raee.policies.replay import Trial, replay

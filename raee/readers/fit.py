@@ -1,0 +1,109 @@
+"""A reader's fit: what it is given, what it leaves, and how one asks for another's.
+
+A fitted reader sees a row's state x at a depth, a unit vector: `mean` over the row's tokens, or the
+one at its `answer` position.  All figures on the database's own rows are without the row's text
+(`raee.texts`): exact for closed forms, cross-fitted for others, with equal texts in one fold.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raee.answers import Answers
+from raee.readers.sums import Sums
+from raee.texts import Copies, TextHashes, Texts
+
+StateName = Literal["mean", "answer"]
+
+States = Callable[[int], NDArray[np.float32]]
+"""`states(depth) -> (rows, width)` unit vectors."""
+Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Positions of the rows that are fitted on, and of the rows that are held out."""
+
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The rows that carry the figures without the text; the sums contain all of them."""
+
+    states: States
+    label: NDArray[np.uint16]
+    """(rows,) the right labels."""
+    hashes: TextHashes
+    """(rows,) the hashes of their texts."""
+    copies: Copies
+    """For each row, the rows of the sums that have its text."""
+
+    @cached_property
+    def texts(self) -> Texts:
+        """Which rows have equal texts."""
+        return Texts(self.hashes)
+
+    def folds(self, seed: int) -> Sequence[Fold]:
+        """The rows in folds, equal texts in one."""
+        texts = self.texts
+        if len(texts) < 2:  # nothing can be held out
+            every = np.arange(len(texts.number))
+            return [(every, every)]
+        number = min(_FOLDS, len(texts))
+        fold = texts.folds(number, seed)
+        return [(np.flatnonzero(fold != n), np.flatnonzero(fold == n)) for n in range(number)]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A reader, fitted."""
+
+    parameters: Any
+    answers: Answers
+    """(rows, the reader's depths) on the rows that carry the figures, each without its text."""
+    record: dict[str, Any]
+    """What the manifest records of the fit: with the sums, all that it takes to repeat it."""
+
+
+class Fitter(Protocol):
+    """A fit under way, which is shown the states once, depth by depth."""
+
+    def see(self, depth: int, states: NDArray[np.float32]) -> None:
+        """Take the states at a depth: (rows, width), of the rows that carry the figures."""
+
+    def fit(self) -> Fit:
+        """The reader's fit, asked for once all depths were seen."""
+
+
+class Fitting:
+    """A fit under way: who asks for another reader's fit gets it, in whatever order."""
+
+    def __init__(
+        self,
+        state: StateName,
+        sums: Sums,
+        judges: Judges,
+        seed: int,
+        begin: "Mapping[str, Callable[[Fitting], Fitter]]",
+    ) -> None:
+        """begin: by name, what begins each reader's fit."""
+        self.state, self.sums, self.judges, self.seed = state, sums, judges, seed
+        self._fitters = {name: begins(self) for name, begins in begin.items()}
+
+    @property
+    def labels(self) -> int:
+        """How many labels there are."""
+        return len(self.sums.rows)
+
+    def fitter(self, name: str) -> Any:
+        """Another reader's fit under way."""
+        return self._fitters[name]
+
+    def fit(self) -> dict[str, Fit]:
+        """Show all fitters the states, each depth once, and have them fit."""
+        for depth in range(self.sums.depths):
+            states = self.judges.states(depth)
+            for fitter in self._fitters.values():
+                fitter.see(depth, states)
+        return {name: fitter.fit() for name, fitter in self._fitters.items()}

@@ -1,12 +1,12 @@
-"""What leaving early saves on a GPU: seconds a row by the layer left at, for larger models.
+"""What leaving early saves on a GPU: seconds a row by the layer at which rows leave.
 
 `make benchmark-gpu` takes long reviews through all-MiniLM-L6-v2 and through models of random
 weights as large as BERT large and Llama 3.2 1B: first a plain sorted, token-budget `transformers`
 loop, then the project's classification with every row leaving at the same layer, and with the rows
 leaving evenly over all layers.  Each takes 2,000 reviews that warm it up and then as many others,
 twice: a GPU is fast on shapes of batches that it has seen, and a corpus brings new ones.
-Everything is counted but reading the texts and loading the model.  `make benchmark-speed` has the
-commands as a user gives them.
+Everything is counted but reading the texts and loading the model.  `make benchmark-speed` measures
+the commands as a user gives them.
 
 RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet.
 """
@@ -89,7 +89,7 @@ def random_model(config: Any) -> Path:
 
 
 def measure(folder: Path, texts: list[str]) -> dict[str, tuple[float, float]]:
-    """By way of classifying the texts: layers and seconds a row."""
+    """By way of classifying the texts, the layers and the seconds a row.  folder: the model's."""
     backbone = load_backbone(BackboneSpec(family="sentence-encoder", model=str(folder)))
     depth = backbone.depth
     figures = {"plain loop": (float(depth), seconds_of_plain_loop(folder, texts))}
@@ -123,7 +123,7 @@ def seconds_of_plain_loop(folder: Path, texts: list[str]) -> float:
 
 
 def seconds_a_row(run: Callable[[list[str]], object], texts: list[str]) -> float:
-    """Of runs over ROWS of the texts after the other, a first one left out."""
+    """Seconds a row of runs over ROWS texts each, without the first run."""
     run(texts[:ROWS])
     begun = time.perf_counter()
     for start in range(ROWS, len(texts), ROWS):
@@ -132,7 +132,7 @@ def seconds_a_row(run: Callable[[list[str]], object], texts: list[str]) -> float
 
 
 def database_of(backbone: Backbone, texts: list[str]) -> tuple[Database, Sweep]:
-    """A database of the texts without labels worth the name: enough to run, not to be right."""
+    """A database of the texts with meaningless labels: enough to run, not to be right."""
     prompt = Prompt(LABELS, tuple(DESCRIPTIONS))
     head = head_reader(backbone, prompt, read_centre(backbone, prompt, texts))
     swept = sweep(backbone, prompt, head, KeySpec(), None, texts)
@@ -163,7 +163,7 @@ def database_of(backbone: Backbone, texts: list[str]) -> tuple[Database, Sweep]:
 
 
 def sweep_of(database: Database, texts: list[str]) -> Sweep:
-    """What a build reads of its rows: every head, the key, and what probes are fitted on."""
+    """All that a build reads of its rows: every head, the key, and the sums for the probes."""
     everything = Labelled(database.entries.label, len(LABELS), np.ones(len(texts), dtype=bool))
     return sweep(
         database.backbone, database.prompt, database.head, database.key, None, texts, everything
@@ -171,7 +171,7 @@ def sweep_of(database: Database, texts: list[str]) -> Sweep:
 
 
 def leaving_evenly(confidences: np.ndarray) -> CascadePolicy:
-    """A cascade in which as many of the rows leave at each layer.
+    """A cascade in which equally many of the rows leave at each layer.
 
     confidences: (rows, depths) of the head.
     """

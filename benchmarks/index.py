@@ -1,8 +1,8 @@
-"""The index that is chosen by size: how long it takes to build, its memory, recall and speed.
+"""Build time, memory, recall and speed of the index that is chosen by size.
 
 `make benchmark-index` builds one for 100,000, 1,000,000 and 10,000,000 keys in overlapping random
-clusters, 384 wide, that come in chunks, as a build's shards do; sizes named as arguments take the
-place of these.  Each size runs in a process of its own: its peak memory is its own.
+clusters, 384 wide, that come in chunks, as a build's shards do; sizes named as arguments replace
+these.  Each size runs in a process of its own, for a peak memory of its own.
 """
 
 import json
@@ -28,7 +28,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 SIZES = (100_000, 1_000_000, 10_000_000)
 WIDTH, LATENT, CLUSTERS, CHUNK = 384, 48, 10_000, 50_000
 SPREAD = 0.6
-"""Of a cluster, as a share of that of the centres: clusters overlap, as those of texts do."""
+"""The spread of a cluster as a share of that of the centres: clusters overlap, as texts' do."""
 
 
 def main() -> None:
@@ -49,13 +49,13 @@ def main() -> None:
 
 
 def in_own_process(rows: int) -> dict[str, Any]:
-    """What `measure` says of a size."""
+    """The figures that `measure` has for a number of keys."""
     command = [sys.executable, __file__, "--measure", str(rows)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def measure(rows: int) -> dict[str, Any]:
-    """Build, tune, write and search an index of that many keys."""
+    """The figures of building, tuning, writing and searching an index of so many keys."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=RESULTS) as folder:
         path = Path(folder) / "keys.faiss"
@@ -74,7 +74,7 @@ def measure(rows: int) -> dict[str, Any]:
 
 
 def build(rows: int, path: Path) -> dict[str, Any]:
-    """Write the index; its account, and the seconds that training, adding and writing took."""
+    """Write the index; returns its record, and the seconds of training, adding and writing."""
     spec = choose_index(rows, WIDTH)
     sample = keys_of(training_rows(spec, rows, WIDTH), rows)
     begun = time.perf_counter()
@@ -95,18 +95,18 @@ def build(rows: int, path: Path) -> dict[str, Any]:
     asked = recall_rows(spec, rows)
     queries = keys_of(asked, rows)
     exact = exact_neighbours(queries, adding(), exclude=asked)
-    account = tune_index(index, spec, queries, exact)
+    record = tune_index(index, spec, queries, exact)
     begun = time.perf_counter()
     with path.open("wb") as file:
         index.write(file.write)
-    return account.model_dump() | {
+    return record.model_dump() | {
         "build_seconds": seconds + time.perf_counter() - begun,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
 def chunk(number: int) -> NDArray[np.float32]:
-    """The keys of a chunk, (CHUNK, WIDTH): always the same."""
+    """(CHUNK, WIDTH) the keys of a chunk, always the same."""
     shared, own = np.random.default_rng(0), np.random.default_rng((1, number))
     centres = shared.standard_normal((CLUSTERS, LATENT), dtype=np.float32)
     basis = shared.standard_normal((LATENT, WIDTH), dtype=np.float32)
@@ -117,13 +117,13 @@ def chunk(number: int) -> NDArray[np.float32]:
 
 
 def chunks(rows: int) -> Iterator[NDArray[np.float32]]:
-    """All keys, chunk by chunk."""
+    """All keys, chunk by chunk, (CHUNK, WIDTH) or fewer."""
     for start in range(0, rows, CHUNK):
         yield chunk(start // CHUNK)[: rows - start]
 
 
 def keys_of(asked: NDArray[np.int64], rows: int) -> NDArray[np.float32]:
-    """The keys of some rows, ascending."""
+    """(asked, WIDTH) the keys of some rows.  asked: their positions, ascending."""
     parts = [np.empty((0, WIDTH), dtype=np.float32)]
     for number, keys in enumerate(chunks(rows) if len(asked) else ()):
         here = asked[(asked >= number * CHUNK) & (asked < number * CHUNK + len(keys))]
@@ -132,7 +132,7 @@ def keys_of(asked: NDArray[np.int64], rows: int) -> NDArray[np.float32]:
 
 
 def log(message: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(f"index: {message}", file=sys.stderr)
 
 

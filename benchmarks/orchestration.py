@@ -1,4 +1,4 @@
-"""What the orchestrator costs: the same shards in a plain loop, in a flow, and through workers.
+"""The cost of the orchestrator: the same shards in a plain loop, in a flow, and through workers.
 
 `make benchmark-orchestration` classifies shards of ten short texts with a tiny model, so that next
 to nothing but the orchestrator is measured: in a loop over the steps' own functions, with `raee
@@ -6,7 +6,7 @@ classify`, and as a run of `classify-corpus` on the server that `raee up` starts
 shard, four at once.  Real chunks are minutes of work: what a chunk costs here is added to that.
 Workers look for runs every second, and not every ten as they do by default.
 
-Numbers of chunks named as arguments take the place of 10, 100 and 1,000.
+Numbers of chunks named as arguments replace 10, 100 and 1,000.
 """
 
 import json
@@ -78,12 +78,12 @@ def main() -> None:
 
 
 def plain_loop(job: Path, chunks: int) -> None:
-    """The steps' own functions, one after another, in a process of their own."""
+    """Call the steps' own functions, one after another, in a process of their own."""
     program = (
         "import sys; from tasks.classify import classification as c, plan as p; "
         "from tasks.job import load_job; job = load_job(sys.argv[1]); "
         "plan = p.plan_classification.fn(job, *sys.argv[2:4], None, job.policy); "
-        "[c.classify_shard.fn(plan.output, n) for n in range(plan.shards)]; "
+        "[c.classify_shard.run(plan.output, n) for n in range(plan.shards)]; "
         "c.finish_classification.fn(plan.output)"
     )
     texts, output = str(RESULTS / f"{chunks}.parquet"), str(RESULTS / f"loop-{chunks}")
@@ -92,13 +92,13 @@ def plain_loop(job: Path, chunks: int) -> None:
 
 
 def in_a_flow(job: Path, chunks: int) -> None:
-    """The command, which runs the flow in its own process; it records on the same server."""
+    """Run the command, which has the flow in its own process and records on the same server."""
     texts, output = RESULTS / f"{chunks}.parquet", RESULTS / f"flow-{chunks}"
     raee("classify", job, "--input", texts, "--output", output)
 
 
 def through_workers(job: Path, chunks: int) -> None:
-    """A run of the deployment, which gives each chunk to a run on the other pool."""
+    """Run the deployment, which gives each chunk to a run on the other pool."""
     parameters = {
         "job": yaml.safe_load(job.read_text("utf-8")),
         "input": str(RESULTS / f"{chunks}.parquet"),
@@ -123,7 +123,7 @@ def timed(way: Callable[[Path, int], None], job: Path, chunks: int) -> float:
 
 @contextmanager
 def up(job: Path) -> Iterator[None]:
-    """What `raee up` starts, and a worker more, until the end."""
+    """Within the block, all that `raee up` starts and one more worker run."""
     with (RESULTS / "up.log").open("wb") as log:
         process = subprocess.Popen(
             [str(BIN / "raee"), "up", str(job), "--port", str(PORT)], stdout=log, stderr=log
@@ -135,7 +135,7 @@ def up(job: Path) -> Iterator[None]:
                     sys.exit((RESULTS / "up.log").read_text("utf-8"))
                 time.sleep(0.2)
             worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu"]
-            # What a worker starts is called `python`: it must be this one.
+            # A worker starts `python`: it must be this one.
             environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
             command = [*worker, "--limit", str(MORE_RUNS)]
             more = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -149,13 +149,13 @@ def up(job: Path) -> Iterator[None]:
 
 
 def raee(*arguments: object) -> None:
-    """A command; ends this program where it fails."""
+    """Run a command; this program ends if it fails."""
     command = [str(BIN / "raee"), *map(str, arguments)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def ask(method: str, path: str, body: Any = None) -> Any:
-    """What the server answers."""
+    """The server's answer to a request."""
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{API}/{path}", data, headers, method=method)
@@ -164,7 +164,7 @@ def ask(method: str, path: str, body: Any = None) -> Any:
 
 
 def database_bytes() -> int:
-    """Of the server's records."""
+    """Bytes of the server's database."""
     with closing(sqlite3.connect(RESULTS / "prefect" / "prefect.db")) as database:
         sizes = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
         return database.execute(sizes).fetchone()[0]
@@ -192,7 +192,7 @@ def write_job() -> Path:
 
 
 def write_texts(path: Path, rows: int) -> None:
-    """Short texts of a few words, labelled at random."""
+    """Write short texts of a few words, labelled at random."""
     dice = random.Random(rows)
     texts = [" ".join(dice.choices(WORDS, k=dice.randint(3, 9))) for _ in range(rows)]
     labels = [dice.choice(("bad", "good")) for _ in range(rows)]

@@ -2,7 +2,7 @@
 
 `make benchmark-quality` builds a database for each data set from its train split and evaluates it
 on its test split, with the commands as a user would run them, and prints the tables of
-BENCHMARKS.md.  What is there already is not made again: remove benchmarks/results to start anew.
+BENCHMARKS.md.  Results that are there are not made again: remove benchmarks/results to start anew.
 
 RAEE_DATA: the folder of the data sets, TASK/train.parquet and TASK/test.parquet.
 RAEE_MLM: the folder of a masked LM; without it that family is left out.
@@ -35,7 +35,7 @@ SHOWN = {
 }
 TASKS = ("trec", "sst2", "sst5", "subj", "mr", "mpqa", "cola", "cr")
 SHIFTED = ("cr", "mpqa", "trec")
-"""Their labels have other shares in test than in train."""
+"""Data sets whose labels have other shares in test than in train."""
 
 console = Console(stderr=True)
 
@@ -47,7 +47,7 @@ class Variant:
     name: str
     title: str
     job: dict[str, Any]
-    """What differs from examples/jobs/TASK.yaml."""
+    """The keys that differ from examples/jobs/TASK.yaml."""
     tasks: tuple[str, ...] = TASKS
     database: str = ""
     """The variant whose databases it reads; its own by default."""
@@ -59,7 +59,7 @@ def variants() -> list[Variant]:
         Variant("minilm", "all-MiniLM-L6-v2, key: mean state of layer 0", {}),
         Variant(
             "balanced",
-            "the same with `balance: corpus`, where test has other label shares than train",
+            "the same with `balance: corpus`, on data sets with other label shares in test",
             {"balance": "corpus"},
             SHIFTED,
             database="minilm",
@@ -76,7 +76,7 @@ def variants() -> list[Variant]:
 
 
 def main() -> None:
-    """Build what is not built, evaluate what is not evaluated, print the tables."""
+    """Build and evaluate all that is missing, and print the tables."""
     os.chdir(ROOT)
     if "RAEE_DATA" not in os.environ:
         sys.exit("quality: set RAEE_DATA to the folder of the data sets")
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def write_job(variant: Variant, task: str) -> Path:
-    """The example job of a data set, with what the variant changes."""
+    """The example job of a data set, with the variant's changes."""
     job = yaml.safe_load((ROOT / "examples" / "jobs" / f"{task}.yaml").read_text("utf-8"))
     path = RESULTS / f"{variant.name}-{task}.yaml"
     name = f"{variant.database or variant.name}-{task}"
@@ -124,7 +124,7 @@ def is_built(job: Path) -> bool:
 
 
 def figures_of(variant: Variant, task: str) -> Path:
-    """Where an evaluation's figures lie."""
+    """The file of an evaluation's figures."""
     return RESULTS / f"{variant.name}-{task}.json"
 
 
@@ -158,7 +158,7 @@ def cell(figures: dict[str, Any]) -> str:
 
 
 def mean_cell(figures: list[dict[str, Any]]) -> str:
-    """Means over the data sets; of rows/s the mean ratio to the heads at full depth is below."""
+    """Means over the data sets, but of rows/s: the table below has a mean ratio to full depth."""
     accuracy, layers = (
         sum(f[name] for f in figures) / len(figures) for name in ("accuracy", "mean_layers")
     )

@@ -1,9 +1,8 @@
-"""What a nightly rebuild costs against a build from nothing, when one row in a hundred changed.
+"""The cost of a nightly rebuild against a build from nothing, if one row in a hundred changed.
 
 `make benchmark-rebuild` cuts film reviews into passages of whole sentences, labels those that
 praise, and builds a database of 100,000 of them; then again with 1 % of the rows changed (a third
-new texts in place of others, a third new labels, a third moved to the end with a word added), and
-once with none.
+have new texts, a third new labels, a third a word more and move to the end), and once with none.
 
 RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet.
 REBUILD_ROWS: other than 100,000.  REBUILD_WORDS: the fewest words of a passage, other than 60;
@@ -29,7 +28,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "rebuild"
 ROWS = int(os.environ.get("REBUILD_ROWS", "100000"))
 WORDS = int(os.environ.get("REBUILD_WORDS", "60"))
 LONGEST = 40
-"""Words that a passage may have beyond the fewest: what is longer is hardly sentences."""
+"""Words that a passage may have beyond the fewest: a longer one is hardly made of sentences."""
 PRAISE = re.compile(r"\b(good|great|best|love[ds]?|excellent|wonderful|fun|enjoy\w*|perfect)\b")
 
 
@@ -78,7 +77,7 @@ def main() -> None:
 
 
 def passages(rows: int) -> list[str]:
-    """So many different passages of a review: whole sentences, as many as make WORDS words."""
+    """So many different passages of reviews: whole sentences, as many as make WORDS words."""
     path = Path(os.environ["RAEE_DATA"]) / "imdb" / "unlabelled.parquet"
     found: dict[str, None] = {}
     for review in pl.read_parquet(path)["text"]:
@@ -96,7 +95,7 @@ def passages(rows: int) -> list[str]:
 
 
 def labelled(texts: list[str], first: int) -> pl.DataFrame:
-    """Rows with names from `first` on, labelled by whether they praise."""
+    """Rows with ids from `first` on, labelled by whether they praise."""
     praise = [int(PRAISE.search(text.lower()) is not None) for text in texts]
     names = [f"row-{first + i}" for i in range(len(texts))]
     return pl.DataFrame({"id": names, "text": texts, "label": praise})
@@ -128,7 +127,7 @@ def write_job(corpus: Path) -> Path:
 
 
 def timed(job: Path) -> dict[str, Any]:
-    """Seconds of `raee build`, and of its stages as the version's manifest has them."""
+    """Seconds of `raee build`, and of its stages by the version's manifest."""
     begun = time.monotonic()
     command = [Path(sys.executable).parent / "raee", "build", str(job)]
     version = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()

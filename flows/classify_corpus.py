@@ -34,7 +34,8 @@ from tasks.progress import stage
 logger = logging.getLogger("raee")
 
 DATE = "{date}"
-"""In an output's address: the day on which the flow run was due, such as 2026-11-25."""
+"""The part of an output's address that becomes the day on which the flow run was due, such as
+2026-11-25."""
 
 
 @flow(name="classify-corpus", flow_run_name=run_name("classify", of_job))
@@ -48,14 +49,16 @@ def classify_corpus(
 ) -> str:
     """Classify texts with a version of a database and return the output's address.
 
-    A classification that died goes on from the parts that are done.  Raises InputError where it
-    cannot be done; nothing is written then.
+    A classification that died goes on from the parts that are done.  Raises InputError if it cannot
+    be done, and nothing is written then; RuntimeError if a shard fails on each worker, or the run
+    has crashed too often.
 
     Args:
         job: The job that the database is built with.
         input: The texts: file, folder or glob.
         output: A new or empty folder; `{date}` in it becomes the day on which the run was due.
-        version: An id or an alias; by default what `production` points at, or the newest.
+        version: An id or an alias; by default the version that `production` points at, or the
+            newest.
         policy: By default the job's.
         workers: How the shards are spread over the workers of the pool of `classify-shards`;
             without it, this process classifies.
@@ -70,7 +73,7 @@ def classify_corpus(
             try:
                 run_steps(planned, job, workers)
             except (FileNotFoundError, RuntimeError):
-                # Of two such runs at once the faster one has finished, and removed their work.
+                # If the output is finished, another such run has done it and removed the work.
                 if not is_finished(planned.output):
                     raise
             manifest = finish_classification(planned.output, job.max_reject_fraction)
@@ -89,7 +92,10 @@ def classify_corpus(
 
 
 def run_steps(planned: PlannedClassification, job: Job, workers: Workers | None) -> None:
-    """All that a planned classification's output is made of."""
+    """Run the steps of a planned classification that are not done.
+
+    Raises what the steps raise, and with workers as `spread` does.
+    """
     for step in CLASSIFICATION_STEPS:
         if step is classify_shard:
             with stage(step.stage, planned.rows, planned.done):

@@ -12,7 +12,8 @@ from tasks.credentials import use_credentials
 def classify_shards(address: str, first: int, count: int, credentials: str | None = None) -> int:
     """Classify `count` shards of the classification in an output, from `first` on; returns rows.
 
-    Shards that are done are not done again.  credentials: a block that reaches the store.
+    Shards that are done are not done again.  credentials: a block that reaches the store.  Raises
+    FileNotFoundError if the classification is over, and what the step raises.
     """
     use_credentials(credentials)
     plan = look_up_classification(address).plan

@@ -1,4 +1,4 @@
-"""The flow that keeps a store in order: it collects what is not needed, and verifies the rest."""
+"""The flow that keeps a store in order: it collects unneeded files, and verifies the others."""
 
 import logging
 from datetime import timedelta
@@ -32,8 +32,8 @@ def maintain_store(
 ) -> list[Kept]:
     """Collect what databases no longer need, and read every file of what they keep.
 
-    Returns what was found of each database.  The run fails, with the list, if a file is not what
-    its manifest says.
+    Returns a record for each database.  Raises RuntimeError, with a list of the faults, if a file
+    is not what its manifest says, and InputError as `storage.gc.collect` does.
 
     Args:
         store: Where databases lie: a folder or a URI.

@@ -33,8 +33,9 @@ def rebuild_database(job: Job, workers: Workers | None = None) -> str:
 
     Readings of rows that its parent has are reused; if nothing has changed, the newest version's id
     is returned.  The version is promoted unless it is worse than the one in production.  A build
-    that died goes on from the steps that are done.  Raises InputError if the job cannot be done;
-    nothing is written to the store then.
+    that died goes on from the steps that are done.  Raises InputError if the job cannot be done,
+    and nothing is written to the store then; RuntimeError if a shard fails on each worker, or the
+    run has crashed too often.
 
     Args:
         job: What to build, as in a job file.
@@ -54,7 +55,7 @@ def rebuild_database(job: Job, workers: Workers | None = None) -> str:
             try:
                 run_steps(planned, job, workers)
             except (FileNotFoundError, InputError, RuntimeError):
-                # The faster one of two such builds has published, and removed their work.
+                # If the version exists, another such build has published it and removed the work.
                 if not version.exists():
                     raise
         verdict = promote_if_as_good(job, version)
@@ -67,7 +68,10 @@ def rebuild_database(job: Job, workers: Workers | None = None) -> str:
 
 
 def run_steps(planned: PlannedBuild, job: Job, workers: Workers | None) -> None:
-    """All that makes a planned version exist."""
+    """Run the steps of a planned build that are not done, and publish its version.
+
+    Raises what the steps raise, and with workers as `spread` does.
+    """
     for step in BUILD_STEPS:
         if step is sweep_shard:
             with stage(step.stage, planned.rows, planned.done):

@@ -12,7 +12,8 @@ from tasks.credentials import use_credentials
 def sweep_shards(address: str, first: int, count: int, credentials: str | None = None) -> int:
     """Sweep `count` shards of the build in a work folder, from `first` on; returns their rows.
 
-    Shards that are done are not done again.  credentials: a block that reaches the store.
+    Shards that are done are not done again.  credentials: a block that reaches the store.  Raises
+    FileNotFoundError if the build is over, and what the step raises.
     """
     use_credentials(credentials)
     plan = look_up_build(address).plan

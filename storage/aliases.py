@@ -23,16 +23,16 @@ from storage.store import Folder
 DEFAULT_ALIAS = "production"
 
 PINNED = "pinned"
-"""What new versions are held against night after night: the first version, or the last that a
-person has pointed `production` at."""
+"""The alias of the version with which each night's new one is compared: the first version, or the
+last that a person has pointed `production` at."""
 
 Action = Literal["promote", "rollback"]
 
 _TRIES = 20
-"""Times that a change is worked out anew when another one came first."""
+"""How often a change is worked out anew if another one came first."""
 
 _LONGEST_WAIT = 2.0
-"""Seconds between two of them, at most."""
+"""Seconds between two such tries, at most."""
 
 
 class AliasRecord(BaseModel):
@@ -42,11 +42,11 @@ class AliasRecord(BaseModel):
 
     version: str
     previous: str | None
-    """The version that it pointed at before."""
+    """The version that the alias pointed at before; None if it was not set."""
     action: Action
     updated_at: datetime
     by: str
-    """User, machine and process: no two writers write the same record."""
+    """The writer's user, machine and process: no two writers write the same record."""
 
 
 def read_history(alias: Folder) -> list[AliasRecord]:
@@ -77,8 +77,8 @@ def append(
 
     about: the alias, for messages.  choose: the version to point at, given all changes so far; it
     is asked anew if another change came first.  if_current: the version that the alias must point
-    at now, or "" if it must not be set yet.  Raises InputError if the alias points elsewhere, or
-    others change it all the time.
+    at now, or "" if it must not be set yet.  Raises InputError if the alias points elsewhere, a
+    record is damaged, or others change it all the time.
     """
     for attempt in range(_TRIES):
         numbers = _numbers(alias)
@@ -112,7 +112,7 @@ def append(
 
 
 def rolled_through(changes: Sequence[AliasRecord]) -> list[str]:
-    """The versions that rolling back goes through, the present one last."""
+    """The ids of the versions that rolling back goes through, the present one last."""
     stack: list[str] = []
     for change in changes:
         if change.action == "rollback":

@@ -1,10 +1,11 @@
-"""Handles of what a store keeps: a database, and its versions, which are whole or not there.
+"""Handles of a database in a store, and of its versions, which are whole or not there.
 
     {store}/databases/{name}/versions/{id}/manifest.json, ..    `Version`
                             /aliases/{alias}/00000001.json ..   `storage.aliases`
                             /swept/.., /work/..                 what builds keep for each other
 
-A handle is an address.  It promises nothing of what lies there, and reads it anew at each call.
+A handle is an address.  It does not promise that anything lies there, and reads the store anew at
+each call.  So every method of a handle raises what `storage.store.Folder` raises, too.
 """
 
 import json
@@ -42,7 +43,10 @@ from storage.store import Folder
 
 
 def check_name(what: str, name: str) -> None:
-    """Raises InputError for a name that would not do as a folder's and an artifact key's."""
+    """Raises InputError if a name cannot be a folder's and an artifact key's.
+
+    what: the kind of thing that has the name, for the message.
+    """
     if not re.fullmatch(NAME_PATTERN, name):
         raise InputError(
             f"{what} {cut(repr(name))}: use lowercase letters, digits and dashes, 63 at most, and "
@@ -51,7 +55,10 @@ def check_name(what: str, name: str) -> None:
 
 
 def new_version_id(now: datetime | None = None) -> str:
-    """An id that sorts by time and collides with no other machine's."""
+    """An id that sorts by time and collides with no other machine's.
+
+    now: the time of the id, by default the present.
+    """
     now = datetime.now(UTC) if now is None else now
     return f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(4)}"
 
@@ -84,10 +91,10 @@ class Database:
         return Version(self, id)
 
     def ids(self) -> list[str]:
-        """The ids of its versions, oldest first.
+        """The ids of its versions, oldest first; none if there is no such database.
 
-        What has no manifest, or an empty one, is no version.  An empty manifest keeps a build that
-        is dead, and of which files may be gone, from ever publishing its version.
+        A folder without a manifest, or with an empty one, is no version.  An empty manifest keeps a
+        dead build, some of whose files may be gone, from ever publishing its version.
         """
         return sorted(
             found.name.removesuffix(f"/{MANIFEST}")
@@ -100,10 +107,10 @@ class Database:
         return [self.version(id) for id in self.ids()]
 
     def open(self, version: str | None = None) -> "Version":
-        """The version of an id or alias, which is there.
+        """The version of an id or an alias.
 
-        None: the version that the alias `production` points at, or the newest version if there is
-        no such alias.  Raises InputError if there is none.
+        version: by default the version that the alias `production` points at, or the newest one if
+        there is no such alias.  Raises InputError if there is no such version or alias.
         """
         if version is None:
             promoted = self.current(DEFAULT_ALIAS)
@@ -127,17 +134,26 @@ class Database:
         return self.version(known[version])
 
     def aliases(self) -> dict[str, str]:
-        """Its aliases, and the ids of the versions that they point at."""
+        """By alias, the id of the version that it points at.
+
+        Raises InputError if a record is damaged.
+        """
         names = (self.folder / "aliases").names()
         found = {alias: self.current(alias) for alias in names}
         return {alias: version for alias, version in found.items() if version is not None}
 
     def current(self, alias: str) -> str | None:
-        """The id of the version that an alias points at; None if it was never set."""
+        """The id of the version that an alias points at; None if it was never set.
+
+        Raises InputError if its record is damaged.
+        """
         return read_current(self._alias(alias))
 
     def history(self, alias: str) -> list[AliasRecord]:
-        """All changes of an alias, oldest first; none if it was never set."""
+        """All changes of an alias, oldest first; none if it was never set.
+
+        Raises InputError if a record is damaged.
+        """
         return read_history(self._alias(alias))
 
     def promote(
@@ -146,8 +162,8 @@ class Database:
         """Point an alias at a version.
 
         if_current: the version that it must point at now, or "" if it must not be set yet; by
-        default it may point at any.  Raises InputError if the version does not exist, or the alias
-        points elsewhere.
+        default it may point at any.  Raises InputError if the version does not exist, the alias
+        points elsewhere, or the store cannot refuse a taken name.
         """
         check_name("alias", alias)
         self.version(version).manifest()
@@ -161,7 +177,8 @@ class Database:
         """Point an alias at the version that it pointed at before; appends, never deletes.
 
         Rolling back twice goes two versions back.  if_current: as in `promote`.  Raises InputError
-        if there is no version before, or the alias points elsewhere.
+        if there is no version before, the alias points elsewhere, or the store cannot refuse a
+        taken name.
         """
         folder, about = self._alias(alias), f"alias {alias!r} of database {self.name}"
 
@@ -190,7 +207,7 @@ class Database:
         require_conditional_writes(self.store)
 
     def _check_still_there(self, alias: str, record: AliasRecord) -> None:
-        """Whoever collects a version looks at the aliases last, and here it is the other way."""
+        """A collector looks at the aliases last, this at the version, so one sees the other."""
         if not self.version(record.version).exists():
             raise InputError(
                 f"version {record.version} of database {self.name} was deleted just now, and alias "
@@ -217,16 +234,16 @@ class Version:
         return self.database.folder / f"versions/{self.id}"
 
     def exists(self) -> bool:
-        """Whether it is there."""
+        """Whether it is published: its manifest is there and is not empty."""
         try:
             return self.folder.size(MANIFEST) > 0
         except FileNotFoundError:
             return False
 
     def publish(self, manifest: Manifest) -> None:
-        """Make it exist: its files are all there, and now its manifest is, with its digest.
+        """Make it exist: write its manifest, with the digest.  All its files are there already.
 
-        Raises FileExistsError if it exists already.
+        Raises FileExistsError if it has a manifest already.
         """
         fields = json.loads(manifest.model_dump_json(exclude={"digest"}))
         data = json.dumps(fields | {"digest": digest_of(fields)}, indent=1, ensure_ascii=False)
@@ -236,7 +253,7 @@ class Version:
         """Its manifest.
 
         Raises InputError if there is no such version, it is of a newer format, or the manifest is
-        not this version's.
+        damaged or another version's.
         """
         folder, database = self.folder, self.database
         try:
@@ -268,7 +285,7 @@ class Version:
         return manifest
 
     def manifest_faults(self) -> list[str]:
-        """What is wrong with its manifest by the manifest's own digest; nothing if it has none."""
+        """What is wrong with its manifest by its own digest; nothing if the manifest has none."""
         try:
             fields = json.loads(self.folder.read(MANIFEST))
         except (FileNotFoundError, ValueError):  # collected just now
@@ -278,9 +295,9 @@ class Version:
         return [f"{MANIFEST} has another digest than it says: something in it was changed"]
 
     def require_whole(self, manifest: Manifest, paths: Sequence[str]) -> None:
-        """Check its manifest, and files that this names, before anything reads them.
+        """Check its manifest, and its files at some paths, before anything reads them.
 
-        Raises InputError if one is not what it was.
+        Raises InputError if one is missing or was changed.
         """
         faults = self.manifest_faults()
         faults += verify(self.folder, [file for file in manifest.files if file.path in paths])
@@ -291,12 +308,12 @@ class Version:
             )
 
     def keep_verdict(self, verdict: Verdict) -> None:
-        """Write what the promotion gate says of it; an earlier verdict stays."""
+        """Write the promotion gate's verdict on it; an earlier verdict stays."""
         with suppress(FileExistsError):
             self.folder.write_new(VERDICT, verdict.model_dump_json().encode())
 
     def verdict(self) -> Verdict | None:
-        """What the promotion gate said of it; None if it said nothing, as of a pruned version.
+        """The promotion gate's verdict on it; None if there is none, as for a pruned version.
 
         Raises InputError if the file is damaged.
         """
@@ -319,7 +336,7 @@ class Version:
 
 
 def verify(folder: Folder, files: Sequence[FileRecord]) -> list[str]:
-    """Read files, which a manifest names below a folder; says of each that differs in what."""
+    """Read the files that a manifest names below a folder; returns what is wrong with them."""
     faults = []
     for file in files:
         try:

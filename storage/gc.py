@@ -1,6 +1,6 @@
 """Deletes what a database no longer needs, beside others who build, promote and collect.
 
-What that is stands in `storage.leftovers`.
+`storage.leftovers` finds what that is.
 """
 
 import os
@@ -29,7 +29,7 @@ from storage.manifest import MANIFEST
 from storage.store import Folder
 
 _COLLECTOR = re.compile(r"collected-([0-9]{8})")
-"""A file by which one of several collectors has a version to itself."""
+"""The claim: a file by which one of several collectors has a version to itself."""
 
 _DELETED_AT_ONCE = 8
 
@@ -37,14 +37,14 @@ _DELETED_AT_ONCE = 8
 def collect(
     database: Database, keep: int = KEEP, older_than: timedelta = OLDER_THAN
 ) -> list[Leftover]:
-    """Delete what a database no longer needs; returns what went.
+    """Delete what a database no longer needs; returns what was deleted.
 
-    Others may build, promote, and collect meanwhile: what they turn out to need stays.  Where it is
-    killed, every version that is listed is whole, and a later call does the rest.
+    Others may build, promote, and collect meanwhile: what they turn out to need stays.  If this
+    process is killed, every version that is listed is whole, and a later call does the rest.
 
-    keep: how many of the newest versions are retained beside those in use.  older_than: no time at
-    all is safe only while nothing else runs.  Raises InputError as `leftovers` does, or where the
-    store cannot refuse a taken name.
+    keep: how many of the newest versions are retained beside those in use.  older_than: how long a
+    leftover must have been left alone; zero is safe only while nothing else runs.  Raises
+    InputError as `leftovers` does, or if the store cannot refuse a taken name.
     """
     search = search_of(database, older_than)
     found = look(search, keep)
@@ -65,21 +65,21 @@ def _take_work(search: Search, leftover: Leftover) -> Leftover | None:
     folder = search.folder / leftover.path
     if not search.old(folder.files()):
         return None  # its build has woken up
-    # First, so that no build finds half of what was done.
+    # The claim goes first, so that no build finds half of what was done.
     folder.delete(CLAIM)
-    # From now on the same build may begin anew here: what goes are the old files, by their names.
+    # From now on the same build may begin anew here: only the old files go, by their names.
     rest = tuple(file for file in leftover.files if file.name != f"{leftover.path}/{CLAIM}")
     _take_all(search, replace(leftover, files=rest))
     return leftover
 
 
 def _take_version(search: Search, leftover: Leftover) -> Leftover | None:
-    """Delete a version: first it is no longer listed, then nobody uses it, then its files go.
+    """Delete a version: take it off the list, see that nobody uses it, then delete its files.
 
-    An empty manifest takes the place of its own.  It is young, so whoever else collects leaves the
-    folder alone; where this process is killed, it keeps the folder until it is old itself.  Of two
-    that have found the version at once one goes on: else one might put the manifest back, because
-    an alias has just come, while the other deletes.
+    An empty manifest replaces its own.  It is young, so other collectors leave the folder alone; if
+    this process is killed, it keeps the folder until it is old itself.  If two have found the
+    version at once, only one goes on: else one might put the manifest back, because an alias has
+    just come, while the other deletes.
     """
     folder = search.folder / leftover.path
     claim = _claim(search, folder)
@@ -89,8 +89,8 @@ def _take_version(search: Search, leftover: Leftover) -> Leftover | None:
     manifest = _manifest_bytes(folder)
     if manifest:  # else somebody else has collected it, or died at it
         _overwrite_manifest(folder, b"")
-        # `promote` points an alias at a version and then looks whether it is still there; here it
-        # is the other way about, so one of both sees the other.
+        # `promote` points an alias at a version and then looks whether it is still there; here the
+        # order is reversed, so one of both sees the other.
         if _version_of(leftover) in uses_in(search):
             _overwrite_manifest(folder, manifest)
         else:
@@ -101,9 +101,9 @@ def _take_version(search: Search, leftover: Leftover) -> Leftover | None:
 
 
 def _claim(search: Search, folder: Folder) -> str | None:
-    """Have a version to oneself; returns the claim, or None where somebody else has it.
+    """Have a version to oneself; returns the claim, or None if somebody else has the version.
 
-    One that was killed has it until its claim is old.
+    A collector that was killed has it until its claim is old.
     """
     claims = [file for file in folder.files() if _COLLECTOR.fullmatch(file.name)]
     if not search.old(claims):
@@ -125,10 +125,10 @@ def _manifest_bytes(folder: Folder) -> bytes:
 
 
 def _take_unpublished(search: Search, leftover: Leftover) -> Leftover | None:
-    """Delete what a dead build has put in place.
+    """Delete the files of a version that a dead build did not publish.
 
-    An empty manifest comes first: a build that wakes up cannot publish what is being emptied.  It
-    stays until it is old itself; then it goes in the same way.
+    An empty manifest comes first: a build that wakes up cannot publish what is being emptied.  The
+    empty one stays until it is old itself, and then goes in the same way.
     """
     folder, version = search.folder / leftover.path, _version_of(leftover)
     marked = f"{leftover.path}/{MANIFEST}" in [file.name for file in leftover.files]
@@ -175,7 +175,7 @@ def _overwrite_manifest(folder: Folder, data: bytes) -> None:
 
 
 def _remove_empty_folders(folder: Folder) -> None:
-    """Remove what is left of a local folder; where somebody has written to it since, it stays."""
+    """Remove what is left of a local folder; it stays if somebody has written to it since."""
     path = folder.local_path("")
     if path is None:
         return

@@ -1,21 +1,21 @@
-"""What a database no longer needs: old versions, and what dead builds and killed writes have left.
+"""Finds what a database no longer needs: old versions, and leftovers of dead builds and writes.
 
     {database}/work/{build key}   the work folder of a build that died, or was not tidied up
               /versions/{id}      a version that is not retained; one that never got its manifest
               /swept/..           readings that no retained version names
               /..                 hidden files of writes that were killed
 
-A version is retained where an alias points at it now, where it is among the newest, where it is the
-newest of all its corpus' rows (the next rebuild starts from it), and where a build that is under
-way makes it or started from it.  Versions that an alias pointed at before are not: `rollback` to
-one that was collected says so.  So the number of newest ones is also how far one can surely go
-back, and the time that a classification under way has to end.
+A version is retained if an alias points at it now, if it is among the newest, if it is the newest
+of all its corpus' rows (the next rebuild starts from it), or if a build that is under way makes it
+or started from it.  Versions that an alias pointed at before are not: `rollback` to one that was
+collected says so.  So the number of newest ones is also how far one can surely go back, and the
+time that a classification under way has to end.
 
 All else goes only when it is old: nothing of it has changed for some days, by the store's own
-clock (a server refuses whoever's clock is far from its own).  A build that is under way writes to
-its work folder all the time, so what it has is young, and what it needs is found through its plan.
+clock (a server refuses a machine whose clock is far from its own).  A build that is under way
+writes to its work folder all the time, so what it has is young, and its plan tells what it needs.
 
-Of a killed upload's parts no listing tells; a bucket's lifecycle rule clears them.
+No listing shows the parts of a killed upload; a bucket's lifecycle rule clears them.
 """
 
 import json
@@ -31,13 +31,13 @@ from storage.manifest import MANIFEST, NAME_PATTERN, Manifest
 from storage.store import Folder, Found
 
 KEEP = 5
-"""Newest versions that are retained."""
+"""How many of the newest versions are retained."""
 
 OLDER_THAN = timedelta(days=7)
 """How long a leftover must have been left alone."""
 
 CLAIM = "build.json"
-"""The file of a work folder by which the next build of the same finds what is done."""
+"""The file of a work folder by which the next build of the same version finds what is done."""
 
 _PARTIAL = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.partial")
 
@@ -53,15 +53,15 @@ class Leftover:
     """Its folder, relative to the database's."""
     why: str
     files: tuple[Found, ...]
-    """Named relative to the database's folder."""
+    """Its files, named relative to the database's folder."""
 
     @property
     def bytes(self) -> int:
-        """Of all its files."""
+        """The size of all its files."""
         return sum(file.bytes for file in self.files)
 
     def as_json(self) -> dict[str, Any]:
-        """What it is, for JSON."""
+        """The leftover as JSON has it; files are paths relative to the database's folder."""
         names = [file.name for file in self.files]
         what = {"kind": self.kind, "path": self.path, "why": self.why}
         return {**what, "bytes": self.bytes, "files": names}
@@ -69,11 +69,11 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Search:
-    """A database to collect in, and what is old there."""
+    """A database to collect in, and the time from which on its files are young."""
 
     database: Database
     limit: datetime
-    """What has changed since is young."""
+    """A file that has changed since is young."""
 
     @property
     def folder(self) -> Folder:
@@ -87,12 +87,12 @@ class Search:
 
 @dataclass(frozen=True)
 class Uses:
-    """Versions that somebody is at, whatever their age."""
+    """Ids of the versions that are in use, whatever their age."""
 
     made: frozenset[str]
-    """By the builds under way."""
+    """Versions that builds under way make."""
     read: frozenset[str]
-    """Those that aliases point at, and those that builds under way started from."""
+    """Versions that aliases point at, or that builds under way started from."""
 
     def __contains__(self, version: str) -> bool:
         return version in self.made or version in self.read
@@ -103,25 +103,26 @@ def leftovers(
 ) -> list[Leftover]:
     """What would be collected, in that order; nothing is changed.
 
-    Raises InputError where there is no such database, less than one version is to be kept, or a
-    manifest, an alias or a build's plan cannot be read: nobody knows then what must stay.
+    keep, older_than: as in `storage.gc.collect`.  Raises InputError if there is no such database,
+    less than one version is to be kept, the age is negative, or a manifest, an alias or a build's
+    plan cannot be read: nobody knows then what must stay.
     """
     return look(search_of(database, older_than), keep)
 
 
 def search_of(database: Database, older_than: timedelta) -> Search:
-    """A search in a database; raises InputError where the age makes no sense."""
+    """A search in a database.  Raises InputError if the age is negative."""
     if older_than < timedelta(0):
         raise InputError(f"nothing is older than {older_than.days} days; give 0 or more")
     return Search(database, datetime.now(UTC) - older_than)
 
 
 def look(search: Search, keep: int) -> list[Leftover]:
-    """What is left over, in the order in which it is collected.  Raises as `leftovers` does."""
+    """The leftovers, in the order in which they are collected.  Raises as `leftovers` does."""
     if keep < 1:
         raise InputError(f"{keep} versions to keep; at least the newest one stays: give 1 or more")
-    # In this order: a build publishes its version before its work folder goes, so one that ends
-    # meanwhile is met in one of both.
+    # Uses come before files: a build publishes its version before its work folder goes, so one
+    # that ends meanwhile is met in one of both.
     uses = uses_in(search)
     files = search.folder.files()
     if not files:
@@ -183,9 +184,9 @@ def _unpublished(
 def unnamed_readings(
     search: Search, files: list[Found], naming: Iterable[Manifest], uses: Uses
 ) -> Iterable[Leftover]:
-    """Old readings among some files that no manifest names, and that no build is at."""
+    """The old readings among some files that no manifest names and no build under way makes."""
     named = {file.path for manifest in naming for file in manifest.swept}
-    # A copy may be as old as what it was copied from: a build's own are known by their names.
+    # A copy may be as old as its source: a build's own readings are known by their names.
     making = tuple(f"swept/{version}-" for version in uses.made)
     unnamed = tuple(
         file
@@ -200,7 +201,10 @@ def unnamed_readings(
 
 
 def uses_in(search: Search) -> Uses:
-    """Versions that aliases point at, and those of builds under way, as of now."""
+    """The versions that are in use now.
+
+    Raises InputError if an alias or a build's plan cannot be read.
+    """
     work = search.folder / "work"
     made, parents = set(), set()
     for key, files in _by_folder(work.files(), "").items():
@@ -216,7 +220,7 @@ def uses_in(search: Search) -> Uses:
 
 
 def _parent(work: Folder, plan: str) -> set[str]:
-    """The version that a build started from, if any: also where it takes over none of its rows."""
+    """The version that a build started from, if any, even if the build reuses none of its rows."""
     try:
         parent = json.loads(work.read(plan))["parent"]
     except FileNotFoundError:
@@ -227,7 +231,10 @@ def _parent(work: Folder, plan: str) -> set[str]:
 
 
 def manifests_of(search: Search, ids: Collection[str]) -> dict[str, Manifest]:
-    """The manifests of those versions that nobody else collects meanwhile."""
+    """By id, the manifests of the versions that nobody else collects meanwhile.
+
+    Raises InputError if one cannot be read.
+    """
     found = {}
     for version in ids:
         try:

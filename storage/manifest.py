@@ -1,4 +1,4 @@
-"""What a version is: its manifest, its files' names, and the verdict of the promotion gate."""
+"""The manifest of a version, the names of its files, and the verdict of the promotion gate."""
 
 import json
 import re
@@ -27,19 +27,19 @@ PROBES = "probes.safetensors"
 """Probes: maps, temperatures, label means and the sums that they were fitted on."""
 
 FAR = "far.safetensors"
-"""What says how unlike a database's rows a fresh row is."""
+"""The statistics by which a fresh row is found to be unlike a database's rows."""
 
 REPORT = "report.html"
 
 VERDICT = "verdict.json"
-"""Beside the version's files, written after its manifest."""
+"""The promotion gate's verdict, beside the version's files, written after its manifest."""
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
-"""The whole of a name: of databases and aliases, and ids of versions."""
+"""What the whole of a name matches: of databases and aliases, and ids of versions."""
 
 
 class Manifest(BaseModel):
-    """What a version is.  Written last: no manifest, no version."""
+    """The description of a version.  It is written last: no manifest, no version."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,45 +54,46 @@ class Manifest(BaseModel):
     backbone: dict[str, str]
     """Fingerprints of the backbone: SHA-256 of configuration, tokenizer, weights; dtype."""
     key: dict[str, str]
-    """Fingerprints of the key's model; the backbone's where the key is one of its layers."""
+    """Fingerprints of the key's model; the backbone's if the key is one of its layers."""
     exits: list[str]
-    """In the order of the entries' lists."""
+    """Names of the exits, in the order of the entries' lists."""
     labels: list[str]
     rows: int
     rejected: dict[str, int]
+    """By reason, rows of the corpus that were rejected."""
     files: list[FileRecord]
     corpus: dict[str, Any]
-    """Address, rows and the fingerprint of its content."""
+    """Address and rows of the corpus, and the fingerprint of its content."""
     metrics: dict[str, dict[str, Any]]
-    """By policy, replayed on the version's own rows, each without its text; of policies that were
-    picked on these rows the cross-fitted figures."""
+    """By policy, its figures on the version's own rows, each without its text; cross-fitted if the
+    policy was picked on these rows."""
     policy: dict[str, Any]
     seconds: dict[str, float]
-    """By stage."""
+    """By stage of the build."""
     probes: dict[str, Any] | None = None
-    """How the probes were fitted; none before format 2."""
+    """How the probes were fitted; None before format 2."""
     costs: dict[str, Any] | None = None
     """Modelled seconds of a row's parts, and the machine that they were measured on."""
     tuning: dict[str, Any] | None = None
     """What the search over policies found."""
     temperatures: dict[str, float] | None = None
-    """Of heads and votes, by exit: what their confidences are calibrated with; none before format
-    4."""
+    """By exit, for heads and votes: the temperature that calibrates their confidences; None before
+    format 4."""
     copies: dict[str, Any] | None = None
-    """How many rows have equal or nearly equal texts; none before format 4."""
+    """How many rows have equal or nearly equal texts; None before format 4."""
     indexes: dict[str, Any] | None = None
-    """By path what kind an index is and what share of the nearest rows it finds; none before
+    """By path, the kind of an index and the share of the nearest rows that it finds; None before
     format 3, when all were exact."""
     recipe: str | None = None
-    """Names what decided the version, its centre apart; none before format 3."""
+    """Fingerprint of all that decides the version but its centre; None before format 3."""
     swept: list[FileRecord] = []
-    """Readings that a rebuild takes over, below the database's folder; versions share them."""
+    """Readings that a rebuild reuses, below the database's folder; versions share them."""
     pruned: dict[str, Any] | None = None
-    """Of a pruned version: the version that it came from, and its figures before and after."""
+    """The version that a pruned one came from, and the figures before and after; else None."""
     code_version: str
     libraries: dict[str, str]
     digest: str | None = None
-    """What `digest_of` says of all else here; none of versions from before manifests had one."""
+    """`digest_of` the other fields; None if the version is older than such digests."""
 
     @property
     def where(self) -> str:
@@ -107,7 +108,7 @@ class Manifest(BaseModel):
     @field_validator("files", "swept")
     @classmethod
     def _names_files_of_its_own(cls, files: list[FileRecord]) -> list[FileRecord]:
-        """What is read, copied and deleted by a manifest must not lead out of its folder."""
+        """Paths that a manifest has read, copied and deleted must not lead out of its folder."""
         seen = {MANIFEST}
         for file in files:
             if file.path in seen or not _is_path_below(file.path):
@@ -121,7 +122,7 @@ class Manifest(BaseModel):
 
 
 class Verdict(BaseModel):
-    """What the promotion gate said of a version when it was new: for people to read."""
+    """The promotion gate's decision on a version when it was new: for people to read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -134,9 +135,9 @@ def index_path(key: str) -> str:
     return f"keys/{key}.faiss"
 
 
-def digest_of(said: dict[str, Any]) -> str:
-    """SHA-256 of what a manifest says beside its digest: as JSON, keys sorted, nothing between."""
-    rest = {key: value for key, value in said.items() if key != "digest"}
+def digest_of(fields: dict[str, Any]) -> str:
+    """SHA-256, in hex, of a manifest's fields but its digest: as JSON, keys sorted, no spaces."""
+    rest = {key: value for key, value in fields.items() if key != "digest"}
     return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""One small class over fsspec: a folder, local or remote.  Nobody else knows about protocols."""
+"""One small class over fsspec: a folder, local or remote.  No other module knows protocols."""
 
 import errno
 import functools
@@ -33,26 +33,26 @@ from storage.faults import (
 _CHUNK = 1 << 20
 
 _BLOCK = 16 << 20
-"""Bytes of a part of a multipart upload and of a read ahead: what a remote file takes in memory."""
+"""Bytes of a part of a multipart upload and of a read ahead: a remote file takes so much memory."""
 
 _SMALL = 4 << 20
-"""Bytes that come in about the time that a remote store takes to answer."""
+"""Bytes that take about as long to come as a remote store takes to answer."""
 
 _TAKEN = (412, 304)
-"""What servers answer to a write of a taken name; older MinIOs say the second."""
+"""Servers' answers to a write of a taken name; older MinIOs give the second."""
 
 _CONFLICT = 409
-"""Another conditional write of the name is under way, and may yet fail."""
+"""The answer if another conditional write of the name is under way, which may yet fail."""
 
 _CONFLICT_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between tries of a write while the server settles another of the same name."""
 
 _single_writers: set[str] = set()
-"""Stores of which somebody has said that only one process at a time writes there."""
+"""Stores that were declared to have one writing process at a time."""
 
 
 def declare_single_writer(store: str) -> None:
-    """From now on `write_new` may look first and write then, in this process and store.
+    """From now on, in this process and store, `write_new` may look first and write then.
 
     For stores that cannot refuse a taken name; `storage.conditional` finds out which can.
     """
@@ -60,9 +60,9 @@ def declare_single_writer(store: str) -> None:
 
 
 def use_s3_options(options: dict[str, Any]) -> None:
-    """From now on reach S3 with these options of s3fs; with none, as the environment says.
+    """From now on reach S3 with these options of s3fs; without any, as the environment says.
 
-    For all of this process: corpora and outputs lie there, too.
+    They hold for all of this process: corpora and outputs lie there, too.
     """
     fsspec.config.conf.pop("s3", None)
     if options:
@@ -86,28 +86,29 @@ _R = TypeVar("_R")
 def _clearly(
     method: Callable[Concatenate["Folder", _P], _R],
 ) -> Callable[Concatenate["Folder", _P], _R]:
-    """A method whose errors are said in words where the store is remote."""
+    """A method whose errors are in plain words and name the folder."""
 
     @functools.wraps(method)
-    def said(folder: "Folder", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def clear(folder: "Folder", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         with folder.faults():
             return method(folder, *args, **kwargs)
 
-    return said
+    return clear
 
 
 class Folder:
     """A folder at a path or URI.  Names given to its methods are relative to it.
 
-    Where a store refuses the user (no such bucket, no access, a file in a folder's place), its
-    methods raise InputError; where it does not answer, ConnectionError.
+    Its methods raise InputError if the store refuses the user (no such bucket, no access, a file
+    where a folder should be), ConnectionError if the store does not answer, and OSError if there is
+    no room.  It raises InputError if the address is empty or of a kind that fsspec does not know.
     """
 
     def __init__(self, uri: str) -> None:
         if not uri:
             raise InputError("a folder's address is empty")
         try:
-            # What another process has written since must be seen: no listing is remembered.
+            # No listing is remembered: another process's later files must be seen.
             self._fs, self._path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise InputError(f"{uri}: {error}") from error
@@ -122,11 +123,11 @@ class Folder:
 
     @property
     def uri(self) -> str:
-        """The folder's address; a plain path where it is local."""
+        """The folder's address; a plain path if it is local."""
         return self._path if self._local else str(self._fs.unstrip_protocol(self._path))
 
     def require_writable_kind(self) -> None:
-        """Raises InputError where files of that kind of address can only be read."""
+        """Raises InputError if files of that kind of address can only be read."""
         if self.uri.startswith(("http://", "https://")):
             raise InputError(f"{self}: the web is only read; give a folder, or s3://bucket/folder")
 
@@ -134,7 +135,7 @@ class Folder:
     def exists(self, name: str) -> bool:
         """Whether a file or folder is there."""
         try:
-            # Many a filesystem's own `exists` says no where it could not find out.
+            # The `exists` of many filesystems answers no if it could not find out.
             self._fs.info(self._at(name))
         except (FileNotFoundError, NotADirectoryError):
             return False
@@ -142,10 +143,10 @@ class Folder:
 
     @_clearly
     def names(self) -> list[str]:
-        """Names of the files and folders in it, sorted; none where it does not exist.
+        """Names of the files and folders in it, sorted; none if it does not exist.
 
-        Hidden ones, such as a file that was never finished, are left out.  Raises InputError where
-        a file is in the way.
+        Hidden ones, such as a file that was never finished, are left out.  Raises InputError if a
+        file is in the way.
         """
         try:
             if self._local:
@@ -163,9 +164,9 @@ class Folder:
 
     @_clearly
     def files(self) -> list[Found]:
-        """All files below it, in the order of their names; none where it does not exist.
+        """All files below it, in the order of their names; none if it does not exist.
 
-        Raises InputError where a file is in the way.
+        Raises InputError if a file is in the way.
         """
         if self._local:
             return [Found(*found) for found in sorted(local.files(self._path))]
@@ -183,27 +184,27 @@ class Folder:
             if isinstance(modified, float):
                 modified = datetime.fromtimestamp(modified, UTC)
             name = path.removeprefix(self._path).lstrip("/")
-            if name and not name.endswith("/"):  # what some tools write for a folder
+            if name and not name.endswith("/"):  # some tools write such a file for a folder
                 found.append(Found(name, int(info["size"]), modified))
         return found
 
     @_clearly
     def size(self, name: str) -> int:
-        """Bytes of a file.  Raises FileNotFoundError."""
+        """Bytes of a file.  Raises FileNotFoundError if there is none."""
         return int(self._fs.info(self._at(name))["size"])
 
     @_clearly
     def read(self, name: str) -> bytes:
-        """The whole of a small file.  Raises FileNotFoundError."""
+        """The whole of a small file.  Raises FileNotFoundError if there is none."""
         if not self._fs.async_impl:
             return b"".join(self.chunks(name))
-        # One request: whoever opens a file, or reads it in several parts, asks for its size first.
+        # One request: opening a file, or reading it in several parts, asks for its size first.
         return self._fs.cat_file(self._at(name), max_concurrency=1)
 
     def open(self, name: str) -> IO[bytes]:
-        """A file for reading here and there; a large remote one is asked for just what is read.
+        """A file for reading parts of it; no more of a large remote one is moved than is read.
 
-        Raises FileNotFoundError.
+        Raises FileNotFoundError if there is none.
         """
         return self._open(name, "none")
 
@@ -213,14 +214,14 @@ class Folder:
         if self._local:
             return open(self._at(name), "rb")
         if self._fs.async_impl:
-            # One request for a small file, not three: its size, and a table's end and columns.
+            # One request for a small file, not three: for its size, a table's end and its columns.
             begin = self._beginning(name)
             if len(begin) < _SMALL:
                 return io.BytesIO(begin)
         return self._fs.open(self._at(name), "rb", block_size=_BLOCK, cache_type=ahead)
 
     def _beginning(self, name: str) -> bytes:
-        """As much of a remote file as one request brings soon; all of it where it is small."""
+        """As much of a remote file as one request brings soon; all of it if it is small."""
         try:
             return self._fs.cat_file(self._at(name), start=0, end=_SMALL, max_concurrency=1)
         except OSError as error:
@@ -229,7 +230,10 @@ class Folder:
             raise
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """A file's bytes, in order.  Raises FileNotFoundError, and OSError where not all come."""
+        """A file's bytes, in order.
+
+        Raises FileNotFoundError if there is none, and OSError if not all bytes come.
+        """
         with self._open(name, "readahead") as file:
             while True:
                 with self.faults(name):
@@ -241,15 +245,15 @@ class Folder:
                 yield chunk
 
     def local_path(self, name: str) -> Path | None:
-        """Where a file lies on this machine's disk; None where the folder is remote."""
+        """Where a file lies on this machine's disk; None if the folder is remote."""
         return Path(self._at(name)) if self._local else None
 
     @_clearly
     def write_new(self, name: str, data: bytes) -> None:
-        """Write a small file whole, or not at all where the name is taken.
+        """Write a small file whole, or not at all if the name is taken.
 
-        Raises FileExistsError where it is.  Where a connection broke and the file is there with
-        just this content, an earlier try went through.
+        Raises FileExistsError if it is.  A remote file of just this content is no error: an earlier
+        try went through before its connection broke.
         """
         if self._has_single_writer():
             self._look_and_write(name, data)
@@ -260,10 +264,10 @@ class Folder:
 
     @contextmanager
     def create(self, name: str) -> Iterator[CheckedFile]:
-        """A file to write, put in its place when it is whole; checksums are made on the way.
+        """A file to write, which gets its name when it is whole; its checksum is made on the way.
 
-        For names that nobody else writes, as in a step's own attempt: a file of that name is
-        replaced.  Where the block fails, nothing is left.
+        It is for names that nobody else writes, as in a step's own attempt: a file of that name is
+        replaced.  If the block fails, nothing is left.
         """
         if self._local:
             whole = local.whole(self._at(name))
@@ -277,9 +281,9 @@ class Folder:
             with self.faults():
                 file.close()
         except BaseException:
-            # fsspec would else write what it has when the object goes.
+            # Otherwise fsspec would write what it has when the object goes.
             file.closed = True
-            with suppress(Exception):  # what was raised first says more
+            with suppress(Exception):  # the first error says more
                 file.discard()
             raise
 
@@ -289,7 +293,8 @@ class Folder:
     ) -> None:
         """Copy files to another folder of the same store, without passing through here.
 
-        new_names: what they are called there; by default the same.  Raises FileNotFoundError.
+        new_names: their names there; by default the same.  Raises FileNotFoundError if a file is
+        missing.
         """
         new_names = names if new_names is None else new_names
         if not self._local:
@@ -301,7 +306,10 @@ class Folder:
 
     @_clearly
     def record(self, name: str) -> FileRecord:
-        """Size and SHA-256 of a file as it lies there, read once.  Raises FileNotFoundError."""
+        """Size in bytes and SHA-256 of a file as it lies there, read once.
+
+        Raises FileNotFoundError if there is none.
+        """
         digest, size = hashlib.sha256(), 0
         for chunk in self.chunks(name):
             digest.update(chunk)
@@ -310,17 +318,17 @@ class Folder:
 
     @_clearly
     def delete(self, name: str) -> None:
-        """Delete a file; nothing happens where it is not there."""
+        """Delete a file; nothing happens if it is not there."""
         with suppress(FileNotFoundError, NotADirectoryError):
             self._fs.rm_file(self._at(name))
 
     @_clearly
     def remove(self) -> None:
-        """Delete the folder with all that is in it.  Raises OSError where something stays."""
+        """Delete the folder with all that is in it.  Raises OSError if something stays."""
         with suppress(FileNotFoundError):
-            # A remote path is taken for a pattern.
+            # fsspec takes a remote path for a pattern.
             self._fs.rm(self._path if self._local else glob.escape(self._path), recursive=True)
-        # S3 answers for each of a thousand files, and s3fs does not listen.
+        # S3 answers for each of a thousand files, and s3fs ignores those answers.
         left = [] if self._local else self.files()
         if left:
             raise OSError(f"{self}/{left[0].name} could not be deleted; may you delete there?")
@@ -330,16 +338,16 @@ class Folder:
 
     @contextmanager
     def faults(self, name: str = "") -> Iterator[None]:
-        """Within, errors are said in words that name the folder, or a file of it."""
+        """Within the block, errors are in plain words that name the folder, or a file of it."""
         try:
             yield
         except Exception as error:
             where = f"{self}/{name}" if name else str(self)
-            said = (of_the_path if self._local else in_words)(error, where)
-            said = said or placed(error, where)
-            if said is None:
+            plain = (of_the_path if self._local else in_words)(error, where)
+            plain = plain or placed(error, where)
+            if plain is None:
                 raise
-            raise said from error
+            raise plain from error
 
     def _has_single_writer(self) -> bool:
         return any(self.uri == s or self.uri.startswith(f"{s}/") for s in _single_writers)
@@ -350,7 +358,7 @@ class Folder:
         return False
 
     def _put_new(self, name: str, data: bytes) -> bool:
-        """Put a remote file where there is none; says whether it did."""
+        """Write a remote file unless the name is taken; returns whether it did."""
         for wait in _CONFLICT_WAITS:
             try:
                 self._fs.pipe_file(self._at(name), data, mode="create")

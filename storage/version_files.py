@@ -1,4 +1,4 @@
-"""Where the files of a version lie: together if it is published, each with its step if not yet."""
+"""The files of a version: in one folder if it is published, each with its step if it is not yet."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,12 +15,10 @@ from storage.store import Folder
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """Files, by their paths in the version, each with the folder in which it lies under that path.
-
-    What reads a version asks these, and never learns whether it is published.
-    """
+    """A version's files, which are read alike whether it is published or not."""
 
     placed: Mapping[str, tuple[Folder, FileRecord]]
+    """By path in the version, the folder in which a file lies under that path, and its record."""
 
     def __contains__(self, path: str) -> bool:
         return path in self.placed
@@ -40,15 +38,16 @@ class VersionFiles:
     def table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A table, or some of its columns.
 
-        Raises InputError if it is no Parquet, or lacks a column.
+        Raises KeyError if there is no such file, and InputError if it is no Parquet or lacks a
+        column.
         """
         return read_table(self.folder_of(path), path, columns)
 
     @contextmanager
     def locally(self, paths: Sequence[str]) -> Iterator[dict[str, Path]]:
-        """Within the block, by path where each of some files lies on this machine, checked.
+        """Within the block, by path, where each of some files lies on this machine, checked.
 
-        Raises InputError if one is not what its record says.
+        Raises KeyError if there is no such file, and InputError if one is not what its record says.
         """
         with ExitStack() as stack:
             here: dict[str, Path] = {}
@@ -61,14 +60,14 @@ class VersionFiles:
     def copy(self, target: Folder) -> list[FileRecord]:
         """Copy all files to a folder of the same store; returns their records, in order.
 
-        To do it twice does no harm.  Raises FileNotFoundError if one is gone.
+        Copying twice does no harm.  Raises FileNotFoundError if one is gone.
         """
         for folder, paths in self._by_folder(self.placed):
             folder.copy(paths, target)
         return [self.placed[path][1] for path in sorted(self.placed)]
 
     def _by_folder(self, paths: Iterable[str]) -> list[tuple[Folder, list[str]]]:
-        """The paths of each folder: a store is asked for those of one at a time."""
+        """The folders with their paths: a store is asked for the files of one folder at a time."""
         groups: dict[str, tuple[Folder, list[str]]] = {}
         for path in paths:
             folder = self.folder_of(path)

@@ -1,4 +1,4 @@
-"""Entries as Parquet: what stands in which column, and back into arrays."""
+"""Entries as Parquet tables, and back into arrays."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,7 +31,7 @@ TOKENS = "tokens"
 _KEPT = ("id", "text_hash", "text", "label")
 
 _GROUP_ROWS = 2_000
-"""Entries that are read at once to see one of them."""
+"""Entries in a row group: so many are read at once to see one of them."""
 
 
 def key_column(number: int) -> str:
@@ -42,10 +42,10 @@ def key_column(number: int) -> str:
 def entries_table(
     rows: pa.Table, hashes: TextHashes, answers: Answers, nearest: NDArray[np.float32]
 ) -> pa.Table:
-    """A shard's entries: its rows, and what all exits say of them.
+    """A shard's entries: its rows, and the answers of all exits for them.
 
-    hashes: (rows,) of their token ids.  nearest: (rows,) squared L2 distance to the nearest row of
-    another text.
+    hashes: (rows,) of their token ids.  answers: (rows, exits).  nearest: (rows,) squared L2
+    distance to the nearest row of another text.
     """
     return pa.table(
         {name: rows[name] for name in _KEPT if name in rows.column_names}
@@ -69,11 +69,14 @@ def lists_path(number: int) -> str:
 
 
 def lists_table(found: Sequence[Neighbours]) -> pa.Table:
-    """The neighbours of a shard's rows, by each key: columns rows-0, distances-0, rows-1 .."""
+    """The neighbours of a shard's rows, by each key: columns rows-0, distances-0, rows-1 ..
+
+    found: by key, (rows, k) each.
+    """
     columns = {}
-    for place, neighbours in enumerate(found):
-        columns[f"rows-{place}"] = list_column(neighbours.rows)
-        columns[f"distances-{place}"] = list_column(neighbours.distances)
+    for key, neighbours in enumerate(found):
+        columns[f"rows-{key}"] = list_column(neighbours.rows)
+        columns[f"distances-{key}"] = list_column(neighbours.distances)
     return pa.table(columns)
 
 
@@ -90,8 +93,9 @@ def read_entries(
 ) -> Entries:
     """The parts of a version as one set of arrays; ids and texts stay on disk.
 
-    Confidences are as they were read, not calibrated.  Before format 4, texts are equal where their
-    characters are.  Raises InputError where a part does not hold what entries hold.
+    exits, labels: the version's, in order.  Confidences are as they were read, not calibrated.
+    Before format 4, texts are equal if their characters are.  Raises InputError if a
+    part lacks a column, or has one of another type than entries have.
     """
     text, of_text = TOKENS, pa.uint64()
     if version_format < FIRST_BY_TEXT:
@@ -126,19 +130,22 @@ def _hashes(column: pa.ChunkedArray) -> TextHashes:
 
 
 def columns_of(files: VersionFiles, path: str) -> list[str]:
-    """The names of a table's columns."""
+    """The names of a table's columns.  Raises KeyError if there is no such file."""
     with files.folder_of(path).open(path) as file:
         return list(pq.read_schema(file).names)
 
 
 def read_nearest(read: ReadColumns, paths: Sequence[str]) -> NDArray[np.float32]:
-    """(rows,) of each entry the squared L2 distance to its nearest neighbour."""
+    """(rows,) squared L2 distance of each entry to its nearest neighbour."""
     column = "nearest_distance"
     return np.concatenate([read(path, [column])[column].to_numpy() for path in paths])
 
 
 def read_lists(read: ReadColumns, paths: Sequence[str], rows: int) -> Neighbours:
-    """The neighbours of all of a version's rows by the first key, as they are listed."""
+    """The neighbours of all of a version's rows by the first key, (rows, k), as they are listed.
+
+    rows: how many rows the version has.
+    """
     tables = [read(path, ["rows-0", "distances-0"]) for path in paths]
     return Neighbours(
         np.concatenate([list_values(t["rows-0"]) for t in tables]),
@@ -147,19 +154,22 @@ def read_lists(read: ReadColumns, paths: Sequence[str], rows: int) -> Neighbours
     )
 
 
-def read_rows(files: VersionFiles, columns: Sequence[str], places: Sequence[int]) -> pa.Table:
-    """Some columns of some entries, by their places in the database, in the order asked."""
-    found, before, last = [], 0, max(places, default=0)
+def read_rows(files: VersionFiles, columns: Sequence[str], positions: Sequence[int]) -> pa.Table:
+    """Some columns of some entries, by their positions in the database, in the order asked.
+
+    Raises InputError if a part is no Parquet, or lacks a column.
+    """
+    found, before, last = [], 0, max(positions, default=0)
     for path in files.below("entries/"):
         with open_table(files.folder_of(path), path, columns) as parquet:
             rows = parquet.metadata.num_rows
-            within = [i for i in places if before <= i < before + rows]
+            within = [i for i in positions if before <= i < before + rows]
             table = take_rows(parquet, columns, [i - before for i in within])
-        here = pa.array(within, pa.int64())  # of a type even where it is empty
-        found.append(table.append_column("place", here))
+        here = pa.array(within, pa.int64())  # of a type even if it is empty
+        found.append(table.append_column("position", here))
         before += rows
         if before > last:
             break
     table = pa.concat_tables(found)
-    order = pc.index_in(pa.array(places, pa.int64()), table["place"])
-    return table.take(order).drop_columns("place")
+    order = pc.index_in(pa.array(positions, pa.int64()), table["position"])
+    return table.take(order).drop_columns("position")

@@ -1,4 +1,4 @@
-"""Fitted readers as files: what a version keeps of them, and back into memory."""
+"""Fitted readers as the files that a version keeps, and back into memory."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,9 +19,9 @@ from storage.version_files import VersionFiles
 
 
 def write_fits(folder: Folder, fits: Fits, sums: Mapping[StateName, Sums]) -> FileRecord:
-    """Write a version's fitted readers, with the sums of each state that they could have read.
+    """Write a version's fitted readers, and the sums of each state that they could have read.
 
-    A later rebuild chooses the state anew.
+    The sums of all states are kept because a later rebuild chooses the state anew.
     """
     tensors: dict[str, Array] = {}
     for name, parameters in fits.parameters.items():
@@ -32,8 +32,8 @@ def write_fits(folder: Folder, fits: Fits, sums: Mapping[StateName, Sums]) -> Fi
 
 
 def write_arrays(folder: Folder, name: str, arrays: dict[str, Array]) -> FileRecord:
-    """Write named arrays; read them with `safetensors`."""
-    # safetensors writes the memory of an array, in whatever order its elements lie there.
+    """Write named arrays, to be read with `safetensors`; returns the file's record."""
+    # safetensors writes an array's memory as it lies, whatever the order of its elements.
     data = safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in arrays.items()})
     with folder.create(name) as file:
         file.write(data)
@@ -41,12 +41,18 @@ def write_arrays(folder: Folder, name: str, arrays: dict[str, Array]) -> FileRec
 
 
 def read_far(files: VersionFiles) -> Far:
-    """What a version says of rows that are unlike its own."""
+    """The statistics by which a version finds rows that are unlike its own.
+
+    Raises KeyError if the version has none.
+    """
     return far_from(safetensors.numpy.load(files.read(FAR)))
 
 
 def read_fits(files: VersionFiles, exits: Sequence[Exit], record: Mapping[str, Any]) -> Fits:
-    """A version's fitted readers.  exits: the version's; record: the manifest's of the fit."""
+    """A version's fitted readers.  exits: the version's; record: the manifest's record of the fit.
+
+    Raises KeyError if the version has no fitted readers.
+    """
     tensors = safetensors.numpy.load(files.read(PROBES))
     fitted = {e.reader: e.of for e in exits if e.of.source == "fit"}
     parameters = {name: of.from_arrays(tensors) for name, of in fitted.items()}
@@ -54,7 +60,7 @@ def read_fits(files: VersionFiles, exits: Sequence[Exit], record: Mapping[str, A
 
 
 def read_sums(files: VersionFiles, state: StateName) -> Sums:
-    """The sums of a state that a version keeps."""
+    """The sums that a version keeps of a state.  Raises KeyError if it has no fitted readers."""
     tensors = safetensors.numpy.load(files.read(PROBES))
     prefix = f"sums_{state}_"
     return sums_from(
@@ -63,9 +69,9 @@ def read_sums(files: VersionFiles, state: StateName) -> Sums:
 
 
 def fit_record(fitted: Fitted, sums: Sums, sampled: int) -> dict[str, Any]:
-    """What the manifest says of a fit: all that it takes to do it again from the sums.
+    """The manifest's record of a fit: all that it takes to do it again from the sums.
 
-    sampled: rows that carry the figures without the text.
+    sampled: how many rows carry the figures without the text.
     """
     return {
         "state": fitted.fits.state,

@@ -1,4 +1,4 @@
-"""What a version's manifest and rows say of policies."""
+"""The policies of a version: its search over them, and the calibration of what they write."""
 
 from collections.abc import Mapping
 
@@ -12,14 +12,15 @@ from tasks.readings import Readings
 
 
 def tuning_of(manifest: Manifest) -> Tuning | None:
-    """What a version's search over policies found; None before format 2."""
+    """The findings of a version's search over policies; None before format 2."""
     return None if manifest.tuning is None else Tuning.model_validate(manifest.tuning)
 
 
 def written_lines(policy: RunnablePolicy, readings: Readings) -> Mapping[int, Line]:
-    """By exit, what calibrates the confidences that a policy writes, from a version's own rows.
+    """By exit's position, the line that calibrates the confidences that a policy writes.
 
-    Versions before format 4 are read as they were: nothing is calibrated.
+    The lines are fitted on the version's own rows.  There are none before format 4: such versions
+    answer as they did then.  Raises InputError if the database lacks an exit that the policy needs.
     """
     if readings.manifest.format < FIRST_BY_TEXT:
         return {}

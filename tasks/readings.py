@@ -1,7 +1,7 @@
 """A version in memory, published or still being built, with the models it was built with.
 
 One path reads both: it asks a manifest what the version is, and the version's files where they lie.
-Of a build the manifest is a draft, which says what is known so far.
+The manifest of a build is a draft, which has what is known so far.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,8 @@ from tasks.job import Job
 def check_fits(job: Job, manifest: Manifest) -> None:
     """Raises InputError if a version's labels, prompt, key or backbone are not the job's.
 
-    Cheap: it compares what job and manifest say; `load_database` compares the models themselves.
+    It is cheap: it compares the job and the manifest; `load_database` compares the models
+    themselves.
     """
     built, where = Job.model_validate(manifest.job), manifest.where
     mend = "build it anew with this job, or use the job that it was built with"
@@ -69,17 +70,17 @@ def check_fits(job: Job, manifest: Manifest) -> None:
 
 @dataclass(frozen=True)
 class Readings:
-    """What a version says of its rows, in memory; no model is needed for it."""
+    """A version's entries and indexes in memory; no model is needed for them."""
 
     manifest: Manifest
     files: VersionFiles
     entries: Entries
     indexes: tuple[Index, ...]
-    """One a key, in the order of the key's depths."""
+    """One index a key, in the order of the key's depths."""
     nearest: NDArray[np.float32] | None
-    """(rows,) squared L2 distance to the nearest neighbour by the first key."""
+    """(rows,) squared L2 distance to the nearest neighbour by the first key; None in format 1."""
     lists: Neighbours | None
-    """All rows' neighbours by the first key, as far as they are listed."""
+    """(rows, k) all rows' neighbours by the first key; None if the version lists none."""
 
     @property
     def where(self) -> str:
@@ -88,12 +89,12 @@ class Readings:
 
     @property
     def parts(self) -> list[str]:
-        """Paths of the entries."""
+        """Paths of the entries, in order."""
         return self.files.below("entries/")
 
     @property
     def costs(self) -> Costs:
-        """The version's cost table."""
+        """The version's cost table, in seconds; in layers if the version has none."""
         costs = self.manifest.costs
         return LAYERS if costs is None else Costs(**costs["seconds"])
 
@@ -107,7 +108,10 @@ class Readings:
 
 
 def trial_of(entries: Entries, index: Index, asked: int, most: int | None = None) -> Trial:
-    """A database's complete rows, or `most` of them evenly spread, each with `asked` neighbours."""
+    """A database's complete rows, each with `asked` neighbours by an index, or fewer.
+
+    most: how many rows at most, evenly spread; by default all.
+    """
     rows = entries.complete
     if most is not None and len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
@@ -124,7 +128,7 @@ def trial_of(entries: Entries, index: Index, asked: int, most: int | None = None
 def load_readings(version: Version) -> Readings:
     """A published version's entries and indexes.
 
-    Raises InputError if a file is not what its manifest says.
+    Raises InputError if there is no such version, or a file is not what its manifest says.
     """
     manifest = version.manifest()
     version.require_whole(manifest, [])
@@ -142,8 +146,8 @@ def load_readings(version: Version) -> Readings:
 def load_database(version: Version, backbone: BackboneSpec, key: KeySpec) -> Database:
     """A published version in memory, read in the dtype it was built in unless the job names one.
 
-    Raises InputError if a file is not what its manifest says, or the models are not those that the
-    version was built with.
+    Raises InputError if there is no such version, a file is not what its manifest says, or the
+    models are not those that the version was built with.
     """
     manifest = version.manifest()
     if backbone.dtype == "auto":
@@ -168,9 +172,10 @@ def files_of(version: Version, manifest: Manifest) -> VersionFiles:
 
 
 def read_readings(manifest: Manifest, files: VersionFiles) -> Readings:
-    """A version's entries and indexes; of a build that has written all of both.
+    """The entries and indexes of a version, or of a build that has written all of both.
 
-    Raises InputError if a file is not what its record says.
+    Raises KeyError if there is no index of a key, and InputError if a file is not what its record
+    says.
     """
     parts, lists = files.below("entries/"), files.below("neighbours/")
     keys = [index_path(key) for key in Job.model_validate(manifest.job).key.names]
@@ -192,7 +197,10 @@ def read_readings(manifest: Manifest, files: VersionFiles) -> Readings:
 
 
 def read_head(model: Backbone, prompt: Prompt, files: VersionFiles) -> HeadReader:
-    """A version's head: its prompt, and a sentence encoder's centre."""
+    """A version's head reader: its prompt, and a sentence encoder's centre.
+
+    Raises InputError if a label word is not one token.
+    """
     centre = safetensors.torch.load(files.read(CENTRE))["mean"] if CENTRE in files else None
     return head_reader(model, prompt, centre)
 
@@ -200,7 +208,7 @@ def read_head(model: Backbone, prompt: Prompt, files: VersionFiles) -> HeadReade
 def in_memory(
     readings: Readings, model: Backbone, head: HeadReader, key: KeySpec, retriever: Backbone | None
 ) -> Database:
-    """A version as a classification reads it."""
+    """A version as a classification reads it.  retriever: the key's own model, if it has one."""
     manifest, files = readings.manifest, readings.files
     exits, probes = readings.entries.exits, manifest.probes
     return Database(
@@ -220,7 +228,7 @@ def in_memory(
 
 
 def prompt_of(manifest: Manifest) -> Prompt:
-    """What a version asks its model."""
+    """The prompt that a version gives its model."""
     prompt = manifest.prompt
     return Prompt(tuple(prompt["labels"]), tuple(prompt["words"]), prompt["template"])
 

@@ -3,9 +3,9 @@
     {work}/{step}/{token}/..    what a try wrote; files of the version below `version/`
           /{step}.json          the marker: which try counts, its rows, seconds and files
 
-The body of a step is its work.  All else is the declaration's business: a step whose marker is
-there is not done again, each try has a folder and a clock of its own, and Prefect tries again what
-a second try may mend.
+The body of a step is its work.  The declaration does all else: a step whose marker is there is not
+done again, each try has a folder and a clock of its own, and Prefect tries again if a second try
+may mend the error.
 
 A marker is written only if there is none, so of two processes at the same step one counts and the
 other's files are dropped: nobody ever reads a mixture, whatever either of them computed.  Markers
@@ -27,22 +27,22 @@ from storage.version_files import VersionFiles
 from tasks.retrying import RETRIES
 
 STEPS = 4
-"""The format of what steps leave and later ones read: what was begun in another is begun anew."""
+"""The format of what steps leave for later ones: work that was begun in another is begun anew."""
 
 _VERSION = "version"
 """Below a try's folder: files that go to the version, or the output, under the same names."""
 
 
 class StepRecord(BaseModel):
-    """What a step left: its marker's content.  Steps that leave more have a subclass."""
+    """The content of a step's marker.  A step whose marker has more has a subclass."""
 
     model_config = ConfigDict(frozen=True)
 
     rows: int
     files: list[FileRecord] = []
-    """Of the version."""
+    """The files of the version, or of the output, that the step wrote."""
     attempt: str = ""
-    """The try that counts."""
+    """The token of the try that counts."""
     seconds: float = 0.0
 
 
@@ -51,13 +51,13 @@ Left = TypeVar("Left", bound=StepRecord)
 
 @dataclass(frozen=True)
 class Marker(Generic[Left]):
-    """By what a step is known: the name of its marker, and the record in it."""
+    """The name of a step's marker, and the type of the record in it."""
 
     name: str
     leaves: type[Left]
 
     def at(self, number: int | None) -> str:
-        """The name of the step, or of one of several of a kind."""
+        """The name of the step; number: of the shard, if it is one a shard."""
         return self.name if number is None else f"{self.name}-{number:05d}"
 
 
@@ -72,16 +72,19 @@ class Attempt:
 
     @property
     def folder(self) -> Folder:
-        """Where it writes what later steps read."""
+        """Where it writes files that later steps read."""
         return self.work / f"{self.step}/{self.token}"
 
     @property
     def version(self) -> Folder:
-        """Where it writes what goes to the version."""
+        """Where it writes files that go to the version, or the output."""
         return self.folder / _VERSION
 
     def keep(self, left: Left) -> Left:
-        """Write the marker; returns what counts, which may be what another try left before."""
+        """Write the marker; returns the record that counts.
+
+        If another try's marker is there already, that one counts, and this try's files go.
+        """
         record = left.model_copy(
             update={"attempt": self.token, "seconds": time.monotonic() - self.begun}
         )
@@ -94,33 +97,33 @@ class Attempt:
 
 
 class Work:
-    """What steps work on: a folder with their markers."""
+    """The folder that steps work in, with their markers.  shards: how many there are."""
 
     def __init__(self, folder: Folder, shards: int) -> None:
         self.folder = folder
         self.numbers = range(shards)
 
     def record(self, marker: Marker[Left], number: int | None = None) -> Left:
-        """What a step left.  Raises FileNotFoundError if it is not done."""
+        """The record of a step.  Raises FileNotFoundError if it is not done."""
         return marker.leaves.model_validate_json(self.folder.read(f"{marker.at(number)}.json"))
 
     def found(self, marker: Marker[Left], number: int | None = None) -> Left | None:
-        """What a step left; None if it is not done."""
+        """The record of a step; None if it is not done."""
         try:
             return self.record(marker, number)
         except FileNotFoundError:
             return None
 
     def output(self, marker: Marker[Any], number: int | None = None) -> Folder:
-        """Where a step wrote what later ones read.  Raises FileNotFoundError if it is not done."""
+        """Where a step wrote files for later ones.  Raises FileNotFoundError if it is not done."""
         return self.written(marker, number, self.record(marker, number))
 
     def written(self, marker: Marker[Left], number: int | None, left: Left) -> Folder:
-        """Where the try wrote that a step's record names."""
+        """Where a step wrote files for later ones, by its record."""
         return self.folder / f"{marker.at(number)}/{left.attempt}"
 
     def files(self, marker: Marker[Any], *, per_shard: bool = False) -> VersionFiles:
-        """The files of the version that a step left; none if the work has no need of it.
+        """The files of the version that a step left; none if the work does not need the step.
 
         Raises FileNotFoundError if a shard's step is not done.
         """
@@ -133,18 +136,21 @@ class Work:
     def records(
         self, marker: Marker[Left], *, per_shard: bool = False
     ) -> list[tuple[int | None, Left]]:
-        """What a step left, by the number of the shard; see `files`."""
+        """The records of a step, each with the number of its shard; none as for `files`.
+
+        Raises FileNotFoundError if a shard's step is not done.
+        """
         if per_shard:
             return [(number, self.record(marker, number)) for number in self.numbers]
         left = self.found(marker)
         return [] if left is None else [(None, left)]
 
     def done(self, marker: Marker[Any]) -> list[int]:
-        """The numbers of the shards of which a step is done."""
+        """The numbers of the shards for which a step is done."""
         return numbers_done(self.folder, marker.name, len(self.numbers))
 
     def rows_done(self, marker: Marker[Any]) -> int:
-        """Rows of the shards of which a step is done."""
+        """How many rows the shards have for which a step is done."""
         return sum(self.record(marker, number).rows for number in self.done(marker))
 
 
@@ -174,13 +180,13 @@ class Step(Generic[W, Left]):
         self.task = run
 
     def __call__(self, address: str, number: int | None = None) -> Left | None:
-        """Do it, as a task of the flow run that is under way; see `run`."""
+        """Do the step as a task of the flow run that is under way; see `run`."""
         return self.task(address, number)
 
     def run(self, address: str, number: int | None = None) -> Left | None:
-        """Do it unless it is done; returns what it left, None if the work has no need of it.
+        """Do the step unless it is done; returns its record, or None if the work does not need it.
 
-        number: of the shard, if it is one a shard.
+        number: of the shard, if it is one a shard.  Raises what the body raises.
         """
         work = self._opens(address)
         before = work.found(self.marker, number)
@@ -192,12 +198,12 @@ class Step(Generic[W, Left]):
         return None if left is None else attempt.keep(left)
 
     def seconds(self, work: W) -> float:
-        """What it took, of all shards together."""
+        """The seconds that the step took, all shards together; 0 if the work did not need it."""
         records = work.records(self.marker, per_shard=self.per_shard)
         return sum(left.seconds for _, left in records)
 
     def files(self, work: W) -> VersionFiles:
-        """The files of the version that it left."""
+        """The files of the version that the step left.  Raises as `Work.files` does."""
         return work.files(self.marker, per_shard=self.per_shard)
 
 
@@ -209,19 +215,19 @@ def step(
     after: Sequence[Marker[Any]] = (),
     per_shard: bool = False,
 ) -> Callable[[Callable[..., Left | None]], Step[W, Left]]:
-    """Declares a step; what it decorates is the step's body.
+    """A decorator that declares a step; the function is the step's body.
 
     The body is given the work, its attempt and, if there is one step a shard, the shard's number.
-    It returns what it leaves, or None if the work has no need of it.
+    It returns the step's record, or None if the work does not need the step.
 
-    opens: the work at an address.  stage: under which the step's seconds are counted, and its
-    progress is shown.  after: the steps that it reads.
+    opens: opens the work at an address.  stage: the name under which the step's seconds are counted
+    and its progress is shown.  after: the markers of the steps that it reads.
     """
     return lambda body: Step(body, marker, opens, after, stage, per_shard)
 
 
 def in_order(steps: Sequence[Step[W, Any]]) -> tuple[Step[W, Any], ...]:
-    """Steps so that each comes after those that it reads, and else in the order given.
+    """The steps, each after those that it reads, and otherwise in the order given.
 
     Raises ValueError if one reads a step that is none of them, or reads itself by way of others.
     """
@@ -238,20 +244,23 @@ def in_order(steps: Sequence[Step[W, Any]]) -> tuple[Step[W, Any], ...]:
 
 
 def numbers_done(folder: Folder, name: str, shards: int) -> list[int]:
-    """The numbers of the shards of which a step is done, by its markers in a folder."""
+    """The numbers of the shards for which a step is done, by its markers in a folder.
+
+    name: the marker's.  shards: how many there are.
+    """
     there = set(folder.names())
     return [n for n in range(shards) if f"{name}-{n:05d}.json" in there]
 
 
 @task(**RETRIES)
 def look_what_is_done(folder: str, name: str, shards: int) -> list[int]:
-    """As `numbers_done`, for a flow."""
+    """The same as `numbers_done`, as a task of a flow."""
     return numbers_done(Folder(folder), name, shards)
 
 
 def forget(folder: Folder) -> None:
-    """Remove all that steps left."""
+    """Remove the folder with all that steps left."""
     folder.remove()
-    # Of two processes that remove the same, each may stop at what the other has removed.
+    # If two processes remove the same, each may stop at a file that the other has removed.
     while folder.names():
         folder.remove()

@@ -1,4 +1,4 @@
-"""Prints the tables of what figures are worth, and writes what was measured as JSON."""
+"""Prints the tables of what figures are worth, and writes the measurements as JSON."""
 
 import json
 import sys

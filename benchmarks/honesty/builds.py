@@ -1,4 +1,4 @@
-"""Builds in memory: a database of some rows of a pool, and what it says of others."""
+"""Builds in memory: a database of some rows of a pool, and its answers for others."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,22 +37,26 @@ COSTS = Costs(
         "logistic": 2e-5,
     },
 )
-"""As measured for MiniLM on two cores."""
+"""Seconds as measured for MiniLM on two cores."""
 
 EXITS = exits_of(LAYERS, (0,))
 
 HELD_OUT = 2_500
+"""How many rows judge a database, at most."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that a database is made of, or that are asked of it."""
+    """Rows of which a database is made, or that it answers."""
 
     label: NDArray[np.uint16]
+    """(rows,) indices of labels."""
     hashes: NDArray[np.uint64]
+    """(rows,) of their token ids."""
     answers: NDArray[np.uint16]
-    """(rows, depths) of the heads."""
+    """(rows, depths) the heads' answers."""
     confidences: NDArray[np.float32]
+    """(rows, depths) the heads' confidences."""
     states: NDArray[np.float32]
     """(depths, rows, width)."""
 
@@ -85,9 +89,9 @@ class Built:
     trial: Trial
     """Its own rows, each without its text."""
     fresh: Trial
-    """With neighbours among the database's rows."""
+    """The fresh rows, with neighbours among the database's rows."""
     temperatures: dict[str, float]
-    """Of heads and votes, by exit."""
+    """By exit, the temperatures of heads and votes."""
 
 
 def rows_of(pool: Pool, some: NDArray[np.int64]) -> Rows:
@@ -96,13 +100,16 @@ def rows_of(pool: Pool, some: NDArray[np.int64]) -> Rows:
 
 
 def split(pool: Pool, size: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """So many rows of a pool, and up to HELD_OUT others."""
+    """Positions of `size` rows of a pool, and of up to HELD_OUT others."""
     order = np.random.default_rng((seed, size)).permutation(len(pool.label))
     return order[:size], order[size : size + HELD_OUT]
 
 
 def build(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> Built:
-    """Make a database of rows as a build does, and read fresh rows as a classification does."""
+    """Make a database of rows as a build does, and read fresh rows as a classification does.
+
+    names: (labels,).
+    """
     labels, texts = len(names), Texts(rows.hashes)
     copies = copies_of(rows.hashes, rows.hashes, rows.label, labels)
     judges = Judges(rows.states.__getitem__, rows.label, rows.hashes, copies)
@@ -127,7 +134,7 @@ def build(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> Built:
 
 
 def run_fresh(policy: RunnablePolicy, built: Built) -> Replayed:
-    """What a policy does with the fresh rows."""
+    """The answers of a policy for the fresh rows."""
     kind, entries = POLICIES[policy.name], built.trial.entries
     if not isinstance(kind, Planned) or not kind.neighbours(policy):
         return replay(policy, built.fresh, COSTS)
@@ -146,7 +153,7 @@ def _entries(rows: Rows, others: dict[Source, Answers], names: NDArray[np.str_])
 def _read(
     fits: Fits, index: Index, rows: Rows, fresh: Rows, labels: int
 ) -> tuple[dict[Source, Answers], Neighbours]:
-    """What the votes and the fitted exits say of fresh rows, and their neighbours."""
+    """The answers of the votes and the fitted exits for fresh rows, and these rows' neighbours."""
     near = index.search(fresh.states[0], NEIGHBOURS)
     voted = answers_of([vote(near.first(PAPER_NEIGHBOURS), rows.label, labels)])
     here = _Arrays(fits, fresh.states, labels)
@@ -156,15 +163,15 @@ def _read(
         here.enter(depth)
         found |= {e: e.of.read(here, slice(None)) for e in fitted if e.depth == depth}
     answers = answers_of([found[e].distributions for e in fitted])
-    for place, exit in enumerate(fitted):
+    for column, exit in enumerate(fitted):
         sure = found[exit].confidences
         if sure is not None:
-            answers.confidences[:, place] = sure
+            answers.confidences[:, column] = sure
     return {"neighbours": voted, "fit": answers}, near
 
 
 class _Arrays:
-    """What fitted readers find at a depth, of states that are all there."""
+    """All that fitted readers ask for at a depth, from states that are all there."""
 
     depth: int
     label: NDArray[np.uint16]
@@ -181,15 +188,15 @@ class _Arrays:
             self._so_far[name] += reader(name).pass_by(self)
 
     def head(self, due: Due) -> NDArray[np.float32]:
-        """It was read when the states were."""
+        """The head was read with the states."""
         raise NotImplementedError
 
     def neighbours(self, due: Due) -> Neighbours:
-        """They were asked."""
+        """The neighbours were asked before."""
         raise NotImplementedError
 
     def vectors(self, due: Due) -> NDArray[np.float32]:
-        """The states at this depth."""
+        """(due, width) the states at this depth."""
         return self._states[self.depth, due]
 
     def parameters(self, name: str) -> Any:
@@ -197,5 +204,5 @@ class _Arrays:
         return self._fits.parameters[name]
 
     def so_far(self, name: str, due: Due) -> NDArray[np.float64]:
-        """What a reader has added up."""
+        """(due, labels) what a reader has added up over the depths."""
         return self._so_far[name][due]

@@ -1,4 +1,4 @@
-"""Copies in a corpus: what is reported with them, and what fresh rows get."""
+"""Copies in a corpus: the figures that are reported with them, and those of fresh rows."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -37,11 +37,11 @@ class Copied:
     layers_reported: float
     certified: bool
     lost: float
-    """Of the promised policy against its baseline, on fresh rows."""
+    """Accuracy that the promised policy lost against its baseline, on fresh rows."""
     visible: bool
     """Whether near-copies were seen."""
     drifted: bool
-    """Whether a corpus of clean rows is said to lie elsewhere."""
+    """Whether drift was found in a corpus of clean rows."""
 
 
 def plan() -> list[tuple[str, int, Kind, int]]:
@@ -55,7 +55,7 @@ def measure(task: str, size: int, kind: Kind, seed: int) -> Copied:
     own, held = split(of, size, seed)
     rows = rows_of(of, own)
     if kind != "clean":
-        # A copy takes the place of another row.
+        # A copy replaces another row.
         wanted = int(SHARE * size)
         rng = np.random.default_rng(seed)
         copies = _exact(rows, wanted, rng) if kind == "exact" else _dropped(of, own, wanted)
@@ -89,7 +89,7 @@ def _exact(rows: Rows, wanted: int, rng: np.random.Generator) -> Rows:
 
 
 def _dropped(of: Pool, own: np.ndarray, wanted: int) -> Rows:
-    """Copies with one word dropped, of those rows that stay."""
+    """Copies of rows that stay, with one word dropped."""
     stay = own[: len(own) - wanted]
     there = np.flatnonzero(np.isin(of.copied, stay))[:wanted]
     source = rows_of(of, of.copied[there])
@@ -102,7 +102,7 @@ def tables(found: list[Copied]) -> str:
     lines = ["### Copies in the corpus\n"]
     lines.append(
         "| data set, 3,000 rows | of them copies | reported | fresh | layers reported | fresh | "
-        "loss of .01 certified | lost on fresh rows | near-copies seen | drift said |"
+        "loss of .01 certified | lost on fresh rows | near-copies seen | drift found |"
     )
     lines.append("|---" * 10 + "|")
     for task, _, kind in CASES:

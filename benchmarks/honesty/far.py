@@ -20,21 +20,21 @@ SIZES = {100: 6, 350: 4, 1_000: 2, 3_000: 1}
 LEVELS = (0.05, 0.01, 0.001)
 
 _OTHERS = 500
-"""Rows of each other data set."""
+"""Rows that are asked of each other data set."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A database of one data set, asked rows of its own pool and of another set."""
+    """What a database of one data set found in rows of its own pool or of another set."""
 
     task: str
     size: int
     other: str
     """The data set whose rows were asked; `fresh` for held-out ones of the same pool."""
     area: tuple[float, float]
-    """AUROC against held-out rows, by the nearest distance alone and by all three."""
+    """AUROC against held-out rows, by the nearest distance alone and by all three distances."""
     flagged: tuple[tuple[float, float], ...]
-    """By level, the share of these rows that each flags."""
+    """By level, the share of these rows that each of the two flags."""
 
 
 def plan() -> list[tuple[str, int, int]]:

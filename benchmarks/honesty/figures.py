@@ -1,4 +1,4 @@
-"""Reported against fresh: accuracy, layers, promises, targets, confidences."""
+"""Reported figures against fresh rows': accuracy, layers, promises, targets, confidences."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from raee.policies.tuning import candidates, study
 from raee.statistics.calibration import policy_lines, written
 
 SEEDS = {100: 10, 350: 8, 1_000: 8, 3_000: 4}
-"""Builds of each data set by size, but for cr, which has no 3,000 rows."""
+"""By size, how many builds each data set has; cr has no 3,000 rows."""
 
 LOSSES = (0.01, 0.02)
 PRICES = (0.0, 0.02, 0.03, 0.05, 0.07, 0.1)
@@ -26,27 +26,29 @@ _DRAWS = 20
 
 @dataclass(frozen=True)
 class Build:
-    """What one build reports, and what fresh rows got."""
+    """The figures that one build reports, and those of fresh rows."""
 
     task: str
     size: int
     reported: float
+    """Accuracy of the pick, cross-fitted."""
     flattered: float
     """Accuracy of the pick on the rows that it was picked on."""
     fresh: float
+    """Accuracy of the pick on fresh rows."""
     layers: float
-    """On fresh rows."""
+    """Mean layers that fresh rows ran."""
     full: float
     """Fresh accuracy of the best exit at full depth."""
     logistic: float
     """Fresh accuracy of logistic regression at full depth."""
     majority: float
     promises: tuple[tuple[bool, float, float], ...]
-    """By loss: certified, layers, and what fresh rows lost against the baseline."""
+    """By loss: whether a policy is certified, its layers, and the accuracy that fresh rows lost."""
     target: float
-    """Accuracy asked for: three quarters of the way from the majority to full depth's."""
+    """The wanted accuracy: three quarters of the way from the majority's to full depth's."""
     reached: float | None
-    """What fresh rows got with it; None if it was refused."""
+    """The accuracy of fresh rows with it; None if it was refused."""
     calibration: float
     """Expected calibration error of written confidences on fresh rows, less a perfect reader's."""
     prices: tuple[tuple[float, float, float], ...]
@@ -143,9 +145,9 @@ def _calibration(built: Built, policy: RunnablePolicy, labels: int) -> float:
 
 
 def expected_error(sure: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
-    """Expected calibration error over ten bins."""
-    place = np.minimum((sure * _BINS).astype(int), _BINS - 1)
-    gap = np.bincount(place, right, _BINS) - np.bincount(place, sure, _BINS)
+    """Expected calibration error over ten bins.  sure: (rows,) confidences; right: (rows,)."""
+    bin_of = np.minimum((sure * _BINS).astype(int), _BINS - 1)
+    gap = np.bincount(bin_of, right, _BINS) - np.bincount(bin_of, sure, _BINS)
     return float(np.abs(gap).sum() / len(sure))
 
 
@@ -212,7 +214,7 @@ def tables(builds: list[Build]) -> str:
 
 
 def _mean(builds: list[Build], field: str) -> float:
-    """Over data sets, each the mean of its builds."""
+    """The mean over data sets, of which each has the mean of its builds."""
     tasks = {b.task for b in builds}
     return float(
         np.mean([np.mean([getattr(b, field) for b in builds if b.task == t]) for t in tasks])

@@ -23,7 +23,7 @@ _NEW = 30
 
 @dataclass(frozen=True)
 class Stream:
-    """What a gate did with a stream of nights."""
+    """The decisions of a gate on a stream of nights."""
 
     task: str
     kind: str
@@ -32,15 +32,15 @@ class Stream:
     by_pinned: bool
     """Whether the pinned version refused it, and production would not have."""
     lost: float
-    """Fresh accuracy of production at the end, less that of the first version."""
+    """Fresh accuracy of production at the end minus that of the first version."""
     without: float
-    """The same if nothing had been refused up to that night and the last ones were promoted."""
+    """The same if the gate had refused nothing, and the last night's version were promoted."""
 
 
 @dataclass(frozen=True)
 class _Version:
     answers: NDArray[np.uint16]
-    """(rows, depths) of the probes on its own rows, without the text."""
+    """(rows, depths) the probes' answers for its own rows, each without its text."""
     fresh: float
     """Accuracy of its policy on fresh rows."""
 
@@ -90,7 +90,7 @@ def _version(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> _Version:
 
 
 def _mislabelled(rows: Rows, labels: int, seed: int) -> Rows:
-    """Every second new row has another label."""
+    """The rows, with another label on every second new one."""
     rng, label = np.random.default_rng(seed), rows.label.copy()
     wrong = np.arange(_ROWS, len(label), 2)
     label[wrong] = (label[wrong] + rng.integers(1, labels, len(wrong))) % labels

@@ -1,4 +1,4 @@
-"""How often near-copies are seen: where there are none, and where some were put in."""
+"""How often near-copies are seen: if there are none, and if some were put in."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ from raee.texts import Texts
 
 SHARES = (0.0, 0.05, 0.1, 0.2)
 SIZES = {100: 40, 350: 20, 1_000: 10, 3_000: 4}
-"""Draws of each data set by size."""
+"""By size, how many draws each data set has."""
 DEPTHS = (0, 4)
-"""Of the key."""
+"""The depths of the key that are tried."""
 _NEIGHBOURS = 12
 
 
 @dataclass(frozen=True)
 class Seen:
-    """How many of a data set's draws were said to hold near-copies."""
+    """How many of a data set's draws near-copies were seen in."""
 
     task: str
     size: int
@@ -34,7 +34,7 @@ def measure(task: str) -> list[Seen]:
     of, found = pool(task), []
     for size, draws in SIZES.items():
         for share in SHARES:
-            # There are copies of some rows only: as many as a small pool can give.
+            # Only some rows have copies: a small pool gives no more.
             if size > 0.8 * len(of.label) or share * size > 0.9 * len(of.copied):
                 continue
             seen = [
@@ -61,7 +61,7 @@ def _visible(of: Pool, size: int, share: float, depth: int, rng: np.random.Gener
 
 def tables(found: list[Seen]) -> str:
     """The table of BENCHMARKS.md."""
-    lines = ["### Near-copies seen: draws of which it is said\n"]
+    lines = ["### Near-copies: draws in which they are seen\n"]
     lines.append("| rows | data sets | " + " | ".join(_title(share) for share in SHARES) + " |")
     lines.append("|---" * (len(SHARES) + 2) + "|")
     for size in SIZES:

@@ -1,4 +1,4 @@
-"""Pools: the rows of a data set with their states, read once."""
+"""Pools: the rows of data sets with their states, read once."""
 
 import os
 import sys
@@ -22,14 +22,14 @@ LAYERS = 6
 
 _FOLDER = Path(__file__).parents[1] / "results" / "pools"
 _ROWS = 5_500
-"""Of a pool: 3,000 for the largest database, the others are held out."""
+"""Rows of a pool: 3,000 for the largest database, the others are held out."""
 _REVIEWS = 500
 """Long film reviews, as a corpus that is unlike the data sets."""
 _DROPPED = 600
-"""Rows of which there is a copy with one word dropped."""
+"""Rows that have a copy with one word dropped."""
 _CENTRE_ROWS = 2_000
 _SHORTEST = 4
-"""Words of a text from which one may be dropped."""
+"""Words that a text has at least if one may be dropped."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class Pool:
     names: NDArray[np.str_]
     """(labels,)."""
     label: NDArray[np.uint16]
-    """(rows,)."""
+    """(rows,) indices of labels."""
     hashes: NDArray[np.uint64]
     """(rows,) of their token ids."""
     answers: NDArray[np.uint16]
-    """(rows, depths) of the heads."""
+    """(rows, depths) the heads' answers."""
     confidences: NDArray[np.float32]
-    """(rows, depths)."""
+    """(rows, depths) the heads' confidences."""
     states: NDArray[np.float32]
     """(depths, rows, width)."""
     copied: NDArray[np.int64]
-    """(copies,) rows of which there is a copy with one word dropped."""
+    """(copies,) positions of the rows that have a copy with one word dropped."""
     copies: NDArray[np.float32]
-    """(depths, copies, width) their states."""
+    """(depths, copies, width) the copies' states."""
 
 
 @lru_cache(maxsize=len(TASKS) + 1)

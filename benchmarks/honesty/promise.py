@@ -1,4 +1,4 @@
-"""Coverage of the promise at the boundary: how often it is broken where it just may not hold."""
+"""Coverage of the promise at the boundary: how often a policy that loses just the loss gets it."""
 
 from itertools import product
 
@@ -11,14 +11,14 @@ BUILDS = 1_000
 _ROWS = (1_000, 3_000)
 _LOSSES = (0.01, 0.02)
 _DIFFERING = (0.0, 0.02, 0.08)
-"""Rows that the policy answers otherwise, beyond those that it loses."""
+"""Shares of rows that the policy answers differently, beyond those that it loses."""
 
 
 def measure() -> str:
     """Simulate builds whose cascades are harmless but for the last, which loses just the loss.
 
-    Certifying that one is a false promise.  As many rows again are won and lost as `differing` says
-    in both directions together.
+    Certifying that one is a false promise.  Of another share of the rows, `differing`, it wins one
+    half and loses the other.  Returns the table of BENCHMARKS.md.
     """
     lines = ["### Coverage of the promise at the boundary, simulated\n"]
     lines.append("| rows | loss | rows won and lost beside it | builds | false promises |")
@@ -32,7 +32,7 @@ def measure() -> str:
 
 
 def _breaks(rng: np.random.Generator, rows: int, risk: RiskSpec, differing: float) -> bool:
-    """Whether a policy is certified that loses as much as it must not."""
+    """Whether a policy is certified that loses just as much as it must not."""
     share = [risk.max_loss + differing / 2, differing / 2, 1 - risk.max_loss - differing]
     lost, gained, _ = rng.multinomial(rows, share)
     counts = [(0, 0), (0, 0), (0, 0), (int(lost), int(gained))]

@@ -1,4 +1,4 @@
-"""What pruning costs on fresh rows, and how often anything can go."""
+"""The cost of pruning on fresh rows, and how often it can remove anything."""
 
 from dataclasses import dataclass, replace
 
@@ -28,15 +28,16 @@ _SIZES = {700: 4, 3_000: 2}
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruning of a build."""
+    """The pruning of a build."""
 
     task: str
     size: int
     share: float
-    """Of the rows that went; 0 if nothing could be shown to be free."""
+    """Share of the rows that went; 0 if no removal could be shown to be free."""
     lost: float
     """Fresh accuracy that the version's own policy lost."""
     vote_lost: float
+    """Fresh accuracy that the neighbours' vote lost."""
 
 
 def plan() -> list[tuple[str, int, int]]:
@@ -85,7 +86,7 @@ def measure(task: str, size: int, seed: int) -> Pruned:
 
 
 def _near(rows: Rows, asked: Rows, kept: NDArray[np.int64]) -> Neighbours:
-    """The neighbours of some rows among those that are kept, of another text."""
+    """The neighbours of some rows among those of another text that are kept."""
     index = new_index(rows.states.shape[2])
     index.add(rows.states[0, kept])
     texts = Texts(rows.hashes[kept])
@@ -99,15 +100,15 @@ def _without(built: Built, rows: Rows, asked: Rows, kept: NDArray[np.int64]) -> 
     entries, near = trial.entries, _near(rows, asked, kept)
     votes = answers_of([vote(near.first(PAPER_NEIGHBOURS), rows.label, len(entries.labels))])
     answers, confidences = entries.answers.copy(), entries.confidences.copy()
-    places = entries.votes
-    answers[:, places], confidences[:, places] = votes.answers, votes.confidences
+    at = entries.votes
+    answers[:, at], confidences[:, at] = votes.answers, votes.confidences
     changed = replace(entries, answers=answers, confidences=confidences)
     of_votes = {n: f for n, f in built.temperatures.items() if n.startswith("vote")}
     return Trial(calibrated(changed, of_votes), trial.rows, near)
 
 
 def _run(policy: RunnablePolicy, built: Built, smaller: Trial) -> NDArray[np.uint16]:
-    """What a policy answers fresh rows with the kept rows only."""
+    """(rows,) a policy's answers for fresh rows, with the kept rows only."""
     kind = POLICIES[policy.name]
     if not isinstance(kind, Planned) or not kind.neighbours(policy):
         return replay(policy, smaller).answers

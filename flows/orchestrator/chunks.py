@@ -1,4 +1,4 @@
-"""What is spread over workers: shards, and the chunks of them that runs are given."""
+"""Shards that are spread over workers, and the chunks of them that runs are given."""
 
 import time
 from collections.abc import Callable
@@ -38,32 +38,33 @@ class Workers(Settings):
 
 @dataclass(frozen=True)
 class Shards:
-    """The shards of a build or a classification, and what works on them."""
+    """The shards of a build or a classification, and the flow that does them."""
 
     flow: Flow[..., Any]
     """Takes `address`, `first`, `count` and `credentials`; its deployment has the same name."""
     address: str
     work: Work
     marker: Marker[Any]
-    """Of the step that is one a shard."""
+    """The marker of the step that is done once a shard."""
     credentials: str | None
+    """A block that reaches the store."""
     database: str
     about: str
-    """What they belong to."""
+    """The version or the output that they belong to, for names and messages."""
     check: Callable[[Any], None] | None = None
-    """Is told what each shard left as it is done; raises if the others need not be."""
+    """Called with the record of each shard as it is done; raises if the others need not be."""
 
     @property
     def total(self) -> int:
-        """How many they are."""
+        """How many shards there are."""
         return len(self.work.numbers)
 
     def left(self, number: int) -> StepRecord:
-        """What a shard that is done left."""
+        """The record of a shard.  Raises FileNotFoundError if it is not done."""
         return self.work.record(self.marker, number)
 
     def parameters(self, chunk: "Chunk") -> dict[str, Any]:
-        """What a run of the flow is told: an address and numbers, never data."""
+        """The parameters of a chunk's flow run: an address and numbers, never data."""
         return {
             "address": self.address,
             "first": chunk.first,
@@ -72,15 +73,15 @@ class Shards:
         }
 
     def name_of(self, chunk: "Chunk") -> str:
-        """What the run of a chunk is called."""
+        """The name of a chunk's flow run."""
         return f"{self.about} {chunk.first}..{chunk.numbers[-1]}"
 
     def done(self) -> set[int]:
-        """The shards whose markers are there."""
+        """The numbers of the shards whose markers are there."""
         return set(self.work.done(self.marker))
 
     def look_what_is_done(self) -> set[int]:
-        """The same, as a task that is tried again."""
+        """The same as `done`, as a task that is tried again."""
         return set(look_what_is_done(self.work.folder.uri, self.marker.name, self.total))
 
 
@@ -91,23 +92,23 @@ class Chunk:
     first: int
     count: int
     state: StateType = StateType.SCHEDULED
-    """Of its run, when it was last seen."""
+    """The state of its run at the last look."""
     sign: float = field(default_factory=time.monotonic)
-    """When something was last seen of it: its state changed, or a shard was done."""
+    """When its run last changed its state or did a shard, in seconds of `time.monotonic`."""
 
     @property
     def taken(self) -> bool:
-        """Whether a worker has it."""
+        """Whether a worker has its run."""
         return self.state in (StateType.PENDING, StateType.RUNNING)
 
     @property
     def numbers(self) -> range:
-        """Its shards."""
+        """The numbers of its shards."""
         return range(self.first, self.first + self.count)
 
 
 def next_chunk(left: set[int], size: int) -> Chunk:
-    """The first shards that are left, as many as follow each other, up to `size`."""
+    """The first shards of those that are left, which follow each other, `size` at most."""
     first = min(left)
     count = 1
     while count < size and first + count in left:
@@ -116,5 +117,5 @@ def next_chunk(left: set[int], size: int) -> Chunk:
 
 
 def chunk_size(workers: Workers, seconds: float) -> int:
-    """Shards of a chunk, by the seconds that one takes."""
+    """How many shards make a chunk.  seconds: what a shard takes."""
     return max(1, int(workers.chunk_seconds / max(seconds, 1e-3)))

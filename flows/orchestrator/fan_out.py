@@ -1,8 +1,8 @@
 """Shards spread over processes: chunks of them are flow runs on a pool, or calls in this process.
 
-A chunk is minutes of work.  What is done stands in the store as steps' markers: a chunk that runs
-twice does no harm, and a dead one loses only the shards whose markers are missing.  So whoever
-spreads the shards keeps no more than a list of who was given what; the store knows the rest.
+A chunk is minutes of work.  Markers in the store record which shards are done: a chunk that runs
+twice does no harm, and a dead one loses only the shards whose markers are missing.  So this module
+keeps no more than a list of which run was given which shards; the store knows the rest.
 """
 
 import logging
@@ -40,10 +40,10 @@ logger = logging.getLogger("raee")
 
 _POLL_SECONDS = 2.0
 _PAGE = 100
-"""Runs that are asked for at once."""
+"""How many runs are asked for at once."""
 
 _LONELY_SECONDS = 60.0
-"""How long runs may wait for a worker before that is said."""
+"""How long runs may wait for a worker before a warning."""
 
 _FAREWELL_SECONDS = 30.0
 """How long runs whose shards are done may take to end."""
@@ -51,15 +51,16 @@ _FAREWELL_SECONDS = 30.0
 _PROGRESS_SECONDS = 10.0
 
 _WAITING = 8
-"""Runs that may wait for a worker, or as many as workers have taken: each look for work, of each
-worker, is answered with all that wait.  Until it is known how long a shard takes, runs in all."""
+"""How many runs may wait for a worker, or as many as workers have taken if that is more: each look
+of each worker for work is answered with all that wait.  It limits all runs until a shard's time is
+known."""
 
 
 def spread(shards: Shards, workers: Workers | None) -> None:
     """Have all shards done that are not done yet.
 
-    workers: None: in this process.  Raises what the flow raises; with workers RuntimeError, with
-    what the last run said, where a shard was given to `workers.tries` runs in vain.
+    workers: None if this process does them.  Raises what the flow and the check raise; with workers
+    RuntimeError, with the last run's message, if `workers.tries` runs did not do a shard.
     """
     progress = _Progress(shards)
     if workers is None:
@@ -70,11 +71,11 @@ def spread(shards: Shards, workers: Workers | None) -> None:
             begun = time.monotonic()
             named = shards.flow.with_options(flow_run_name=partial(shards.name_of, chunk))
             named(**shards.parameters(chunk))
-            # A run costs about a second: shards that are taken over take a fraction of one.
+            # A run costs about a second: shards whose rows are reused take a fraction of one.
             seconds = (time.monotonic() - begun) / chunk.count
             left -= set(chunk.numbers)
             if shards.check is not None:
-                with _may_be_away():  # what is not seen here is seen at the end
+                with _may_be_away():  # the end of the work checks what is missed here
                     for number in chunk.numbers:
                         shards.check(shards.left(number))
             progress.show(shards.total - len(left))
@@ -84,7 +85,7 @@ def spread(shards: Shards, workers: Workers | None) -> None:
 
 
 class _Progress:
-    """How much is done, as an artifact of the flow run that is shown while it grows."""
+    """The share that is done, as an artifact of the flow run that the UI shows while it grows."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
@@ -92,7 +93,7 @@ class _Progress:
         self._shown = time.monotonic()
 
     def show(self, done: int) -> None:
-        """Say how many shards are done; what takes only seconds is not shown."""
+        """Show how many shards are done, but not for work of a few seconds."""
         if time.monotonic() - self._shown < _PROGRESS_SECONDS:
             return
         self._shown = time.monotonic()
@@ -121,10 +122,10 @@ class _Dispatcher:
         self._tries: Counter[int] = Counter()
         self._runs: dict[UUID, Chunk] = {}
         self._seconds: list[float] = []
-        self._taken = self._said = time.monotonic()
+        self._taken = self._warned = time.monotonic()
 
     def run(self) -> None:
-        """Until every shard is done and its run has ended."""
+        """Run chunks until every shard is done and its run has ended."""
         with get_client(sync_client=True) as client:
             try:
                 self._adopt(client)
@@ -137,12 +138,12 @@ class _Dispatcher:
                         self._look_after(client)
                     self._progress.show(len(self._done))
             except BaseException:
-                # Also where this flow is cancelled: nobody waits for what they do.
+                # Also if this flow is cancelled: nobody waits for the runs' work then.
                 self._cancel_all(client)
                 raise
 
     def _adopt(self, client: SyncPrefectClient) -> None:
-        """Take on the runs that an earlier try of this flow gave shards to, and that live."""
+        """Take on the living runs to which an earlier try of this flow gave shards."""
         while page := client.read_flow_runs(flow_run_filter=self._others_living(), limit=_PAGE):
             for run in page:
                 chunk = Chunk(run.parameters["first"], run.parameters["count"])
@@ -162,7 +163,7 @@ class _Dispatcher:
         )
 
     def _cancel_all(self, client: SyncPrefectClient) -> None:
-        """Each on its own, and whatever comes of it: the error that ends the flow is another."""
+        """Cancel each run on its own; a failure only warns, so as not to hide the flow's error."""
         for run in self._runs:
             try:
                 _cancel(client, run, "The flow that gave it its shards has ended.")
@@ -192,7 +193,7 @@ class _Dispatcher:
             self._tries.update(chunk.numbers)
 
     def _notice_done(self) -> None:
-        """See in the store which shards are done since the last look."""
+        """Look in the store for the shards that are done since the last look."""
         done = self._shards.done()
         for number in done - self._done:
             left = self._shards.left(number)
@@ -206,7 +207,7 @@ class _Dispatcher:
         self._done, self._left = done, self._left - done
 
     def _look_after(self, client: SyncPrefectClient) -> None:
-        """See which runs have begun, have ended, or say nothing any more."""
+        """Find the runs that have begun, have ended, or have done nothing for too long."""
         states: dict[UUID, FlowRun] = {}
         for page in _pages(list(self._runs)):
             asked = FlowRunFilter(id=FlowRunFilterId(any_=page))
@@ -232,7 +233,7 @@ class _Dispatcher:
         self._say_if_lonely()
 
     def _take_back(self, missing: set[int], run: FlowRun | None) -> None:
-        """Shards of a run that ended without doing them are given to another."""
+        """Give the shards that a run did not do to another run."""
         if not missing:
             return
         ended = "was deleted" if run is None else f"{run.name}: {_last_words(run)}"
@@ -248,8 +249,8 @@ class _Dispatcher:
         now = time.monotonic()
         if any(chunk.taken for chunk in self._runs.values()) or not self._runs:
             self._taken = now
-        elif now - max(self._taken, self._said) > _LONELY_SECONDS:
-            self._said = now
+        elif now - max(self._taken, self._warned) > _LONELY_SECONDS:
+            self._warned = now
             logger.warning(
                 "%d runs of %s have waited for a worker for %.0f s: does one poll its pool?",
                 len(self._runs),
@@ -279,7 +280,7 @@ def _pages(ids: Sequence[UUID]) -> Iterator[list[UUID]]:
 
 @contextmanager
 def _may_be_away() -> Iterator[None]:
-    """Whatever is asked of server and store here is asked again in the next round."""
+    """Within the block, server or store may fail to answer: the next round asks again."""
     try:
         yield
     except (httpx.TransportError, OSError) as error:

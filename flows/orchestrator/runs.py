@@ -1,4 +1,4 @@
-"""What flow runs are called, and what a run does with the shards that it is given."""
+"""The names of flow runs, and the work of a run on the shards that it is given."""
 
 import logging
 from collections.abc import Callable
@@ -15,11 +15,11 @@ logger = logging.getLogger("raee")
 
 
 def run_name(what: str, databases: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
-    """Names a run by the databases, what is done to them, and when it was due.
+    """A function that names a flow run by its databases, what it does to them, and when it was due.
 
     The UI's timeline of versions shows nothing else of a run.
 
-    databases: says which, by the run's parameters.
+    databases: gets their names from the run's parameters.
     """
 
     def name() -> str:
@@ -30,17 +30,17 @@ def run_name(what: str, databases: Callable[[dict[str, Any]], str]) -> Callable[
 
 
 def of_job(parameters: dict[str, Any]) -> str:
-    """The database of a run that is given a job."""
+    """The database's name in the parameters of a run that is given a job."""
     return str(parameters["job"].name)
 
 
 def do_chunk(
     version: Version, address: str, step: Step[Any, Any], first: int, count: int, done: str
 ) -> int:
-    """Do a step of `count` shards from `first` on; returns their rows.
+    """Do a step for `count` shards from `first` on; returns how many rows they have.
 
-    version: what they are shards of, or are classified with.  address: of the work that the step is
-    one of.  done: what they are then, for the log.
+    version: that into which they are built, or with which they are classified.  address: of the
+    step's work.  done: what has been done to them, for the log.  Raises what the step raises.
     """
     rows, name = 0, version.database.name
     with about(name, version.id):

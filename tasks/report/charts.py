@@ -25,7 +25,7 @@ _OWN_NUMBER = ("c2", "c2", "card")
 
 
 def charts(data: ReportData) -> dict[str, Markup]:
-    """The charts by name: `<svg>` elements with a title and a description."""
+    """By name, the charts as `<svg>` elements with a title and a description."""
     found = {}
     with matplotlib.rc_context(STYLE):
         for name, (title, draw) in _CHARTS.items():
@@ -37,7 +37,7 @@ def charts(data: ReportData) -> dict[str, Markup]:
 
 
 def badges(data: ReportData) -> dict[str, int]:
-    """The number that stands for each policy in the chart of all."""
+    """By policy, its number in the chart of all policies."""
     return {name: number for number, name in enumerate(data.policies, 1)}
 
 
@@ -65,7 +65,7 @@ def _pareto(figure: Figure, data: ReportData) -> str:
 
 
 def _number(axes: Axes, data: ReportData, marks: Sequence[tuple[float, float]]) -> None:
-    """Mark the policies, each with its number; those below the chart at its foot."""
+    """Mark each policy with its number, at the chart's foot if it lies below the chart."""
     low = axes.get_ylim()[0]
     anchors = np.array([(x, max(y, low)) for x, y in marks])
     pixels = axes.transData.transform(anchors)
@@ -239,7 +239,7 @@ _CHARTS: dict[str, tuple[str, Callable[[Figure, ReportData], str]]] = {
 
 
 def _look(which: str) -> Look:
-    """Of a reader, an exit, or anything else that is drawn."""
+    """The look of a reader, an exit, or anything else that is drawn."""
     name = which.partition("@")[0]
     return reader(name).look if name in READERS else _OTHER
 
@@ -292,9 +292,9 @@ def _in_words(curves: Mapping[str, Sequence[tuple[int, float]]], what: str) -> s
 
 
 def _accuracies(shown: Sequence[float], needed: Sequence[float]) -> tuple[float, float]:
-    """The range of accuracies to draw: what is needed, and what lies not much lower.
+    """The range of accuracies to draw: those that are needed, and those not much lower.
 
-    Down to the worst, the rest could not be told apart.
+    If it reached down to the worst, the others could not be told apart.
     """
     high = max(shown)
     reach = max(1.25 * (high - min(needed)), 0.05)
@@ -313,15 +313,15 @@ def _offsets(anchors: np.ndarray, box: np.ndarray) -> np.ndarray:
         for reach in (15, 24, 36, 50)
         for angle in np.linspace(0.5, 2 * np.pi + 0.5, 16, endpoint=False)
     ]
-    placed: dict[int, np.ndarray] = {}
+    centres: dict[int, np.ndarray] = {}
     for i in np.lexsort((anchors[:, 1], anchors[:, 0])):
 
         def fault(offset: tuple[float, float], i: int = i) -> float:
             at = anchors[i] + offset
             outside = (at < box[0] + 8).any() or (at > box[1] - 4).any()
-            on_numbers = sum(math.dist(at, other) < 18 for other in placed.values())
+            on_numbers = sum(math.dist(at, other) < 18 for other in centres.values())
             on_marks = sum(math.dist(at, anchor) < 12 for anchor in anchors)
             return 1000 * outside + 200 * on_numbers + 100 * on_marks + math.hypot(*offset)
 
-        placed[i] = anchors[i] + min(tried, key=fault)
-    return np.array([placed[i] - anchors[i] for i in range(len(anchors))])
+        centres[i] = anchors[i] + min(tried, key=fault)
+    return np.array([centres[i] - anchors[i] for i in range(len(anchors))])

@@ -1,4 +1,4 @@
-"""What a version's report shows, gathered by replay from what its entries store."""
+"""The content of a version's report, gathered by replay from its entries."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,25 +21,25 @@ from raee.statistics.paired import paired
 from tasks.report.words import in_words, shorten
 
 LOGISTIC = "logistic"
-"""The policy that is what people do today: the regression's exit, always."""
+"""The policy that does what people do today: every row answers at the regression's exit."""
 
 Texts = Callable[[list[int]], list[str]]
-"""Texts of entries by their places."""
+"""Gets the texts of entries by their positions."""
 
 _LEVEL = 0.05
-"""Level of the paired test that says better or worse."""
+"""Level of the two-sided paired test that tells better from worse."""
 
 _BINS = 10
 _FAR_BINS = 40
 _EXAMPLES = 5
-"""Of each kind."""
+"""Examples that are shown of each kind."""
 
 _LONGEST_TEXT = 200
 _LONGEST_LABEL = 60
 """Characters that are shown."""
 
 _MOST_LABELS = 200
-"""Labels shown, the most frequent ones: a page is to be read."""
+"""Labels that are shown, the most frequent ones: people read the page."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Hits:
 
     @property
     def share(self) -> float:
-        """The accuracy."""
+        """The accuracy, from 0 to 1."""
         return self.right / max(self.rows, 1)
 
     @property
@@ -65,18 +65,18 @@ class Hits:
 
 @dataclass(frozen=True)
 class PolicyLine:
-    """A policy: what it does, and how well; cross-fitted where it was picked on these rows."""
+    """A policy: what it does, and how well; cross-fitted if it was picked on these rows."""
 
     words: str
     hits: Hits
     fitted: Hits
     """The policy itself, on the rows that it was picked on."""
     picked: bool
-    """True where it was: then `fitted` flatters it."""
+    """Whether the policy was picked on these rows: then `fitted` is too good."""
     macro_f1: float
     mean_layers: float
     seconds_per_row: float
-    """Modelled."""
+    """As the cost table models them; layers if no costs were measured."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Duel:
 
 @dataclass(frozen=True)
 class ExitLine:
-    """Where the tuned policy answers."""
+    """An exit at which the tuned policy answers some rows."""
 
     exit: str
     reader: str
@@ -109,7 +109,7 @@ class Bin:
     high: float
     hits: Hits
     confidence: float
-    """Their mean; 0 without any."""
+    """The mean confidence of the rows; 0 without any."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Far:
     rows: int
     edges: tuple[float, ...]
     counts: tuple[int, ...]
-    """Between the edges; the last bar holds all that is beyond the last edge, too."""
+    """How many rows are between two edges; the last count has those beyond the last edge, too."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,13 @@ class Quality:
 
     @property
     def f1(self) -> float:
-        """Their harmonic mean."""
+        """The harmonic mean of precision and recall."""
         return 2 * self.precision * self.recall / max(self.precision + self.recall, 1e-12)
 
 
 @dataclass(frozen=True)
 class LabelLine:
-    """A label, by policy."""
+    """A label, and by policy how well its rows are answered."""
 
     label: str
     rows: int
@@ -156,21 +156,21 @@ class Example:
     text: str
     label: str
     exit: str
-    """At which the tuned policy answered."""
+    """The exit at which the tuned policy answered."""
     tuned: str
     full_depth: str
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows that just one of them got right: how many, and some drawn at random."""
+    """Rows that only the tuned policy or only full depth got right: how many, and some of them."""
 
     early_rows: int
     early: tuple[Example, ...]
-    """Only the tuned policy, before the last layer."""
+    """Rows that only the tuned policy got right, before the last layer; drawn at random."""
     full_rows: int
     full: tuple[Example, ...]
-    """Only the best exit at full depth."""
+    """Rows that only the best exit at full depth got right; drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -185,23 +185,24 @@ class Parent:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that the page shows."""
+    """All that the page shows."""
 
     name: str
     version: str
     created_at: datetime
     rows: int
     tried_rows: int
-    """Rows of which every exit was read: those on which policies were replayed."""
+    """How many rows were read by every exit: policies were replayed on these."""
     labels: int
     depth: int
+    """Layers of the backbone."""
     costs: Costs
     policies: dict[str, PolicyLine]
     """By name, the most accurate first; `tuned` and the best at full depth are among them."""
     front: tuple[Figures, ...]
     """The search's Pareto front, cross-fitted, cheapest first."""
     tried: int
-    """Policies searched."""
+    """How many policies were searched."""
     copies: Mapping[str, Any] | None
     """Rows with equal and nearly equal texts, as the manifest has them; None if not known."""
     duels: tuple[Duel, ...]
@@ -210,19 +211,19 @@ class ReportData:
     exits: tuple[ExitLine, ...]
     bins: tuple[Bin, ...]
     calibration_error: float
-    """Expected: mean distance of confidence and accuracy over the bins, weighted by their rows."""
+    """Expected: the mean distance of confidence and accuracy over bins, weighted by their rows."""
     growth: dict[str, tuple[tuple[int, float], ...]]
     """Rows of the database and accuracy, by reader."""
     far: Far
     by_label: tuple[LabelLine, ...]
-    """The most frequent first."""
+    """The labels that are shown, the most frequent first."""
     examples: Examples | None
-    """None where the version keeps no texts."""
+    """None if the version keeps no texts."""
     parent: Parent | None
 
     @property
     def measured(self) -> bool:
-        """True where costs are seconds; else they are layers."""
+        """Whether costs are seconds; otherwise they are layers."""
         return self.costs != LAYERS
 
 
@@ -241,11 +242,12 @@ def gather(
     parent: Parent | None = None,
     copies: Mapping[str, Any] | None = None,
 ) -> ReportData:
-    """Count what a version's policies did.
+    """Gather the content of a version's report.
 
-    trial: what `tuning` was made on.  runs: by the name to show, `tuned` and the best at full depth
-    among them.  far: of the trial's rows; a row is far at far_level.  growth: rows of the database
-    and accuracy, by reader.
+    trial: the rows on which `tuning` was made.  runs: by the name to show, `tuned` and the best at
+    full depth among them.  far: of the trial's rows; far_level: the share of rows like these that
+    is flagged as far.  growth: by reader, rows of the database and accuracy.  texts: None if the
+    version keeps none.  Raises InputError if the database lacks an exit that a policy needs.
     """
     entries, label = trial.entries, trial.label
     done = {n: run.done for n, run in runs.items()}
@@ -309,9 +311,9 @@ def _duel(other: str, ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Due
 def _curves(trial: Trial) -> dict[str, tuple[tuple[int, float], ...]]:
     entries, rates = trial.entries, trial.entries.right[trial.rows].mean(axis=0)
     return {
-        reader.name: tuple((entries.exits[i].depth, float(rates[i])) for i in places)
+        reader.name: tuple((entries.exits[i].depth, float(rates[i])) for i in positions)
         for reader in readers()
-        if reader.answers_as is None and (places := entries.positions(reader.name))
+        if reader.answers_as is None and (positions := entries.positions(reader.name))
     }
 
 
@@ -323,13 +325,13 @@ def _exits(replayed: Replayed, trial: Trial) -> tuple[ExitLine, ...]:
 
 
 def _reliability(replayed: Replayed, trial: Trial, seed: int) -> tuple[tuple[Bin, ...], float]:
-    """Of the confidences that a classification would write."""
+    """The bins and the calibration error of the confidences that a classification would write."""
     sure = cross_fitted_confidences(replayed, trial, trial.texts.folds(FOLDS, seed))
     right = replayed.answers == trial.label
-    place = np.minimum((sure * _BINS).astype(int), _BINS - 1)
+    bin_of = np.minimum((sure * _BINS).astype(int), _BINS - 1)
     bins = []
     for i in range(_BINS):
-        here = place == i
+        here = bin_of == i
         mean = float(sure[here].mean(dtype=np.float64)) if here.any() else 0.0
         bins.append(Bin(i / _BINS, (i + 1) / _BINS, _hits(right[here]), mean))
     gaps = [b.hits.rows * abs(b.hits.share - b.confidence) for b in bins]
@@ -374,8 +376,8 @@ def _examples(done: Mapping[str, Replayed], trial: Trial, texts: Texts, seed: in
     late = theirs & ~ours
     random = np.random.default_rng(seed)
 
-    def name(place: int) -> str:
-        return shorten(entries.labels[place], _LONGEST_LABEL)
+    def name(index: int) -> str:
+        return shorten(entries.labels[index], _LONGEST_LABEL)
 
     def some(rows: NDArray[np.int64]) -> tuple[Example, ...]:
         drawn = np.sort(random.permutation(rows)[:_EXAMPLES])

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no fonts, no scripts."""
+"""The report as one HTML page that needs no network, no fonts and no scripts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,11 +12,11 @@ from raee.readers.table import reader
 from tasks.report.data import LOGISTIC, ReportData
 
 _CORPUS = 1_000_000
-"""Rows for which the page says what the tuned policy would save."""
+"""Rows for which the page shows what the tuned policy would save."""
 
 
 def render(data: ReportData) -> str:
-    """The page; of the same data, the same bytes."""
+    """The page as HTML; the same data make the same text."""
     from tasks.report.charts import badges, charts  # slow to import
 
     short = {FULL_DEPTH: "full depth", LOGISTIC: "logistic", TUNED: "tuned"}
@@ -65,10 +65,10 @@ def _template() -> Template:
 def _pivot(
     curves: Mapping[str, Sequence[tuple[int, float]]],
 ) -> list[tuple[int, list[float | None]]]:
-    """Curves as the lines of a table, with a column for each."""
+    """Curves as the lines of a table, with a column for each curve."""
     columns = [dict(points) for points in curves.values()]
-    places = sorted({x for column in columns for x in column})
-    return [(x, [column.get(x) for column in columns]) for x in places]
+    abscissas = sorted({x for column in columns for x in column})
+    return [(x, [column.get(x) for column in columns]) for x in abscissas]
 
 
 def _percent(share: float) -> str:
@@ -80,7 +80,7 @@ def _count(number: float) -> str:
 
 
 def _digits(values: Iterable[float]) -> int:
-    """Decimals of a column of positive numbers, by the largest."""
+    """How many decimals a column of positive numbers has, by the largest number."""
     largest = max(values)
     return 1 if largest >= 100 else 2 if largest >= 1 else 3
 

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, which takes its colours and its font from the page.
+"""Charts as inline SVG that takes its colours and its font from the page.
 
 matplotlib draws with sentinel colours, one for each of the page's CSS variables, and leaves text as
 text.  So one chart serves light and dark.
@@ -12,11 +12,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 WIDTH = 360
-"""Of a chart, in its own units; text is 11 of them, readable on a phone as well."""
+"""The width of a chart in its own units; text is 11 of them, readable on a phone as well."""
 
 _VARIABLES = ("ink", "muted", "grid", "card", "c1", "c2", "c3", "c4", "c5")
-COLOURS = {name: f"#00000{place}" for place, name in enumerate(_VARIABLES, 1)}
-"""Sentinels: drawn with, then replaced by var(--name)."""
+COLOURS = {name: f"#00000{number}" for number, name in enumerate(_VARIABLES, 1)}
+"""By variable, the sentinel that is drawn with and then replaced by var(--name)."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -54,13 +54,17 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 
 
 def inline(figure: Figure, name: str, title: str, description: str) -> Markup:
-    """A figure as an element of the page: without what only a file needs, its ids its own."""
+    """A figure as an `<svg>` element of the page, without the parts that only a file needs.
+
+    name: begins the ids in it, so that they are unique on the page.  title, description: for people
+    who do not see the chart.
+    """
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(file.getvalue())
     for parent in root.iter():
         for child in list(parent):
-            # Such a style sheet would hold for the whole page.
+            # Such a style sheet would apply to the whole page.
             if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
                 parent.remove(child)
     for element in root.iter():
@@ -71,11 +75,11 @@ def inline(figure: Figure, name: str, title: str, description: str) -> Markup:
         "role": "img",
         "aria-labelledby": f"{name}-title {name}-description",
     }
-    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
+    for index, (tag, text) in enumerate((("title", title), ("desc", description))):
         ids = {"id": f"{name}-{'title' if tag == 'title' else 'description'}"}
         element = ElementTree.Element(tag, ids)
         element.text = text
-        root.insert(place, element)
+        root.insert(index, element)
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 

@@ -1,4 +1,4 @@
-"""What a report says in words."""
+"""The words of a report: what a policy does, and texts on one line."""
 
 from raee.config import CascadePolicy, De3Policy, RunnablePolicy, Walkway
 from raee.exits import Entries
@@ -6,11 +6,11 @@ from raee.policies.replay import Replayed
 from raee.readers.table import reader
 
 _LISTED = 6
-"""Thresholds by depth that are listed; of more, the range is said."""
+"""How many thresholds by depth are listed; if there are more, only their range is."""
 
 
 def in_words(policy: RunnablePolicy, entries: Entries, replayed: Replayed) -> str:
-    """What a policy does, as a clause; replayed: it, on any rows."""
+    """What a policy does, as a clause.  replayed: what it did with any rows, at least one."""
     if policy.name == "raee":
         return (
             f"the paper's rule: {policy.k} neighbours say at which depth the model's own head "
@@ -54,6 +54,6 @@ def _layers(number: int) -> str:
 
 
 def shorten(text: str, longest: int) -> str:
-    """A text on one line of at most so many characters."""
+    """A text on one line of `longest` characters at most, truncated if need be."""
     line = " ".join(text.split())
     return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"

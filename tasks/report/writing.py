@@ -17,7 +17,7 @@ from tasks.report.data import Parent, gather
 from tasks.report.page import render
 
 Growth = Mapping[str, Sequence[tuple[int, float]]]
-"""By reader its accuracy in databases of so many rows."""
+"""By reader, pairs of a database's rows and the reader's accuracy in it."""
 
 
 def report_page(
@@ -29,10 +29,12 @@ def report_page(
     growth: Growth,
     parent: Manifest | None,
 ) -> bytes:
-    """A version's report, as HTML.
+    """A version's report as HTML, in UTF-8.
 
-    manifest: as far as it is known.  files: with the entries' texts.  trial: the version's complete
-    rows, calibrated.  study: its tuning.  parent: the version from which it was made.
+    manifest: as far as it is known.  files: the version's, with the entries' texts.  trial: the
+    version's complete rows, calibrated.  study: its tuning.  far: of the trial's rows.  parent: the
+    version from which it was made, if any.  Raises InputError if the job's policy needs an exit
+    that the version lacks.
     """
     job = Job.model_validate(manifest.job)
     costs = LAYERS if manifest.costs is None else Costs(**manifest.costs["seconds"])
@@ -61,7 +63,7 @@ def _texts(files: VersionFiles, rows: list[int]) -> list[str]:
 
 
 def _as_parent(manifest: Manifest) -> Parent | None:
-    """A version as its child's report has it; None if it was not tuned."""
+    """A version as its child's report shows it; None if it was not tuned."""
     figures = manifest.metrics.get("tuned")
     if figures is None:
         return None

@@ -15,6 +15,7 @@ from prefect.states import Completed, Running
 from flows.orchestrator import fan_out
 from flows.orchestrator.fan_out import Shards, Workers, next_chunk
 from storage.store import Folder
+from tasks.steps import Marker, StepRecord, Work
 
 
 @given(st.sets(st.integers(0, 60), min_size=1), st.integers(1, 10))
@@ -42,16 +43,14 @@ def client(server):
 class _Given:
     """Shards that an earlier try has given to runs on the server, one to each."""
 
-    def __init__(self, client, folder, monkeypatch, account) -> None:
+    def __init__(self, client, work, monkeypatch) -> None:
         monkeypatch.setattr(fan_out, "_PAGE", 2)
         monkeypatch.setattr(fan_out, "_POLL_SECONDS", 0.01)
         shards = Shards(
             flow=_nothing,
             address=uuid.uuid4().hex,
-            folder=Folder(str(folder)),
-            step="shard",
-            total=5,
-            account=account,
+            work=work,
+            marker=Marker("shard", StepRecord),
             credentials=None,
             database="demo",
             about="demo@1",
@@ -69,7 +68,7 @@ class _Given:
 
 
 def test_a_later_try_takes_on_all_runs_however_many_pages_they_are(client, tmp_path, monkeypatch):
-    given = _Given(client, tmp_path, monkeypatch, account=None)
+    given = _Given(client, Work(Folder(str(tmp_path)), 5), monkeypatch)
     client.set_flow_run_state(given.runs[3], Completed(), force=True)
     given.dispatcher._adopt(client)
     assert set(given.dispatcher._runs) == {*given.runs[:3], given.runs[4]}
@@ -81,11 +80,12 @@ def test_a_later_try_takes_on_all_runs_however_many_pages_they_are(client, tmp_p
 def test_a_run_that_cannot_be_cancelled_hides_no_error_and_keeps_no_other_run(
     client, tmp_path, monkeypatch
 ):
-    def account(number):
-        client.delete_flow_run(given.runs[0])
-        raise ValueError("the first error")
+    class Failing(Work):
+        def record(self, marker, number=None):
+            client.delete_flow_run(given.runs[0])
+            raise ValueError("the first error")
 
-    given = _Given(client, tmp_path, monkeypatch, account)
+    given = _Given(client, Failing(Folder(str(tmp_path)), 5), monkeypatch)
     (tmp_path / "shard-00004.json").write_text(json.dumps({"seconds": 1, "rows": 1}))
     with pytest.raises(ValueError, match="the first error"):
         given.dispatcher.run()

@@ -37,8 +37,8 @@ from storage.parquet import list_values, read_table
 from storage.store import Folder
 from storage.version_files import VersionFiles
 from tasks.build.plan import PLAN, BuildPlan
+from tasks.build.reuse import Parent, load_parent
 from tasks.build.shards import SweptShards, read_sums_of
-from tasks.build.takeover import Parent, load_parent
 from tasks.progress import advance
 from tasks.readings import Readings, in_memory, read_head, read_readings
 from tasks.retrying import RETRIES

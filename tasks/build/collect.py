@@ -1,4 +1,4 @@
-"""The step of a build that says which readings a later rebuild may take over.
+"""The step of a build that says which readings a later rebuild may reuse.
 
 A build from nothing writes those of all its rows.  A rebuild keeps those files of its parent of
 which most rows are still used, and writes new ones for its new rows and for what is left of the
@@ -17,9 +17,9 @@ from storage.checked import FileRecord
 from storage.parquet import read_table, write_table
 from storage.store import Folder
 from tasks.build.build import CHECK, COLLECT, Build, Collected, open_build
+from tasks.build.reuse import STATES, SWEPT, Parent, Parts, hashes_of
 from tasks.build.shards import NEW
 from tasks.build.shards import STATES as SHARD_STATES
-from tasks.build.takeover import STATES, SWEPT, Parent, Parts, hashes_of
 from tasks.steps import Attempt, step
 
 PART_ROWS = 10_000

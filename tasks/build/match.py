@@ -18,8 +18,8 @@ from raee.readers.states import StateName, probe_states
 from raee.readers.sums import Sums, sums_of
 from storage.parquet import write_table
 from tasks.build.build import CHECK, MATCH, SOURCE, Build, Matched, open_build
+from tasks.build.reuse import Parent, same_rows
 from tasks.build.shards import state_column, sums_name
-from tasks.build.takeover import Parent, same_rows
 from tasks.entries import read_rows
 from tasks.fitted import read_sums, write_arrays
 from tasks.steps import Attempt, step

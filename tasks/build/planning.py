@@ -30,8 +30,8 @@ from storage.scan import Scan, scan, text_hash
 from storage.store import Folder
 from tasks.build.build import open_build
 from tasks.build.plan import CENTRE_TEXTS, PLAN, BuildPlan
+from tasks.build.reuse import load_parent, reuses
 from tasks.build.shards import SWEEP
-from tasks.build.takeover import load_parent, takes_over
 from tasks.job import Job
 from tasks.models import shard_rows_of
 from tasks.progress import advance, stage
@@ -97,13 +97,13 @@ def plan_build(job: Job) -> PlannedBuild:
         builds, version = ending, parent.id
     if version is None:
         require_conditional_writes(job.store, job.single_writer)
-        takes = takes_over(job, parent, prompt, backbone.fingerprint, key)
-        new = _share_of_new(job, parent, found) if takes else 1.0
+        takes_over = reuses(job, parent, prompt, backbone.fingerprint, key)
+        new = _share_of_new(job, parent, found) if takes_over else 1.0
         plan = BuildPlan(
             job=job,
             version=new_version_id(),
             parent=None if parent is None else parent.id,
-            takes_over=takes,
+            takes_over=takes_over,
             recipe=recipe,
             prompt=prompt,
             backbone=backbone.fingerprint,
@@ -128,7 +128,7 @@ def plan_build(job: Job) -> PlannedBuild:
         len(plan.shards),
         sum(plan.rejected.values()),
         plan.version,
-        f"; rows of version {plan.parent} are taken over" if plan.takes_over else "",
+        f"; readings of version {plan.parent} are reused" if plan.takes_over else "",
     )
     return PlannedBuild(
         work=work.uri,
@@ -142,7 +142,7 @@ def plan_build(job: Job) -> PlannedBuild:
 
 def _share_of_new(job: Job, parent: Manifest | None, found: Scan) -> float:
     """About how many of a corpus' texts a parent has not read: of those with the least hashes."""
-    assert parent is not None, "what is taken over is a parent's"
+    assert parent is not None, "only a parent's readings are reused"
     hashes = np.array([text_hash(text) for text in found.centre_texts], "S32")
     known = load_parent(job.database.version(parent.id)).find(hashes) >= 0
     return float(1 - known.mean())

@@ -23,7 +23,7 @@ from raee.readers.sums import Sums, sums_from
 from raee.texts import TextHashes, Texts
 from storage.parquet import list_values, read_table
 from storage.store import Folder
-from tasks.build.takeover import Hashes, hashes_of
+from tasks.build.reuse import Hashes, hashes_of
 from tasks.entries import TOKENS
 from tasks.rows import rejected_in
 from tasks.steps import Marker, StepRecord, Work

@@ -24,8 +24,8 @@ from storage.scan import check_all_there, check_rejected, sample_numbers, text_h
 from storage.store import Folder
 from tasks.build.build import CHECK, READ_CENTRE, Build, open_build
 from tasks.build.plan import CENTRE_TEXTS
+from tasks.build.reuse import Hashes, Parent
 from tasks.build.shards import NEW, ROWS, STATES, SWEEP, TAKEN, Swept, state_column, sums_name
-from tasks.build.takeover import Hashes, Parent
 from tasks.entries import TOKENS, key_column
 from tasks.fitted import write_arrays
 from tasks.progress import advance, stage
@@ -158,12 +158,12 @@ def _write(folder: Folder, shard: _Shard, build: Build, found: tuple[Sweep, Swee
     _write_readings(folder, NEW, shard.hashes[shard.new], readings)
     taken = ~shard.new
     if taken.any():
-        assert shard.parent is not None, "only a parent's rows are taken over"
+        assert shard.parent is not None, "only a parent's readings are reused"
         readings = shard.parent.swept.take(shard.places[taken], list(readings))
     else:
         readings = {column: values[:0] for column, values in readings.items()}
     _write_readings(folder, TAKEN, shard.hashes[taken], readings)
-    # A shard whose rows are all taken over adds nothing to its parent's sums.
+    # A shard whose readings are all reused adds nothing to its parent's sums.
     for state, sums in swept.sums.items() if shard.new.any() else ():
         write_arrays(folder, sums_name(state), sums.tensors())
     _write_states(folder, shard, swept, again)
@@ -180,7 +180,7 @@ def _write_states(folder: Folder, shard: _Shard, swept: Sweep, again: Sweep) -> 
             values[new], values[reread] = vectors, again.states[state][depth]
             columns[state_column(state, depth)] = values
     if taken.any():
-        assert shard.parent is not None, "only a parent's rows are taken over"
+        assert shard.parent is not None, "only a parent's readings are reused"
         found = shard.parent.states.take(shard.states[sampled][taken], list(columns))
         for column, values in found.items():
             columns[column][taken] = values

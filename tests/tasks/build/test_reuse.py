@@ -1,4 +1,4 @@
-"""What a rebuild takes over: its rows are found again by their texts' hashes, and nothing else."""
+"""What a rebuild reuses: its rows are found again by their texts' hashes, and by nothing else."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from storage.parquet import list_column, write_table
 from storage.store import Folder
-from tasks.build.takeover import Parent, Parts, same_rows
+from tasks.build.reuse import Parent, Parts, same_rows
 
 _TEXTS = st.lists(st.sampled_from("abcdef"), max_size=12)
 

@@ -1,12 +1,12 @@
-"""What a rebuild takes over from its parent: the readings of texts that were read before.
+"""What a rebuild reuses of its parent: the readings of texts that were read before.
 
     {database}/swept/{version}-00000.parquet         text_hash, answers, confidences, tokens,
                                                      key-0 ..
                     /{version}-00000-states.parquet  text_hash, mean-00 ..: states of sampled rows
 
-A version's manifest lists those that hold its rows; versions share them, and nobody needs them to
-read a version.  They are found by the text's hash alone: a version whose prompt, backbone, key or
-centre differ is not taken over from.
+A version's manifest lists the files that hold its rows.  Versions share them, and a version is read
+without them.  Readings are found by the text's hash alone, so a version with another prompt,
+backbone, key or centre is not reused.
 """
 
 import logging
@@ -42,20 +42,24 @@ _TABLES_HELD = 4
 """Tables of a parent held in memory: where one shard's rows end, the next one's begin."""
 
 
-def takes_over(
+def reuses(
     job: Job,
     parent: Manifest | None,
     prompt: Prompt,
     backbone: dict[str, str],
     key: dict[str, str],
 ) -> bool:
-    """Whether rows can be taken over from a parent; says why not where that is a surprise."""
+    """Whether a build can reuse its parent's readings; logs why not if that is a surprise.
+
+    backbone, key: fingerprints of the build's models.  Raises InputError if a file of the parent
+    cannot be read.
+    """
     if parent is None or not parent.swept:
         return False
     if parent.format < FIRST_BY_TEXT:
         logger.warning(
-            "nothing is taken over from version %s: it is of format %d, which does not say which "
-            "texts are equal; all rows are read anew, this once",
+            "nothing of version %s is reused: it is of format %d, which does not say which texts "
+            "are equal; all rows are read anew, this once",
             parent.id,
             parent.format,
         )
@@ -79,7 +83,7 @@ def takes_over(
     if faults:
         why_not = clauses(faults)
     if why_not is not None:
-        logger.warning("nothing is taken over from version %s: %s", parent.id, why_not)
+        logger.warning("nothing of version %s is reused: %s", parent.id, why_not)
     return why_not is None
 
 
@@ -137,7 +141,7 @@ def take(
 
 @dataclass(frozen=True)
 class Parent:
-    """The version that rows are taken over from."""
+    """The version whose readings are reused."""
 
     manifest: Manifest
     files: VersionFiles
@@ -178,7 +182,10 @@ class Parent:
 
 @lru_cache(maxsize=1)
 def load_parent(version: Version) -> Parent:
-    """A version to take over from."""
+    """A version whose readings are reused.
+
+    Raises InputError if there is no such version, or a file is not what its manifest says.
+    """
     manifest = version.manifest()
     files, database = files_of(version, manifest), version.database.folder
     parts, swept = files.below("entries/"), sorted(f.path for f in manifest.swept)

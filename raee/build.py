@@ -36,7 +36,7 @@ from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index
 from raee.neighbours.keys import PLAIN_TEXT, check_key
 from raee.neighbours.lists import nearest_other_texts
-from raee.neighbours.near_copies import copies_account
+from raee.neighbours.near_copies import copies_record
 from raee.neighbours.training import built_index, check_index_spec
 from raee.policies.compared import judged, objective_of
 from raee.policies.costs import Costs
@@ -136,7 +136,7 @@ def build(
     )
     some = _spread(len(texts), texts_measured(raw))
     costs = measure_costs(raw, [texts[i] for i in some])
-    copies = copies_account(raw.entries, found[0])
+    copies = copies_record(raw.entries, found[0])
     entries = calibrated(raw.entries, temperatures)
     trial = Trial(entries, rows, nearest)
     studied = study(trial, costs, objective_of(method.policy), SEED, copies["barred"])

@@ -85,16 +85,17 @@ def compare_on(
             runs[name].append(classify(database, policy, some, on_rows, looks, ratio))
             seconds[name] += time.monotonic() - begun
     hits = {name: _all(found, "labels") == right for name, found in runs.items()}
-    logistic = hits.get("logistic")
-    return {
-        name: PolicyFigures(
-            **_figures(database, found, right),
+    results = {}
+    for name, found in runs.items():
+        figures = _figures(database, found, right)
+        if "logistic" in hits:
+            figures["against_logistic"] = _against(hits[name], hits["logistic"])
+        results[name] = PolicyFigures(
+            **figures,
             rows_per_second=len(texts) / seconds[name],
             accuracy_interval=_interval(hits[name]),
-            against_logistic=None if logistic is None else _against(hits[name], logistic),
         )
-        for name, found in runs.items()
-    }
+    return results
 
 
 def _figures(

@@ -4,7 +4,7 @@ One path reads both: it asks a manifest what the version is, and the version's f
 The manifest of a build is a draft, which has what is known so far.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -14,7 +14,7 @@ import safetensors.torch
 from numpy.typing import NDArray
 
 from raee.answers import Neighbours
-from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec
+from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec, RunnablePolicy
 from raee.errors import InputError, listed
 from raee.exits import Entries, parse_exits
 from raee.model.backbones import Backbone
@@ -24,12 +24,14 @@ from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index, open_index
 from raee.neighbours.lists import nearest_other_texts
 from raee.policies.costs import LAYERS, Costs
-from raee.policies.replay import Trial
+from raee.policies.objectives import Tuning
+from raee.policies.replay import Trial, replay
+from raee.policies.table import neighbours_planned_on
 from raee.readers.head import HeadReader, head_reader
 from raee.reading import Database
-from raee.statistics.calibration import calibrated
+from raee.statistics.calibration import Line, calibrated, policy_lines
 from storage.database import Version
-from storage.manifest import CENTRE, FAR, MANIFEST, PROBES, Manifest, index_path
+from storage.manifest import CENTRE, FAR, FIRST_BY_TEXT, MANIFEST, PROBES, Manifest, index_path
 from storage.parquet import read_local_table
 from storage.version_files import VersionFiles
 from tasks.entries import read_entries, read_lists, read_nearest
@@ -97,6 +99,18 @@ class Readings:
         """The version's cost table, in seconds; in layers if the version has none."""
         costs = self.manifest.costs
         return LAYERS if costs is None else Costs(**costs["seconds"])
+
+    def written_lines(self, policy: RunnablePolicy) -> Mapping[int, Line]:
+        """By exit's position, the line that calibrates the confidences that a policy writes.
+
+        The lines are fitted on the version's own rows.  There are none before format 4: such
+        versions answer as they did then.  Raises InputError if the database lacks an exit that the
+        policy needs.
+        """
+        if self.manifest.format < FIRST_BY_TEXT:
+            return {}
+        trial = self.trial(neighbours_planned_on(policy))
+        return policy_lines(replay(policy, trial), trial)
 
     def trial(self, asked: int) -> Trial:
         """The complete rows, each with `asked` neighbours or more."""
@@ -225,6 +239,11 @@ def in_memory(
         temperatures=manifest.temperatures or {},
         far=read_far(files) if FAR in files else None,
     )
+
+
+def tuning_of(manifest: Manifest) -> Tuning | None:
+    """What a version's search over policies found; None before format 2."""
+    return None if manifest.tuning is None else Tuning.model_validate(manifest.tuning)
 
 
 def prompt_of(manifest: Manifest) -> Prompt:

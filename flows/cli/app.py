@@ -95,7 +95,7 @@ def evaluate(
     try:
         print_table(evaluation_table(found))
     finally:  # neither is lost if the other cannot be written
-        _write(json_file, found.model_dump_json(indent=1))
+        _write(json_file, found.model_dump_json(indent=1, exclude_unset=True))
 
 
 @app.command()

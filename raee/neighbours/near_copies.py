@@ -95,11 +95,11 @@ def near_copies(neighbours: Neighbours, label: NDArray[np.uint16] | None = None)
     return NearCopies(count, len(near), len(near) * given_away)
 
 
-def copies_account(entries: Entries, neighbours: Neighbours) -> dict[str, Any]:
+def copies_record(entries: Entries, neighbours: Neighbours) -> dict[str, Any]:
     """Rows with equal and nearly equal texts, as a manifest has them.
 
     neighbours: of all rows, by the first key.  `barred` says why no promise can be certified on
-    such rows; None where one can.
+    such rows; None if one can.
     """
     texts = entries.texts
     near = near_copies(neighbours, entries.label)

@@ -1,6 +1,6 @@
 """A build under way: its plan, its parent, and what its steps have left, each read once.
 
-Whatever reads a build asks this object; `tasks.build.table` has the steps that fill it.
+All that reads a build asks this object; `tasks.build.table` has the steps that fill it.
 """
 
 import json
@@ -37,19 +37,19 @@ from storage.parquet import list_values, read_table
 from storage.store import Folder
 from storage.version_files import VersionFiles
 from tasks.build.plan import PLAN, BuildPlan
+from tasks.build.reuse import Parent, load_parent
 from tasks.build.shards import SweptShards, read_sums_of
-from tasks.build.takeover import Parent, load_parent
 from tasks.progress import advance
 from tasks.readings import Readings, in_memory, read_head, read_readings
 from tasks.retrying import RETRIES
 from tasks.steps import Left, Marker, StepRecord, Work
 
 SEED = 0
-"""Of the folds in which policies are picked anew."""
+"""The seed of the folds in which policies are picked anew."""
 
 SOURCE, FITTED = "source.parquet", "fitted.parquet"
 COSTS, TUNING = "costs.json", "tuning.json"
-"""What steps write for later ones, below their attempts' folders."""
+"""Files that steps write for later ones, below their attempts' folders."""
 
 _LIBRARIES = {
     "torch": "torch",
@@ -60,51 +60,57 @@ _LIBRARIES = {
     "scikit-learn": "sklearn",
     "prefect": "prefect",
 }
-"""By the name that a manifest has for it the module, which says its version however installed."""
+"""By a library's name in a manifest, its module, which has a version however it was installed."""
 
 
 class Collected(StepRecord):
     """Files of readings, below the database's folder."""
 
     kept: list[FileRecord]
-    """The parent's."""
+    """Files of the parent."""
     new: list[FileRecord]
+    """Files that this build wrote."""
 
 
 class Matched(StepRecord):
     """How a rebuild's rows differ from its parent's."""
 
     left: int
+    """The parent's rows that its sums lose: they have left, or changed their label."""
     came: int
+    """Rows that its sums gain: the parent knows their texts."""
 
 
 class Fitted(StepRecord):
     """How the readers were fitted."""
 
     account: dict[str, Any]
-    """What the manifest says of the fit."""
+    """The manifest's record of the fit."""
     growth: list[tuple[int, float]]
-    """Accuracy of the probe at full depth by the number of rows."""
+    """(rows, accuracy) of the probe at full depth, fitted on so many rows."""
 
 
 class Indexed(StepRecord):
     """The version's indexes."""
 
     indexes: dict[str, IndexRecord]
-    """By path."""
+    """By path in the version."""
 
 
 class Tuned(StepRecord):
     """What the search over policies is based on."""
 
     temperatures: dict[str, float]
+    """By exit, as `Build.temperatures`."""
     copies: dict[str, Any]
+    """The manifest's record of rows with equal and nearly equal texts."""
 
 
 class Evaluated(StepRecord):
     """Figures of the compared policies."""
 
     metrics: dict[str, dict[str, Any]]
+    """By policy."""
 
 
 READ_CENTRE = Marker("centre", StepRecord)
@@ -120,7 +126,11 @@ REPORT = Marker("reported", StepRecord)
 
 
 class Build(Work):
-    """A build under way, by the address of its work folder."""
+    """A build under way, by the address of its work folder.
+
+    Raises FileNotFoundError if there is none; what a step leaves is read when it is asked for, and
+    raises FileNotFoundError as long as the step is not done.
+    """
 
     def __init__(self, address: str) -> None:
         folder = Folder(address)
@@ -131,7 +141,7 @@ class Build(Work):
         self._study: tuple[str, Study] | None = None
 
     def record(self, marker: Marker[Left], number: int | None = None) -> Left:
-        """What a step left, read once: no work folder of a build is ever used again."""
+        """The record of a step, read once: no other build ever uses a build's work folder."""
         name = marker.at(number)
         if name not in self._records:
             self._records[name] = super().record(marker, number)
@@ -157,13 +167,13 @@ class Build(Work):
 
     @cached_property
     def parent_manifest(self) -> Manifest | None:
-        """The manifest of the version that the build starts from."""
+        """The manifest of the version that the build starts from; None if it is the first."""
         version = self.plan.parent_version
         return None if version is None else version.manifest()
 
     @cached_property
     def centre(self) -> VersionFiles:
-        """A sentence encoder's centre: inherited with the plan, or read by the first step."""
+        """A sentence encoder's centre, inherited with the plan or read by the first step."""
         if not self.plan.has_centre:
             return VersionFiles({})
         inherited = self.folder.exists(CENTRE)
@@ -178,7 +188,10 @@ class Build(Work):
     def sweep(
         self, texts: Sequence[str], label: NDArray[np.uint16], keep: NDArray[np.bool_]
     ) -> Sweep:
-        """Sweep some rows.  label: (rows,); keep: (rows,) whose states are kept."""
+        """Sweep some rows.  label: (rows,) indexes; keep: (rows,) True if the states are kept.
+
+        Raises InputError as `raee.sweep.sweep` does.
+        """
         plan = self.plan
         labelled = Labelled(label, len(plan.prompt.labels), keep)
         key, retriever = plan.job.key, self.retriever
@@ -188,11 +201,11 @@ class Build(Work):
 
     @cached_property
     def source(self) -> NDArray[np.int64]:
-        """(rows,) the parent's row that each row of a rebuild is; -1 for none."""
+        """(rows,) the parent's row that each row of a rebuild is; -1 if it is none."""
         return read_table(self.output(MATCH), SOURCE)["row"].to_numpy()
 
     def sums_before(self, state: StateName) -> Sums | None:
-        """What a rebuild's shards add their new rows to; None if there is no parent."""
+        """The sums to which a rebuild's shards add their new rows; None if there is no parent."""
         return None if self.parent is None else read_sums_of(self.output(MATCH), state)
 
     @cached_property
@@ -203,14 +216,14 @@ class Build(Work):
 
     @cached_property
     def indexes(self) -> tuple[Index, ...]:
-        """The indexes, one a key."""
+        """The indexes, one a key, in order.  Raises InputError if one is not what was written."""
         files, paths = self.files(INDEX), self.plan.index_paths
         with files.locally(paths) as here:
             return tuple(open_index(here[path]) for path in paths)
 
     @cached_property
     def readings(self) -> Readings:
-        """The rows as all exits read them, not calibrated, once all shards have voted."""
+        """The rows with the answers of all exits, not calibrated, once all shards have voted."""
         placed = {
             **self.centre.placed,
             **self.files(FIT).placed,
@@ -227,7 +240,7 @@ class Build(Work):
 
     @cached_property
     def temperatures(self) -> dict[str, float]:
-        """Of heads and votes, by exit: what their confidences are calibrated with."""
+        """By exit, the temperatures that calibrate the confidences of heads and votes."""
         return fit_temperatures(self.raw_trial.entries)
 
     @cached_property
@@ -238,26 +251,27 @@ class Build(Work):
 
     @property
     def database(self) -> Database:
-        """What there is so far, as a classification will read it."""
+        """The build so far, as a classification will read it."""
         key = self.plan.job.key
         return in_memory(self.readings, self.backbone, self.head, key, self.retriever)
 
     def cost_table(self) -> dict[str, Any]:
-        """The cost table and the machine of which it is, once the build is tuned."""
+        """The cost table in seconds, with its machine and rows, once the build is tuned."""
         return json.loads(self.output(TUNE).read(COSTS))
 
     def tuning(self) -> Tuning:
-        """What the search over policies found."""
+        """The findings of the search over policies, once the build is tuned."""
         return Tuning.model_validate_json(self.output(TUNE).read(TUNING))
 
     def study(self) -> Study:
-        """The build's tuning, with what its picks did row by row."""
+        """The tuning, with what its picks did row by row, once the build is tuned."""
         return self.studied(self.cost_table()["seconds"], self.record(TUNE).copies["barred"])
 
     def studied(self, seconds: dict[str, Any], barred: str | None) -> Study:
         """The search over policies, made once for the steps that tune, evaluate and report.
 
-        seconds: the cost table.  barred: why nothing can be promised on these rows.
+        seconds: the cost table.  barred: why nothing can be promised on these rows; None if
+        something can.
         """
         asked = json.dumps([seconds, barred])
         if self._study is None or self._study[0] != asked:
@@ -266,7 +280,7 @@ class Build(Work):
         return self._study[1]
 
     def draft(self) -> Manifest:
-        """The version's manifest, as far as the steps that are done have found it out.
+        """The version's manifest, as far as the finished steps have found it out.
 
         Its files and the stages' seconds are still missing.
         """

@@ -1,8 +1,8 @@
-"""The step of a build that says which readings a later rebuild may take over.
+"""The step of a build that says which readings a later rebuild may reuse.
 
-A build from nothing writes those of all its rows.  A rebuild keeps those files of its parent of
-which most rows are still used, and writes new ones for its new rows and for what is left of the
-others.  No more than a file and a shard is held in memory.
+A build from nothing writes the readings of all its rows.  A rebuild keeps the files of its parent
+whose rows are mostly still used, and writes new ones for its new rows and for the used rows of the
+other files.  No more than a file and a shard is held in memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,21 +17,21 @@ from storage.checked import FileRecord
 from storage.parquet import read_table, write_table
 from storage.store import Folder
 from tasks.build.build import CHECK, COLLECT, Build, Collected, open_build
+from tasks.build.reuse import STATES, SWEPT, Parent, Parts, hashes_of
 from tasks.build.shards import NEW
 from tasks.build.shards import STATES as SHARD_STATES
-from tasks.build.takeover import STATES, SWEPT, Parent, Parts, hashes_of
 from tasks.steps import Attempt, step
 
 PART_ROWS = 10_000
-"""Rows of a file of readings; one with less than half of it in use is written anew."""
+"""Rows of a file of readings; a file of which no more than half is used is written anew."""
 
 _Read = Callable[[Sequence[str] | None], pa.Table]
-"""`read(columns) -> table`, with `text_hash`; None: all columns."""
+"""`read(columns) -> table`, with `text_hash` among them; all columns if None."""
 
 
 @step(COLLECT, opens=open_build, stage="collect", after=[CHECK])
 def collect_readings(build: Build, attempt: Attempt) -> Collected:
-    """Say which files hold the readings of a build's rows, and write those that there are not."""
+    """List the files that hold the readings of a build's rows, and write those that are missing."""
     marks, swept, parent = build.swept.marks, build.swept, build.parent
     kept: list[FileRecord] = []
     readings: list[_Read] = []
@@ -52,7 +52,11 @@ def collect_readings(build: Build, attempt: Attempt) -> Collected:
 
 
 def put_readings_in_place(build: Build) -> list[FileRecord]:
-    """Copy the readings that a build wrote to the database; returns all that its version names."""
+    """Copy the readings that a build wrote to the database.
+
+    Returns the records of all files that its version names, those of its parent included.  Raises
+    FileNotFoundError if the build has not collected them.
+    """
     left = build.record(COLLECT)
     target = build.plan.job.database.folder
     build.output(COLLECT).copy([f.path for f in left.new], target)
@@ -60,10 +64,10 @@ def put_readings_in_place(build: Build) -> list[FileRecord]:
 
 
 def _of_parent(build: Build, parent: Parent) -> tuple[list[FileRecord], list[_Read], list[_Read]]:
-    """The parent's files that are kept, and what is used of the others: readings and states."""
+    """The parent's files that are kept, and the used rows of the others: readings and states."""
     hashes = np.unique(build.swept.hashes)
     keep = _in_use(parent.swept, hashes)
-    # States are kept with the readings beside which they lie.
+    # A file of states is kept if the readings beside it are.
     keep += [_states_of(path) for path in keep]
     wanted = pa.array(hashes.astype("U32"), pa.string())
 
@@ -75,9 +79,9 @@ def _of_parent(build: Build, parent: Parent) -> tuple[list[FileRecord], list[_Re
 
 
 def _in_use(parts: Parts, hashes: NDArray[np.bytes_]) -> list[str]:
-    """The files of which most is used, small ones apart.  hashes: ascending."""
-    places = parts.find(hashes)
-    used = np.bincount(parts.part_of(places[places >= 0]), minlength=len(parts.paths))
+    """The files of which most rows are used, small files left out.  hashes: ascending."""
+    positions = parts.find(hashes)
+    used = np.bincount(parts.part_of(positions[positions >= 0]), minlength=len(parts.paths))
     rows = np.diff(parts.starts)
     return [parts.paths[n] for n in np.flatnonzero(used > np.maximum(rows, PART_ROWS) // 2)]
 
@@ -102,7 +106,7 @@ def _fresh_states(build: Build, number: int, columns: Sequence[str] | None) -> p
 def _write_parts(folder: Folder, name: str, reads: Sequence[_Read]) -> list[FileRecord]:
     """Write the rows of some tables, one of each text, to files of PART_ROWS.
 
-    name: of a file, with a place for its number.
+    name: a file's, with a replacement field for its number.
     """
     if not reads:
         return []

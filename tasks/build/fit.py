@@ -18,10 +18,10 @@ from tasks.fitted import fit_record, write_fits
 from tasks.steps import Attempt, step
 
 _SMALLEST = 100
-"""Rows of the smallest database in the record of accuracy against size."""
+"""Rows of the smallest database in the figures of accuracy by size."""
 
 _HELD_BYTES = 2**28
-"""States that are read together: every read of a shard's file takes its time, however few."""
+"""Bytes of states that are read together: each read of a shard's file takes time, however small."""
 
 
 @step(FIT, opens=open_build, stage="fit", after=[CHECK, MATCH])
@@ -88,7 +88,7 @@ def _states(build: Build, state: StateName, sums: Sums, held_bytes: int) -> Stat
 
 
 def _merged_sums(build: Build, state: StateName) -> Sums:
-    """What the parent's rows leave, and the sums of all shards' new rows, in their order."""
+    """The parent's mended sums, and those of all shards' new rows, added in the shards' order."""
     total = build.sums_before(state)
     for number in build.numbers:
         if build.swept.left(number).new:

@@ -1,13 +1,13 @@
-"""The promotion gate: a rebuild takes production over only where it is as good.
+"""The promotion gate: a rebuild takes over production only if it is as good.
 
-It is held against two versions.  Against the one in production, which notices what a single night
-did; and against a pinned one, because many nights that are each no worse beyond noise may together
-lose a lot.
+It is compared with two versions: with the one in production, which shows what a single night did,
+and with a pinned one, because many nights that are each no worse beyond noise may together lose a
+lot.
 
 A tuned policy is picked anew every night, and picks of about the same worth differ on a tenth of
 the rows, by accuracy that the price pays for.  That hides what new rows do to a database.  So tuned
-versions are compared by what they are picked from: on each row the share of the probes, at all
-depths, that are right.  Other policies are compared by their answers.
+versions are compared by what they are picked from: for each row, the share of the probes at all
+depths that are right.  Other policies are compared by their answers.
 """
 
 import logging
@@ -30,8 +30,7 @@ from storage.aliases import DEFAULT_ALIAS, PINNED
 from storage.database import Version
 from storage.manifest import Manifest, Verdict
 from tasks.job import Job
-from tasks.policies import tuning_of
-from tasks.readings import Readings, load_readings
+from tasks.readings import Readings, load_readings, tuning_of
 from tasks.retrying import RETRIES
 
 logger = logging.getLogger("raee")
@@ -43,8 +42,8 @@ equally spaced looks, each at 2.46 standard errors)."""
 
 
 _Rows = dict[tuple[str, str], tuple[NDArray[np.str_], str, int]]
-"""By id and text hash the answers (one, or one a probe), the row's label, and the hash of its token
-ids."""
+"""By id and text hash: the answers (one, or one a probe), the row's label, and the hash of its
+token ids."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,17 @@ class Compared:
     p_value: float
     """Of "the new version is no worse than the old"."""
     how: str
-    """In words, what was compared."""
+    """What was compared, in words."""
 
 
 @task(**RETRIES)
 def promote_if_as_good(job: Job, version: Version) -> str:
     """Point `production` at a version, unless it is worse beyond noise.
 
-    It is held against the version in production, and against the pinned one.  Each is read on its
-    own rows, each without its text; rows that both have are compared pair by pair.  Says what came
-    out and why; that stays with the version.
+    It is compared with the version in production, and with the pinned one.  Each is read on its own
+    rows, each row without its text; rows that both have are compared pair by pair.  Returns what
+    came out and why, which also stays with the version.  Raises InputError if the version cannot be
+    read.
     """
     verdict = _judge_and_promote(job, version)
     if verdict.promoted:
@@ -100,7 +100,7 @@ def _judge_and_promote(job: Job, version: Version) -> Verdict:
         for alias, other in against.items():
             try:
                 found = compare(new, load_readings(database.version(other)))
-            except InputError as error:  # what does not run has nothing to lose to one that does
+            except InputError as error:  # an old version that cannot run is no obstacle
                 how.append(f"{alias} ({other}) cannot be run: {error}")
                 continue
             why = f"against {alias} ({other}) {found.how}, p = {found.p_value:.2g}"
@@ -118,7 +118,7 @@ def compare(new: Readings, old: Readings) -> Compared:
     """Whether a new version is worse than an old one.
 
     On rows that both have, the new labels count for both: a corrected label is no fault.  Rows of
-    one text count once.
+    one text count once.  Raises InputError if the policy of one cannot be run.
     """
     from scipy.stats import fisher_exact  # slow to import
 
@@ -132,7 +132,7 @@ def compare(new: Readings, old: Readings) -> Compared:
     common = [row for row in ours if row in theirs]
     if not common:
         right, before = (
-            np.array([np.mean(said == label) for said, label, _ in read.values()])
+            np.array([np.mean(answers == label) for answers, label, _ in read.values()])
             for read in (ours, theirs)
         )
         wins, losses = round(right.sum()), round(before.sum())
@@ -159,7 +159,7 @@ def compare(new: Readings, old: Readings) -> Compared:
 
 
 def _policy(readings: Readings) -> RunnablePolicy:
-    """A version's policy; raises InputError if it cannot be run."""
+    """A version's policy.  Raises InputError if it cannot be run."""
     job = Job.model_validate(readings.manifest.job)
     return runnable(job.policy, tuning_of(readings.manifest), readings.where)
 
@@ -173,19 +173,19 @@ def _is_tuned(readings: Readings) -> bool:
 
 def _pace(new: Manifest, old: Manifest) -> str:
     """Two versions' own policies, in words: milliseconds a row by each one's own cost table."""
-    said = []
+    words = []
     for manifest in (new, old):
         figures = manifest.metrics.get(manifest.policy["name"])
         if figures is None or manifest.costs is None:
             return ""
-        said.append(
+        words.append(
             f"{figures['accuracy']:.4f} at {1000 * figures['seconds_per_row']:.2f} ms a row"
         )
-    return f"; its policy has {said[0]}, before {said[1]}"
+    return f"; its policy has {words[0]}, before {words[1]}"
 
 
 def _read(readings: Readings, policy: RunnablePolicy | None) -> _Rows:
-    """A version's complete rows, as a policy answers them, or without one all probes."""
+    """A version's complete rows, as a policy answers them, or all probes if there is no policy."""
     entries, names = readings.entries, np.array(readings.manifest.labels)
     if policy is None:
         rows = entries.complete

@@ -1,11 +1,11 @@
 """The step of a rebuild that matches its rows with its parent's, and mends the probes' sums.
 
-    matched/{token}/source.parquet      of each row the parent's row that it is, -1 for none
+    matched/{token}/source.parquet      by row, the parent's row that it is, -1 if it is none
                    /sums-mean.safetensors   the parent's sums without the rows that have left or
                                             changed their label, and with those it has not counted
 
-Of the rows that are subtracted or added here the parent knows the text: their states are the
-parent's, or are read again.  The sums of new rows are their shards'.
+The parent knows the texts of the rows that are subtracted or added here: their states are the
+parent's, or are read again.  New rows are in the sums of their shards.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from raee.readers.states import probe_states
 from raee.readers.sums import Sums, sums_of
 from storage.parquet import write_table
 from tasks.build.build import CHECK, MATCH, SOURCE, Build, Matched, open_build
+from tasks.build.reuse import Parent, same_rows
 from tasks.build.shards import state_column, sums_name
-from tasks.build.takeover import Parent, same_rows
 from tasks.entries import read_rows
 from tasks.fitted import read_sums, write_arrays
 from tasks.steps import Attempt, step
@@ -37,10 +37,13 @@ class _Rows:
     label: NDArray[np.uint16]
 
     def sums(self, texts: NDArray[np.bytes_], states: NDArray[np.float32], labels: int) -> Sums:
-        """Those of the rows with some texts.  texts: hashes, ascending; states: theirs."""
+        """The sums of the rows with some texts.
+
+        texts: (texts,) hashes, ascending; states: (depths, texts, width) theirs.
+        """
         rows = np.flatnonzero(np.isin(self.hashes, texts))
-        places = np.searchsorted(texts, self.hashes[rows])
-        return sums_of(states[:, places], self.label[rows], labels)
+        positions = np.searchsorted(texts, self.hashes[rows])
+        return sums_of(states[:, positions], self.label[rows], labels)
 
 
 @step(MATCH, opens=open_build, stage="match", after=[CHECK])
@@ -77,11 +80,11 @@ def _states(
     build: Build, parent: Parent, state: StateName, hashes: NDArray[np.bytes_]
 ) -> NDArray[np.float32]:
     """(depths, rows, width) the states of texts that the parent has."""
-    places = parent.states.find(hashes)
-    missing = places < 0
-    # Whatever is in the first place is replaced if the parent has no state of the row.
+    positions = parent.states.find(hashes)
+    missing = positions < 0
+    # If the parent has no state of a row, the first state is read instead, and replaced below.
     columns = [state_column(state, depth) for depth in range(build.plan.depth + 1)]
-    read = parent.states.take(np.maximum(places, 0), columns)
+    read = parent.states.take(np.maximum(positions, 0), columns)
     found = np.stack([read[column] for column in columns])
     if missing.any():
         order = np.argsort(parent.hashes, kind="stable")

@@ -5,8 +5,8 @@
                               /neighbours/part-00000.parquet  rows-0, distances-0 ..: by each key
                                                               every row's nearest others
 
-The lists are longer than anybody asks: in a rebuild some of their rows have left, and what comes
-nearer has only to be found among the rows that are new.
+The lists are longer than any reader needs, because some of their rows may leave in a rebuild: then
+the rows that come nearer are searched for among the new rows alone.
 """
 
 from dataclasses import dataclass
@@ -41,18 +41,21 @@ from tasks.steps import Attempt, StepRecord, step
 
 @step(INDEX, opens=open_build, stage="index", after=[CHECK])
 def build_index(build: Build, attempt: Attempt) -> Indexed:
-    """Put the keys of all shards, in order, into the version's indexes."""
-    files, accounts = [], {}
+    """Put the keys of all shards, in order, into the version's indexes.
+
+    Raises InputError if an index that the job names cannot hold such keys.
+    """
+    files, records = [], {}
     for position, path in enumerate(build.plan.index_paths):
-        index, accounts[path] = _indexed(build, position)
+        index, records[path] = _indexed(build, position)
         with attempt.version.create(path) as file:
             index.write(file.write)
         files.append(file.record(rows=len(index)))
-    return Indexed(rows=build.swept.rows, files=files, indexes=accounts)
+    return Indexed(rows=build.swept.rows, files=files, indexes=records)
 
 
 def _indexed(build: Build, position: int) -> tuple[Index, IndexRecord]:
-    """The index of a key, and how much of the nearest rows it finds."""
+    """The index of a key, and its record: how much of the nearest rows it finds."""
     width, rows = _keys_of(build, position, np.zeros(1, np.int64)).shape[1], build.swept.rows
     shards = (build.swept.values(n, [key_column(position)])[0] for n in build.numbers)
     return built_index(
@@ -97,7 +100,7 @@ def write_part(build: Build, attempt: Attempt, number: int) -> StepRecord:
 
 
 def _lists(build: Build, number: int, position: int) -> Neighbours:
-    """The nearest rows of other texts, by a key: as many as anybody asks, and spare ones."""
+    """The nearest rows of other texts, by a key: as many as readers need, and spare ones."""
     index, policy = build.indexes[position], build.plan.job.policy
     need = PAPER_NEIGHBOURS if position else neighbours_needed(policy)
     length = need + need // 2
@@ -121,14 +124,15 @@ class _Changes:
     """What has become of a parent's rows."""
 
     source: NDArray[np.int64]
-    """(rows,) the parent's row that each row is; -1 for one that came."""
+    """(rows,) the parent's row that each row is; -1 for a row that came."""
     now: NDArray[np.int64]
-    """(parent's rows,) the row that each of them is now; -1 for one that left."""
+    """(parent's rows,) the row that each of them is now; -1 for a row that left."""
     came: NDArray[np.int64]
+    """(rows that came,) positions, ascending."""
     indexes: tuple[Index, ...]
-    """Of the rows that came, one a key; none where none came."""
+    """Indexes of the rows that came, one a key; none if none came."""
     texts: Texts
-    """Of the rows that came."""
+    """The texts of the rows that came."""
 
 
 @lru_cache(maxsize=1)
@@ -159,7 +163,8 @@ def _lists_before(
     source = changes.source[own]
     rows, distances = parent.lists_of(np.maximum(source, 0), position)
     rows[source < 0] = -1
-    # In a parent no larger than its lists, nobody can tell what they leave out: nothing.
+    # Lists that hold a small parent whole leave nothing out, but their farthest row would limit
+    # what rows that came may join them: they are made anew.
     rows = rows if len(parent.hashes) > rows.shape[1] else np.full_like(rows, -1)
     before = Neighbours(rows, distances)
     if not len(changes.came):
@@ -178,7 +183,7 @@ def _lists_before(
 
 
 def _fitted(build: Build, number: int) -> Answers:
-    """The fitted exits of a shard's sampled rows."""
+    """(sampled rows, fitted exits) the answers of the fitted exits for a shard's sampled rows."""
     begin, end = build.swept.marks.samples[number : number + 2]
     found = build.fitted_answers
     return Answers(found.answers[begin:end], found.confidences[begin:end])

@@ -14,7 +14,7 @@ from tasks.job import Job
 PLAN = "plan.json"
 
 CENTRE_TEXTS = "centre-texts.json"
-"""Beside the plan: what a sentence encoder's centre is read over."""
+"""The file beside the plan with the texts over which a sentence encoder's centre is read."""
 
 
 class BuildPlan(BaseModel):
@@ -28,16 +28,20 @@ class BuildPlan(BaseModel):
     takes_over: bool
     """Whether readings of rows that the parent has are reused."""
     recipe: str
-    """Names what decides a version, its centre apart: with the parent's, nothing has changed."""
+    """Digest of what decides a version, its centre apart; the parent's if nothing has changed."""
     prompt: Prompt
     backbone: dict[str, str]
     key: dict[str, str]
     depth: int
+    """Layers of the backbone."""
     rows: int
+    """Usable rows, as far as a scan without the tokenizer tells."""
     rejected: dict[str, int]
+    """Rows that cannot be used, by reason."""
     corpus: dict[str, Any]
+    """For the manifest: `uri`, `rows` (usable or not) and `fingerprint`."""
     sample: dict[str, int] | None
-    """By label the largest of `sample_numbers` of a row in the sample; None if all rows are."""
+    """By label, the largest of `sample_numbers` of a row in the sample; None if all rows are."""
     shards: list[Shard]
 
     @property
@@ -47,7 +51,7 @@ class BuildPlan(BaseModel):
 
     @property
     def parent_version(self) -> Version | None:
-        """The version that the build starts from."""
+        """The version that the build starts from; None if it is the first."""
         return None if self.parent is None else self.job.database.version(self.parent)
 
     @property

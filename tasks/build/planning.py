@@ -1,11 +1,11 @@
-"""The plan of a build: looked over and written down before anything else is done.
+"""The plan of a build, which is checked and written before anything else is done.
 
     work/{build key}/build.json               written last: the version that is being built
                     /{version}/plan.json      `tasks.build.plan`
-                              /centre-texts.json  what a sentence encoder's centre is read over
+                              /centre-texts.json  the texts of a sentence encoder's centre
 
-The build key names what decides the result, so a build that died is found again by the next one.
-Of two that begin at once, one writes `build.json` and both go on with its plan.
+The build key is a digest of what decides the result, so the next build finds one that died.  If two
+begin at once, one writes `build.json`, and both go on with its plan.
 """
 
 import json
@@ -30,8 +30,8 @@ from storage.scan import Scan, scan, text_hash
 from storage.store import Folder
 from tasks.build.build import open_build
 from tasks.build.plan import CENTRE_TEXTS, PLAN, BuildPlan
+from tasks.build.reuse import load_parent, reuses
 from tasks.build.shards import SWEEP
-from tasks.build.takeover import load_parent, takes_over
 from tasks.job import Job
 from tasks.models import shard_rows_of
 from tasks.progress import advance, stage
@@ -42,10 +42,10 @@ logger = logging.getLogger("raee")
 
 
 class PlannedBuild(BaseModel):
-    """What the other steps of a build are told."""
+    """The result of planning: what a flow needs to run the other steps."""
 
     work: str
-    """Address of the work folder."""
+    """Address of the work folder; empty if nothing has changed."""
     version: str
     rows: int
     done: int
@@ -59,11 +59,11 @@ class PlannedBuild(BaseModel):
 
 @task(**RETRIES)
 def plan_build(job: Job) -> PlannedBuild:
-    """Look the job over, split its corpus into shards, and write the plan down.
+    """Check the job, split its corpus into shards, and write the plan.
 
-    Where the same build died before, its plan is found and goes on; where nothing has changed
-    since the newest version, nothing is written.  Raises InputError, with nothing written, where
-    the job cannot be done.
+    If the same build died before, it goes on with the plan that it had.  If nothing has changed
+    since the newest version, nothing is written.  Raises InputError, with nothing written, if the
+    job cannot be done.
     """
     check_store_apart(job.corpus.uri, job.store)
     backbone, prompt, retriever, found = _look_over(job)
@@ -75,7 +75,7 @@ def plan_build(job: Job) -> PlannedBuild:
         builds = works / _build_key(job, recipe, found, centre)
         version = _under_way(builds)
         before, parent = parent, newest(job)
-        # What was under way may have been published and forgotten just now.
+        # A build that was under way may have been published and forgotten just now.
         if version is not None or parent == before:
             break
     if version is None and parent is not None and parent.recipe == recipe:
@@ -97,13 +97,13 @@ def plan_build(job: Job) -> PlannedBuild:
         builds, version = ending, parent.id
     if version is None:
         require_conditional_writes(job.store, job.single_writer)
-        takes = takes_over(job, parent, prompt, backbone.fingerprint, key)
-        new = _share_of_new(job, parent, found) if takes else 1.0
+        takes_over = reuses(job, parent, prompt, backbone.fingerprint, key)
+        new = _share_of_new(job, parent, found) if takes_over else 1.0
         plan = BuildPlan(
             job=job,
             version=new_version_id(),
             parent=None if parent is None else parent.id,
-            takes_over=takes,
+            takes_over=takes_over,
             recipe=recipe,
             prompt=prompt,
             backbone=backbone.fingerprint,
@@ -119,7 +119,7 @@ def plan_build(job: Job) -> PlannedBuild:
     work = builds / version
     build = open_build(work.uri)
     plan = build.plan
-    # What dead builds have left is collected by its age: this one is not dead.
+    # Dead builds are collected by the age of their files: a new file shows that this one lives.
     work.write_new(f"going-on-{token_hex(4)}", b"")
     logger.info(
         "corpus %s: %d rows in %d shards, %d rejected; version %s%s",
@@ -128,7 +128,7 @@ def plan_build(job: Job) -> PlannedBuild:
         len(plan.shards),
         sum(plan.rejected.values()),
         plan.version,
-        f"; rows of version {plan.parent} are taken over" if plan.takes_over else "",
+        f"; readings of version {plan.parent} are reused" if plan.takes_over else "",
     )
     return PlannedBuild(
         work=work.uri,
@@ -141,15 +141,15 @@ def plan_build(job: Job) -> PlannedBuild:
 
 
 def _share_of_new(job: Job, parent: Manifest | None, found: Scan) -> float:
-    """About how many of a corpus' texts a parent has not read: of those with the least hashes."""
-    assert parent is not None, "what is taken over is a parent's"
+    """The share of texts that a parent has not read, estimated on those with the least hashes."""
+    assert parent is not None, "only a parent's readings are reused"
     hashes = np.array([text_hash(text) for text in found.centre_texts], "S32")
     known = load_parent(job.database.version(parent.id)).find(hashes) >= 0
     return float(1 - known.mean())
 
 
 def _under_way(builds: Folder) -> str | None:
-    """The version that a build of this key has begun."""
+    """The version that a build of this key has begun; None if there is none."""
     try:
         return json.loads(builds.read(CLAIM))["version"]
     except FileNotFoundError:
@@ -157,15 +157,15 @@ def _under_way(builds: Folder) -> str | None:
 
 
 def _ending(works: Folder, version: str) -> Folder | None:
-    """Where a version was built whose build has not come to its end, though it is published.
+    """The folder of a build that has published a version and has not come to its end, if any.
 
-    By then its own centre is inherited: a first build is not found by its key again.
+    Its key does not find a first build again: the version's own centre is inherited by then.
     """
     return next((works / key for key in works.names() if _under_way(works / key) == version), None)
 
 
 def _begin(builds: Folder, plan: BuildPlan, centre: bytes | None, centre_texts: list[str]) -> str:
-    """Write a plan down; returns the version that is built, which may be another's."""
+    """Write a plan; returns the version that is built, which may be another build's."""
     work = builds / plan.version
     if centre is not None:
         work.write_new(CENTRE, centre)
@@ -183,7 +183,7 @@ def _begin(builds: Folder, plan: BuildPlan, centre: bytes | None, centre_texts: 
 
 @task(**RETRIES)
 def forget_build(work: str) -> None:
-    """Remove a build's work folder; first what the next build would find it by."""
+    """Remove a build's work folder; first the file by which the next build would find it."""
     builds, _, version = work.rpartition("/")
     if _under_way(Folder(builds)) == version:
         Folder(builds).delete(CLAIM)
@@ -200,7 +200,11 @@ def _look_over(job: Job) -> tuple[Backbone, Prompt, Backbone | None, Scan]:
 
 
 def newest(job: Job) -> Manifest | None:
-    """The newest version of all rows of a corpus: a pruned one is no parent of a rebuild."""
+    """The newest version of a job's database that is not pruned; None if there is none.
+
+    A pruned version lacks rows, so it is no parent of a rebuild.  Raises InputError if a manifest
+    is damaged.
+    """
     for version in reversed(job.database.ids()):
         manifest = job.database.version(version).manifest()
         if manifest.pruned is None:
@@ -211,7 +215,7 @@ def newest(job: Job) -> Manifest | None:
 def _inherited_centre(
     job: Job, parent: Manifest | None, backbone: Backbone, prompt: Prompt
 ) -> bytes | None:
-    """The parent's centre, where the parent was read in the same way."""
+    """The file of the parent's centre if the parent was read in the same way, else None."""
     if (
         parent is None
         or parent.backbone != backbone.fingerprint
@@ -227,22 +231,22 @@ def _inherited_centre(
 _CHANGES_NOTHING = {
     *("name", "store", "credentials", "single_writer", "shard_rows", "max_reject_fraction"),
 }
-"""Of a job: what a version's data do not depend on."""
+"""Keys of a job on which a version's data do not depend."""
 
 
 def _recipe(
     job: Job, prompt: Prompt, backbone: dict[str, str], key: dict[str, str], found: Scan
 ) -> str:
-    said = job.model_dump(mode="json", exclude=_CHANGES_NOTHING)
-    del said["corpus"]["uri"]
-    said |= {
+    decisive = job.model_dump(mode="json", exclude=_CHANGES_NOTHING)
+    del decisive["corpus"]["uri"]
+    decisive |= {
         "format": FORMAT,
         "corpus_fingerprint": found.fingerprint,
         "prompt": [prompt.template, prompt.labels, prompt.words],
         "backbone": backbone,
-        "key": [said["key"], key],
+        "key": [decisive["key"], key],
     }
-    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def _build_key(job: Job, recipe: str, found: Scan, centre: bytes | None) -> str:

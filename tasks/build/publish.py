@@ -1,6 +1,6 @@
-"""The end of a build: its steps' files are put in place, and the manifest makes the version exist.
+"""The end of a build: its steps' files are copied to the version, which its manifest makes exist.
 
-There is no marker: the manifest is one.
+There is no other marker than the manifest.
 """
 
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger("raee")
 
 @task(**RETRIES)
 def publish_build(work: str) -> str:
-    """Put the version's files in place, and write its manifest, which makes it exist.
+    """Copy the version's files, and write its manifest, which makes it exist.
 
     Returns the version's id.  Raises InputError if the build was taken for dead meanwhile.
     """
@@ -47,7 +47,7 @@ def publish_build(work: str) -> str:
 
 
 def _seconds(build: Build) -> dict[str, float]:
-    """By stage."""
+    """The seconds of the steps, by stage."""
     seconds = dict.fromkeys((step.stage for step in BUILD_STEPS), 0.0)
     for step in BUILD_STEPS:
         seconds[step.stage] += step.seconds(build)

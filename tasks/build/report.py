@@ -17,7 +17,7 @@ from tasks.report.writing import report_page
 from tasks.steps import Attempt, StepRecord, step
 
 _QUERIES = 2_000
-"""Rows that vote on databases of a smaller size: enough to see a curve."""
+"""Rows that each smaller database votes on: enough to see a curve."""
 
 
 @step(REPORT, opens=open_build, stage="report", after=[TUNE, EVALUATE])
@@ -40,7 +40,7 @@ def write_report(build: Build, attempt: Attempt) -> StepRecord:
 
 
 def _vote_growth(trial: Trial, index: Index, sizes: list[int]) -> list[tuple[int, float]]:
-    """Accuracy of the vote, without the text, in databases of so many of the rows."""
+    """(rows, accuracy) of the vote, without the text, in databases of so many of the rows."""
     label, labels, hashes = trial.label, len(trial.entries.labels), trial.texts.hashes
     order = np.random.default_rng(SEED).permutation(len(trial))
     grown = []

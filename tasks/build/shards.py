@@ -1,4 +1,4 @@
-"""A build's shards, swept: what is in which file, and back into arrays.
+"""A build's swept shards: which file holds what, and back into arrays.
 
 rows.parquet                 id, text_hash, text, label, sampled, new, fresh: all rows; fresh
                              is True if the row's states were read here
@@ -23,7 +23,7 @@ from raee.readers.sums import Sums, sums_from
 from raee.texts import TextHashes, Texts
 from storage.parquet import list_values, read_table
 from storage.store import Folder
-from tasks.build.takeover import Hashes, hashes_of
+from tasks.build.reuse import Hashes, hashes_of
 from tasks.entries import TOKENS
 from tasks.rows import rejected_in
 from tasks.steps import Marker, StepRecord, Work
@@ -32,7 +32,7 @@ ROWS, NEW, TAKEN, STATES = "rows.parquet", "swept.parquet", "taken.parquet", "st
 
 
 class Swept(StepRecord):
-    """What the sweep of a shard left."""
+    """The record of a shard's sweep."""
 
     new: int
     """Rows that were read here."""
@@ -45,10 +45,10 @@ SWEEP = Marker("shard", Swept)
 
 @dataclass(frozen=True)
 class Marks:
-    """What is asked of all rows again and again, read once; rows are those of all shards."""
+    """The columns that many steps read of all shards' rows, in memory."""
 
     label: NDArray[np.uint16]
-    """(rows,)."""
+    """(rows,) indexes of the labels."""
     sampled: NDArray[np.bool_]
     """(rows,) True in the sample."""
     new: NDArray[np.bool_]
@@ -58,7 +58,7 @@ class Marks:
     starts: NDArray[np.int64]
     """(shards + 1,) the row at which each shard begins, and the number of all rows."""
     hashes: TextHashes
-    """(rows,) of their token ids."""
+    """(rows,) hashes of the texts' token ids."""
 
     @cached_property
     def texts(self) -> Texts:
@@ -83,26 +83,26 @@ class SweptShards:
         self.numbers = work.numbers
 
     def left(self, number: int) -> Swept:
-        """What a shard's sweep left.  Raises FileNotFoundError if it is not done."""
+        """The record of a shard's sweep.  Raises FileNotFoundError if it is not done."""
         return self._work.record(SWEEP, number)
 
     def folder(self, number: int) -> Folder:
-        """What a shard's sweep wrote."""
+        """The files of a shard's sweep.  Raises FileNotFoundError if it is not done."""
         return self._work.output(SWEEP, number)
 
     @property
     def rows(self) -> int:
-        """The rows of all shards: those of the plan without a few that only a tokenizer rejects."""
+        """How many rows all shards have: the plan's without a few that only a tokenizer rejects."""
         return sum(self.left(number).rows for number in self.numbers)
 
     @property
     def new(self) -> int:
-        """The rows of all shards that were read here."""
+        """How many rows of all shards were read in this build."""
         return sum(self.left(number).new for number in self.numbers)
 
     @property
     def rejected(self) -> Counter[str]:
-        """The rows of all shards that cannot be used, by reason."""
+        """How many rows of all shards cannot be used, by reason."""
         return rejected_in(self.left(number).rejected for number in self.numbers)
 
     def table(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -110,16 +110,16 @@ class SweptShards:
         return read_table(self.folder(number), ROWS, columns)
 
     def values(self, number: int, columns: Sequence[str]) -> list[NDArray]:
-        """For each column of readings (rows, width), in the order of the shard's rows."""
+        """By column of readings, (rows, width) its values in the order of the shard's rows."""
         marks = self.marks
         return _values(self.folder(number), marks.new[marks.rows_of(number)], columns)
 
     def sums(self, number: int, state: StateName) -> Sums:
-        """The sums of a state over a shard's new rows; there are such rows."""
+        """The sums of a state over a shard's new rows.  Raises FileNotFoundError if it has none."""
         return read_sums_of(self.folder(number), state)
 
     def states(self, state: StateName, depths: Sequence[int]) -> list[NDArray[np.float32]]:
-        """(sampled rows, width) a state of all shards' sampled rows, by depth; read together."""
+        """By depth, (sampled rows, width) a state of all shards' sampled rows; read together."""
         columns = [state_column(state, depth) for depth in depths]
         tables = [read_table(self.folder(n), STATES, columns) for n in self.numbers]
         return [np.concatenate([list_values(t[column]) for t in tables]) for column in columns]
@@ -156,7 +156,7 @@ def sums_name(state: StateName) -> str:
 
 
 def read_sums_of(folder: Folder, state: StateName) -> Sums:
-    """The sums that a step wrote."""
+    """The sums of a state that a step wrote.  Raises FileNotFoundError if it wrote none."""
     return sums_from(safetensors.numpy.load(folder.read(sums_name(state))))
 
 

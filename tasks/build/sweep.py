@@ -24,8 +24,8 @@ from storage.scan import check_all_there, check_rejected, sample_numbers, text_h
 from storage.store import Folder
 from tasks.build.build import CHECK, READ_CENTRE, Build, open_build
 from tasks.build.plan import CENTRE_TEXTS
+from tasks.build.reuse import Hashes, Parent
 from tasks.build.shards import NEW, ROWS, STATES, SWEEP, TAKEN, Swept, state_column, sums_name
-from tasks.build.takeover import Hashes, Parent
 from tasks.entries import TOKENS, key_column
 from tasks.fitted import write_arrays
 from tasks.progress import advance, stage
@@ -50,7 +50,10 @@ def read_database_centre(build: Build, attempt: Attempt) -> StepRecord | None:
 
 @step(SWEEP, opens=open_build, stage="sweep", after=[READ_CENTRE], per_shard=True)
 def sweep_shard(build: Build, attempt: Attempt, number: int) -> Swept:
-    """Sweep a shard."""
+    """Read the rows of a shard that the parent has not read, and write the whole shard.
+
+    Raises InputError as `rows_of_shard` and the sweep do.
+    """
     plan = build.plan
     rows = rows_of_shard(plan.job.corpus, plan.shards[number], build.backbone, plan.prompt.labels)
     shard = _look_up(build, rows.usable)
@@ -65,7 +68,10 @@ def sweep_shard(build: Build, attempt: Attempt, number: int) -> Swept:
 
 @step(CHECK, opens=open_build, stage="sweep", after=[SWEEP])
 def check_swept(build: Build, attempt: Attempt) -> StepRecord:
-    """Check that all rows of the corpus were read or rejected, and not too many rejected."""
+    """Check that all rows of the corpus were read or rejected, and not too many rejected.
+
+    Raises InputError if they were not.
+    """
     corpus, swept, expected = build.plan.job.corpus, build.swept, build.plan.corpus["rows"]
     check_all_there(corpus.uri, swept.rows, swept.rejected, expected)
     check_rejected(corpus.uri, swept.rejected, expected, build.plan.job.max_reject_fraction)
@@ -83,19 +89,19 @@ class _Shard:
     label: NDArray[np.uint16]
     sampled: NDArray[np.bool_]
     parent: Parent | None
-    places: NDArray[np.int64]
-    """(rows,) of their readings in the parent's; -1 for rows that it has not."""
+    readings: NDArray[np.int64]
+    """(rows,) positions of their readings in the parent's; -1 if it has not read the row."""
     states: NDArray[np.int64]
-    """(rows,) of their states in the parent's; -1 where it has none."""
+    """(rows,) positions of their states in the parent's; -1 if it has none of the row."""
 
     @property
     def new(self) -> NDArray[np.bool_]:
-        """(rows,) True where the parent has not read the row."""
-        return self.places < 0
+        """(rows,) True if the parent has not read the row."""
+        return self.readings < 0
 
     @property
     def reread(self) -> NDArray[np.bool_]:
-        """(rows,) True where it has, but the row has come into the sample since."""
+        """(rows,) True if the parent has read the row, which has come into the sample since."""
         return ~self.new & self.sampled & (self.states < 0)
 
     def texts(self, which: NDArray[np.bool_]) -> list[str]:
@@ -119,13 +125,13 @@ def _look_up(build: Build, rows: pl.DataFrame) -> _Shard:
         label=label,
         sampled=sampled,
         parent=parent,
-        places=nowhere if parent is None else parent.find(hashes),
+        readings=nowhere if parent is None else parent.find(hashes),
         states=nowhere if parent is None else parent.states.find(hashes),
     )
 
 
 def _read(build: Build, shard: _Shard) -> tuple[Sweep, Sweep]:
-    """What is read of the new rows, and of those whose states only are missing."""
+    """The sweeps of the new rows, and of those that lack only their states."""
     advance(int((~shard.new & ~shard.reread).sum()))
     return tuple(
         build.sweep(shard.texts(which), shard.label[which], shard.sampled[which])
@@ -158,12 +164,12 @@ def _write(folder: Folder, shard: _Shard, build: Build, found: tuple[Sweep, Swee
     _write_readings(folder, NEW, shard.hashes[shard.new], readings)
     taken = ~shard.new
     if taken.any():
-        assert shard.parent is not None, "only a parent's rows are taken over"
-        readings = shard.parent.swept.take(shard.places[taken], list(readings))
+        assert shard.parent is not None, "only a parent's readings are reused"
+        readings = shard.parent.swept.take(shard.readings[taken], list(readings))
     else:
         readings = {column: values[:0] for column, values in readings.items()}
     _write_readings(folder, TAKEN, shard.hashes[taken], readings)
-    # A shard whose rows are all taken over adds nothing to its parent's sums.
+    # A shard whose readings are all reused adds nothing to its parent's sums.
     for state, sums in swept.sums.items() if shard.new.any() else ():
         write_arrays(folder, sums_name(state), sums.tensors())
     _write_states(folder, shard, swept, again)
@@ -180,7 +186,7 @@ def _write_states(folder: Folder, shard: _Shard, swept: Sweep, again: Sweep) -> 
             values[new], values[reread] = vectors, again.states[state][depth]
             columns[state_column(state, depth)] = values
     if taken.any():
-        assert shard.parent is not None, "only a parent's rows are taken over"
+        assert shard.parent is not None, "only a parent's readings are reused"
         found = shard.parent.states.take(shard.states[sampled][taken], list(columns))
         for column, values in found.items():
             columns[column][taken] = values

@@ -1,4 +1,4 @@
-"""The steps of a build, in order: the one list of them that there is."""
+"""The steps of a build, in order: the only list of them."""
 
 from typing import Any
 
@@ -27,4 +27,4 @@ BUILD_STEPS: tuple[Step[Build, Any], ...] = in_order(
         write_report,
     ]
 )
-"""What the flow does, what the manifest's seconds are of, and what is put in place."""
+"""The flow runs them, the manifest has their seconds, and publishing copies their files."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from raee.config import TunedPolicy
 from raee.errors import InputError
-from raee.neighbours.near_copies import copies_account
+from raee.neighbours.near_copies import copies_record
 from raee.policies.compared import judged, objective_of
 from raee.policies.costs import Costs
 from raee.policies.measuring import machine, measure_costs, texts_measured
@@ -52,7 +52,7 @@ def tune_build(build: Build, attempt: Attempt) -> Tuned:
     plan, lists = build.plan, build.readings.lists
     assert lists is not None, "a build writes its rows' lists"
     costs = _costs(build)
-    copies = copies_account(build.readings.entries, lists)
+    copies = copies_record(build.readings.entries, lists)
     if copies["rows_with_an_equal"]:
         logger.info(
             "%d of %d rows have a text that another row has, too; figures leave out the text",
@@ -62,7 +62,7 @@ def tune_build(build: Build, attempt: Attempt) -> Tuned:
     if copies["barred"]:
         logger.warning("%s: %s", plan.target.where, copies["barred"])
     found = build.studied(costs["seconds"], copies["barred"])
-    with suppress(InputError):  # the step that judges the policy says it
+    with suppress(InputError):  # evaluate_build logs it
         _log_tuning(found.tuning, objective_of(plan.job.policy))
     far = write_arrays(attempt.version, FAR, _far(build).tensors())
     attempt.folder.write_new(COSTS, json.dumps(costs).encode())
@@ -73,7 +73,10 @@ def tune_build(build: Build, attempt: Attempt) -> Tuned:
 
 @step(EVALUATE, opens=open_build, stage="evaluate", after=[TUNE])
 def evaluate_build(build: Build, attempt: Attempt) -> Evaluated:
-    """What the compared policies are worth on the version's own rows, each without its text."""
+    """Judge the compared policies on the version's own rows, each without its text.
+
+    Raises InputError if the job's policy names an exit that the version lacks.
+    """
     plan, trial = build.plan, build.trial
     names = [str(e) for e in plan.exits]
     costs = Costs(**build.cost_table()["seconds"])
@@ -83,7 +86,7 @@ def evaluate_build(build: Build, attempt: Attempt) -> Evaluated:
 
 
 def _far(build: Build) -> Far:
-    """What says how unlike the build's rows a fresh row is, at the first key's depth."""
+    """The statistics of how unlike the build's rows a fresh row is, at the first key's depth."""
     depth, marks, trial = build.plan.job.key.depth, build.swept.marks, build.raw_trial
     entries, rows = trial.entries, trial.rows
     return far_of(
@@ -96,7 +99,7 @@ def _far(build: Build) -> Far:
 
 
 def _log_tuning(tuning: Tuning, objective: TunedPolicy) -> None:
-    """Say what a search found.  Raises InputError if nothing meets the objective."""
+    """Log what a search found.  Raises InputError if nothing meets the objective."""
     picked = tuning.pick(objective)
     logger.info(
         "tuned: %d policies tried on %d rows; the pick has accuracy %.3f (cross-fitted) at %.2f "

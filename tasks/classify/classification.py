@@ -4,7 +4,7 @@
         /rejects/part-00000.parquet .. rows that cannot be used, and why
         /manifest.json             written last
         /_work/plan.json, part-00000/.. ..    while it is under way: steps as in `tasks.steps`,
-                                          put in place when all are done
+                                          copied when all are done
 """
 
 import json
@@ -28,7 +28,7 @@ from storage.manifest import FORMAT, MANIFEST
 from storage.parquet import part_name, read_table, table_of, write_table
 from storage.scan import check_all_there, check_rejected
 from storage.store import Folder
-from tasks.classify.corpus_shift import drift_account, label_shares, shares_account
+from tasks.classify.corpus_shift import drift_record, label_shares, shares_record
 from tasks.classify.plan import (
     PART,
     WORK,
@@ -45,17 +45,17 @@ from tasks.steps import Attempt, Marker, Step, StepRecord, forget, in_order, ste
 logger = logging.getLogger("raee")
 
 BALANCE_ROWS = 2_000
-"""Rows on which the corpus's label shares are estimated before it is classified by them."""
+"""Rows on which the corpus's label shares are estimated before it is classified with them."""
 
 ABSTAIN = "abstain"
-"""In place of an exit, in a manifest's counts: far rows that were left unlabelled."""
+"""Instead of an exit in a manifest's counts: far rows that were left unlabelled."""
 
 
 class Balanced(StepRecord):
-    """What was estimated of the corpus's label shares."""
+    """The estimate of the corpus's label shares."""
 
     balance: dict[str, Any]
-    """`ratio` of the corpus's shares to the database's, by label, and what the manifest says."""
+    """`ratio` of the corpus's shares to the database's, by label, and the manifest's record."""
 
 
 BALANCE = Marker("balance", Balanced)
@@ -72,24 +72,35 @@ class ClassificationManifest(BaseModel):
     store: str
     version: str
     policy: dict[str, Any]
+    """As it was asked for."""
     runs: dict[str, Any]
+    """The policy that answered."""
     calibration: dict[str, dict[str, float]]
+    """By exit, the line that calibrated the confidences."""
     input: str
     input_fingerprint: str
     output: str
     rows_in: int
     rows_out: int
     rejected: dict[str, int]
+    """Rows that cannot be used, by reason."""
     tokens: int
     cut: int
+    """Rows whose text was truncated."""
     far: dict[str, Any] | None
+    """None if the job does not look for far rows, or the version cannot tell them."""
     drift: dict[str, Any] | None
+    """None if the rows' distances are not known."""
     balance: dict[str, Any]
     exits: dict[str, int]
+    """Rows by exit, or ABSTAIN."""
     layers_run: int
+    """Layers run over all rows, as the walk counted them."""
     mean_layers: float
+    """Layers a row."""
     rows_per_second: float
     seconds: dict[str, float]
+    """By stage."""
 
 
 @step(BALANCE, opens=open_classification, stage="estimate balance")
@@ -109,14 +120,17 @@ def estimate_balance(work: Classification, attempt: Attempt) -> Balanced | None:
         predictions = classify(database, plan.runs, texts, advance)
     counts = np.bincount(predictions.labels, minlength=len(database.entries.labels))
     shares = label_shares(database, plan.runs, counts)
-    account = shares_account(shares, database.entries.labels)
-    ratio = prior_ratio(shares) if account["differ_beyond_noise"] else np.ones(len(counts))
-    return Balanced(rows=len(texts), balance={"ratio": ratio.tolist(), **account})
+    record = shares_record(shares, database.entries.labels)
+    ratio = prior_ratio(shares) if record["differ_beyond_noise"] else np.ones(len(counts))
+    return Balanced(rows=len(texts), balance={"ratio": ratio.tolist(), **record})
 
 
 @step(PART, opens=open_classification, stage="classify", after=[BALANCE], per_shard=True)
 def classify_shard(work: Classification, attempt: Attempt, number: int) -> Classified:
-    """Classify a shard's rows and write them."""
+    """Classify a shard's rows and write their predictions.
+
+    Raises InputError as `rows_of_shard` and `classify` do.
+    """
     plan, database = work.plan, work.database
     rows = rows_of_shard(plan.corpus, plan.shards[number], database.backbone, None)
     read = time.monotonic()
@@ -153,15 +167,15 @@ def classify_shard(work: Classification, attempt: Attempt, number: int) -> Class
 CLASSIFICATION_STEPS: tuple[Step[Classification, Any], ...] = in_order(
     [estimate_balance, classify_shard]
 )
-"""What the flow does, and what is put in place."""
+"""The flow runs them, and the output gets their files."""
 
 
 @task(**RETRIES)
 def finish_classification(output: str, max_reject_fraction: float) -> ClassificationManifest:
-    """Write the manifest, which says that the output is whole; returns it.
+    """Copy the steps' files, and write the manifest, which says that the output is whole.
 
-    If another run has written it meanwhile, it is that run's.  Raises InputError if rows are
-    missing, or too many are rejected.
+    Returns the manifest; if another run has finished the output before, that run's.  Raises
+    InputError if rows are missing, or too many are rejected.
     """
     folder = Folder(output)
     if is_finished(output):
@@ -189,7 +203,7 @@ def finish_classification(output: str, max_reject_fraction: float) -> Classifica
 def _manifest(
     work: Classification, parts: list[Classified], rejected: Counter[str]
 ) -> ClassificationManifest:
-    """parts: what the shards left; their predictions are in place."""
+    """parts: the records of the shards, whose predictions are in the output."""
     plan = work.plan
     rows = sum(part.rows for part in parts)
     exits: Counter[str] = Counter()
@@ -216,9 +230,9 @@ def _manifest(
         rejected=dict(rejected),
         tokens=sum(part.tokens for part in parts),
         cut=sum(part.cut for part in parts),
-        far=_far_account(work, far, looked_at),
-        drift=drift_account(work.database, *distances, plan.reads.manifest().barred),
-        balance=_balance_account(work, predicted),
+        far=_far_record(work, far, looked_at),
+        drift=drift_record(work.database, *distances, plan.reads.manifest().barred),
+        balance=_balance_record(work, predicted),
         exits=dict(sorted(exits.items())),
         layers_run=sum(part.layers_run for part in parts),
         mean_layers=sum(part.layers for part in parts) / rows,
@@ -227,7 +241,7 @@ def _manifest(
     )
 
 
-def _far_account(work: Classification, far: int, looked_at: int) -> dict[str, Any] | None:
+def _far_record(work: Classification, far: int, looked_at: int) -> dict[str, Any] | None:
     spec, nearest, score = work.plan.job.far, work.database.nearest, work.database.far
     if spec is None or nearest is None:
         return None
@@ -243,16 +257,16 @@ def _far_account(work: Classification, far: int, looked_at: int) -> dict[str, An
     }
 
 
-def _balance_account(work: Classification, predicted: NDArray[np.int64]) -> dict[str, Any]:
+def _balance_record(work: Classification, predicted: NDArray[np.int64]) -> dict[str, Any]:
     plan, database = work.plan, work.database
     if plan.job.balance == "corpus":
         return {"corrected": True, **work.record(BALANCE).balance}
     shares = label_shares(database, plan.runs, predicted)
-    return {"corrected": False, **shares_account(shares, database.entries.labels)}
+    return {"corrected": False, **shares_record(shares, database.entries.labels)}
 
 
 def _distances(folder: Folder, parts: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The known distances of all rows to their nearest entries, and how usual they are."""
+    """The known distances of all rows to their nearest entries, and their known p-values."""
     columns = ["nearest_distance", "usual"]
     table = pa.concat_tables([read_table(folder, part_name(n), columns) for n in range(parts)])
     nearest, usual = (table[column].drop_null().to_numpy() for column in columns)

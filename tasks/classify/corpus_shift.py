@@ -1,4 +1,4 @@
-"""What a classification says of its corpus against the database: far rows, drift, label shares."""
+"""How the corpus of a classification differs from the database: drift and label shares."""
 
 import logging
 from typing import Any
@@ -17,18 +17,20 @@ from tasks.readings import trial_of
 logger = logging.getLogger("raee")
 
 _ROWS = 5_000
-"""Rows of the database that a policy is replayed on where each has to find its neighbours."""
+"""Rows of the database that a policy is replayed on if each has to find its neighbours."""
 
 _DRIFTED = 0.1
-"""Kolmogorov-Smirnov distance from which a drift that is no chance is worth a warning."""
+"""Kolmogorov-Smirnov distance from which a drift beyond noise is worth a warning."""
 
 _CHANCE = 0.001
+"""p-value below which a drift is beyond noise."""
 
 
 def label_shares(database: Database, spec: RunnablePolicy, predicted: NDArray[np.int64]) -> Shares:
     """The corpus's label shares, estimated from a policy's predictions.
 
-    predicted: (labels,) rows that got each label.
+    predicted: (labels,) rows that got each label.  Raises InputError if the database lacks an exit
+    that the policy names.
     """
     asked = neighbours_planned_on(spec)
     trial = trial_of(database.entries, database.index, asked, _ROWS if asked else None)
@@ -36,8 +38,11 @@ def label_shares(database: Database, spec: RunnablePolicy, predicted: NDArray[np
     return estimate_shares(answers, trial.label, predicted, len(database.entries.labels))
 
 
-def shares_account(shares: Shares, names: tuple[str, ...]) -> dict[str, Any]:
-    """Label shares as a manifest has them; warns where the corpus's differ beyond noise."""
+def shares_record(shares: Shares, names: tuple[str, ...]) -> dict[str, Any]:
+    """Label shares as a manifest has them; warns if the corpus's differ beyond noise.
+
+    names: (labels,) of the labels, in the database's order.
+    """
     found = {
         name: {
             "database": round(float(shares.database[i]), 4),
@@ -49,29 +54,30 @@ def shares_account(shares: Shares, names: tuple[str, ...]) -> dict[str, Any]:
     }
     changed = differs(shares)
     if changed:
-        said = listed(
+        estimates = listed(
             f"{cut(name, 40)} {f['estimated']:.2f} (database {f['database']:.2f})"
             for name, f in found.items()
         )
         logger.warning(
             "the corpus's label shares differ from the database's beyond noise: %s; "
             "`balance: corpus` corrects the readers by them",
-            said,
+            estimates,
         )
     return {"labels": found, "differ_beyond_noise": changed}
 
 
-def drift_account(
+def drift_record(
     database: Database,
     nearest: NDArray[np.float32],
     usual: NDArray[np.float32],
     barred: str | None,
 ) -> dict[str, Any] | None:
-    """How the rows lie compared with the database's own, as a manifest has it; None if not known.
+    """The drift of rows against the database's own, as a manifest has it; None if it is not known.
 
-    nearest: (rows,) squared L2 distances to the nearest entry; usual: (rows,) p-values of the same
-    rows, as far as they are known.  barred: why the database's own rows lie too near to each other
-    to compare with; None if they do not.
+    nearest: (rows,) squared L2 distances to the nearest entry.  usual: (rows,) p-values of "the row
+    is drawn as the database's were", as far as they are known.  barred: why the database's own rows
+    lie too near to each other to compare with; None if they do not.  Warns if the drift is beyond
+    noise and large.
     """
     if database.far is not None and len(usual):
         found = drift(1 - usual, (1 - database.far.own_p_values).astype(np.float32))

@@ -18,9 +18,8 @@ from tasks.classify.corpus_shift import label_shares
 from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.models import shard_rows_of
-from tasks.policies import tuning_of
 from tasks.progress import advance, stage
-from tasks.readings import check_fits, load_database
+from tasks.readings import check_fits, load_database, tuning_of
 from tasks.rows import label_numbers, rows_of_shard
 
 
@@ -37,17 +36,19 @@ class Evaluation(BaseModel):
     """Rows that cannot be used, by reason."""
     labels: list[str]
     depth: int
+    """Layers of the backbone."""
     policies: dict[str, PolicyFigures]
+    """By policy."""
     settings: dict[str, dict[str, Any]]
-    """Of the policies."""
+    """By policy."""
 
 
 def evaluate_corpus(job: Job, uri: str, version: str | None) -> Evaluation:
-    """Classify labelled rows with every policy; accuracy, macro-F1, Matthews, layers and rows/s.
+    """Classify labelled rows with every policy: accuracy, macro-F1, Matthews, layers and rows/s.
 
-    What a policy chooses for itself, such as the exit of `fixed`, is chosen on the database's rows,
-    not on these.  The job's own policy runs as a classification would, with far rows.  Raises
-    InputError as a classification does.
+    version: an id or an alias; by default as `Database.open`.  A policy's own choices, such as the
+    exit of `fixed`, are made on the database's rows, not on these.  The job's own policy runs as a
+    classification would, with far rows.  Raises InputError as a classification does.
     """
     use_credentials(job.credentials)
     chosen = job.database.open(version)

@@ -28,21 +28,20 @@ from storage.version_files import VersionFiles
 from tasks.credentials import use_credentials
 from tasks.entries import columns_of, read_rows
 from tasks.job import Job
-from tasks.policies import tuning_of, written_lines
-from tasks.readings import check_fits, load_database, load_readings
+from tasks.readings import check_fits, load_database, load_readings, tuning_of
 
 NEIGHBOURS = 5
-"""Neighbours shown."""
+"""How many neighbours are shown."""
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What all exits say of one text."""
+    """The readings of one text at all exits, and its neighbours."""
 
     readings: dict[int, Read]
-    """By place."""
+    """By the exit's position."""
     neighbours: Neighbours
-    """By the first key."""
+    """(1, k) by the first key."""
 
 
 class NeighbourLine(BaseModel):
@@ -59,10 +58,11 @@ class NeighbourLine(BaseModel):
 
 
 class ExitLine(BaseModel):
-    """What an exit says of a text."""
+    """The answer of an exit for a text."""
 
     label: str
     confidence: float
+    """From 0 to 1, as policies take it."""
     rate: float
     """How often it is right on the database's own rows."""
 
@@ -79,19 +79,25 @@ class Explanation(BaseModel):
     confidence: float | None
     exit: str | None
     layers: int
+    """Layers that the text ran."""
     depth: int
+    """Layers of the backbone."""
     far: bool
+    """Whether the text is unlike the database's rows."""
     cut: bool
     """Whether the text is truncated."""
     neighbours: list[NeighbourLine]
     exits: dict[str, ExitLine]
+    """By exit."""
     why: list[str]
+    """The policy's reasons, a line each."""
 
 
 def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -> Explanation:
     """The neighbours of a text, what each exit says, where the policy leaves, and why.
 
-    Raises InputError as a classification does.
+    version: an id or an alias; by default as `Database.open`.  Raises InputError if the text is
+    empty, and as a classification does.
     """
     if not text.strip():
         raise InputError("the text is empty")
@@ -103,7 +109,7 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     database = load_database(chosen, job.backbone, job.key)
     entries = database.entries
     seen = _read_all(database, text, max(NEIGHBOURS, neighbours_planned_on(runs)))
-    lines = written_lines(runs, readings)
+    lines = readings.written_lines(runs)
     answer = classify(database, runs, [text], far=job.far, lines=lines)
     exit = int(answer.exits[0])
     answered = exit != ABSTAINED
@@ -133,7 +139,7 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
 
 
 def _read_all(database: Database, text: str, asked: int) -> _Seen:
-    """Read every exit, and look at so many neighbours, or as many as vote where that is more."""
+    """Read every exit.  asked: how many neighbours to look at, more if more of them vote."""
     exits = database.entries.exits
     readings: dict[int, Read] = {}
     found: list[Neighbours] = []
@@ -149,9 +155,9 @@ def _read_all(database: Database, text: str, asked: int) -> _Seen:
             most = max(asked, database.vote_k)
             known = None if keys is None else database.index.search(keys, most)
             found.append(reader.nearest(most, known))
-        for place, exit in enumerate(exits):
+        for position, exit in enumerate(exits):
             if exit.depth == depth:
-                readings[place] = reader.read(place)
+                readings[position] = reader.read(position)
 
     walk(database.backbone.stack, batch.inputs, visit)
     return _Seen(dict(sorted(readings.items())), found[0])
@@ -159,20 +165,22 @@ def _read_all(database: Database, text: str, asked: int) -> _Seen:
 
 def _neighbours(files: VersionFiles, database: Database, seen: _Seen) -> list[NeighbourLine]:
     entries = database.entries
-    places = [int(i) for i in seen.neighbours.rows[0][:NEIGHBOURS] if i >= 0]
+    positions = [int(i) for i in seen.neighbours.rows[0][:NEIGHBOURS] if i >= 0]
     columns = [c for c in ("id", "text") if c in columns_of(files, files.below("entries/")[0])]
-    table = read_rows(files, columns, places)
+    table = read_rows(files, columns, positions)
     ids = table["id"].to_pylist()
     texts = table["text"].to_pylist() if "text" in columns else [None] * len(ids)
     return [
         NeighbourLine(
-            id=row,
+            id=id,
             distance=float(seen.neighbours.distances[0][i]),
-            label=entries.labels[entries.label[place]],
-            right_heads=[entries.exits[e].depth for e in entries.heads if entries.right[place, e]],
+            label=entries.labels[entries.label[position]],
+            right_heads=[
+                entries.exits[e].depth for e in entries.heads if entries.right[position, e]
+            ],
             text=text,
         )
-        for i, (place, row, text) in enumerate(zip(places, ids, texts, strict=True))
+        for i, (position, id, text) in enumerate(zip(positions, ids, texts, strict=True))
     ]
 
 
@@ -183,27 +191,27 @@ def _why(database: Database, runs: RunnablePolicy, seen: _Seen, exit: int, far: 
         return ["it is unlike the database's own rows: it is far"]
     if isinstance(policy, Stepwise):
         lines, checkpoints = [], policy.checkpoints(runs, entries)
-        for place in checkpoints:
-            name, confidence = str(entries.exits[place]), seen.readings[place].confidences[:1]
-            sure = bool(policy.leave(runs, entries.exits[place].depth, confidence)[0])
-            needed = runs.threshold_at(entries.exits[place].depth)  # type: ignore[union-attr]
-            if place == exit and not sure:
+        for position in checkpoints:
+            name, confidence = str(entries.exits[position]), seen.readings[position].confidences[:1]
+            sure = bool(policy.leave(runs, entries.exits[position].depth, confidence)[0])
+            needed = runs.threshold_at(entries.exits[position].depth)  # type: ignore[union-attr]
+            if position == exit and not sure:
                 lines.append(
                     f"{name} is the last checkpoint: the text leaves ({confidence[0]:.3f})"
                 )
             else:
                 verdict = "enough, the text leaves" if sure else "not enough, it goes on"
                 lines.append(f"{name} is sure to {confidence[0]:.3f} of {needed:.3f}: {verdict}")
-            if place == exit:
+            if position == exit:
                 break
         return lines
     if isinstance(runs, RaeePolicy | KernelPolicy):
         if isinstance(runs, RaeePolicy):
-            places, scores = entries.heads, raee_scores(runs, entries, seen.neighbours)[0]
+            positions, scores = entries.heads, raee_scores(runs, entries, seen.neighbours)[0]
         else:
-            places = kernel_exits(runs, entries)
+            positions = kernel_exits(runs, entries)
             scores = kernel_scores(runs, entries, seen.neighbours)[0]
         order = np.argsort(-scores, kind="stable")
-        said = ", ".join(f"{entries.exits[places[i]]} {scores[i]:.3f}" for i in order[:5])
-        return [f"its neighbours score the exits so: {said}"]
+        best = ", ".join(f"{entries.exits[positions[i]]} {scores[i]:.3f}" for i in order[:5])
+        return [f"its neighbours score the exits so: {best}"]
     return [f"every text leaves at {entries.exits[exit]}"]

@@ -8,8 +8,7 @@ from raee.runner import Runner
 from storage.database import Database
 from tasks.credentials import use_credentials
 from tasks.job import Job
-from tasks.policies import tuning_of, written_lines
-from tasks.readings import load_database, load_readings
+from tasks.readings import load_database, load_readings, tuning_of
 
 logger = logging.getLogger("raee")
 
@@ -35,7 +34,7 @@ def load_version(store: str, name_at: str) -> tuple[Method, Runner, str]:
         database=database,
         policy=job.policy,
         runs=runs,
-        lines=written_lines(runs, readings),
+        lines=readings.written_lines(runs),
         far=job.far,
         tuning=tuning,
         where=readings.where,

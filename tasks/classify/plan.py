@@ -1,4 +1,4 @@
-"""The plan of a classification: looked over and written down before anything else is done.
+"""The plan of a classification, which is checked and written before anything else is done.
 
 {output}/_work/plan.json    what is classified, by which version
 """
@@ -28,9 +28,8 @@ from storage.scan import Scan, Shard, count
 from storage.store import Folder
 from tasks.job import Job
 from tasks.models import shard_rows_of
-from tasks.policies import tuning_of, written_lines
 from tasks.progress import advance, stage
-from tasks.readings import check_fits, load_database, load_readings
+from tasks.readings import check_fits, load_database, load_readings, tuning_of
 from tasks.retrying import RETRIES
 from tasks.steps import STEPS, Marker, StepRecord, Work, forget
 
@@ -42,16 +41,17 @@ _PLAN = "plan.json"
 
 
 class Classified(StepRecord):
-    """What the classification of a shard left."""
+    """The record of a shard's classification."""
 
     rejected: dict[str, int]
     """Rows that cannot be used, by reason."""
     stages: dict[str, float]
     """Seconds."""
     layers_run: int
+    """Layers run over all rows, as the walk counted them."""
     tokens: int
     layers: int
-    """Of all rows together."""
+    """Layers that each row ran, summed over the rows."""
     exits: dict[str, int]
     """Rows by exit."""
     predicted: list[int]
@@ -60,28 +60,29 @@ class Classified(StepRecord):
     looked_at: int
     """Rows of which it is known how far they are."""
     cut: int
+    """Rows whose text was truncated."""
 
 
 PART = Marker("part", Classified)
 
 
 class ClassificationPlan(BaseModel):
-    """What a classification does; immutable once it stands in the output."""
+    """What a classification does; immutable once it is in the output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int
-    """Format of what its steps leave."""
+    """The format of its steps' records."""
     key: str
-    """Names what decides the result, the version apart."""
+    """Digest of what decides the result, the version apart."""
     job: Job
     version: str
     policy: PolicySpec
     """As it was asked for."""
     runs: RunnablePolicy = Field(discriminator="name")
-    """What answers: the policy, or what the version's tuning found for it."""
+    """The policy that answers: that one, or what the version's tuning found for it."""
     lines: dict[str, Line]
-    """By exit, what calibrates the confidences that are written."""
+    """By exit, the line that calibrates the confidences that are written."""
     corpus: CorpusSpec
     output: str
     fingerprint: str
@@ -89,7 +90,7 @@ class ClassificationPlan(BaseModel):
     """Usable or not."""
     shards: list[Shard]
     seconds: float
-    """For looking over the input."""
+    """Seconds that it took to count the input's rows."""
 
     @property
     def reads(self) -> Version:
@@ -98,7 +99,10 @@ class ClassificationPlan(BaseModel):
 
 
 class Classification(Work):
-    """A classification under way, by the address of its output."""
+    """A classification under way, by the address of its output.
+
+    Raises FileNotFoundError if there is none, or it has ended.
+    """
 
     def __init__(self, output: str) -> None:
         self.target = Folder(output)
@@ -130,7 +134,7 @@ def look_up_classification(output: str) -> Classification:
 
 
 class PlannedClassification(BaseModel):
-    """What the other steps of a classification are told."""
+    """The result of planning: what a flow needs to run the other steps."""
 
     input: str
     output: str
@@ -140,26 +144,27 @@ class PlannedClassification(BaseModel):
     done: int
     """Rows that an earlier try has classified."""
     shards: int
-    """0 where the output is there already."""
+    """0 if the output is whole already."""
 
 
 @task(**RETRIES)
 def plan_classification(
     job: Job, uri: str, output: str, version: str | None, policy: PolicySpec
 ) -> PlannedClassification:
-    """Look the input over, split it into shards, and write the plan down in the output.
+    """Check the input, split it into shards, and write the plan in the output.
 
-    version: an id or an alias.  Where the same classification died before, it goes on with the
-    version that it began with.  Raises InputError, with nothing written, where it cannot be done.
+    version: an id or an alias; by default as `Database.open`.  If the same classification died
+    before, it goes on with the version that it began with.  Raises InputError, with nothing
+    written, if it cannot be done.
     """
     check_output_apart(uri, output)
     folder = Folder(output)
     folder.require_writable_kind()
-    chosen = job.database.open(version).id
-    manifest = job.database.version(chosen).manifest()
+    reads = job.database.open(version)
+    chosen, manifest = reads.id, reads.manifest()
     check_fits(job, manifest)
     check_policy(policy, parse_exits(manifest.exits))
-    runs = runnable(policy, tuning_of(manifest), f"database {job.name}@{chosen}")
+    runs = runnable(policy, tuning_of(manifest), reads.where)
     corpus = job.corpus.model_copy(update={"uri": uri})
     begun = time.monotonic()
     with stage("count rows", None):
@@ -184,8 +189,8 @@ def plan_classification(
             raise InputError(_other_output(folder, f"version {started.version}"))
         logger.warning("going on with version %s, as begun", started.version)
     if started is None:
-        database = load_database(job.database.version(chosen), job.backbone, job.key)
-        # In the work folder, which goes in the end: nothing else may lie in an output.
+        database = load_database(reads, job.backbone, job.key)
+        # The trial is in the work folder, which goes in the end: an output holds nothing else.
         require_conditional_writes((folder / WORK).uri, job.single_writer, folder.uri)
         started = ClassificationPlan(
             steps=STEPS,
@@ -195,10 +200,8 @@ def plan_classification(
             policy=policy,
             runs=runs,
             lines={
-                str(database.entries.exits[place]): line
-                for place, line in written_lines(
-                    runs, load_readings(job.database.version(chosen))
-                ).items()
+                str(database.entries.exits[position]): line
+                for position, line in load_readings(reads).written_lines(runs).items()
             },
             corpus=corpus,
             output=folder.uri,
@@ -252,9 +255,9 @@ def _key(job: Job, policy: PolicySpec, corpus: CorpusSpec, found: Scan) -> str:
 def _started(
     folder: Folder, key: str, corpus: CorpusSpec, found: Scan
 ) -> ClassificationPlan | None:
-    """The plan of an earlier try; none where the folder holds a whole output.
+    """The plan of an earlier try; None if the folder is empty or holds a whole output.
 
-    Raises InputError where it holds anything else.
+    Raises InputError if it holds anything else.
     """
     if (folder / WORK).exists(_PLAN):
         if json.loads((folder / WORK).read(_PLAN)).get("steps") != STEPS:
@@ -281,7 +284,7 @@ def _started(
 
 
 def _check_same(folder: Folder, key: str, version: str) -> None:
-    """Raises InputError where a finished output is another job's."""
+    """Raises InputError if a finished output is another job's."""
     try:
         manifest = json.loads(folder.read(MANIFEST))
         theirs = manifest["key"], manifest["version"]

@@ -1,6 +1,6 @@
-"""What a version's manifest says against its files, as far as their footers tell.
+"""Contradictions between a version's manifest and its files, as far as the files' footers tell.
 
-No column is read: to whoever reads every byte of a version anyway this costs next to nothing.
+No column is read, so beside a check of every byte of the version this costs next to nothing.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,10 @@ from storage.store import Folder
 
 
 def contradictions(folder: Folder, manifest: Manifest) -> list[str]:
-    """What a manifest says that its files, which are there, or another part of it do not."""
+    """What a manifest says that its files or another part of it contradict, a line each.
+
+    folder: the version's.  Raises FileNotFoundError if a file of its entries is missing.
+    """
     found = [*_of_labels(manifest), *_of_exits(manifest), *_of_rows(manifest)]
     for file in _below(manifest, "entries/"):
         try:
@@ -41,7 +44,7 @@ def _of_exits(manifest: Manifest) -> Iterator[str]:
 
 
 def _of_rows(manifest: Manifest) -> Iterator[str]:
-    """The same rows are counted in several places."""
+    """A manifest counts the same rows several times."""
     rejected = sum(manifest.rejected.values())
     counts: dict[str, tuple[int | None, int]] = {
         "its entries": (_rows(manifest, "entries/"), manifest.rows),
@@ -53,9 +56,9 @@ def _of_rows(manifest: Manifest) -> Iterator[str]:
         counts[file.path] = (file.rows, manifest.rows)
     if manifest.pruned is None:
         counts["its corpus"] = (manifest.corpus.get("rows"), manifest.rows + rejected)
-    for what, (said, expected) in counts.items():
-        if said != expected:
-            yield f"{MANIFEST} says of {what} {said} rows; by all else it says it is {expected}"
+    for what, (counted, expected) in counts.items():
+        if counted != expected:
+            yield f"{MANIFEST} counts {counted} rows of {what}; its other counts make {expected}"
 
 
 def _of_entries(manifest: Manifest, file: FileRecord, footer: Footer) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Keeping a store in order: what is not needed goes, what is kept is read again."""
+"""The upkeep of a store: files that nobody needs go, and versions that are kept are read again."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from tasks.retrying import RETRIES
 
 
 class Kept(BaseModel):
-    """What was found of a database."""
+    """The state of a database after its upkeep."""
 
     database: str
     versions: int
@@ -23,13 +23,19 @@ class Kept(BaseModel):
 
 @task(**RETRIES)
 def collect_leftovers(database: Database, keep: int, older_than: timedelta) -> int:
-    """Delete old versions that no alias points at, and what dead builds left; returns bytes."""
+    """Delete old versions that no alias points at, and what dead builds left; returns bytes.
+
+    keep: how many of the newest versions stay in any case.  Raises InputError as `collect` does.
+    """
     return sum(one.bytes for one in collect(database, keep, older_than))
 
 
 @task(**RETRIES)
 def verify_versions(database: Database, collected_bytes: int) -> Kept:
-    """Read every file of a database's versions."""
+    """Read every file of a database's versions; returns what is wrong with them.
+
+    collected_bytes: for the record.  Raises InputError if a manifest is damaged.
+    """
     versions = database.versions()
     return Kept(
         database=database.name,
@@ -40,10 +46,10 @@ def verify_versions(database: Database, collected_bytes: int) -> Kept:
 
 
 def faults_of(version: Version) -> list[str]:
-    """What is wrong with a version: with its manifest, and with each file that is not as it says.
+    """The faults of a version's manifest, and of each file that is not as the manifest says.
 
-    If all files are, also what the manifest says that they do not.  Raises InputError if there is
-    no such version.
+    If all files are as it says, the contradictions between them are faults, too.  Raises InputError
+    if there is no such version.
     """
     manifest, folder = version.manifest(), version.folder
     faults = verify(folder, manifest.files)

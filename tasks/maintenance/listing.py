@@ -15,14 +15,15 @@ class VersionLine(BaseModel):
     rows: int
     policy: str
     accuracy: float
-    """Of its policy, on its own rows, each without its text."""
+    """The accuracy of its policy on its own rows, each without its text."""
     mean_layers: float
     full_accuracy: float
+    """As `accuracy`, of the model's own head at full depth."""
     seconds: float
-    """That its build took."""
+    """The seconds that its build took."""
     parent: str | None
     promoted: bool | None
-    """What the promotion gate decided; None if it was not asked."""
+    """The promotion gate's decision; None if it was not asked."""
     why: str | None
     aliases: list[str]
 

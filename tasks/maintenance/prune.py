@@ -42,15 +42,14 @@ from tasks.entries import write_entries
 from tasks.fitted import read_far, write_arrays
 from tasks.job import Job
 from tasks.models import index_spec_of
-from tasks.policies import tuning_of
 from tasks.progress import advance, stage
-from tasks.readings import Readings, load_readings
+from tasks.readings import Readings, load_readings, tuning_of
 from tasks.report.writing import report_page
 
 logger = logging.getLogger("raee")
 
 SEED = 0
-"""Of the halves that rows are valued and judged on."""
+"""The seed of the halves that rows are valued and judged on."""
 
 _AT_ONCE = 50_000
 """Rows whose keys are in memory at once, besides the indexes."""
@@ -63,21 +62,22 @@ ALLOWED = RiskSpec(max_loss=0.02, confidence=0.95)
 
 
 class Pruning(BaseModel):
-    """What a version would lose without rows; all but the first two only if some can go."""
+    """The cost of a version's pruning; all but the first two are set only if some rows can go."""
 
     model_config = ConfigDict(frozen=True)
 
     of: str
+    """The version's id."""
     rows_before: int
     share: float | None = None
-    """Of the rows that went."""
+    """The share of the rows that went."""
     rows_after: int | None = None
     before: dict[str, dict[str, Any]] = {}
     """Figures of the compared policies, by name."""
     after: dict[str, dict[str, Any]] = {}
 
     def as_json(self) -> dict[str, Any]:
-        """What it says, for a manifest."""
+        """The manifest's record of it."""
         return self.model_dump(exclude_unset=True)
 
 
@@ -86,30 +86,31 @@ class _Pruned:
     """A database without some of its rows."""
 
     kept: NDArray[np.int64]
+    """(kept rows,) positions, ascending."""
     indexes: tuple[Index, ...]
-    accounts: tuple[IndexRecord, ...]
-    """Of the indexes, for the manifest."""
+    records: tuple[IndexRecord, ...]
+    """The manifest's records of the indexes."""
     entries: Entries
-    """All rows', with the votes that the kept ones cast, calibrated."""
+    """The entries of all rows, with the votes of the kept ones, calibrated."""
     votes: Answers
-    """The same votes (rows, keys) as they were cast."""
+    """(rows, keys) the same votes as they were cast."""
     neighbours: Neighbours
-    """All rows' among the kept ones."""
+    """The neighbours of all rows among the kept ones."""
 
     def trial(self, rows: NDArray[np.int64]) -> Trial:
-        """Some of all rows, as the pruned database answers them."""
+        """Some rows as the pruned database answers them.  rows: positions among all rows."""
         return Trial(self.entries, rows, self.neighbours[rows])
 
 
 def prune_version(version: Version) -> tuple[str | None, Pruning]:
     """Publish a child of a version without the rows that replay does not miss.
 
-    The most rows go of which it can be shown, with ALLOWED's confidence, that neither the
-    neighbours' vote nor the version's own policy loses more without them than ALLOWED says; labels
-    keep their balance.  Each half of the texts judges an order that the other half has made, from
-    the smallest share on, up to the first that cannot be shown (fixed-sequence testing, as for a
-    promise).  Returns the child's id (None where nothing can go) and the measured before and after.
-    Raises InputError if the version cannot be pruned.
+    The largest share of rows goes for which it is shown, with ALLOWED's confidence, that neither
+    the neighbours' vote nor the version's own policy loses more without them than ALLOWED says;
+    labels keep their balance.  Each half of the texts judges an order that the other half has made,
+    from the smallest share on, up to the first that cannot be shown (fixed-sequence testing, as for
+    a promise).  Returns the child's id (None if nothing can go) and the measured before and after.
+    Raises InputError if there is no such version, or it cannot be pruned.
     """
     parent = load_readings(version)
     if parent.manifest.format < FORMAT:
@@ -173,7 +174,7 @@ def _is_shown(trial: Trial, before: NDArray[np.uint16], after: NDArray[np.uint16
 
 
 def _policies(readings: Readings) -> dict[str, RunnablePolicy]:
-    """The vote, which lives by the rows, and the version's own policy."""
+    """The vote, which depends on the rows, and the version's own policy."""
     job = Job.model_validate(readings.manifest.job)
     own = runnable(job.policy, tuning_of(readings.manifest), readings.where)
     return {"retrieval": RetrievalPolicy(), job.policy.name: own}
@@ -196,29 +197,29 @@ def _too_few(parent: Readings, index: Index, rows: int) -> bool:
 def _without(parent: Readings, kept: NDArray[np.int64]) -> _Pruned:
     entries = parent.entries
     votes = []
-    indexes, accounts, first = [], [], None
+    indexes, records, first = [], [], None
     for index in parent.indexes:
-        smaller, account = _smaller(parent, index, kept)
+        smaller, record = _smaller(parent, index, kept)
         found = _search(index, smaller, entries, PLANNED_ON, kept)
         found.rows[:] = np.where(found.rows < 0, -1, kept[found.rows])
         votes.append(vote(found.first(PAPER_NEIGHBOURS), entries.label, len(entries.labels)))
         indexes.append(smaller)
-        accounts.append(account)
+        records.append(record)
         first = found if first is None else first
     assert first is not None, "a version has a key"
     cast = answers_of(votes)
     answers, confidences = entries.answers.copy(), entries.confidences.copy()
-    places = entries.votes
-    answers[:, places], confidences[:, places] = cast.answers, cast.confidences
+    columns = entries.votes
+    answers[:, columns], confidences[:, columns] = cast.answers, cast.confidences
     factors = parent.manifest.temperatures or {}
-    of_votes = {n: f for n, f in factors.items() if entries.position_of(n) in places}
+    of_votes = {n: f for n, f in factors.items() if entries.position_of(n) in columns}
     changed = replace(entries, answers=answers, confidences=confidences)
     tempered = calibrated(changed, of_votes)
-    return _Pruned(kept, tuple(indexes), tuple(accounts), tempered, cast, first)
+    return _Pruned(kept, tuple(indexes), tuple(records), tempered, cast, first)
 
 
 def _smaller(parent: Readings, index: Index, kept: NDArray[np.int64]) -> tuple[Index, IndexRecord]:
-    """An index of some of another's rows; where that holds codes, of what they stand for."""
+    """An index of some rows of another, of their decoded keys if that one holds codes."""
     return built_index(
         _spec(parent, index, len(kept)),
         len(kept),
@@ -235,7 +236,7 @@ def _search(
     k: int,
     kept: NDArray[np.int64] | slice = slice(None),
 ) -> Neighbours:
-    """The k nearest of each of an index's rows among another's, which holds the kept ones' keys."""
+    """For each row of an index, the k nearest rows of another, which holds the kept rows' keys."""
     texts = Texts(entries.hashes[kept])
     found = []
     for start in range(0, len(entries), _AT_ONCE):
@@ -305,8 +306,8 @@ def _publish(database: Database, parent: Readings, pruned: _Pruned, pruning: Pru
             "metrics": {name: figures(run.done, trial) for name, run in runs.items()},
             "tuning": found.tuning.model_dump(mode="json"),
             "indexes": {
-                path: account.model_dump()
-                for path, account in zip(paths, pruned.accounts, strict=True)
+                path: record.model_dump()
+                for path, record in zip(paths, pruned.records, strict=True)
             },
             "pruned": pruning.as_json(),
         }

@@ -13,7 +13,8 @@ from tasks.readings import Readings, check_fits, load_readings
 def tune_version(job: Job, version: str | None) -> tuple[Readings, Tuning]:
     """Search over policies on a version's own rows, as its build did.
 
-    Raises InputError where there is no such version, or it is another job's.
+    version: an id or an alias; by default as `Database.open`.  Raises InputError if there is no
+    such version, or it is another job's.
     """
     use_credentials(job.credentials)
     readings = load_readings(job.database.open(version))

@@ -71,7 +71,7 @@ def _run(arguments: list[str], environment: dict[str, str], said: str) -> None:
 
     from flows.cli.app import app, run
 
-    # Tiny models: more threads than one only wait for each other where several commands run.
+    # Tiny models: more threads than one only wait for each other if several commands run.
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     out, err = io.StringIO(), io.StringIO()

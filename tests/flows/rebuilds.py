@@ -184,8 +184,8 @@ def _assert_same_entries(rebuilt: Path, built: Path) -> None:
 def _unsettled_votes(version: Path) -> dict[int, Any]:
     """By vote exit the rows whose vote hangs on rounding.
 
-    Of two rows of one text the keys differ by rounding: a vote weighs them by it where the row is
-    a third one, and takes in either where they are the twelfth and the thirteenth.
+    The keys of two rows with one text differ by rounding: a vote weighs them by it if the row is a
+    third one, and takes in either of them if they are the twelfth and the thirteenth.
     """
     found, lists = {}, neighbours_of(version)
     votes = [i for i, exit in enumerate(manifest_of(version)["exits"]) if exit.startswith("vote@")]

@@ -489,7 +489,7 @@ def test_figures_are_printed_though_their_file_cannot_be_written(ready, command)
 
 
 def _run_without_privileges(*arguments):
-    """Run a command to which the modes of files apply, even where root runs the tests."""
+    """Run a command to which the modes of files apply, even if root runs the tests."""
 
     def drop():
         if os.getuid() == 0 and ctypes.CDLL(None).prctl(_PR_SET_SECUREBITS, _NO_ROOT) != 0:

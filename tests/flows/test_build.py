@@ -207,7 +207,7 @@ class TestPublishedVersion:
             recall = np.mean([f["recall"] for f in by_label.values()])
             assert recall == pytest.approx(figures["accuracy"]), "labels are balanced"
 
-    def test_names_the_readings_that_a_rebuild_takes_over(self, trained):
+    def test_names_the_readings_that_a_rebuild_reuses(self, trained):
         swept, database = manifest_of(trained)["swept"], trained.parents[1]
         assert {f["path"]: f["rows"] for f in swept} == {
             f"swept/{trained.name}-00000{ending}": 120 for ending in (".parquet", "-states.parquet")

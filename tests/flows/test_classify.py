@@ -262,4 +262,4 @@ def test_versions_are_chosen_by_id_alias_production_or_age(published, input):
     raee("rollback", "demo", "--store", published.store)
     assert version("d") == first
     shutil.rmtree(published.store / "databases/demo/aliases")
-    assert version("e") == second, "the newest, where nothing is promoted"
+    assert version("e") == second, "the newest, if nothing is promoted"

@@ -1,7 +1,7 @@
 """Versions of older formats are still read.
 
 The first knew neither probes nor tuning; the second no lists of neighbours, and nothing that a
-rebuild takes over.
+rebuild reuses.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ def _on_halves(point):
 
 
 def _as_the_second_format(version):
-    """Make of a version what builds published before they took rows over."""
+    """Make of a version what builds published before they reused readings."""
     _as_the_third_format(version)
     manifest = manifest_of(version)
     shutil.rmtree(version / "neighbours")
@@ -268,7 +268,7 @@ class TestOfTheSecond:
         answer = raee("build", second.job())
         assert answer.code == 0, answer.err
         assert "sweep: 40 rows" in answer.err
-        assert "are taken over" not in answer.err
+        assert "are reused" not in answer.err
         child = second.version(answer.out.strip())
         manifest = manifest_of(child)
         assert (manifest["format"], manifest["parent"]) == (4, parent.name)
@@ -297,7 +297,7 @@ class TestOfTheThird:
         parent = third.only_version()
         answer = raee("build", third.job())
         assert answer.code == 0, answer.err
-        assert f"nothing is taken over from version {parent.name}: it is of format 3" in answer.err
+        assert f"nothing of version {parent.name} is reused: it is of format 3" in answer.err
         assert "sweep: 40 rows" in answer.err
         child = manifest_of(third.version(answer.out.strip()))
         assert (child["format"], child["parent"]) == (4, parent.name)

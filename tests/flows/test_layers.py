@@ -68,7 +68,7 @@ def test_each_vote_is_that_of_the_neighbours_at_its_depth_without_the_row(place,
     votes /= votes.sum(axis=1, keepdims=True)
     place_of_it = manifest["exits"].index(f"vote@{depth}")
     confidences = np.array(entries["confidences"].to_pylist())[:, place_of_it]
-    # Where more than twelve rows share a text, any twelve of them may vote: all of one label.
+    # If more than twelve rows share a text, any twelve of them may vote: all of one label.
     np.testing.assert_allclose(confidences, votes.max(axis=1), atol=1e-3)
     if depth == 0:
         np.testing.assert_allclose(

@@ -63,7 +63,7 @@ def test_the_sums_are_those_of_plain_states(taught_version):
 
 
 def test_states_read_depth_by_depth_give_the_same_probes(taught_once, twin, monkeypatch):
-    """As they are where many rows do not fit into memory at all depths."""
+    """As they are if many rows do not fit into memory at all depths."""
     monkeypatch.setattr(tasks.build.fit, "_HELD_BYTES", 1)
     built = twin.version(twin.build(shard_rows=100))
     assert repeated_data_of(built) == repeated_data_of(taught_once.only_version())
@@ -118,7 +118,7 @@ def _without(read: Read, row: int) -> Sums:
 
 @pytest.mark.parametrize("row", range(0, 300, 43))
 def test_the_exits_of_probes_are_those_of_a_fit_without_the_row(taught_version, row):
-    """By a fit anew on the sums less the row, where the build has a formula."""
+    """By a fit anew on the sums less the row, if the build has a formula."""
     read = taught_version
     others, said, label = _without(read, row), read.said, read.label[row]
     depths = range(others.depths)

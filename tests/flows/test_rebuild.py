@@ -171,7 +171,7 @@ def test_without_texts_and_all_states_nothing_can_be_taken_out_of_the_sums(histo
     history.place.write("train.csv", rows[1:])
     answer = raee("build", history.place.job(**history.job))
     assert answer.code == 0
-    assert f"nothing is taken over from version {version.name}: it keeps neither" in answer.err
+    assert f"nothing of version {version.name} is reused: it keeps neither" in answer.err
     assert swept.texts().total() == len(rows) - 1
 
 
@@ -213,10 +213,10 @@ def test_the_seconds_of_a_centre_are_those_of_the_build_that_read_it(published):
         "labels": {label: f"a {label} film" for label in LABELS},
     }
     published.write("train.csv", new_rows(35, random.Random(1)))
-    taken_over = manifest_of(published.version(published.build()))
+    reused = manifest_of(published.version(published.build()))
     read_anew = manifest_of(published.version(published.build(prompt=prompt)))
-    assert taken_over["parent"] == parent["id"]
-    assert read_anew["parent"] == taken_over["id"]
+    assert reused["parent"] == parent["id"]
+    assert read_anew["parent"] == reused["id"]
     assert parent["seconds"]["centre"] > 0
-    assert taken_over["seconds"]["centre"] == 0
+    assert reused["seconds"]["centre"] == 0
     assert read_anew["seconds"]["centre"] > 0

@@ -90,7 +90,7 @@ def test_a_rebuild_of_the_same_rows_reads_all_of_them_anew_this_once(third):
     parent = third.only_version()
     answer = raee("build", third.job())
     assert answer.code == 0, answer.err
-    assert f"nothing is taken over from version {parent.name}: it is of format 3" in answer.err
+    assert f"nothing of version {parent.name} is reused: it is of format 3" in answer.err
     assert "sweep: 48 rows" in answer.err
     child = third.version(answer.out.strip())
     manifest = manifest_of(child)

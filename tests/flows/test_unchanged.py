@@ -1,4 +1,4 @@
-"""When a build makes a new version, and what it then takes over from which one."""
+"""When a build makes a new version, and what it then reuses of which one."""
 
 import json
 import shutil
@@ -71,11 +71,11 @@ class TestWhatChangesNoReading:
     @pytest.mark.parametrize(
         "changed", [{"policy": "full"}, {"far": {"quantile": 0.5}}, {"keep_text": False}], ids=str
     )
-    def test_makes_a_new_version_that_takes_all_rows_over(self, published, swept, changed):
+    def test_makes_a_new_version_that_reuses_all_readings(self, published, swept, changed):
         parent = published.only_version()
         child, said = _child(published, **changed)
         assert swept.texts().total() == 0
-        assert f"rows of version {parent.name} are taken over" in said
+        assert f"readings of version {parent.name} are reused" in said
         assert manifest_of(child)["parent"] == parent.name
         ours, theirs = entries_of(child), entries_of(parent)
         for column in ("id", "label", "answers", "confidences", "nearest_distance"):
@@ -108,13 +108,13 @@ class TestWhatChangesAllReadings:
         parent = published.only_version()
         child, said = _child(published, **self._changed(published, what))
         assert swept.texts().total() == 40
-        assert "taken over" not in said, "that is no surprise"
+        assert "reused" not in said, "that is no surprise"
         assert manifest_of(child)["parent"] == parent.name
         # Of the same template and backbone, the centre is the same.
         centres = [(version / "centre.safetensors").read_bytes() for version in (parent, child)]
         assert (centres[0] == centres[1]) == (what in ("words", "key"))
 
-    def test_is_taken_over_again_by_the_next_rebuild(self, published, swept):
+    def test_is_reused_by_the_next_rebuild(self, published, swept):
         first, _ = _child(published, key={"layer": 2})
         assert swept.texts().total() == 40
         published.write("train.csv", sentences(40)[1:])
@@ -139,7 +139,7 @@ class TestReadingsThatAreNotWhole:
         parent = published.only_version()
         published.write("train.csv", sentences(40)[1:])
         child, said = _child(published)
-        assert f"nothing is taken over from version {parent.name}: swept/{path.name} " in said
+        assert f"nothing of version {parent.name} is reused: swept/{path.name} " in said
         assert swept.texts().total() == 39
         assert manifest_of(child)["parent"] == parent.name
         answer = raee("verify", "demo", "--store", published.store)
@@ -155,7 +155,7 @@ class TestReadingsThatAreNotWhole:
 
 
 def test_a_pruned_version_is_no_parent(layered_once, tmp_path, swept):
-    """It has not all rows: the next build takes them over from the newest that has."""
+    """It has not all rows: the next build reuses the readings of the newest that has."""
     root = tmp_path / "place"
     shutil.copytree(layered_once.root, root)
     place = Workplace(root, layered_once.model_of)
@@ -174,7 +174,7 @@ def test_a_pruned_version_is_no_parent(layered_once, tmp_path, swept):
     assert swept.texts().total() == 0
 
 
-def test_a_version_whose_manifest_was_changed_gives_nothing_over(place, swept):
+def test_a_version_whose_manifest_was_changed_is_not_reused(place, swept):
     job = MASKED | {"backbone": MASKED["backbone"] | {"model": place.model_of("bert")}}
     place.write("train.csv", sentences(40))
     parent = place.version(place.build(**job))
@@ -184,5 +184,5 @@ def test_a_version_whose_manifest_was_changed_gives_nothing_over(place, swept):
     swept.texts()
     answer = raee("build", place.job(**job))
     assert answer.code == 0, answer.err
-    assert f"nothing is taken over from version {parent.name}: manifest.json has" in answer.err
+    assert f"nothing of version {parent.name} is reused: manifest.json has" in answer.err
     assert swept.texts().total() == 39

@@ -45,11 +45,11 @@ def parts(tmp_path):
     return _files_in(folder)
 
 
-@pytest.mark.parametrize("places", [[], [0], [6, 0, 3], [5, 5, 1], [4, 3]])
-def test_rows_come_in_the_order_in_which_they_are_asked(parts, places):
-    table = read_rows(parts, ["id"], places)
+@pytest.mark.parametrize("positions", [[], [0], [6, 0, 3], [5, 5, 1], [4, 3]])
+def test_rows_come_in_the_order_in_which_they_are_asked(parts, positions):
+    table = read_rows(parts, ["id"], positions)
     assert table.schema.names == ["id"]
-    assert table["id"].to_pylist() == [f"r{i}" for i in places]
+    assert table["id"].to_pylist() == [f"r{i}" for i in positions]
 
 
 _MANY = 7_000
@@ -66,7 +66,7 @@ def _many(folder, write):
 
 
 def test_to_see_a_few_rows_the_texts_of_the_others_are_not_read(tmp_path):
-    """What is damaged in the middle of a part is not met by who reads its first and last rows."""
+    """A part that is damaged in its middle still gives its first and last rows."""
     paths, texts = _many(Folder(str(tmp_path)), write_entries)
     path = tmp_path / paths[0]
     middle = pq.read_metadata(path).row_group(1).column(1)
@@ -76,10 +76,10 @@ def test_to_see_a_few_rows_the_texts_of_the_others_are_not_read(tmp_path):
     path.write_bytes(data)
     with pytest.raises(OSError):
         pq.read_table(path)
-    places = [_MANY - 1, 3, _MANY, 1_999, 3]
-    found = read_rows(_files_in(Folder(str(tmp_path))), ["id", "text"], places)
-    assert found["text"].to_pylist() == [texts[i] for i in places]
-    assert found["id"].to_pylist() == [f"r{i}" for i in places]
+    positions = [_MANY - 1, 3, _MANY, 1_999, 3]
+    found = read_rows(_files_in(Folder(str(tmp_path))), ["id", "text"], positions)
+    assert found["text"].to_pylist() == [texts[i] for i in positions]
+    assert found["id"].to_pylist() == [f"r{i}" for i in positions]
 
 
 def test_rows_of_a_part_that_can_only_be_read_as_a_whole_are_found_as_well(tmp_path):
@@ -89,9 +89,9 @@ def test_rows_of_a_part_that_can_only_be_read_as_a_whole_are_found_as_well(tmp_p
     folder = Folder(str(tmp_path))
     paths, texts = _many(folder, write_whole)
     assert pq.read_metadata(tmp_path / paths[0]).num_row_groups == 1
-    places = [_MANY, 2_000, 6_999, 0]
-    found = read_rows(_files_in(folder), ["text"], places)["text"].to_pylist()
-    assert found == [texts[i] for i in places]
+    positions = [_MANY, 2_000, 6_999, 0]
+    found = read_rows(_files_in(folder), ["text"], positions)["text"].to_pylist()
+    assert found == [texts[i] for i in positions]
 
 
 def test_the_same_entries_give_the_same_bytes(tmp_path):
@@ -122,8 +122,8 @@ def _rows(texts, keep_text=True):
     return pa.table(columns)
 
 
-def _said(rows, exits, seed):
-    """What some exits say of some rows."""
+def _answers(rows, exits, seed):
+    """Random answers of some exits for some rows."""
     dice = np.random.default_rng(seed)
     answers = dice.integers(0, 2, (rows, exits)).astype(np.uint16)
     return Answers(answers, dice.uniform(0.5, 1, (rows, exits)).astype(np.float32))
@@ -134,7 +134,7 @@ def test_entries_come_back_as_they_were_swept_voted_and_fitted(tmp_path, keep_te
     folder = Folder(str(tmp_path))
     rows = _rows(["a", "b", "c", "d"], keep_text)
     sampled = np.array([True, False, True, True])
-    heads, votes, fitted = _said(4, 3, 0), _said(4, 2, 1), _said(3, len(_EXITS) - 5, 2)
+    heads, votes, fitted = _answers(4, 3, 0), _answers(4, 2, 1), _answers(3, len(_EXITS) - 5, 2)
     nearest = np.array([0.5, 0, np.inf, 2], np.float32)
     hashes = np.array([7, 2**64 - 1, 7, 0], np.uint64)
     answers = joined([heads, votes, spread_over(fitted, sampled)])
@@ -165,9 +165,9 @@ def test_entries_come_back_as_they_were_swept_voted_and_fitted(tmp_path, keep_te
 
 
 def test_entries_of_the_first_format_know_no_distances(tmp_path):
-    """Who reads them knows it by the manifest's format, and does not ask."""
+    """Readers know it by the manifest's format, and do not ask."""
     folder = Folder(str(tmp_path))
-    entries = entries_table(_rows(["a", "b"]), _HASHES, _said(2, 1, 0), np.zeros(2, np.float32))
+    entries = entries_table(_rows(["a", "b"]), _HASHES, _answers(2, 1, 0), np.zeros(2, np.float32))
     write_table(folder, "new.parquet", entries)
     write_table(folder, "old.parquet", entries.drop_columns(["nearest_distance"]))
     read = partial(read_table, folder)
@@ -179,7 +179,7 @@ def test_entries_of_the_first_format_know_no_distances(tmp_path):
 
 def test_entries_of_other_exits_are_bad_input(tmp_path):
     folder = Folder(str(tmp_path))
-    entries = entries_table(_rows(["a", "b"]), _HASHES, _said(2, 3, 0), np.zeros(2, np.float32))
+    entries = entries_table(_rows(["a", "b"]), _HASHES, _answers(2, 3, 0), np.zeros(2, np.float32))
     write_table(folder, "part.parquet", entries)
     with pytest.raises(InputError, match="column answers is fixed_size"):
         read_entries(partial(read_table, folder), ["part.parquet"], _EXITS, _LABELS)
@@ -187,9 +187,9 @@ def test_entries_of_other_exits_are_bad_input(tmp_path):
 
 def test_before_format_4_texts_are_equal_if_their_characters_are(tmp_path):
     folder = Folder(str(tmp_path))
-    said = _said(3, len(_EXITS), 0)
+    answers = _answers(3, len(_EXITS), 0)
     hashes = np.arange(3, dtype=np.uint64)
-    entries = entries_table(_rows(["a", "b", "a"]), hashes, said, np.zeros(3, np.float32))
+    entries = entries_table(_rows(["a", "b", "a"]), hashes, answers, np.zeros(3, np.float32))
     write_table(folder, "old.parquet", entries.drop_columns(["tokens"]))
     read = partial(read_table, folder)
     back = read_entries(read, ["old.parquet"], _EXITS, _LABELS, 3)
@@ -233,8 +233,8 @@ def test_a_part_without_rows_is_a_table_of_the_same_columns():
             _HASHES[: len(texts)],
             joined(
                 [
-                    _said(len(texts), 3, 0),
-                    spread_over(_said(len(texts), 8, 0), np.ones(len(texts), bool)),
+                    _answers(len(texts), 3, 0),
+                    spread_over(_answers(len(texts), 8, 0), np.ones(len(texts), bool)),
                 ]
             ),
             np.zeros(len(texts), np.float32),

@@ -155,8 +155,8 @@ def test_a_policy_is_a_name_or_has_settings(load, policy, expected):
 
 
 def test_without_a_policy_the_tuned_one_runs_and_far_rows_go_to_full_depth():
-    said = {key: _JOB[key] for key in ("name", "store", "corpus", "backbone")}
-    job = Job.model_validate(said)
+    least = {key: _JOB[key] for key in ("name", "store", "corpus", "backbone")}
+    job = Job.model_validate(least)
     assert job.policy == TunedPolicy(accuracy="best", risk=None)
     assert job.far == FarSpec(quantile=0.999, then="full")
     assert (job.balance, job.sample_rows) == ("database", 20_000)
@@ -244,7 +244,7 @@ class TestRefused:
             ("far.quantil", "quantile", {"far": {"quantil": 0.9}}),
         ],
     )
-    def test_unknown_key_that_is_nearly_one_of_its_place(self, load, key, meant, changed):
+    def test_unknown_key_that_is_nearly_one_of_its_section(self, load, key, meant, changed):
         with refused(f"job.yaml: {key}: unknown key; did you mean {meant}[?]$"):
             load(**changed)
 
@@ -267,7 +267,7 @@ class TestRefused:
         with refused("job.yaml: store: missing; corpus: missing; backbone: missing$"):
             load("name: x")
 
-    def test_what_is_long_is_cut(self, load):
+    def test_what_is_long_is_truncated(self, load):
         with refused(r"job.yaml: name: string should .{,200}\(it is 'x{77}\.\.\)$"):
             load(name="x" * 100_000)
         labels = {f"label {n}": 5 for n in range(4_000)}

@@ -1,4 +1,4 @@
-"""What YAML would settle silently in a job file is one line that names the file and the place."""
+"""What YAML would settle silently in a job file is one line that names the file and its line."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def read(tmp_path):
 
 class TestAKeyThatStandsTwice:
     @pytest.mark.parametrize(
-        ("content", "said"),
+        ("content", "message"),
         [
             ("name: a\nstore: s\nname: b", "line 3: key name stands twice, first in line 1"),
             ("a:\n  b: 1\n  c: 2\n  'b': 3", "line 4: key a.b stands twice, first in line 2"),
@@ -37,8 +37,8 @@ class TestAKeyThatStandsTwice:
             ("a: &x {b: 1}\nc:\n  <<: *x\n  <<: *x", "key c.<< stands twice, first in line 3"),
         ],
     )
-    def test_is_refused_with_both_lines(self, read, content, said):
-        with refused(f"job.yaml {said}$" if said.startswith("line") else said):
+    def test_is_refused_with_both_lines(self, read, content, message):
+        with refused(f"job.yaml {message}$" if message.startswith("line") else message):
             read(content)
 
     def test_is_told_with_all_others_and_with_words_without_quotes(self, read):
@@ -48,7 +48,7 @@ class TestAKeyThatStandsTwice:
         ):
             read("name: x\na: {b: 1, b: 2}\na: 3\non: 4")
 
-    def test_is_none_where_one_of_both_is_merged(self, read):
+    def test_is_none_if_one_of_both_is_merged(self, read):
         found = read("a: &x {b: 1, c: 2}\nd: {<<: *x, b: 3}\ne: {b: 4, <<: [*x]}").values
         assert found["d"] == {"b": 3, "c": 2}
         assert found["e"] == {"b": 4, "c": 2}

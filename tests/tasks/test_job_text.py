@@ -1,4 +1,4 @@
-"""A commented job file says of every key what a job says of it, and hides nothing in comments."""
+"""A commented job file explains every key as the job does, and hides nothing in comments."""
 
 import re
 
@@ -34,8 +34,8 @@ def test_every_key_has_a_line_and_a_comment():
     text = job_text(_VALUES, [])
     lines = text.splitlines()
     for key, field in Job.model_fields.items():
-        (place,) = [i for i, line in enumerate(lines) if re.match(rf"(# )?{key}:( |$)", line)]
-        assert lines[place - 1].startswith("# "), key
+        (number,) = [i for i, line in enumerate(lines) if re.match(rf"(# )?{key}:( |$)", line)]
+        assert lines[number - 1].startswith("# "), key
         assert field.description is None or field.description.split()[0] in text
     assert max(map(len, lines)) <= 100
 

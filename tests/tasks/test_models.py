@@ -26,7 +26,7 @@ def test_shards_are_smaller_the_longer_the_texts(encoder):
     assert sizes[3] == sizes[4], "texts are cut to the model's limit"
 
 
-def test_shards_are_larger_the_more_rows_are_taken_over():
+def test_shards_are_larger_the_more_rows_are_reused():
     backbone = SimpleNamespace(
         device=torch.device("cpu"), max_tokens=512, layer_parameters=50_000_000
     )

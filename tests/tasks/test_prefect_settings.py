@@ -1,4 +1,4 @@
-"""Prefect's settings where they are broken: one line that names the variable or the file."""
+"""A broken setting of Prefect is one line that names the variable or the file."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ except InputError as error:
 
 
 def _read(folder, **more):
-    """What is said of the settings in a folder, which is also the home."""
+    """The message about the settings in a folder, which is also the home."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     done = subprocess.run(
         [sys.executable, "-c", _READ],

@@ -1,4 +1,4 @@
-"""Steps: whoever is done first counts, and nobody ever reads a mixture of two tries' files."""
+"""Steps: the try that is done first counts, and nobody reads a mixture of two tries' files."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ from tasks.steps import (
 
 
 class Left(StepRecord):
-    """What a step of these tests leaves."""
+    """The record of a step of these tests."""
 
     cut: int = 0
 
@@ -34,7 +34,7 @@ def work(tmp_path) -> Work:
 
 
 def _try(work, content, marker=PART, number=0, files=("a.bin", "deep/b.bin")):
-    """A try at a step, whose files all hold the same; returns it and what it would leave."""
+    """A try at a step, whose files all hold the same; returns it and its record."""
     attempt = Attempt(work.folder, marker.at(number))
     records = []
     for name in files:
@@ -46,7 +46,7 @@ def _try(work, content, marker=PART, number=0, files=("a.bin", "deep/b.bin")):
 
 
 def _contents(folder):
-    """What a folder's files hold, by name."""
+    """By name, what a folder's files hold."""
     return {found.name: folder.read(found.name) for found in folder.files()}
 
 
@@ -117,7 +117,7 @@ class TestAttempt:
 
 
 class TestFiles:
-    """Of the version, which are put in place when all steps are done."""
+    """Files of the version, which are copied when all steps are done."""
 
     @pytest.fixture
     def target(self, tmp_path) -> Folder:

@@ -30,7 +30,7 @@ class Made:
     head: str
     """The answer of `head@0`; `head@1` has the right one, of the first half of the labels."""
     read: bool = True
-    """False of a row of which not all exits were read."""
+    """False if not all exits were read for the row."""
 
 
 def job_of(store: str, policy: Any) -> Job:
@@ -62,8 +62,8 @@ def publish_made(
     version = new_version_id()
     folder = Database(store, NAME).version(version).folder
     label = np.array([labels.index(row.label) for row in rows], np.uint16)
-    said = np.array([labels.index(row.head) for row in rows], np.uint16)
-    answers = np.stack([said, label, label], axis=1)
+    heads = np.array([labels.index(row.head) for row in rows], np.uint16)
+    answers = np.stack([heads, label, label], axis=1)
     confidences = np.full(answers.shape, 0.75, np.float32)
     confidences[[not row.read for row in rows], 1] = np.nan
     keys = np.random.default_rng(0).normal(size=(len(rows), 3)).astype(np.float32)
@@ -85,7 +85,7 @@ def publish_made(
     with folder.create(index_path(job.key.names[0])) as file:
         index.write(file.write)
     files.append(file.record(rows=len(index)))
-    said_of_it: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "format": 2,
         "name": NAME,
         "id": version,
@@ -107,5 +107,5 @@ def publish_made(
         "code_version": "0",
         "libraries": {},
     }
-    Database(store, NAME).version(version).publish(Manifest.model_validate(said_of_it | changed))
+    Database(store, NAME).version(version).publish(Manifest.model_validate(fields | changed))
     return version

@@ -1,4 +1,4 @@
-"""Places of resident processes: one for each run at once, one for each GPU where there are any."""
+"""Places of resident processes: one for each run at once, one for each GPU if there are any."""
 
 import threading
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""A new version takes production over unless it is worse beyond noise, and says why."""
+"""A new version takes over production unless it is worse beyond noise, and says why."""
 
 import logging
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def told() -> Iterator[list[logging.LogRecord]]:
 
 
 def _rows(right, label="yes", first=0, **changed):
-    """Rows of one label, of which the head gets some right: one for each of `right`."""
+    """Rows of one label, one for each of `right`: True if the head gets the row right."""
     other = {"yes": "no", "no": "yes"}[label]
     return [
         Made(**{"id": f"r{i}", "text": f"t{i}", "label": label, "head": head} | changed)
@@ -43,7 +43,7 @@ def _rows(right, label="yes", first=0, **changed):
 
 
 def _compared(store, new, old, **of_new):
-    """What a comparison of two versions of these rows says."""
+    """The comparison of two versions of these rows."""
     before = publish_made(store, old)
     now = publish_made(store, new, **of_new)
     versions = [Database(store, NAME).version(version) for version in (now, before)]
@@ -69,7 +69,7 @@ class TestCompare:
         if wins == 0:
             assert (found.p_value < LEVEL) == (losses >= 8)
 
-    def test_rows_are_the_same_wherever_they_stand_and_only_with_the_same_text(self, store):
+    def test_rows_are_the_same_wherever_they_are_and_only_with_the_same_text(self, store):
         old = _rows([True] * 12)
         new = [
             *_rows([False] * 9, first=100),
@@ -128,7 +128,7 @@ class TestCompare:
 
 
 def _gate(store, version, policy=_FIXED):
-    """What the gate says of a version."""
+    """What came out at the gate for a version, and why."""
     return promote_if_as_good.fn(job_of(store, policy), Database(store, NAME).version(version))
 
 
@@ -139,8 +139,8 @@ def _production(store):
 class TestTheGate:
     def test_lets_the_first_version_through(self, store):
         version = publish_made(store, _rows([False]))
-        said = _gate(store, version)
-        assert said == f"production now points at {version}: there was none before"
+        why = _gate(store, version)
+        assert why == f"production now points at {version}: there was none before"
         assert _production(store) == version
 
     @pytest.mark.parametrize("losses", [0, 7])
@@ -148,24 +148,24 @@ class TestTheGate:
         first = publish_made(store, _rows([True] * 20))
         Database(store, NAME).promote(first)
         second = publish_made(store, _rows([i >= losses for i in range(20)]))
-        said = _gate(store, second)
-        assert said.startswith(
+        why = _gate(store, second)
+        assert why.startswith(
             f"production now points at {second}: against production ({first}) on 20 rows in common"
         )
-        assert f"not below {LEVEL}" in said
+        assert f"not below {LEVEL}" in why
         assert _production(store) == second
 
     def test_keeps_a_worse_version_out_and_says_why(self, store, told):
         first = publish_made(store, _rows([True] * 20))
         Database(store, NAME).promote(first)
         second = publish_made(store, _rows([i >= 9 for i in range(20)]))
-        said = _gate(store, second)
-        assert said == (
+        why = _gate(store, second)
+        assert why == (
             f"{second} stays unpromoted: it is worse beyond noise: against production ({first}) on "
             "20 rows in common 0 answers got right and 9 got wrong (accuracy 0.5500, before "
             "1.0000), p = 0.002, below 0.007"
         )
-        assert [(r.levelname, r.getMessage()) for r in told] == [("WARNING", said)]
+        assert [(r.levelname, r.getMessage()) for r in told] == [("WARNING", why)]
         assert _production(store) == first
 
     def test_says_the_same_when_it_is_asked_again(self, store):
@@ -178,8 +178,8 @@ class TestTheGate:
     def test_keeps_a_version_out_whose_own_policy_cannot_be_met(self, store):
         tuned = {"name": "tuned"}
         version = publish_made(store, _rows([True]), policy=tuned)
-        said = _gate(store, version, tuned)
-        assert said == (
+        why = _gate(store, version, tuned)
+        assert why == (
             f"{version} stays unpromoted: its own policy cannot be met: database demo@{version} "
             "was built without tuning; name another policy or build it anew"
         )
@@ -198,15 +198,15 @@ class TestTheGate:
         if how == "gone":
             folder.remove()
         second = publish_made(store, _rows([False] * 20))
-        said = _gate(store, second)
-        assert said.startswith(
+        why = _gate(store, second)
+        assert why.startswith(
             f"production now points at {second}: production ({first}) cannot be run: "
         )
         assert _production(store) == second
 
 
 class TestThePin:
-    """Rows of which the head gets fewer right, night after night, each too few to be noticed."""
+    """The head gets fewer rows right night after night, each loss too small to be noticed."""
 
     @staticmethod
     def _nights(store, lost):
@@ -234,7 +234,7 @@ class TestThePin:
         assert run(app, ["promote", NAME, second, "--store", store, "--alias", "other"]) == 0
         assert Database(store, NAME).aliases()["pinned"] == first
 
-    def test_is_set_where_versions_were_promoted_before_there_were_pins(self, store):
+    def test_is_set_if_versions_were_promoted_before_there_were_pins(self, store):
         first = publish_made(store, _rows([True] * 20))
         Database(store, NAME).promote(first)
         second = publish_made(store, _rows([True] * 20))

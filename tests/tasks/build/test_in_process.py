@@ -81,7 +81,7 @@ def test_it_is_the_database_that_the_real_steps_publish(name, method_of, tmp_pat
         assert getattr(own.entries, field) == getattr(theirs.entries, field)
     for field in ("label", "hashes"):
         np.testing.assert_array_equal(getattr(own.entries, field), getattr(theirs.entries, field))
-    # Batches of other shards round differently: of equally likely answers another may come first.
+    # Batches of other shards round differently: another of equally likely answers may come first.
     assert (own.entries.answers != theirs.entries.answers).mean() < 0.005
     np.testing.assert_allclose(own.entries.confidences, theirs.entries.confidences, atol=1e-4)
     assert own.temperatures == pytest.approx(theirs.temperatures, rel=1e-3)

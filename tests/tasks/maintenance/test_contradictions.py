@@ -57,17 +57,17 @@ def test_a_pruned_version_has_fewer_rows_than_its_corpus(tmp_path):
         (
             {"rows": 10, "corpus": {"rows": 10}},
             [
-                "manifest.json says of its entries 9 rows; by all else it says it is 10",
-                "manifest.json says of keys/layer-00.faiss 9 rows; by all else it says it is 10",
+                "manifest.json counts 9 rows of its entries; its other counts make 10",
+                "manifest.json counts 9 rows of keys/layer-00.faiss; its other counts make 10",
             ],
         ),
         (
             {"corpus": {"rows": 8}},
-            ["manifest.json says of its corpus 8 rows; by all else it says it is 9"],
+            ["manifest.json counts 8 rows of its corpus; its other counts make 9"],
         ),
         (
             {"corpus": {"rows": 11}, "rejected": {"no label": 2}},
-            ["manifest.json says of its rejects 0 rows; by all else it says it is 2"],
+            ["manifest.json counts 0 rows of its rejects; its other counts make 2"],
         ),
     ],
     ids=str,

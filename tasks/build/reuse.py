@@ -1,12 +1,12 @@
-"""What a rebuild takes over from its parent: the readings of texts that were read before.
+"""What a rebuild reuses of its parent: the readings of texts that were read before.
 
     {database}/swept/{version}-00000.parquet         text_hash, answers, confidences, tokens,
                                                      key-0 ..
                     /{version}-00000-states.parquet  text_hash, mean-00 ..: states of sampled rows
 
-A version's manifest lists those that hold its rows; versions share them, and nobody needs them to
-read a version.  They are found by the text's hash alone: a version whose prompt, backbone, key or
-centre differ is not taken over from.
+A version's manifest lists the files that hold its rows.  Versions share them, and a version is read
+without them.  Readings are found by the text's hash alone, so a version with another prompt,
+backbone, key or centre is not reused.
 """
 
 import logging
@@ -39,23 +39,27 @@ Hashes = NDArray[np.bytes_]
 """(rows,) text hashes."""
 
 _TABLES_HELD = 4
-"""Tables of a parent held in memory: where one shard's rows end, the next one's begin."""
+"""Tables of a parent held in memory: the next shard's rows begin where one shard's rows end."""
 
 
-def takes_over(
+def reuses(
     job: Job,
     parent: Manifest | None,
     prompt: Prompt,
     backbone: dict[str, str],
     key: dict[str, str],
 ) -> bool:
-    """Whether rows can be taken over from a parent; says why not where that is a surprise."""
+    """Whether a build can reuse its parent's readings; logs why not if that is a surprise.
+
+    backbone, key: fingerprints of the build's models.  Raises InputError if a file of the parent
+    cannot be read.
+    """
     if parent is None or not parent.swept:
         return False
     if parent.format < FIRST_BY_TEXT:
         logger.warning(
-            "nothing is taken over from version %s: it is of format %d, which does not say which "
-            "texts are equal; all rows are read anew, this once",
+            "nothing of version %s is reused: it is of format %d, which does not say which texts "
+            "are equal; all rows are read anew, this once",
             parent.id,
             parent.format,
         )
@@ -79,7 +83,7 @@ def takes_over(
     if faults:
         why_not = clauses(faults)
     if why_not is not None:
-        logger.warning("nothing is taken over from version %s: %s", parent.id, why_not)
+        logger.warning("nothing of version %s is reused: %s", parent.id, why_not)
     return why_not is None
 
 
@@ -95,60 +99,66 @@ class Parts:
         self._order = np.argsort(self.hashes, kind="stable")
 
     def find(self, hashes: Hashes) -> NDArray[np.int64]:
-        """(rows,) where the readings of texts stand; -1 where there are none."""
+        """(rows,) positions of texts' readings in all files together; -1 if there are none."""
         if not len(self.hashes):
             return np.full(len(hashes), -1)
-        place = np.searchsorted(self.hashes, hashes, sorter=self._order)
-        there = self._order[np.minimum(place, len(self._order) - 1)]
+        position = np.searchsorted(self.hashes, hashes, sorter=self._order)
+        there = self._order[np.minimum(position, len(self._order) - 1)]
         return np.where(self.hashes[there] == hashes, there, -1)
 
-    def part_of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(rows,) the number of the file in which each place is."""
-        return np.searchsorted(self.starts, places, side="right") - 1
+    def part_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(rows,) the number of the file in which each position is."""
+        return np.searchsorted(self.starts, positions, side="right") - 1
 
-    def take(self, places: NDArray[np.int64], columns: Sequence[str]) -> dict[str, NDArray]:
-        """(rows, width) of each column the values at some places, one or more of them."""
-        return take(self.folder, self.paths, self.starts, places, columns)
+    def take(self, positions: NDArray[np.int64], columns: Sequence[str]) -> dict[str, NDArray]:
+        """By column, (rows, width) the values at some positions, one or more.
+
+        Raises InputError if a file lacks a column.
+        """
+        return take(self.folder, self.paths, self.starts, positions, columns)
 
 
 def take(
     folder: Folder,
     paths: Sequence[str],
     starts: NDArray[np.int64],
-    places: NDArray[np.int64],
+    positions: NDArray[np.int64],
     columns: Sequence[str],
 ) -> dict[str, NDArray]:
-    """(rows, width) of each column the values at some places, one or more, in a row of tables.
+    """By column, (rows, width) the values at some positions, one or more, in consecutive tables.
 
-    starts: the place at which each table begins, and the number of all.
+    starts: (tables + 1,) the position at which each table begins, and the number of all rows.
+    Raises InputError if a table lacks a column.
     """
-    part = np.searchsorted(starts, places, side="right") - 1
+    part = np.searchsorted(starts, positions, side="right") - 1
     result: dict[str, NDArray] = {}
     for number in np.unique(part):
         here = part == number
         found = _columns(folder.uri, paths[number], tuple(columns))
         for column, values in found.items():
             if column not in result:
-                result[column] = np.zeros((len(places), *values.shape[1:]), values.dtype)
-            result[column][here] = values[places[here] - starts[number]]
-    assert result, "there is a place to read"
+                result[column] = np.zeros((len(positions), *values.shape[1:]), values.dtype)
+            result[column][here] = values[positions[here] - starts[number]]
+    assert result, "there is a position to read"
     return result
 
 
 @dataclass(frozen=True)
 class Parent:
-    """The version that rows are taken over from."""
+    """The version whose readings are reused."""
 
     manifest: Manifest
     files: VersionFiles
     label: NDArray[np.uint16]
-    """(rows,) of its entries, in their order."""
+    """(rows,) indexes of the labels of its entries, in their order."""
     hashes: Hashes
-    """(rows,) of its entries, in their order."""
+    """(rows,) text hashes of its entries, in their order."""
     swept: Parts
+    """The readings of its rows, and perhaps of rows that have left."""
     states: Parts
+    """The states of its sampled rows, and perhaps of others."""
     starts: NDArray[np.int64]
-    """The row at which each part begins, and the number of all rows."""
+    """(parts + 1,) the row at which each part begins, and the number of all rows."""
 
     @property
     def lists(self) -> list[str]:
@@ -166,19 +176,22 @@ class Parent:
 
     @cached_property
     def _live(self) -> NDArray[np.bool_]:
-        """(places in `swept`,) False where the text is no entry's any more."""
+        """(positions in `swept`,) False if no entry has the text any more."""
         return np.isin(self.swept.hashes, self.hashes)
 
     def find(self, hashes: Hashes) -> NDArray[np.int64]:
-        """(rows,) where in `swept` the readings of its rows stand; -1 for texts it has not."""
-        place = self.swept.find(hashes)
+        """(rows,) positions in `swept` of the readings of texts; -1 if no entry has the text."""
+        position = self.swept.find(hashes)
         # A file may hold rows that have left since: the version's sums are without them.
-        return np.where((place >= 0) & self._live[place], place, -1)
+        return np.where((position >= 0) & self._live[position], position, -1)
 
 
 @lru_cache(maxsize=1)
 def load_parent(version: Version) -> Parent:
-    """A version to take over from."""
+    """A version whose readings are reused.
+
+    Raises InputError if there is no such version, or a file is not what its manifest says.
+    """
     manifest = version.manifest()
     files, database = files_of(version, manifest), version.database.folder
     parts, swept = files.below("entries/"), sorted(f.path for f in manifest.swept)
@@ -201,13 +214,16 @@ def hashes_of(table: pa.Table) -> Hashes:
 
 
 def same_rows(hashes: Hashes, parent: Hashes) -> NDArray[np.int64]:
-    """(rows,) the parent's row that each row is: the n-th of one text is its n-th there; or -1."""
+    """(rows,) the parent's row that each row is; -1 if it is none.
+
+    The n-th row of a text is the parent's n-th row of that text.
+    """
     order, parent_order = (np.argsort(h, kind="stable") for h in (hashes, parent))
     own, theirs = hashes[order], parent[parent_order]
     which = np.arange(len(own)) - np.searchsorted(own, own)
-    place = np.searchsorted(theirs, own) + which
-    within = np.minimum(place, len(theirs) - 1)
-    matched = (place < len(theirs)) & (theirs[within] == own)
+    position = np.searchsorted(theirs, own) + which
+    within = np.minimum(position, len(theirs) - 1)
+    matched = (position < len(theirs)) & (theirs[within] == own)
     result = np.full(len(hashes), -1)
     result[order[matched]] = parent_order[within[matched]]
     return result

@@ -1,4 +1,4 @@
-"""What a rebuild takes over: its rows are found again by their texts' hashes, and nothing else."""
+"""What a rebuild reuses: its rows are found again by their texts' hashes, and by nothing else."""
 
 from collections import Counter
 
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from storage.parquet import list_column, write_table
 from storage.store import Folder
-from tasks.build.takeover import Parent, Parts, same_rows
+from tasks.build.reuse import Parent, Parts, same_rows
 
 _TEXTS = st.lists(st.sampled_from("abcdef"), max_size=12)
 
 
 def _hashes(texts):
-    """Of the length of hashes."""
+    """Made-up hashes, as long as real ones."""
     return np.array([f"{text:0>32}" for text in texts], "S32")
 
 
@@ -37,12 +37,12 @@ class TestSameRows:
 
     @given(now=_TEXTS, before=_TEXTS.filter(len))
     def test_the_nth_of_a_text_is_its_nth_there(self, now, before):
-        places: dict[str, list[int]] = {}
-        for place, text in enumerate(before):
-            places.setdefault(text, []).append(place)
+        positions: dict[str, list[int]] = {}
+        for position, text in enumerate(before):
+            positions.setdefault(text, []).append(position)
         expected = []
-        for place, text in enumerate(now):
-            number, there = now[:place].count(text), places.get(text, [])
+        for position, text in enumerate(now):
+            number, there = now[:position].count(text), positions.get(text, [])
             expected.append(there[number] if number < len(there) else -1)
         assert same_rows(_hashes(now), _hashes(before)).tolist() == expected
 
@@ -51,12 +51,12 @@ class TestSameRows:
 
 
 _FILES = ("ca", "", "b", "dfe")
-"""Texts whose readings stand in each file."""
+"""By file, the texts whose readings it holds."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Folder:
-    """Where files of readings stand; the reading of the n-th letter is (n, -n)."""
+    """A folder of files of readings; the reading of the n-th letter is (n, -n)."""
     folder = Folder(str(tmp_path_factory.mktemp("swept")))
     for number, texts in enumerate(_FILES):
         _write_readings(folder, f"{number}.parquet", texts)
@@ -80,25 +80,25 @@ def parts(folder) -> Parts:
 class TestParts:
     @given(texts=st.lists(st.sampled_from("abcdefxyz")))
     def test_what_is_found_is_what_was_read_of_the_text(self, parts, texts):
-        places = parts.find(_hashes(texts))
-        assert [place >= 0 for place in places] == [text < "x" for text in texts]
-        there = places[places >= 0]
+        positions = parts.find(_hashes(texts))
+        assert [position >= 0 for position in positions] == [text < "x" for text in texts]
+        there = positions[positions >= 0]
         if len(there):
             readings = parts.take(there, ["reading"])["reading"]
             known = [ord(text) - ord("a") for text in texts if text < "x"]
             assert readings.tolist() == [[n, -n] for n in known]
 
-    def test_a_place_tells_its_file(self, parts):
-        places = parts.find(_hashes("cabdfe"))
-        assert parts.part_of(places).tolist() == [0, 0, 2, 3, 3, 3]
+    def test_a_position_tells_its_file(self, parts):
+        positions = parts.find(_hashes("cabdfe"))
+        assert parts.part_of(positions).tolist() == [0, 0, 2, 3, 3, 3]
 
     def test_a_text_read_twice_is_found_once(self, folder):
         _write_readings(folder, "again.parquet", "ab")
         parts = Parts(folder, ["again.parquet", "0.parquet", "2.parquet"])
-        places = parts.find(_hashes("aab"))
-        assert (places >= 0).all()
-        assert places[0] == places[1]
-        assert parts.take(places, ["reading"])["reading"].tolist() == [[0, 0], [0, 0], [1, -1]]
+        positions = parts.find(_hashes("aab"))
+        assert (positions >= 0).all()
+        assert positions[0] == positions[1]
+        assert parts.take(positions, ["reading"])["reading"].tolist() == [[0, 0], [0, 0], [1, -1]]
 
     def test_without_files_nothing_is_found(self, folder):
         assert Parts(folder, []).find(_hashes("ab")).tolist() == [-1, -1]

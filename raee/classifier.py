@@ -4,9 +4,11 @@ What loads a model is imported when it is needed: to make a classifier takes no 
 """
 # ruff: noqa: N803 - scikit-learn knows texts and labels by the names X and y
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,21 @@ if TYPE_CHECKING:
 _FAR = FarSpec()
 _NOT_FITTED = "this %(name)s knows no rows yet; call fit(texts, labels), or Classifier.load(..)"
 _WHERE = "the classifier"
+_TURN = threading.RLock()
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_turn(method: Callable[P, R]) -> Callable[P, R]:
+    """Threads wait for each other: models are shared, and run one pass at a time."""
+
+    @wraps(method)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _TURN:
+            return method(*args, **kwargs)
+
+    return alone
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -91,6 +108,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.sample_rows = sample_rows
         self.index = index
 
+    @_in_turn
     def fit(self, X: Iterable[Any], y: Iterable[Any]) -> Self:
         """Build a database of labelled texts in memory: what `raee build` does, without a store.
 
@@ -111,6 +129,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._built, self._rows = (method, built.centre), (texts, names)
         return self
 
+    @_in_turn
     def predict(self, X: Iterable[Any]) -> NDArray[Any]:
         """The label of each text, (rows,), of the kind that was fitted.
 
@@ -120,6 +139,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         answered: NDArray[Any] = self.classes_[self._class_of[found.labels]]
         return answered
 
+    @_in_turn
     def predict_proba(self, X: Iterable[Any]) -> NDArray[np.float32]:
         """(rows, classes) how likely each label is, as the exit says that answers; calibrated.
 
@@ -129,6 +149,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         assert found is not None, "distributions are asked for"
         return found[:, np.argsort(self._class_of)]
 
+    @_in_turn
     def classify(self, X: Iterable[Any]) -> "pl.DataFrame":
         """A row for each text: label, confidence, reader, depth, layers, flags.
 
@@ -144,6 +165,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         others = ["confidence", "reader", "depth", "layers", "flags"]
         return frame.select(labels, *others)
 
+    @_in_turn
     def evaluate(self, X: Iterable[Any], y: Iterable[Any]) -> "pl.DataFrame":
         """Every policy on labelled texts that were not fitted: a row for each.
 
@@ -174,6 +196,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ]
         return pl.DataFrame(rows)
 
+    @_in_turn
     def publish(self, store: str | PathLike[str], name: str) -> str:
         """Publish the fitted rows as a version of a database in a store; returns its id.
 
@@ -192,6 +215,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return publish_rows(settings, *self._rows)
 
     @classmethod
+    @_in_turn
     def load(cls, store: str | PathLike[str], name: str) -> Self:
         """A classifier that answers as a version of a database does.
 
@@ -217,6 +241,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             state["_packed"] = packed(runner, method.backbone, centre)
         return state
 
+    @_in_turn
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Raises InputError if the models or the version are not there, or not the same."""
         parts = state.pop("_packed", None)

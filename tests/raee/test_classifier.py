@@ -1,6 +1,7 @@
 """A classifier is used as people do in a notebook, and keeps to scikit-learn's habits."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -200,6 +201,19 @@ class TestHabits:
         found = GridSearchCV(Classifier(encoder), {"policy": policies}, cv=2).fit(*rows)
         assert found.best_params_ == {"policy": policies[1]}
         assert found.predict(UNSEEN).shape == (3,)
+
+    def test_threads_may_share_one_and_fit_others_beside_it(self, encoder, tuned, rows):
+        def fitted(_):
+            return Classifier(encoder, policy="fixed").fit(*rows).predict_proba(rows[0])
+
+        def asked(_):
+            return tuned.predict_proba(rows[0])
+
+        one, other = asked(0), fitted(0)
+        with ThreadPoolExecutor(8) as threads:
+            answers, fits = threads.map(asked, range(24)), threads.map(fitted, range(4))
+        for found, expected in (*((a, one) for a in answers), *((f, other) for f in fits)):
+            np.testing.assert_array_equal(found, expected)
 
     def test_a_fitted_one_is_pickled_without_its_model(self, tuned, rows, folder_of):
         data = pickle.dumps(tuned)

@@ -209,7 +209,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         runner = self._fitted()
         if self._built is None:
             raise InputError(f"{runner.where} was loaded; fit rows before they are published")
-        settings = self._built[0].model_dump(mode="json") | {"store": str(store), "name": name}
+        settings = self._built[0].model_dump(mode="json") | {"store": _address(store), "name": name}
         from tasks.build.in_process import publish_rows
 
         return publish_rows(settings, *self._rows)
@@ -223,11 +223,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         in production.  Labels are their names.  Raises InputError if there is no such version, it
         is damaged, or its model is not the one that it was built with.
         """
-        method, runner, version = _loaded(str(store), name)
+        address = _address(store)
+        method, runner, version = _loaded(address, name)
         parameters = method.model_dump()
         loaded = cls(**parameters.pop("backbone"), **parameters)
         loaded._use(runner, np.unique(np.array(runner.labels)))
-        loaded._built, loaded._address = None, (str(store), version)
+        loaded._built, loaded._address = None, (address, version)
         return loaded
 
     def __getstate__(self) -> dict[str, Any]:
@@ -263,15 +264,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _method(self) -> Method:
         """The parameters; raises InputError if one of them is none."""
-        family = self.family
-        if family is None:
-            from raee.model.family import family_of
-
-            family = family_of(str(self.model), self.revision)
-        values = {
+        values: dict[str, Any] = {
             "prompt": self.prompt,
             "backbone": {
-                "family": family,
+                "family": self.family,
                 "model": str(self.model),
                 "revision": self.revision,
                 "dtype": self.dtype,
@@ -283,6 +279,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "index": self.index,
         }
         try:
+            if self.family is None:
+                from raee.model.family import family_of
+
+                family = family_of(str(self.model), self.revision)
+                values["backbone"] |= {"family": family}
             return Method.model_validate(values)
         except ValidationError as error:
             raise InputError(in_words(error)) from error
@@ -303,8 +304,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return runner.classify(texts_of(X), far, all_labels)
 
 
+def _address(store: str | PathLike[str]) -> str:
+    """A store as settings have it; raises InputError for what is no address."""
+    if not isinstance(store, str | PathLike):
+        raise InputError(f"store: {cut(repr(store))} is no folder and no address")
+    return str(store)
+
+
 def _loaded(store: str, name: str) -> tuple[Method, "Runner", str]:
     """A version's method, the version in use, and its whole name: database and id."""
+    if not isinstance(name, str):
+        raise InputError(f"name: {cut(repr(name))} is no database's name")
     from tasks.classify.in_process import load_version
 
     return load_version(store, name)

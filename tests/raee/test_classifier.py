@@ -273,6 +273,7 @@ class TestBadInput:
             ({"policy": "nope"}, "^policy: Input tag 'nope'"),
             ({"family": "gpt"}, "^family: Input should be 'masked-lm' or 'sentence-encoder'"),
             ({"dtype": "int8"}, "^dtype: Input should be"),
+            ({"revision": None}, "^revision: Input should be a valid string"),
             ({"prompt": {"label": {}}}, "^prompt.PromptSpec.labels: Field required; "),
             ({"sample_rows": 0}, "^sample_rows: Input should be greater"),
             ({"far": {"then": "stop"}}, "^far.then: Input should be 'full' or 'abstain'"),
@@ -285,6 +286,14 @@ class TestBadInput:
     ):
         with refused(match):
             Classifier(**{"model": encoder, **changed}).fit(*rows)
+
+    def test_what_is_no_store_or_no_name_is_refused(self, tuned, tmp_path):
+        with refused("store: None is no folder and no address"):
+            tuned.publish(None, "demo")
+        with refused("store: 3 is no folder"):
+            Classifier.load(3, "demo")
+        with refused("name: None is no database's name"):
+            Classifier.load(tmp_path, None)
 
     def test_texts_and_labels_that_are_none_are_refused_of_a_fitted_one(self, tuned):
         with refused("there are no texts"):

@@ -17,7 +17,7 @@ from storage.columns import Look, look_at, usable_rows
 from storage.corpus import CorpusSpec
 from storage.corpus_files import COMPRESSIONS, FORMATS, bare
 from storage.database import check_name
-from storage.faults import placed
+from storage.faults import of_the_path, placed
 from storage.values import Role
 from tasks.job_text import check_can_be_written, job_text
 from tasks.propose import (
@@ -79,9 +79,9 @@ def init(
         "corpus": corpus,
         "backbone": {"family": "sentence-encoder", "model": model},
     }
+    _write(path, job_text(values, sorted(usable.labels) if look.is_complete else []))
     for line in [*reasons, *bites]:  # only now: a refusal is one line
         say(line, sys.stderr)
-    _write(path, job_text(values, sorted(usable.labels) if look.is_complete else []))
     job = shlex.quote(path)
     say(path)
     say(f"raee build {job}")
@@ -113,7 +113,10 @@ def _write(path: str, text: str) -> None:
     except FileExistsError:
         raise InputError(f"{path} is there already; --output names another file") from None
     except OSError as error:
-        raise placed(error, path) or error from error
+        worded = of_the_path(error, path) or placed(error, path)
+        if worded is None:
+            raise
+        raise worded from error
 
 
 def _described(

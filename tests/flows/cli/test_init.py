@@ -16,6 +16,7 @@ from storage.scan import scan
 from tasks.job import load_job
 from tasks.job_file import VARIABLE
 from tests.flows.jobs import predictions_of, raee
+from tests.rights import open_to_all, somebody_else
 from tests.storage.corpora import write_corpus
 from tests.texts import sentences
 
@@ -217,6 +218,16 @@ class TestJobFile:
         write_corpus(folder / "a.csv", _messages())
         said = "--output no/b.yaml: there is no folder no"
         assert _refused("a.csv", "--output", "no/b.yaml") == said
+
+    def test_in_a_folder_that_may_not_be_written_is_refused(self, monkeypatch):
+        with open_to_all() as readable:
+            write_corpus(readable / "a.csv", _messages())
+            with somebody_else():
+                monkeypatch.chdir(readable)
+                answer = raee("init", "a.csv")
+            monkeypatch.undo()
+        denied = "raee: a.yaml: access denied; may you read and write there?\n"
+        assert (answer.code, answer.out, answer.err) == (2, "", denied)
 
     @pytest.mark.parametrize("path", ["my job.yaml", "it's.yaml", "$HOME;ls.yaml", "häß`x`.yaml"])
     def test_is_named_as_a_shell_takes_it(self, folder, path):

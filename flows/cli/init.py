@@ -21,6 +21,7 @@ from storage.faults import of_the_path, placed
 from storage.values import Role
 from tasks.job_text import check_can_be_written, job_text
 from tasks.propose import (
+    AS_UTF_8,
     Proposal,
     check_column,
     propose_id,
@@ -176,6 +177,11 @@ def _check(look: Look, role: Role, name: str) -> None:
 def _only_sensible(look: Look, proposal: Proposal) -> str:
     role, found = proposal.role, [column.name for column in proposal.candidates]
     if not found:
+        broken = [repr(column.name) for column in look.columns if column.broken]
+        if broken:
+            raise InputError(
+                f"{look.spec.uri}: values of {listed(broken)} are not valid UTF-8; {AS_UTF_8}"
+            )
         names = listed(repr(column.name) for column in look.columns)
         raise InputError(
             f"{look.spec.uri}: no column looks like the {role}, of {names}; name it: "

@@ -123,6 +123,16 @@ class TestProposal:
         job, _ = _initialised("a.csv")
         assert scan(job.corpus).rows == 60
 
+    def test_of_another_encoding_says_how_to_go_on(self, folder):
+        rows = [f"{i};ein schöner Tag, Nummer {i};{'ab'[i % 2]}" for i in range(40)]
+        content = "\r\n".join(["Nr;Was;Art", *rows])
+        (folder / "a.csv").write_bytes(content.encode("cp1252"))
+        assert _refused("a.csv").startswith(
+            "a.csv: values of 'Was' are not valid UTF-8; save the file as UTF-8"
+        )
+        said = _refused("a.csv", "--text", "Was", "--label", "Art")
+        assert "(text is not valid UTF-8: 40); save the file as UTF-8" in said
+
     def test_of_several_texts_is_left_to_the_user(self, folder):
         rows = [row | {"reply": row["body"][:50] + row["message_id"]} for row in _messages()]
         write_corpus(folder / "a.csv", rows)
@@ -341,6 +351,12 @@ class TestWarnings:
         rows = [row | {"topic": "x"} for row in _messages()]
         warned = self._of(folder, rows, "--label", "topic")
         assert warned == ["all of 60 rows have the label 'x'"]
+
+    def test_a_first_line_that_is_a_row(self, folder):
+        lines = [f"a letter {i},{'ab'[i % 2]}" for i in range(40)]
+        (folder / "a.csv").write_text("\n".join(lines))
+        (line,) = _initialised("a.csv")[1]
+        assert line.startswith("the label column is called 'a', as one of the labels is")
 
     def test_texts_that_are_numbers(self, folder):
         warned = self._of(folder, _messages(), "--text", "weight")

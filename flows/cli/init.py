@@ -63,6 +63,9 @@ def init(
     ] = "sentence-transformers/all-MiniLM-L6-v2",
 ) -> None:
     """Look at labelled texts and write a commented job file for them; prints what to do next."""
+    for flag, value in (("--output", output), ("--store", store), ("--model", model)):
+        if value == "":
+            raise InputError(f"{flag} is empty")
     if name is None:
         name = _name_of(input)
     check_name("--name", name)

@@ -210,6 +210,11 @@ class TestFlags:
         said = _refused("a.csv", "--text", "topic", "--label", "topic")
         assert said == "--label 'topic': that is the column of the text"
 
+    @pytest.mark.parametrize("flag", ["--output", "--store", "--model"])
+    def test_that_are_empty_are_refused(self, flag, folder):
+        write_corpus(folder / "a.csv", _messages())
+        assert _refused("a.csv", flag, "") == f"{flag} is empty"
+
     @pytest.mark.parametrize("name", ["Other", "", "-x", "a b"])
     def test_a_name_that_is_none_of_a_database_is_refused(self, folder, name):
         write_corpus(folder / "a.csv", _messages())

@@ -51,7 +51,7 @@ def _in_turn(method: Callable[P, R]) -> Callable[P, R]:
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classifies texts with a frozen model at a fraction of its layers (docs/python.md).
 
-    Parameters are the keys of a job file (docs in README.md):
+    Parameters are the keys of a job file (docs/job.md):
 
     model: hub name or folder of a sentence encoder or a masked LM; safetensors weights only.
     family: `sentence-encoder` or `masked-lm`; by default what the model's files say.

@@ -4,9 +4,11 @@ What loads a model is imported when it is needed: to make a classifier takes no 
 """
 # ruff: noqa: N803 - scikit-learn knows texts and labels by the names X and y
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +31,27 @@ if TYPE_CHECKING:
 _FAR = FarSpec()
 _NOT_FITTED = "this %(name)s knows no rows yet; call fit(texts, labels), or Classifier.load(..)"
 _WHERE = "the classifier"
+_TURN = threading.RLock()
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_turn(method: Callable[P, R]) -> Callable[P, R]:
+    """Threads wait for each other: models are shared, and run one pass at a time."""
+
+    @wraps(method)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _TURN:
+            return method(*args, **kwargs)
+
+    return alone
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classifies texts with a frozen model at a fraction of its layers (docs/python.md).
 
-    Parameters are the keys of a job file (docs in README.md):
+    Parameters are the keys of a job file (docs/job.md):
 
     model: hub name or folder of a sentence encoder or a masked LM; safetensors weights only.
     family: `sentence-encoder` or `masked-lm`; by default what the model's files say.
@@ -91,6 +108,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.sample_rows = sample_rows
         self.index = index
 
+    @_in_turn
     def fit(self, X: Iterable[Any], y: Iterable[Any]) -> Self:
         """Build a database of labelled texts in memory: what `raee build` does, without a store.
 
@@ -111,6 +129,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._built, self._rows = (method, built.centre), (texts, names)
         return self
 
+    @_in_turn
     def predict(self, X: Iterable[Any]) -> NDArray[Any]:
         """The label of each text, (rows,), of the kind that was fitted.
 
@@ -120,6 +139,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         answered: NDArray[Any] = self.classes_[self._class_of[found.labels]]
         return answered
 
+    @_in_turn
     def predict_proba(self, X: Iterable[Any]) -> NDArray[np.float32]:
         """(rows, classes) how likely each label is, as the exit says that answers; calibrated.
 
@@ -129,6 +149,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         assert found is not None, "distributions are asked for"
         return found[:, np.argsort(self._class_of)]
 
+    @_in_turn
     def classify(self, X: Iterable[Any]) -> "pl.DataFrame":
         """A row for each text: label, confidence, reader, depth, layers, flags.
 
@@ -144,6 +165,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         others = ["confidence", "reader", "depth", "layers", "flags"]
         return frame.select(labels, *others)
 
+    @_in_turn
     def evaluate(self, X: Iterable[Any], y: Iterable[Any]) -> "pl.DataFrame":
         """Every policy on labelled texts that were not fitted: a row for each.
 
@@ -177,6 +199,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ]
         return pl.DataFrame(rows)
 
+    @_in_turn
     def publish(self, store: str | PathLike[str], name: str) -> str:
         """Publish the fitted rows as a version of a database in a store; returns its id.
 
@@ -189,12 +212,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         runner = self._fitted()
         if self._built is None:
             raise InputError(f"{runner.where} was loaded; fit rows before they are published")
-        settings = self._built[0].model_dump(mode="json") | {"store": str(store), "name": name}
+        settings = self._built[0].model_dump(mode="json") | {"store": _address(store), "name": name}
         from tasks.build.in_process import publish_rows
 
         return publish_rows(settings, *self._rows)
 
     @classmethod
+    @_in_turn
     def load(cls, store: str | PathLike[str], name: str) -> Self:
         """A classifier that answers as a version of a database does.
 
@@ -202,11 +226,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         in production.  Labels are their names.  Raises InputError if there is no such version, it
         is damaged, or its model is not the one that it was built with.
         """
-        method, runner, version = _loaded(str(store), name)
+        address = _address(store)
+        method, runner, version = _loaded(address, name)
         parameters = method.model_dump()
         loaded = cls(**parameters.pop("backbone"), **parameters)
         loaded._use(runner, np.unique(np.array(runner.labels)))
-        loaded._built, loaded._address = None, (str(store), version)
+        loaded._built, loaded._address = None, (address, version)
         return loaded
 
     def __getstate__(self) -> dict[str, Any]:
@@ -220,6 +245,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             state["_packed"] = packed(runner, method.backbone, centre)
         return state
 
+    @_in_turn
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Raises InputError if the models or the version are not there, or not the same."""
         parts = state.pop("_packed", None)
@@ -241,15 +267,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _method(self) -> Method:
         """The parameters; raises InputError if one of them is none."""
-        family = self.family
-        if family is None:
-            from raee.model.family import family_of
-
-            family = family_of(str(self.model), self.revision)
-        values = {
+        values: dict[str, Any] = {
             "prompt": self.prompt,
             "backbone": {
-                "family": family,
+                "family": self.family,
                 "model": str(self.model),
                 "revision": self.revision,
                 "dtype": self.dtype,
@@ -261,6 +282,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "index": self.index,
         }
         try:
+            if self.family is None:
+                from raee.model.family import family_of
+
+                family = family_of(str(self.model), self.revision)
+                values["backbone"] |= {"family": family}
             return Method.model_validate(values)
         except ValidationError as error:
             raise InputError(in_words(error)) from error
@@ -281,8 +307,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return runner.classify(texts_of(X), far, all_labels)
 
 
+def _address(store: str | PathLike[str]) -> str:
+    """A store as settings have it; raises InputError for what is no address."""
+    if not isinstance(store, str | PathLike):
+        raise InputError(f"store: {cut(repr(store))} is no folder and no address")
+    return str(store)
+
+
 def _loaded(store: str, name: str) -> tuple[Method, "Runner", str]:
     """A version's method, the version in use, and its whole name: database and id."""
+    if not isinstance(name, str):
+        raise InputError(f"name: {cut(repr(name))} is no database's name")
     from tasks.classify.in_process import load_version
 
     return load_version(store, name)

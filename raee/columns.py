@@ -1,6 +1,6 @@
 """Texts and labels as Python has them: lists, arrays or series, checked and made plain."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raee.errors import InputError, cut, is_unicode, listed
+
+_LABEL = "a label is a string (not blank, valid Unicode), a whole number (64 bits) or a truth value"
 
 
 def texts_of(values: Iterable[Any]) -> list[str]:
@@ -36,9 +38,7 @@ def labels_of(values: Iterable[Any], rows: int) -> NDArray[Any]:
     for row, label in enumerate(labels):
         kind = _kind_of_label(label)
         if kind is None:
-            raise InputError(
-                f"labels[{row}] is {_kind(label)}; a label is a string or a whole number"
-            )
+            raise InputError(f"labels[{row}] is {_kind(label)}; {_LABEL}")
         kinds.setdefault(kind, row)
     if len(kinds) > 1:
         both = ", ".join(f"labels[{row}] is {kind}" for kind, row in kinds.items())
@@ -78,6 +78,9 @@ def classes_of(labels: NDArray[Any], declared: Iterable[str] | None) -> NDArray[
 def _column(name: str, values: Iterable[Any]) -> list[Any]:
     if isinstance(values, str | bytes):
         raise InputError(f"{name}: give a list, not one string")
+    if isinstance(values, Mapping | set | frozenset):
+        kind = type(values).__name__
+        raise InputError(f"{name}: a {kind} is no column; give a list, an array or a series")
     if getattr(values, "ndim", 1) != 1 or hasattr(values, "columns"):
         raise InputError(f"{name}: give one column: a list, an array (rows,) or a series")
     try:
@@ -94,7 +97,9 @@ def _kind_of_label(label: Any) -> str | None:
         return "a string" if label.strip() and is_unicode(label) else None
     if isinstance(label, bool | np.bool_):
         return "a truth value"
-    return "a whole number" if isinstance(label, Integral) else None
+    # numpy makes floats of larger numbers beside others, which are no longer the same.
+    is_whole = isinstance(label, Integral) and -(2**63) <= int(label) < 2**63
+    return "a whole number" if is_whole else None
 
 
 def _kind(value: Any) -> str:

@@ -15,6 +15,7 @@ from storage.checked_rows import by_reason, check_batch
 from storage.corpus import CorpusSpec, Span, column_names, first_bytes, read_batches, whole
 from storage.corpus_files import CorpusFile, format_of
 from storage.scan import files_of
+from storage.values import NO_UTF_8
 
 _MOST_FILES = 16
 """Files that are looked at: the first, the last, and others between them."""
@@ -48,6 +49,7 @@ _LONGEST = 200
 
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _WHOLE = r"^[-+]?\d+$"
+_TIME = r"^(\d{4}-\d\d?-\d\d?|\d\d?[./]\d\d?[./]\d{2,4})([T ,]|$)"
 _WORDS = r"\pL.*\s|\s.*\pL"
 
 
@@ -69,6 +71,10 @@ class Column:
     """Share of the values that are written as a number."""
     whole: float
     """Share of the values that are written as a whole number."""
+    times: float
+    """Share of the values that are written as a date, with or without a time."""
+    broken: float
+    """Share of the rows whose value is not valid UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -224,11 +230,14 @@ def _column(spec: CorpusSpec, spans: tuple[Span, ...], name: str) -> Column:
             is_words=value.str.contains(_WORDS),
             is_number=value.str.contains(_NUMBER),
             is_whole=value.str.contains(_WHOLE),
+            is_time=value.str.contains(_TIME),
+            is_broken=pl.col("fault").str.ends_with(NO_UTF_8).fill_null(False),
         )
         for span in spans
         for batch in read_batches(_asking(spec, name), span, True)
     ]
-    values = pl.concat(read).filter(pl.col("value") != "")
+    rows = pl.concat(read)
+    values = rows.filter(pl.col("value") != "")
 
     def mean(column: str) -> float:
         return float(values[column].cast(pl.Float64).mean() or 0)  # type: ignore[arg-type]
@@ -242,4 +251,6 @@ def _column(spec: CorpusSpec, spans: tuple[Span, ...], name: str) -> Column:
         mean("is_words"),
         mean("is_number"),
         mean("is_whole"),
+        mean("is_time"),
+        float(rows["is_broken"].mean() or 0),  # type: ignore[arg-type]
     )

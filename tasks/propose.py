@@ -45,6 +45,12 @@ class Proposal:
         return f"{self.role} column {cut(repr(column.name))}: {why} ({seen(column)})"
 
 
+AS_UTF_8 = (
+    "save the file as UTF-8 (Excel: `CSV UTF-8`), or write the job by hand with corpus.encoding, "
+    "such as cp1252"
+)
+"""What to do about a file in an encoding that a look does not see."""
+
 _REASONS: dict[Role, str] = {
     "text": "its values vary and are the longest",
     "label": "it has few different values, which repeat",
@@ -71,12 +77,13 @@ def propose_text(look: Look) -> Proposal:
 
 
 def propose_label(look: Look, text: str) -> Proposal:
-    """The columns that may be the label: few values that are not all the same, the fewest first."""
+    """The columns that may be the label: few values, not all the same, no dates; fewest first."""
     found = [
         column
         for column in look.columns
         if column.name != text
         and column.values > look.rows * _MOSTLY
+        and column.times < _MOSTLY
         and 2 <= column.different <= column.values / 2
     ]
     few = [column for column in found if column.different <= column.values / _FEW] or found
@@ -85,13 +92,14 @@ def propose_label(look: Look, text: str) -> Proposal:
 
 
 def propose_id(look: Look, text: str, label: str) -> Proposal:
-    """The columns that may be the id: a value of its own in every row, no words, no fractions."""
+    """The columns that may be the id: every row has its own; no words, fractions or dates."""
     found = [
         column
         for column in look.columns
         if column.name not in (text, label, "")
         and column.different == column.values == look.rows > 1
         and column.words < _MOSTLY
+        and column.times < _MOSTLY
         and (column.numbers == 0 or column.whole == 1)
     ]
     found.sort(key=lambda column: not _is_named(column, "id"))
@@ -136,17 +144,24 @@ def warnings(look: Look, spec: CorpusSpec, usable: Usable) -> list[str]:
     """
     rejected, rows = usable.rejected.total(), usable.labels.total()
     reasons = ", ".join(f"{reason}: {n:,}" for reason, n in usable.rejected.most_common(5))
+    is_broken = any(c.broken for c in look.columns if c.name in (spec.text, spec.label))
     if not rows:
-        raise InputError(f"{look.spec.uri}: no row can be used ({reasons}); choose other columns")
+        help = AS_UTF_8 if is_broken else "choose other columns"
+        raise InputError(f"{look.spec.uri}: no row can be used ({reasons}); {help}")
     of_all = f"{look.rows:,} rows" if look.is_complete else f"the {look.rows:,} rows looked at"
     found = []
+    if spec.label in usable.labels:
+        found.append(
+            f"the label column is called {cut(repr(spec.label))}, as one of the labels is: if the "
+            "first line is a row and no header, add a header"
+        )
     if look.repeated:
         found.append(f"several columns have one name: {listed(map(repr, look.repeated))}")
     if rejected:
         line = f"{rejected:,} of {of_all} cannot be used ({reasons})"
         if rejected > _MOST_REJECTED * look.rows:
             line += f"; more than max_reject_fraction {_MOST_REJECTED:g}: a build stops"
-        found.append(line)
+        found.append(f"{line}; {AS_UTF_8}" if is_broken else line)
     columns = {column.name: column for column in look.columns}
     if columns[spec.text].numbers >= _MOSTLY:
         found.append(f"the text column {cut(repr(spec.text))} holds numbers")

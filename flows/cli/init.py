@@ -17,10 +17,11 @@ from storage.columns import Look, look_at, usable_rows
 from storage.corpus import CorpusSpec
 from storage.corpus_files import COMPRESSIONS, FORMATS, bare
 from storage.database import check_name
-from storage.faults import placed
+from storage.faults import of_the_path, placed
 from storage.values import Role
 from tasks.job_text import check_can_be_written, job_text
 from tasks.propose import (
+    AS_UTF_8,
     Proposal,
     check_column,
     propose_id,
@@ -62,6 +63,9 @@ def init(
     ] = "sentence-transformers/all-MiniLM-L6-v2",
 ) -> None:
     """Look at labelled texts and write a commented job file for them; prints what to do next."""
+    for flag, value in (("--output", output), ("--store", store), ("--model", model)):
+        if value == "":
+            raise InputError(f"{flag} is empty")
     if name is None:
         name = _name_of(input)
     check_name("--name", name)
@@ -79,9 +83,9 @@ def init(
         "corpus": corpus,
         "backbone": {"family": "sentence-encoder", "model": model},
     }
+    _write(path, job_text(values, sorted(usable.labels) if look.is_complete else []))
     for line in [*reasons, *bites]:  # only now: a refusal is one line
         say(line, sys.stderr)
-    _write(path, job_text(values, sorted(usable.labels) if look.is_complete else []))
     job = shlex.quote(path)
     say(path)
     say(f"raee build {job}")
@@ -113,7 +117,10 @@ def _write(path: str, text: str) -> None:
     except FileExistsError:
         raise InputError(f"{path} is there already; --output names another file") from None
     except OSError as error:
-        raise placed(error, path) or error from error
+        worded = of_the_path(error, path) or placed(error, path)
+        if worded is None:
+            raise
+        raise worded from error
 
 
 def _described(
@@ -173,6 +180,11 @@ def _check(look: Look, role: Role, name: str) -> None:
 def _only_sensible(look: Look, proposal: Proposal) -> str:
     role, found = proposal.role, [column.name for column in proposal.candidates]
     if not found:
+        broken = [repr(column.name) for column in look.columns if column.broken]
+        if broken:
+            raise InputError(
+                f"{look.spec.uri}: values of {listed(broken)} are not valid UTF-8; {AS_UTF_8}"
+            )
         names = listed(repr(column.name) for column in look.columns)
         raise InputError(
             f"{look.spec.uri}: no column looks like the {role}, of {names}; name it: "

@@ -126,6 +126,11 @@ def _load(spec: BackboneSpec, device: torch.device) -> Backbone:
             f"backbone {spec.model!r} (revision {spec.revision!r}) cannot be loaded; give a "
             f"local folder or a hub name with safetensors weights ({reason})"
         ) from error
+    if model.config.is_encoder_decoder:
+        raise InputError(
+            f"backbone {spec.model!r}: {type(model).__name__} is an encoder with a decoder; give a "
+            "model that only encodes"
+        )
     _check(spec, tokenizer, loading)
     model = model.eval().requires_grad_(False).to(device)
     base = model.base_model

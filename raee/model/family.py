@@ -27,7 +27,8 @@ def family_of(model: str, revision: str) -> Family:
     heads = config.get("architectures") or []
     if any(str(head).endswith("ForMaskedLM") for head in heads):
         return "masked-lm"
-    if heads and all(str(head).endswith("Model") for head in heads):
+    # GPT2LMHeadModel and the like end so, too.
+    if heads and all(str(h).endswith("Model") and "Head" not in str(h) for h in heads):
         return "sentence-encoder"
     raise InputError(
         f"model {model!r} is neither a sentence encoder nor a masked LM by its files "

@@ -1,6 +1,7 @@
 """A classifier is used as people do in a notebook, and keeps to scikit-learn's habits."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -201,6 +202,19 @@ class TestHabits:
         assert found.best_params_ == {"policy": policies[1]}
         assert found.predict(UNSEEN).shape == (3,)
 
+    def test_threads_may_share_one_and_fit_others_beside_it(self, encoder, tuned, rows):
+        def fitted(_):
+            return Classifier(encoder, policy="fixed").fit(*rows).predict_proba(rows[0])
+
+        def asked(_):
+            return tuned.predict_proba(rows[0])
+
+        one, other = asked(0), fitted(0)
+        with ThreadPoolExecutor(8) as threads:
+            answers, fits = threads.map(asked, range(24)), threads.map(fitted, range(4))
+        for found, expected in (*((a, one) for a in answers), *((f, other) for f in fits)):
+            np.testing.assert_array_equal(found, expected)
+
     def test_a_fitted_one_is_pickled_without_its_model(self, tuned, rows, folder_of):
         data = pickle.dumps(tuned)
         again = pickle.loads(data)
@@ -259,6 +273,7 @@ class TestBadInput:
             ({"policy": "nope"}, "^policy: Input tag 'nope'"),
             ({"family": "gpt"}, "^family: Input should be 'masked-lm' or 'sentence-encoder'"),
             ({"dtype": "int8"}, "^dtype: Input should be"),
+            ({"revision": None}, "^revision: Input should be a valid string"),
             ({"prompt": {"label": {}}}, "^prompt.PromptSpec.labels: Field required; "),
             ({"sample_rows": 0}, "^sample_rows: Input should be greater"),
             ({"far": {"then": "stop"}}, "^far.then: Input should be 'full' or 'abstain'"),
@@ -271,6 +286,14 @@ class TestBadInput:
     ):
         with refused(match):
             Classifier(**{"model": encoder, **changed}).fit(*rows)
+
+    def test_what_is_no_store_or_no_name_is_refused(self, tuned, tmp_path):
+        with refused("store: None is no folder and no address"):
+            tuned.publish(None, "demo")
+        with refused("store: 3 is no folder"):
+            Classifier.load(3, "demo")
+        with refused("name: None is no database's name"):
+            Classifier.load(tmp_path, None)
 
     def test_texts_and_labels_that_are_none_are_refused_of_a_fitted_one(self, tuned):
         with refused("there are no texts"):

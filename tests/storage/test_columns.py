@@ -50,6 +50,31 @@ def test_missing_and_blank_values_are_none(tmp_path):
     assert (seen["b"].values, seen["b"].different) == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("value", "is_time"),
+    [
+        ("2026-11-29", True),
+        ("2026-11-29 12:30:00.000000", True),
+        ("2026-1-2T12:30", True),
+        ("29.11.26", True),
+        ("11/29/2026 12:30 PM", True),
+        ("2026", False),
+        ("1.5", False),
+        ("2026-11-29-17", False),
+        ("10.0.0.17", False),
+    ],
+)
+def test_dates_are_seen(tmp_path, value, is_time):
+    seen = _seen(look_at(write_corpus(tmp_path / "a.jsonl", [{"a": "x", "b": value}])))
+    assert seen["b"].times == is_time
+
+
+def test_values_that_are_not_utf_8_are_seen(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a,b\nx,gut\nx,sch\xf6n\n")
+    seen = _seen(look_at(str(tmp_path / "a.csv")))
+    assert (seen["a"].broken, seen["b"].broken, seen["b"].values) == (0, 0.5, 1)
+
+
 def test_long_values_that_differ_at_their_ends_are_different(tmp_path):
     rows = [{"a": "x" * 5_000 + str(i % 10), "b": "y"} for i in range(20)]
     seen = _seen(look_at(write_corpus(tmp_path / "a.csv", rows)))

@@ -12,7 +12,8 @@ from tests.raee.errors import refused
 
 
 def _column(name, different, characters=10.0, values=100, **changed):
-    shares = {"strings": 1.0, "words": 0.0, "numbers": 0.0, "whole": 0.0} | changed
+    none = dict.fromkeys(("words", "numbers", "whole", "times", "broken"), 0.0)
+    shares = {"strings": 1.0} | none | changed
     return Column(name, values, different, characters, **shares)
 
 
@@ -57,6 +58,10 @@ class TestLabel:
         look = _look(_column("kind", 5), _column("note", 2, values=20))
         assert _names(propose_label(look, "text")) == ["kind"]
 
+    def test_is_no_date(self):
+        look = _look(_column("kind", 5), _column("day", 3, times=1.0))
+        assert _names(propose_label(look, "text")) == ["kind"]
+
     def test_of_few_rows_repeats_at_least(self):
         look = _look(_column("kind", 3, values=8), _column("n", 8, values=8))
         look = Look(look.spec, (Span(look.spans[0].file, 0, 8),), True, look.columns, ())
@@ -71,6 +76,10 @@ class TestId:
     def test_is_neither_words_nor_a_fraction(self):
         look = _look(_column("title", 100, words=1.0), _column("price", 100, numbers=1.0))
         assert _names(propose_id(look, "text", "label")) == []
+
+    def test_is_no_date(self):
+        look = _look(_column("created", 100, times=1.0), _column("key", 100))
+        assert _names(propose_id(look, "text", "label")) == ["key"]
 
     @pytest.mark.parametrize("name", ["id", "ID", "row_id", "uuid"])
     def test_of_several_is_the_one_with_the_name(self, name):

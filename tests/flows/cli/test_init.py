@@ -16,6 +16,7 @@ from storage.scan import scan
 from tasks.job import load_job
 from tasks.job_file import VARIABLE
 from tests.flows.jobs import predictions_of, raee
+from tests.rights import open_to_all, somebody_else
 from tests.storage.corpora import write_corpus
 from tests.texts import sentences
 
@@ -122,6 +123,16 @@ class TestProposal:
         job, _ = _initialised("a.csv")
         assert scan(job.corpus).rows == 60
 
+    def test_of_another_encoding_says_how_to_go_on(self, folder):
+        rows = [f"{i};ein schöner Tag, Nummer {i};{'ab'[i % 2]}" for i in range(40)]
+        content = "\r\n".join(["Nr;Was;Art", *rows])
+        (folder / "a.csv").write_bytes(content.encode("cp1252"))
+        assert _refused("a.csv").startswith(
+            "a.csv: values of 'Was' are not valid UTF-8; save the file as UTF-8"
+        )
+        said = _refused("a.csv", "--text", "Was", "--label", "Art")
+        assert "(text is not valid UTF-8: 40); save the file as UTF-8" in said
+
     def test_of_several_texts_is_left_to_the_user(self, folder):
         rows = [row | {"reply": row["body"][:50] + row["message_id"]} for row in _messages()]
         write_corpus(folder / "a.csv", rows)
@@ -199,6 +210,11 @@ class TestFlags:
         said = _refused("a.csv", "--text", "topic", "--label", "topic")
         assert said == "--label 'topic': that is the column of the text"
 
+    @pytest.mark.parametrize("flag", ["--output", "--store", "--model"])
+    def test_that_are_empty_are_refused(self, flag, folder):
+        write_corpus(folder / "a.csv", _messages())
+        assert _refused("a.csv", flag, "") == f"{flag} is empty"
+
     @pytest.mark.parametrize("name", ["Other", "", "-x", "a b"])
     def test_a_name_that_is_none_of_a_database_is_refused(self, folder, name):
         write_corpus(folder / "a.csv", _messages())
@@ -217,6 +233,16 @@ class TestJobFile:
         write_corpus(folder / "a.csv", _messages())
         said = "--output no/b.yaml: there is no folder no"
         assert _refused("a.csv", "--output", "no/b.yaml") == said
+
+    def test_in_a_folder_that_may_not_be_written_is_refused(self, monkeypatch):
+        with open_to_all() as readable:
+            write_corpus(readable / "a.csv", _messages())
+            with somebody_else():
+                monkeypatch.chdir(readable)
+                answer = raee("init", "a.csv")
+            monkeypatch.undo()
+        denied = "raee: a.yaml: access denied; may you read and write there?\n"
+        assert (answer.code, answer.out, answer.err) == (2, "", denied)
 
     @pytest.mark.parametrize("path", ["my job.yaml", "it's.yaml", "$HOME;ls.yaml", "häß`x`.yaml"])
     def test_is_named_as_a_shell_takes_it(self, folder, path):
@@ -330,6 +356,12 @@ class TestWarnings:
         rows = [row | {"topic": "x"} for row in _messages()]
         warned = self._of(folder, rows, "--label", "topic")
         assert warned == ["all of 60 rows have the label 'x'"]
+
+    def test_a_first_line_that_is_a_row(self, folder):
+        lines = [f"a letter {i},{'ab'[i % 2]}" for i in range(40)]
+        (folder / "a.csv").write_text("\n".join(lines))
+        (line,) = _initialised("a.csv")[1]
+        assert line.startswith("the label column is called 'a', as one of the labels is")
 
     def test_texts_that_are_numbers(self, folder):
         warned = self._of(folder, _messages(), "--text", "weight")

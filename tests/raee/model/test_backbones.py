@@ -183,6 +183,16 @@ def test_a_model_of_another_kind_is_refused(copy_of):
         _load(folder)
 
 
+@pytest.mark.parametrize("kind", ["T5", "Bart"])
+def test_an_encoder_with_a_decoder_is_refused(kind, copy_of):
+    folder = copy_of("bert-encoder")
+    few = {"num_layers": 1, "num_heads": 4, "encoder_layers": 1, "decoder_layers": 1}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=99, d_model=32, **few)
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
+    with refused(f"{kind}Model is an encoder with a decoder"):
+        _load(folder, "sentence-encoder")
+
+
 def test_what_a_checkpoints_configuration_wants_returned_changes_nothing(copy_of, backbone_of):
     folder = copy_of("bert")
     _change_json(folder / "config.json", return_dict=False, output_hidden_states=True)

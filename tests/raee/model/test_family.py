@@ -26,11 +26,12 @@ def test_what_sentence_transformers_has_saved_is_a_sentence_encoder_whatever_its
     assert family_of(str(model), "main") == "sentence-encoder"
 
 
-def test_a_model_of_another_kind_is_refused_with_what_to_say(folder_of, tmp_path):
+@pytest.mark.parametrize("kind", ["GPTForCausalLM", "GPT2LMHeadModel"])
+def test_a_model_of_another_kind_is_refused_with_what_to_say(kind, folder_of, tmp_path):
     model = shutil.copytree(folder_of("bert"), tmp_path / "model")
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"architectures": ["GPTForCausalLM"]}))
-    with refused("architectures: GPTForCausalLM.*family='sentence-encoder'"):
+    (model / "config.json").write_text(json.dumps(config | {"architectures": [kind]}))
+    with refused(f"architectures: {kind}.*family='sentence-encoder'"):
         family_of(str(model), "main")
 
 

@@ -91,6 +91,8 @@ class Look:
     """The columns that every file has, once."""
     repeated: tuple[str, ...]
     """Names that several columns of a file have."""
+    broken: tuple[str, ...] = ()
+    """Names of columns that are not valid UTF-8: no file can name them."""
 
     @property
     def rows(self) -> int:
@@ -136,6 +138,7 @@ def look_at(uri: str) -> Look:
         len(files) == len(every) and all(ended for _, ended in extents),
         columns,
         tuple(sorted({name for count in counts for name in count if count[name] > 1})),
+        tuple(sorted({name for count in counts for name in count if not is_unicode(name)})),
     )
 
 

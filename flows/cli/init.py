@@ -180,12 +180,15 @@ def _check(look: Look, role: Role, name: str) -> None:
 def _only_sensible(look: Look, proposal: Proposal) -> str:
     role, found = proposal.role, [column.name for column in proposal.candidates]
     if not found:
-        broken = [repr(column.name) for column in look.columns if column.broken]
+        broken = [column.name for column in look.columns if column.broken] + [*look.broken]
         if broken:
             raise InputError(
-                f"{look.spec.uri}: values of {listed(broken)} are not valid UTF-8; {AS_UTF_8}"
+                f"{look.spec.uri}: not all of {listed(map(repr, broken))} is valid UTF-8; "
+                f"{AS_UTF_8}"
             )
         names = listed(repr(column.name) for column in look.columns)
+        if look.repeated:
+            names += f" (several are called {listed(map(repr, look.repeated))})"
         raise InputError(
             f"{look.spec.uri}: no column looks like the {role}, of {names}; name it: "
             f"--{role} COLUMN"

@@ -128,10 +128,16 @@ class TestProposal:
         content = "\r\n".join(["Nr;Was;Art", *rows])
         (folder / "a.csv").write_bytes(content.encode("cp1252"))
         assert _refused("a.csv").startswith(
-            "a.csv: values of 'Was' are not valid UTF-8; save the file as UTF-8"
+            "a.csv: not all of 'Was' is valid UTF-8; save the file as UTF-8"
         )
         said = _refused("a.csv", "--text", "Was", "--label", "Art")
         assert "(text is not valid UTF-8: 40); save the file as UTF-8" in said
+
+    def test_of_a_header_in_another_encoding_says_how_to_go_on(self, folder):
+        rows = [f"{i};ein guter Tag, Nummer {i};{'ab'[i % 2]}" for i in range(40)]
+        content = "\r\n".join(["Nr;Erklärung;Art", *rows])
+        (folder / "a.csv").write_bytes(content.encode("cp1252"))
+        assert "a.csv: not all of 'Erkl\\udce4rung' is valid UTF-8" in _refused("a.csv")
 
     def test_of_several_texts_is_left_to_the_user(self, folder):
         rows = [row | {"reply": row["body"][:50] + row["message_id"]} for row in _messages()]
@@ -160,6 +166,11 @@ class TestProposal:
         assert _refused("a.csv") == (
             "a.csv: no column looks like the label, of 'body', 'n'; name it: --label COLUMN"
         )
+
+    def test_without_a_label_names_the_columns_of_one_name(self, folder):
+        lines = [f"a letter {i},{'ab'[i % 2]},{'ab'[i % 2]}" for i in range(40)]
+        (folder / "a.csv").write_text("\n".join(["text,label,label", *lines]))
+        assert "of 'text' (several are called 'label')" in _refused("a.csv")
 
     @pytest.mark.parametrize(
         ("file", "content", "said"),

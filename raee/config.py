@@ -39,6 +39,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 PAPER_NEIGHBOURS = 12
 """k of the paper (arXiv 2405.15198, section 4): neighbours asked for one query."""
 
+MOST_NEIGHBOURS = 10_000
+"""The most neighbours that a policy may ask for: a build lists half as many again for each row."""
+
 MOST_LABELS = 1 << 16
 """The most labels of a database: its entries store them as numbers of 16 bits."""
 
@@ -198,7 +201,9 @@ class RaeePolicy(Settings):
     """The paper's rule (arXiv 2405.15198, section 3; docs/method.md)."""
 
     name: Literal["raee"] = "raee"
-    k: int = Field(default=PAPER_NEIGHBOURS, ge=1, description="Neighbours asked.")
+    k: int = Field(
+        default=PAPER_NEIGHBOURS, ge=1, le=MOST_NEIGHBOURS, description="Neighbours asked."
+    )
     threshold: float = Field(
         default=0.9, ge=0, le=1, description="Confidence from which a right exit counts."
     )
@@ -211,7 +216,9 @@ class KernelPolicy(Settings):
     """The exit with the best chance to be right, as the neighbours say, less what it costs."""
 
     name: Literal["kernel"] = "kernel"
-    k: int = Field(default=PAPER_NEIGHBOURS, ge=1, description="Neighbours asked.")
+    k: int = Field(
+        default=PAPER_NEIGHBOURS, ge=1, le=MOST_NEIGHBOURS, description="Neighbours asked."
+    )
     readers: tuple[ReaderName, ...] = Field(
         default=("head", "vote", "probe"), min_length=1, description="Readers it chooses among."
     )

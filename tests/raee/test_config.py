@@ -68,6 +68,7 @@ def test_a_policy_that_was_written_down_reads_back(policy):
         ({"k": 3}, "name"),
         ({"name": "raee", "threshhold": 0.5}, "threshhold"),
         ({"name": "raee", "k": 0}, "k"),
+        ({"name": "raee", "k": 10_001}, "k"),
         ({"name": "raee", "threshold": 1.5}, "threshold"),
         ({"name": "raee", "threshold": float("nan")}, "threshold"),
         ({"name": "full", "k": 3}, "k"),

@@ -215,6 +215,12 @@ class Database:
             )
 
 
+def open_version(store: str, name_at: str) -> "Version":
+    """The version that a NAME or NAME@VERSION means, by id or alias, as `Database.open` does."""
+    name, _, version = name_at.partition("@")
+    return Database(store, name).open(version or None)
+
+
 @dataclass(frozen=True)
 class Version:
     """A version of a database, there or not."""

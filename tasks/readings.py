@@ -147,13 +147,13 @@ def load_readings(version: Version) -> Readings:
     manifest = version.manifest()
     version.require_whole(manifest, [])
     files = files_of(version, manifest)
-    keys = [index_path(key) for key in Job.model_validate(manifest.job).key.names]
-    missing = [path for path in keys if path not in files]
+    paths = index_paths(manifest)
+    missing = [path for path in paths if path not in files]
     if missing or not files.below("entries/"):
         raise InputError(
             f"{version.folder}/{MANIFEST} is damaged: it names no {(missing or ['entries'])[0]}"
         )
-    return read_readings(manifest, files)
+    return read_readings(manifest, files, open_indexes(files, paths))
 
 
 @lru_cache(maxsize=1)
@@ -185,15 +185,27 @@ def files_of(version: Version, manifest: Manifest) -> VersionFiles:
     return VersionFiles({file.path: (folder, file) for file in manifest.files})
 
 
-def read_readings(manifest: Manifest, files: VersionFiles) -> Readings:
-    """The entries and indexes of a version, or of a build that has written all of both.
+def index_paths(manifest: Manifest) -> list[str]:
+    """The paths of a version's indexes, one a key, in the order of the key's depths."""
+    return [index_path(key) for key in Job.model_validate(manifest.job).key.names]
 
-    Raises KeyError if there is no index of a key, and InputError if a file is not what its record
-    says.
+
+def open_indexes(files: VersionFiles, paths: Sequence[str]) -> tuple[Index, ...]:
+    """Indexes by their paths, in order.
+
+    Raises KeyError if there is none at a path, and InputError if one is not what its record says.
+    """
+    with files.locally(paths) as here:
+        return tuple(open_index(here[path]) for path in paths)
+
+
+def read_readings(manifest: Manifest, files: VersionFiles, indexes: tuple[Index, ...]) -> Readings:
+    """The entries of a version, or of a build that has written them, beside its open indexes.
+
+    Raises InputError if a file is not what its record says.
     """
     parts, lists = files.below("entries/"), files.below("neighbours/")
-    keys = [index_path(key) for key in Job.model_validate(manifest.job).key.names]
-    with files.locally([*parts, *lists, *keys]) as here:
+    with files.locally([*parts, *lists]) as here:
 
         def read(path: str, columns: Sequence[str]) -> pa.Table:
             return read_local_table(here[path], columns)
@@ -204,7 +216,7 @@ def read_readings(manifest: Manifest, files: VersionFiles) -> Readings:
             manifest=manifest,
             files=files,
             entries=calibrated(entries, manifest.temperatures or {}),
-            indexes=tuple(open_index(here[path]) for path in keys),
+            indexes=indexes,
             nearest=read_nearest(read, parts) if manifest.format > 1 else None,
             lists=read_lists(read, lists, len(entries)) if lists else None,
         )

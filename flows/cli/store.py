@@ -21,8 +21,8 @@ from flows.cli.options import (
 )
 from flows.cli.tables import pruning_table, table
 from raee.errors import InputError
-from storage.aliases import DEFAULT_ALIAS, PINNED
-from storage.database import Database, Version
+from storage.aliases import DEFAULT_ALIAS, PINNED, AliasRecord
+from storage.database import Database, open_version
 from tasks.credentials import use_credentials
 from tasks.prefect_settings import read_settings
 
@@ -36,7 +36,7 @@ def prune(
     from tasks.maintenance.prune import prune_version
 
     log_to_stderr()
-    version = _opened(name, store)
+    version = open_version(store, name)
     child, found = prune_version(version)
     if as_json:
         say(json.dumps({"version": child, **found.as_json()}, indent=1))
@@ -81,7 +81,7 @@ def show(
 ) -> None:
     """A version's manifest."""
     use_credentials(credentials)
-    manifest = _opened(name, store).manifest().model_dump(mode="json")
+    manifest = open_version(store, name).manifest().model_dump(mode="json")
     if as_json:
         say(json.dumps(manifest, indent=1))
         return
@@ -117,8 +117,7 @@ def promote(
     use_credentials(credentials)
     database = Database(store, name)
     record = database.promote(database.open(version).id, alias, if_current)
-    if alias == DEFAULT_ALIAS:
-        database.promote(record.version, PINNED)
+    _pin(database, alias, record)
     say(f"{name}: {alias} -> {record.version} (before: {record.previous or 'nothing'})")
 
 
@@ -133,8 +132,7 @@ def rollback(
     use_credentials(credentials)
     database = Database(store, name)
     record = database.rollback(alias, if_current)
-    if alias == DEFAULT_ALIAS:
-        database.promote(record.version, PINNED)
+    _pin(database, alias, record)
     say(f"{name}: {alias} -> {record.version} (before: {record.previous})")
 
 
@@ -144,7 +142,7 @@ def verify(name: NameAt, store: Store, credentials: Credentials = None) -> None:
     read_settings()
     from tasks.maintenance.leftovers import faults_of
 
-    version = _opened(name, store)
+    version = open_version(store, name)
     named, faults = f"{version.database.name}@{version.id}", faults_of(version)
     for fault in faults:
         say(f"{named}: {fault}")
@@ -189,7 +187,7 @@ def gc(
     say(f"{name}: {size:,} bytes {'would go' if dry_run else 'went'}")
 
 
-def _opened(name_at: str, store: str) -> Version:
-    """The version that NAME[@VERSION] names."""
-    name, _, version = name_at.partition("@")
-    return Database(store, name).open(version or None)
+def _pin(database: Database, alias: str, record: AliasRecord) -> None:
+    """Hold new versions against the one that a person has pointed `production` at."""
+    if alias == DEFAULT_ALIAS:
+        database.promote(record.version, PINNED)

@@ -19,7 +19,7 @@ from raee.answers import Answers
 from raee.model.backbones import Backbone
 from raee.model.loaded import backbone_of, retriever_of
 from raee.neighbours.choice import IndexRecord
-from raee.neighbours.index import Index, open_index
+from raee.neighbours.index import Index
 from raee.policies.compared import objective_of
 from raee.policies.costs import Costs
 from raee.policies.objectives import Tuning
@@ -40,7 +40,7 @@ from tasks.build.plan import PLAN, BuildPlan
 from tasks.build.reuse import Parent, load_parent
 from tasks.build.shards import SweptShards, read_sums_of
 from tasks.progress import advance
-from tasks.readings import Readings, in_memory, read_head, read_readings
+from tasks.readings import Readings, in_memory, open_indexes, read_head, read_readings
 from tasks.retrying import RETRIES
 from tasks.steps import Left, Marker, StepRecord, Work
 
@@ -217,9 +217,7 @@ class Build(Work):
     @cached_property
     def indexes(self) -> tuple[Index, ...]:
         """The indexes, one a key, in order.  Raises InputError if one is not what was written."""
-        files, paths = self.files(INDEX), self.plan.index_paths
-        with files.locally(paths) as here:
-            return tuple(open_index(here[path]) for path in paths)
+        return open_indexes(self.files(INDEX), self.plan.index_paths)
 
     @cached_property
     def readings(self) -> Readings:
@@ -227,11 +225,10 @@ class Build(Work):
         placed = {
             **self.centre.placed,
             **self.files(FIT).placed,
-            **self.files(INDEX).placed,
             **self.files(VOTE, per_shard=True).placed,
         }
         draft = self.draft().model_copy(update={"temperatures": None})
-        return read_readings(draft, VersionFiles(placed))
+        return read_readings(draft, VersionFiles(placed), self.indexes)
 
     @cached_property
     def raw_trial(self) -> Trial:

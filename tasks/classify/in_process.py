@@ -5,7 +5,7 @@ import logging
 from raee.config import Method
 from raee.policies.compared import runnable
 from raee.runner import Runner
-from storage.database import Database
+from storage.database import open_version
 from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.readings import load_database, load_readings, tuning_of
@@ -21,8 +21,7 @@ def load_version(store: str, name_at: str) -> tuple[Method, Runner, str]:
     such version, it is damaged, or its model is not the one that it was built with.
     """
     use_credentials(None)
-    name, _, version = name_at.partition("@")
-    chosen = Database(store, name).open(version or None)
+    chosen = open_version(store, name_at)
     manifest = chosen.manifest()
     job = Job.model_validate(manifest.job)
     database = load_database(chosen, job.backbone, job.key)
@@ -39,4 +38,4 @@ def load_version(store: str, name_at: str) -> tuple[Method, Runner, str]:
         tuning=tuning,
         where=readings.where,
     )
-    return job.method, runner, f"{name}@{chosen.id}"
+    return job.method, runner, f"{chosen.database.name}@{chosen.id}"

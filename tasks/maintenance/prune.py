@@ -35,7 +35,7 @@ from raee.statistics.paired import paired
 from raee.texts import Texts
 from storage.checked import FileRecord
 from storage.database import Database, Version, new_version_id
-from storage.manifest import CENTRE, FAR, FORMAT, PROBES, REPORT, Manifest, index_path
+from storage.manifest import CENTRE, FAR, FORMAT, PROBES, REPORT, Manifest
 from storage.parquet import list_column, list_values
 from tasks.build.build import SEED as TUNING_SEED
 from tasks.entries import write_entries
@@ -43,7 +43,7 @@ from tasks.fitted import read_far, write_arrays
 from tasks.job import Job
 from tasks.models import index_spec_of
 from tasks.progress import advance, stage
-from tasks.readings import Readings, load_readings, tuning_of
+from tasks.readings import Readings, index_paths, load_readings, tuning_of
 from tasks.report.writing import report_page
 
 logger = logging.getLogger("raee")
@@ -263,7 +263,7 @@ def _publish(database: Database, parent: Readings, pruned: _Pruned, pruning: Pru
         with folder.create(record.path) as file:
             file.write(parent.files.read(record.path))
         files.append(file.record(rows=record.rows))
-    paths = [index_path(name) for name in Job.model_validate(manifest.job).key.names]
+    paths = index_paths(manifest)
     for index, path in zip(pruned.indexes, paths, strict=True):
         with folder.create(path) as file:
             index.write(file.write)

@@ -1,4 +1,7 @@
-"""A build of rows that are in memory, in this process: without a flow and without a server."""
+"""A build of rows that are in memory, in this process: without a flow and without a server.
+
+`raee.Classifier` publishes by it; no task uses it, it runs theirs.
+"""
 
 import tempfile
 from collections import Counter

@@ -1,5 +1,7 @@
 """What a rebuild reuses of its parent: the readings of texts that were read before.
 
+Used by `plan_build`, `sweep_shard`, `match_rows`, `collect_readings` and `write_part`.
+
     {database}/swept/{version}-00000.parquet         text_hash, answers, confidences, tokens,
                                                      key-0 ..
                     /{version}-00000-states.parquet  text_hash, mean-00 ..: states of sampled rows

@@ -1,5 +1,7 @@
 """A build's swept shards: which file holds what, and back into arrays.
 
+`sweep_shard` writes them, all later steps of a build read them.
+
 rows.parquet                 id, text_hash, text, label, sampled, new, fresh: all rows; fresh
                              is True if the row's states were read here
 swept.parquet, taken.parquet text_hash, answers, confidences, tokens, key-0 ..: new rows, and those

@@ -1,4 +1,4 @@
-"""The steps of a build, in order: the only list of them."""
+"""The steps of a build, in order: the only list of them; the flow and `publish_build` ask it."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""How the corpus of a classification differs from the database: drift and label shares."""
+"""How the corpus of a classification differs from the database: drift and label shares.
+
+Used by `estimate_balance` and `finish_classification`, and by the command `evaluate`.
+"""
 
 import logging
 from typing import Any

@@ -1,4 +1,7 @@
-"""Evaluation: every policy on labelled rows that the database has not seen."""
+"""Evaluation: every policy on labelled rows that the database has not seen.
+
+The command `evaluate`; no task uses it.
+"""
 
 from collections import Counter
 from typing import Any

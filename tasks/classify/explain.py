@@ -1,4 +1,7 @@
-"""Explanation: what a version says of one text, and why the policy leaves where it does."""
+"""Explanation: what a version says of one text, and why the policy leaves where it does.
+
+The command `explain`; no task uses it.
+"""
 
 from dataclasses import dataclass
 from typing import Any

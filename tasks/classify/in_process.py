@@ -1,4 +1,4 @@
-"""A published version in use in this process, for `raee.Classifier`."""
+"""A published version in use in this process, for `raee.Classifier`; no task uses it."""
 
 import logging
 

@@ -1,6 +1,7 @@
 """Contradictions between a version's manifest and its files, as far as the files' footers tell.
 
-No column is read, so beside a check of every byte of the version this costs next to nothing.
+Used by `verify_versions` and the command `verify`.  No column is read, so beside a check of every
+byte of the version this costs next to nothing.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Pruning: a child version without the rows whose removal costs nothing."""
+"""Pruning: a child version without the rows whose removal costs nothing.
+
+The command `prune`; no task uses it.
+"""
 
 import logging
 from dataclasses import dataclass, replace

@@ -1,4 +1,7 @@
-"""Tuning again what is published: without the model, in seconds."""
+"""Tuning again what is published: without the model, in seconds.
+
+The command `tune`; no task uses it.
+"""
 
 from raee.policies.compared import objective_of
 from raee.policies.objectives import Tuning

@@ -1,4 +1,4 @@
-"""The charts of a report."""
+"""The charts of a report, which `write_report` writes by way of `tasks.report.writing`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

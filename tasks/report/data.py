@@ -1,4 +1,4 @@
-"""The content of a version's report, gathered by replay from its entries."""
+"""The content of a version's report, gathered by replay for `write_report`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs no network, no fonts and no scripts."""
+"""What `write_report` writes: one HTML page that needs no network, no fonts and no scripts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Charts as inline SVG that takes its colours and its font from the page.
+"""Charts as inline SVG for `write_report`, with the colours and the font of the page.
 
 matplotlib draws with sentinel colours, one for each of the page's CSS variables, and leaves text as
 text.  So one chart serves light and dark.

@@ -1,4 +1,4 @@
-"""The words of a report: what a policy does, and texts on one line."""
+"""The words of `write_report`: what a policy does, and texts on one line."""
 
 from raee.config import CascadePolicy, De3Policy, RunnablePolicy, Walkway
 from raee.exits import Entries

@@ -1,4 +1,4 @@
-"""A version's report as a page, for the step of a build that writes it and for pruning."""
+"""A version's report as a page, for the step `write_report` and for the command `prune`."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from raee.answers import Neighbours
 from raee.config import FarSpec, RunnablePolicy
+from raee.far_rows import FarRows, asks_neighbours, far_rows
 from raee.model.batches import Batch, encode, token_batches
 from raee.model.walk import walk
 from raee.neighbours.keys import retriever_keys
@@ -26,7 +27,6 @@ from raee.policies.table import (
 from raee.readers.states import check_numbers
 from raee.reading import BatchReader, Database, Read
 from raee.statistics.calibration import Line, as_sure_as
-from raee.statistics.shift import far_distance
 
 UNDECIDED, ABSTAINED = -1, -2
 """What is written instead of an exit: for a row whose exit is not known yet, and for one that gets
@@ -125,11 +125,8 @@ class _Run:
     """Positions of the exits that may be read."""
     asks_key: bool
     """Whether rows ask their neighbours at the first key's depth."""
-    limit: float | None
-    """P-value down to which a row is far; before format 4 the squared L2 distance beyond which it
-    is.  None if nobody looks."""
-    far_exit: int
-    """Where far rows leave."""
+    far_rows: FarRows | None
+    """What becomes of far rows; None if nobody looks at them."""
     ratio: NDArray[np.float64] | None
     lines: Mapping[int, Line]
     """By exit, what calibrates the confidences that are written."""
@@ -152,31 +149,14 @@ class _Run:
         rows: int,
         all_labels: bool,
     ) -> "_Run":
-        entries, key = database.entries, database.key
-        uses = exits_used(spec, entries)
-        votes = any(entries.exits[i].depth == key.depth for i in {*uses} & {*entries.votes})
-        asked = votes or neighbours_planned_on(spec) > 0
-        # With an encoder of its own, a key costs a pass: too much for distances alone.
-        limit = None
-        if far is not None and database.nearest is not None and (key.of_backbone or asked):
-            limit = (
-                far_distance(database.nearest, far.quantile)
-                if database.far is None
-                else 1 - far.quantile
-            )
-        far_exit = ABSTAINED
-        if far is not None and far.then == "full":
-            # Not an average over depths: every row would be read at all of them for the few.
-            full = [i for i in entries.at_full_depth if not entries.exits[i].of.adds_up]
-            far_exit = entries.best(full)
+        rule = far_rows(database, spec, far)
         return cls(
             database=database,
             spec=spec,
             policy=POLICIES[spec.name],
-            uses=uses,
-            asks_key=asked or limit is not None,
-            limit=limit,
-            far_exit=far_exit,
+            uses=exits_used(spec, database.entries),
+            asks_key=rule is not None or asks_neighbours(database, spec),
+            far_rows=rule,
             ratio=ratio,
             lines=lines,
             labels=np.full(rows, -1, dtype=np.int32),
@@ -185,7 +165,7 @@ class _Run:
             nearest=np.full(rows, np.nan, dtype=np.float32),
             usual=np.full(rows, np.nan, dtype=np.float32),
             far=np.zeros(rows, dtype=bool),
-            distributions=np.full((rows, len(entries.labels)), np.nan, dtype=np.float32)
+            distributions=np.full((rows, len(database.entries.labels)), np.nan, dtype=np.float32)
             if all_labels
             else None,
         )
@@ -264,22 +244,14 @@ class _Visitor:
         run.nearest[self._rows[present]] = found.distances[:, 0]
         if isinstance(run.policy, Planned) and (plan[present] == UNDECIDED).any():
             plan[present] = run.policy.plan(run.spec, run.database.entries, found)
-        unlike = self._unlike(present, found)
-        if unlike is not None:
-            far = present[unlike]
+        rows = self._rows[present]
+        if run.database.far is not None:
+            run.usual[rows] = self._reader.unlike(run.database.far, found)
+        if run.far_rows is not None:
+            far = present[run.far_rows.among(run.nearest[rows], run.usual[rows])]
             run.far[self._rows[far]] = True
-            depths, deepest = run.database.entries.depths, run.database.backbone.depth
-            at_full = (plan[far] >= 0) & (depths[plan[far]] == deepest)
-            plan[far if run.far_exit == ABSTAINED else far[~at_full]] = run.far_exit
-
-    def _unlike(self, present: NDArray[np.int64], found: Neighbours) -> NDArray[np.bool_] | None:
-        """(present rows,) which are unlike the database's rows; None if nobody looks."""
-        run, far = self._run, self._run.database.far
-        if far is not None:
-            usual = self._reader.unlike(far, found)
-            run.usual[self._rows[present]] = usual
-            return None if run.limit is None else usual <= run.limit
-        return None if run.limit is None else found.distances[:, 0] > run.limit
+            redirected = far[~run.far_rows.stay(plan[far], run.database.entries)]
+            plan[redirected] = ABSTAINED if run.far_rows.exit is None else run.far_rows.exit
 
     def _leave_as_planned(self, depth: int, present: NDArray[np.int64]) -> NDArray[np.bool_]:
         run = self._run

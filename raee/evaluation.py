@@ -3,21 +3,29 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import bootstrap
 
-from raee.classify import ABSTAINED, Predictions, classify
+from raee.all_exits import AllExits, Outcome, outcome, read_all
+from raee.classify import ABSTAINED, classify
 from raee.config import FarSpec, RunnablePolicy
 from raee.policies.replay import scores
+from raee.policies.table import neighbours_planned_on
 from raee.reading import Database
 from raee.statistics.paired import paired
 
-_SIDE_BY_SIDE = 500
-"""Rows that all policies classify in turn: what else the machine does falls on all of them."""
+BASELINES = ("full", "logistic")
+"""Policies that every other is compared with, row by row: what people do without raee."""
+
+_TIMED = {"cpu": 150, "cuda": 2_400}
+"""Rows on which rows/s are measured, at most: they fill some batches of the device."""
+
+_ROUNDS = 2
+"""Parts of these rows that all policies classify in turn: what else the machine does falls on all
+of them."""
 
 
 class Against(BaseModel):
@@ -31,6 +39,10 @@ class Against(BaseModel):
     """Rows on which only the other is."""
     p_value: float
     """McNemar's, exact and two-sided."""
+    difference: float
+    """Its accuracy less the other's."""
+    difference_interval: tuple[float, float]
+    """Of 95 %, paired."""
 
 
 class PolicyFigures(BaseModel):
@@ -47,71 +59,104 @@ class PolicyFigures(BaseModel):
     far: int
     """Rows unlike the database's."""
     rows_per_second: float
+    """Of tokenising, model, readers and the key's search, on `timed_rows` of the rows."""
     accuracy_interval: tuple[float, float]
     """Of 95 %."""
-    against_logistic: Against | None = None
-    """Against logistic regression at full depth; None if the database has none."""
+    against: dict[str, Against]
+    """By the name of each baseline that there is."""
 
 
 _RESAMPLES = 2_000
 _CONFIDENCE = 0.95
 
 
+def read_for(
+    database: Database,
+    policies: Mapping[str, RunnablePolicy],
+    texts: Sequence[str],
+    on_rows: Callable[[int], None] = lambda rows: None,
+    ratio: NDArray[np.float64] | None = None,
+) -> AllExits:
+    """`raee.all_exits.read_all` with as many neighbours as the policies plan on."""
+    asked = max(neighbours_planned_on(policy) for policy in policies.values())
+    return read_all(database, texts, asked, on_rows, ratio)
+
+
+def timed_rows(database: Database, rows: int) -> int:
+    """On how many of some rows rows/s are measured; all of a few."""
+    return min(rows, _TIMED[database.backbone.device.type])
+
+
 def compare_on(
     database: Database,
     policies: Mapping[str, RunnablePolicy],
     texts: Sequence[str],
+    seen: AllExits,
     right: NDArray[np.int32],
     own: str,
     far: FarSpec | None = None,
     ratio: NDArray[np.float64] | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, PolicyFigures]:
-    """Classify labelled rows, one or more, with every policy; figures by the policies' names.
+    """Figures of every policy on labelled rows, one or more; by the policies' names.
 
-    Accuracy with its interval, macro-F1, Matthews correlation, mean layers, rows/s, rows by exit,
-    far rows; against logistic regression, if that is among them.  right: (rows,) places of the
-    labels.  own: name of the policy that looks at far rows, as `far` says.  ratio, on_rows: as in
-    `raee.classify.classify`.  Raises InputError as that does.
+    Accuracy with its interval, macro-F1, Matthews correlation, mean layers, rows by exit, far rows,
+    each policy against the baselines among them: out of what all exits say of the rows, which is
+    what a classification answers.  rows/s: of a classification of `timed_rows`, drawn evenly over
+    all by what they take.
+
+    seen: the texts as `read_for` reads them with the same ratio.  right: (rows,) places of the
+    labels.  own: name of the policy that looks at far rows, as `far` says; the others are measured
+    bare.  ratio: as in `raee.classify.classify`; on_rows is told of rows as a policy classifies
+    them.  Raises InputError as `classify` does.
     """
-    runs: dict[str, list[Predictions]] = {name: [] for name in policies}
+    # Who did not ask pays for no look at far rows.
+    looks = {name: far if name == own else None for name in policies}
+    trial = seen.trial(database.entries, right)
+    done = {
+        name: outcome(database, policy, seen, trial, looks[name])
+        for name, policy in policies.items()
+    }
+    hits = {name: found.labels == right for name, found in done.items()}
     seconds = dict.fromkeys(policies, 0.0)
-    for start in range(0, len(texts), _SIDE_BY_SIDE):
-        some = texts[start : start + _SIDE_BY_SIDE]
+    rounds = _rounds(texts, [*done.values()], timed_rows(database, len(texts)))
+    for rows in rounds:
+        some = [texts[i] for i in rows]
         for name, policy in policies.items():
-            # The others are measured bare: who did not ask pays for no look at far rows.
-            looks = far if name == own else None
             begun = time.monotonic()
-            runs[name].append(classify(database, policy, some, on_rows, looks, ratio))
+            classify(database, policy, some, on_rows, looks[name], ratio)
             seconds[name] += time.monotonic() - begun
-    hits = {name: _all(found, "labels") == right for name, found in runs.items()}
-    results = {}
-    for name, found in runs.items():
-        figures = _figures(database, found, right)
-        if "logistic" in hits:
-            figures["against_logistic"] = _against(hits[name], hits["logistic"])
-        results[name] = PolicyFigures(
-            **figures,
-            rows_per_second=len(texts) / seconds[name],
-            accuracy_interval=_interval(hits[name]),
-        )
-    return results
-
-
-def _figures(
-    database: Database, found: list[Predictions], right: NDArray[np.int32]
-) -> dict[str, Any]:
-    places, exits = _all(found, "exits"), database.entries.exits
-    names = ["abstain" if i == ABSTAINED else str(exits[i]) for i in places]
     return {
-        **scores(_all(found, "labels"), right, _all(found, "layers")),
-        "exits": dict(Counter(names).most_common()),
-        "far": int(_all(found, "far").sum()),
+        name: PolicyFigures(
+            **scores(found.labels, right, found.layers),
+            exits=_exits(database, found),
+            far=int(found.far.sum()),
+            rows_per_second=sum(map(len, rounds)) / seconds[name],
+            accuracy_interval=_interval(hits[name]),
+            against={b: _against(hits[name], hits[b]) for b in BASELINES if b in hits},
+        )
+        for name, found in done.items()
     }
 
 
-def _all(found: list[Predictions], field: str) -> NDArray[Any]:
-    return np.concatenate([getattr(predictions, field) for predictions in found])
+def _rounds(texts: Sequence[str], done: Sequence[Outcome], timed: int) -> list[NDArray[np.int64]]:
+    """Positions of the rows that are classified in each round.
+
+    They are drawn evenly over all rows in the order of their work, so that each policy's mean
+    layers on few rows are about those on all; rounds are by length, as batches are.
+    """
+    length = np.array([len(text) for text in texts])
+    work = length * sum(1 + found.layers for found in done)
+    evenly = ((np.arange(timed) + 0.5) * len(texts) / timed).astype(np.int64)
+    drawn = np.argsort(work, kind="stable")[evenly]
+    by_length = drawn[np.argsort(length[drawn], kind="stable")]
+    return np.array_split(by_length, min(_ROUNDS, timed))
+
+
+def _exits(database: Database, found: Outcome) -> dict[str, int]:
+    exits = database.entries.exits
+    names = ["abstain" if i == ABSTAINED else str(exits[i]) for i in found.exits]
+    return dict(Counter(names).most_common())
 
 
 def _interval(hits: NDArray[np.bool_]) -> tuple[float, float]:
@@ -131,4 +176,10 @@ def _interval(hits: NDArray[np.bool_]) -> tuple[float, float]:
 
 def _against(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Against:
     found = paired(ours, theirs)
-    return Against(wins=found.wins, losses=found.losses, p_value=found.p_value())
+    return Against(
+        wins=found.wins,
+        losses=found.losses,
+        p_value=found.p_value(),
+        difference=(found.wins - found.losses) / len(ours),
+        difference_interval=found.difference_interval(len(ours), _CONFIDENCE),
+    )

@@ -14,7 +14,7 @@ from raee.build import Built
 from raee.classify import Predictions, classify
 from raee.config import BackboneSpec, FarSpec, Method, PolicySpec, RunnablePolicy
 from raee.errors import InputError
-from raee.evaluation import PolicyFigures, compare_on
+from raee.evaluation import PolicyFigures, compare_on, read_for
 from raee.model.backbones import Backbone
 from raee.model.batches import without_token
 from raee.model.loaded import backbone_of, retriever_of
@@ -79,7 +79,8 @@ class Runner:
         """`raee.evaluation.compare_on` with the policies that tables compare."""
         names = [str(e) for e in self.database.entries.exits]
         policies = compared(self.policy, self.tuning, names, self.where)
-        return compare_on(self.database, policies, texts, right, self.policy.name, self.far)
+        seen = read_for(self.database, policies, texts)
+        return compare_on(self.database, policies, texts, seen, right, self.policy.name, self.far)
 
 
 def runner_of(built: Built, method: Method, where: str) -> Runner:

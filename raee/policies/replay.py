@@ -1,9 +1,10 @@
-"""Replay: run a policy on a database's own rows, each without its text, without the model.
+"""Replay: run a policy on rows whose exits were all read, without the model.
 
-A thousand policies on ten thousand rows are a matter of seconds.
+They are a database's own rows, each without its text, or fresh ones.  A thousand policies on ten
+thousand rows are a matter of seconds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,31 +20,39 @@ from raee.texts import Texts
 
 @dataclass(frozen=True)
 class Trial:
-    """Rows of a database to try policies on."""
+    """Rows to try policies on: a database's own, or fresh ones."""
 
     entries: Entries
     """All entries of the database: plans look up their neighbours there."""
     rows: NDArray[np.int64]
-    """Positions of the rows that are tried, all of them complete."""
+    """Positions in `tried` of the rows that are tried, all of them complete."""
     neighbours: Neighbours
-    """(rows, k) of each tried row among the others; a policy that asks for more gets k."""
+    """(rows, k) of each tried row among the database's, without its text if it is one of them; a
+    policy that asks for more gets k."""
+    fresh: Entries | None = None
+    """What the same exits say of rows that the database has not; None if its own are tried."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, some: NDArray) -> "Trial":
+    def __getitem__(self, some: NDArray | slice) -> "Trial":
         """Some of the rows."""
-        return Trial(self.entries, self.rows[some], self.neighbours[some])
+        return replace(self, rows=self.rows[some], neighbours=self.neighbours[some])
+
+    @property
+    def tried(self) -> Entries:
+        """Whose rows are tried: what their exits say, and what is right."""
+        return self.entries if self.fresh is None else self.fresh
 
     @property
     def label(self) -> NDArray[np.uint16]:
         """(rows,) the right labels."""
-        return self.entries.label[self.rows]
+        return self.tried.label[self.rows]
 
     @property
     def texts(self) -> Texts:
         """Which of the rows have equal texts."""
-        return Texts(self.entries.hashes[self.rows])
+        return Texts(self.tried.hashes[self.rows])
 
 
 @dataclass(frozen=True)
@@ -86,13 +95,13 @@ def replay(spec: RunnablePolicy, trial: Trial, costs: Costs = LAYERS) -> Replaye
             sure = policy.leave(
                 spec,
                 int(entries.depths[positions[i]]),
-                entries.confidences[trial.rows, positions[i]],
+                trial.tried.confidences[trial.rows, positions[i]],
             )
             step[sure] = i
         exits = positions[step]
         extra = costs.asked(positions.tolist(), entries)[step]
     layers = layers_of(spec, entries, exits)
-    answers = entries.answers[trial.rows, exits]
+    answers = trial.tried.answers[trial.rows, exits]
     return Replayed(exits, answers, layers, costs.walked(layers) + extra)
 
 

@@ -114,7 +114,7 @@ def policy_lines(done: Replayed, trial: Trial) -> dict[int, Line]:
     done: what a policy did with the trial.
     """
     labels = len(trial.entries.labels)
-    confidences = trial.entries.confidences[trial.rows, done.exits]
+    confidences = trial.tried.confidences[trial.rows, done.exits]
     right = done.answers == trial.label
     return {
         int(position): fit_line(
@@ -131,7 +131,7 @@ def cross_fitted_confidences(
 
     fold: (rows,) the number of each row's fold.
     """
-    found = trial.entries.confidences[trial.rows, done.exits]
+    found = trial.tried.confidences[trial.rows, done.exits]
     for number in np.unique(fold):
         held, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
         lines = policy_lines(done[others], trial[others])

@@ -1,4 +1,7 @@
-"""Paired comparison of answers to the same rows: McNemar's exact test, and a t-test for shares."""
+"""Paired comparison of answers to the same rows.
+
+McNemar's exact test, an interval for the difference, and a t-test for shares.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +11,9 @@ from numpy.typing import NDArray
 
 NOISE_LEVEL = 0.05
 """One-sided level of the test by which one thing must beat another."""
+
+_NO_VARIANCE, _BESIDE_THE_END = 1e-300, 1e-9
+"""Instead of 0, and off a difference of 1: there a score would be 0 / 0."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,32 @@ class Paired:
 
         rows = self.wins + self.losses
         return float(binomtest(self.wins, rows, alternative=alternative).pvalue) if rows else 1.0
+
+    def difference_interval(self, rows: int, confidence: float) -> tuple[float, float]:
+        """Interval of the first one's accuracy less the second one's, on so many rows.
+
+        It holds the differences that a score test does not refuse (Tango, Statistics in Medicine
+        17, 1998), and has a width even if the two never differ.
+        """
+        from scipy.optimize import brentq  # both are slow to import
+        from scipy.stats import norm
+
+        apart, only_one = self.wins - self.losses, self.wins + self.losses
+        limit = float(norm.ppf((1 + confidence) / 2))
+
+        def score(difference: float) -> float:
+            # With the chance of a loss that is likeliest under the difference.
+            free = difference * (1 - difference)
+            half = (2 * rows - apart) * difference - only_one
+            root = np.sqrt(max(half**2 + 8 * rows * self.losses * free, 0.0))
+            loss = (root - half) / (4 * rows)
+            gap = apart - rows * difference
+            return float(gap / np.sqrt(max(rows * (2 * loss + free), _NO_VARIANCE)))
+
+        found, end = apart / rows, 1.0 - _BESIDE_THE_END
+        low = -1.0 if score(-end) < limit else brentq(lambda d: score(d) - limit, -end, found)
+        high = 1.0 if score(end) > -limit else brentq(lambda d: score(d) + limit, found, end)
+        return low, high
 
 
 def paired(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Paired:

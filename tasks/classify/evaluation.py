@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from raee.classify import classify
-from raee.evaluation import PolicyFigures, compare_on
+from raee.all_exits import outcome
+from raee.evaluation import PolicyFigures, compare_on, read_for, timed_rows
 from raee.exits import parse_exits
 from raee.policies.compared import compared, runnable
 from raee.policies.table import check_policy
@@ -47,7 +47,10 @@ class Evaluation(BaseModel):
 
 
 def evaluate_corpus(job: Job, uri: str, version: str | None) -> Evaluation:
-    """Classify labelled rows with every policy: accuracy, macro-F1, Matthews, layers and rows/s.
+    """Figures of every policy on labelled rows: accuracy, macro-F1, Matthews, layers and rows/s.
+
+    The rows are read once; under `balance: corpus` twice, if their label shares differ from the
+    database's beyond noise.
 
     version: an id or an alias; by default as `Database.open`.  A policy's own choices, such as the
     exit of `fixed`, are made on the database's rows, not on these.  The job's own policy runs as a
@@ -70,17 +73,21 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> Evaluation:
     rows = pl.concat([part.usable for part in read])
     right = label_numbers(rows["label"], labels).astype(np.int32)
     texts = rows["text"].to_list()
+    own = runnable(job.policy, tuning, where) if job.balance == "corpus" else None
+    with stage("evaluate", len(texts)):
+        seen = read_for(database, policies, texts, advance)
     ratio = None
-    if job.balance == "corpus":
-        own = runnable(job.policy, tuning, where)
-        with stage("estimate balance", len(texts)):
-            predicted = classify(database, own, texts, advance).labels
-        counts = np.bincount(predicted, minlength=len(labels))
-        shares = label_shares(database, own, counts)
+    if own is not None:
+        answers = outcome(database, own, seen, seen.trial(database.entries, right)).labels
+        shares = label_shares(database, own, np.bincount(answers, minlength=len(labels)))
         ratio = prior_ratio(shares) if differs(shares) else None
-    with stage("evaluate", len(texts) * len(policies)):
+    if ratio is not None:
+        # Confidences under other shares follow from whole distributions, which nobody keeps.
+        with stage("evaluate with the corpus's shares", len(texts)):
+            seen = read_for(database, policies, texts, advance, ratio)
+    with stage("measure rows/s", timed_rows(database, len(texts)) * len(policies)):
         results = compare_on(
-            database, policies, texts, right, job.policy.name, job.far, ratio, advance
+            database, policies, texts, seen, right, job.policy.name, job.far, ratio, advance
         )
     return Evaluation(
         database=job.name,

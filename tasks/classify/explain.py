@@ -3,20 +3,16 @@
 The command `explain`; no task uses it.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
-from torch import Tensor
 
+from raee.all_exits import AllExits, read_all
 from raee.answers import Neighbours
 from raee.classify import ABSTAINED, classify
 from raee.config import KernelPolicy, PolicySpec, RaeePolicy, RunnablePolicy
 from raee.errors import InputError
-from raee.model.batches import encode, token_batches
-from raee.model.walk import walk
-from raee.neighbours.keys import retriever_keys
 from raee.policies.compared import runnable
 from raee.policies.table import (
     POLICIES,
@@ -26,7 +22,7 @@ from raee.policies.table import (
     neighbours_planned_on,
     raee_scores,
 )
-from raee.reading import BatchReader, Database, Read
+from raee.reading import Database
 from storage.version_files import VersionFiles
 from tasks.credentials import use_credentials
 from tasks.entries import columns_of, read_rows
@@ -35,16 +31,6 @@ from tasks.readings import check_fits, load_database, load_readings, tuning_of
 
 NEIGHBOURS = 5
 """How many neighbours are shown."""
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """The readings of one text at all exits, and its neighbours."""
-
-    readings: dict[int, Read]
-    """By the exit's position."""
-    neighbours: Neighbours
-    """(1, k) by the first key."""
 
 
 class NeighbourLine(BaseModel):
@@ -111,7 +97,8 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     runs = runnable(policy, tuning_of(readings.manifest), readings.where)
     database = load_database(chosen, job.backbone, job.key)
     entries = database.entries
-    seen = _read_all(database, text, max(NEIGHBOURS, neighbours_planned_on(runs)))
+    seen = read_all(database, [text], max(NEIGHBOURS, neighbours_planned_on(runs)))
+    answers, confidences = seen.read.answers[0], seen.read.confidences[0]
     lines = readings.written_lines(runs)
     answer = classify(database, runs, [text], far=job.far, lines=lines)
     exit = int(answer.exits[0])
@@ -128,47 +115,22 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
         depth=database.backbone.depth,
         far=bool(answer.far[0]),
         cut=bool(answer.truncated[0]),
-        neighbours=_neighbours(readings.files, database, seen),
+        neighbours=_neighbours(readings.files, database, seen.neighbours),
         exits={
-            str(entries.exits[position]): ExitLine(
-                label=entries.labels[int(reading.distributions[0].argmax())],
-                confidence=float(reading.confidences[0]),
+            str(name): ExitLine(
+                label=entries.labels[answers[position]],
+                confidence=float(confidences[position]),
                 rate=float(entries.rates[position]),
             )
-            for position, reading in seen.readings.items()
+            for position, name in enumerate(entries.exits)
         },
         why=_why(database, runs, seen, exit, bool(answer.far[0])),
     )
 
 
-def _read_all(database: Database, text: str, asked: int) -> _Seen:
-    """Read every exit.  asked: how many neighbours to look at, more if more of them vote."""
-    exits = database.entries.exits
-    readings: dict[int, Read] = {}
-    found: list[Neighbours] = []
-    keys = None
-    if database.retriever is not None:
-        keys = retriever_keys(database.retriever, [text])
-    (batch,) = token_batches(database.backbone, encode(database.backbone, database.prompt, [text]))
-    reader = BatchReader(database, batch, range(len(exits)))
-
-    def visit(depth: int, states: Tensor, rows: Tensor) -> None:
-        reader.enter(depth, states, rows)
-        if depth == database.key.depth:
-            most = max(asked, database.vote_k)
-            known = None if keys is None else database.index.search(keys, most)
-            found.append(reader.nearest(most, known))
-        for position, exit in enumerate(exits):
-            if exit.depth == depth:
-                readings[position] = reader.read(position)
-
-    walk(database.backbone.stack, batch.inputs, visit)
-    return _Seen(dict(sorted(readings.items())), found[0])
-
-
-def _neighbours(files: VersionFiles, database: Database, seen: _Seen) -> list[NeighbourLine]:
+def _neighbours(files: VersionFiles, database: Database, found: Neighbours) -> list[NeighbourLine]:
     entries = database.entries
-    positions = [int(i) for i in seen.neighbours.rows[0][:NEIGHBOURS] if i >= 0]
+    positions = [int(i) for i in found.rows[0][:NEIGHBOURS] if i >= 0]
     columns = [c for c in ("id", "text") if c in columns_of(files, files.below("entries/")[0])]
     table = read_rows(files, columns, positions)
     ids = table["id"].to_pylist()
@@ -176,7 +138,7 @@ def _neighbours(files: VersionFiles, database: Database, seen: _Seen) -> list[Ne
     return [
         NeighbourLine(
             id=id,
-            distance=float(seen.neighbours.distances[0][i]),
+            distance=float(found.distances[0][i]),
             label=entries.labels[entries.label[position]],
             right_heads=[
                 entries.exits[e].depth for e in entries.heads if entries.right[position, e]
@@ -187,7 +149,9 @@ def _neighbours(files: VersionFiles, database: Database, seen: _Seen) -> list[Ne
     ]
 
 
-def _why(database: Database, runs: RunnablePolicy, seen: _Seen, exit: int, far: bool) -> list[str]:
+def _why(
+    database: Database, runs: RunnablePolicy, seen: AllExits, exit: int, far: bool
+) -> list[str]:
     """The policy's reasons, a line each."""
     entries, policy = database.entries, POLICIES[runs.name]
     if far:
@@ -195,7 +159,7 @@ def _why(database: Database, runs: RunnablePolicy, seen: _Seen, exit: int, far: 
     if isinstance(policy, Stepwise):
         lines, checkpoints = [], policy.checkpoints(runs, entries)
         for position in checkpoints:
-            name, confidence = str(entries.exits[position]), seen.readings[position].confidences[:1]
+            name, confidence = str(entries.exits[position]), seen.read.confidences[:1, position]
             sure = bool(policy.leave(runs, entries.exits[position].depth, confidence)[0])
             needed = runs.threshold_at(entries.exits[position].depth)  # type: ignore[union-attr]
             if position == exit and not sure:

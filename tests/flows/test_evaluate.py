@@ -100,13 +100,19 @@ def test_an_interval_contains_the_accuracy_and_is_as_wide_as_the_rows_allow(figu
         assert high - low == pytest.approx(2 * 1.96 * error, rel=0.2, abs=1e-9)
 
 
-def test_policies_are_compared_with_the_regression_row_by_row(figures):
-    regression = figures["policies"]["logistic"]
-    assert regression["against_logistic"] == {"wins": 0, "losses": 0, "p_value": 1.0}
+@pytest.mark.parametrize("name", ["full", "logistic"])
+def test_policies_are_compared_with_each_baseline_row_by_row(figures, name):
+    baseline = figures["policies"][name]
+    itself = baseline["against"][name]
+    assert (itself["wins"], itself["losses"], itself["p_value"]) == (0, 0, 1.0)
     for said in figures["policies"].values():
-        against = said["against_logistic"]
+        assert set(said["against"]) == {"full", "logistic"}
+        against = said["against"][name]
         wins, losses = against["wins"], against["losses"]
-        assert (wins - losses) / _ROWS == pytest.approx(said["accuracy"] - regression["accuracy"])
+        assert (wins - losses) / _ROWS == pytest.approx(said["accuracy"] - baseline["accuracy"])
+        assert against["difference"] == pytest.approx(said["accuracy"] - baseline["accuracy"])
+        low, high = against["difference_interval"]
+        assert low <= against["difference"] <= high
         assert 0 <= wins + losses <= _ROWS
         expected = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
         assert against["p_value"] == pytest.approx(expected)

@@ -25,6 +25,7 @@ from raee.config import (
 )
 from raee.policies.costs import Costs
 from raee.policies.replay import Replayed, Trial, figures, replay, scores
+from raee.policies.table import POLICIES, Planned
 from tests.raee.entries import entries_of, random_trial, saying
 
 
@@ -127,6 +128,22 @@ def test_answers_are_those_that_the_rows_own_entry_has_at_its_exit(spec):
     for row, exit, answer in zip(trial.rows, done.exits, done.answers, strict=True):
         assert answer == entries.answers[row, exit]
         assert not np.isnan(entries.confidences[row, exit])
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_fresh_rows_are_planned_on_the_databases_entries_and_answer_as_they_were_read(spec):
+    own, other = random_trial(4, (1, 3), rows=40), random_trial(4, (1, 3), seed=1)
+    fresh = Trial(own.entries, other.rows, own.neighbours[: len(other)], other.entries)
+    fresh = replace(fresh, neighbours=replace(fresh.neighbours, own=None))
+    done, entries = replay(spec, fresh), other.entries
+    np.testing.assert_array_equal(fresh.label, entries.label[other.rows])
+    np.testing.assert_array_equal(fresh.texts.hashes, entries.hashes[other.rows])
+    np.testing.assert_array_equal(done.answers, entries.answers[other.rows, done.exits])
+    policy = POLICIES[spec.name]
+    if isinstance(policy, Planned):
+        np.testing.assert_array_equal(done.exits, policy.plan(spec, own.entries, fresh.neighbours))
+    else:
+        np.testing.assert_array_equal(done.exits, replay(spec, other).exits)
 
 
 @st.composite

@@ -16,7 +16,7 @@ from raee.model.batches import encode, token_batches
 from raee.model.walk import walk
 from raee.neighbours.keys import retriever_keys
 from raee.policies.replay import Trial, replay
-from raee.policies.table import POLICIES, Planned, layers_of
+from raee.policies.table import POLICIES, Planned, layers_of, neighbours_planned_on
 from raee.readers.states import check_numbers
 from raee.reading import BatchReader, Database
 from raee.texts import TextHashes, text_hashes
@@ -136,9 +136,10 @@ def outcome(
     rule = far_rows(database, spec, far)
     if rule is not None:
         # Only a row that comes by the first key is looked at.
-        is_far = (layers >= entries.key_depth) & rule.among(
-            seen.neighbours.distances[:, 0], seen.usual
-        )
+        planned_late = neighbours_planned_on(spec) > 0 and database.retriever is None
+        in_walk = ~entries.before_walk[exits] | planned_late
+        is_far = (layers >= entries.key_depth) & in_walk
+        is_far &= rule.among(seen.neighbours.distances[:, 0], seen.usual)
         planned = isinstance(POLICIES[spec.name], Planned)
         plan = exits if planned else np.full(len(exits), UNDECIDED)
         redirected = is_far & ~rule.stay(plan, entries)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from raee.answers import Neighbours
 from raee.config import FarSpec, RunnablePolicy
 from raee.far_rows import FarRows, asks_neighbours, far_rows
-from raee.model.batches import Batch, encode, token_batches
+from raee.model.batches import Batch, Encoded, encode, token_batches
 from raee.model.walk import walk
 from raee.neighbours.keys import retriever_keys
 from raee.policies.table import (
@@ -25,12 +26,15 @@ from raee.policies.table import (
     neighbours_planned_on,
 )
 from raee.readers.states import check_numbers
-from raee.reading import BatchReader, Database, Read
+from raee.reading import BatchReader, Database, Read, TextReader
 from raee.statistics.calibration import Line, as_sure_as
 
 UNDECIDED, ABSTAINED = -1, -2
 """What is written instead of an exit: for a row whose exit is not known yet, and for one that gets
 no answer."""
+
+_ROWS_AT_ONCE = 2_000
+"""Rows read before the walk in one step: bounds what their distributions take."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def classify(
     plan = _plan_before_pass(run, known)
     layers_run = 0
     # A planned exit sorts rows of one length, so that they leave a batch together.
-    for batch in token_batches(database.backbone, encoded, second=plan):
+    undecided = _leave_before_walk(run, encoded, plan, on_rows)
+    for batch in token_batches(database.backbone, encoded, plan, some=undecided):
         visit = _Visitor(run, batch, plan, known).visit
         layers_run += walk(database.backbone.stack, batch.inputs, visit)
         rows = batch.rows[run.exits[batch.rows] != ABSTAINED]
@@ -206,6 +211,36 @@ def _plan_before_pass(run: _Run, known: Neighbours | None) -> Plan | None:
     return None if known is None else run.policy.plan(run.spec, entries, known)
 
 
+def _leave_before_walk(
+    run: _Run, encoded: Encoded, plan: Plan | None, on_rows: Callable[[int], None]
+) -> NDArray[np.bool_]:
+    """Answer the rows that leave before the walk; returns, (rows,), which others there are.
+
+    They are read in bulk, since they are in no batch.
+    """
+    entries, reader = run.database.entries, TextReader(run.database, encoded, run.ratio)
+    stays = np.ones(len(run.exits), dtype=bool)
+    asked, last = run.uses, None
+    if isinstance(run.policy, Stepwise):
+        asked = [*takewhile(lambda i: entries.before_walk[i], run.uses)]
+        last = run.uses[-1]
+    elif plan is None:
+        return stays
+    for position in (i for i in asked if entries.before_walk[i]):
+        due = np.flatnonzero(stays if plan is None else plan == position)
+        for start in range(0, len(due), _ROWS_AT_ONCE):
+            rows = due[start : start + _ROWS_AT_ONCE]
+            reading = reader.read(position, rows)
+            if isinstance(run.policy, Stepwise) and position != last:
+                sure = run.policy.leave(run.spec, 0, reading.confidences)
+                rows = rows[sure]
+                reading = Read(reading.distributions[sure], reading.confidences[sure])
+            run.write(rows, position, reading)
+            stays[rows] = False
+            on_rows(len(rows))
+    return stays
+
+
 class _Visitor:
     """Decides, batch by batch, at which depth rows leave, and reads their answers there."""
 
@@ -277,7 +312,8 @@ class _Visitor:
         run = self._run
         checkpoints = policy.checkpoints(run.spec, run.database.entries)
         for position in checkpoints:
-            if run.database.entries.depths[position] != depth:
+            entries = run.database.entries
+            if entries.depths[position] != depth or entries.before_walk[position]:
                 continue
             due = np.flatnonzero((self._plan[present] == UNDECIDED) & ~leaving)
             if not len(due):

@@ -42,9 +42,10 @@ def fitted_exits(depth: int) -> tuple[Exit, ...]:
 
 
 def exits_of(depth: int, key_depths: Iterable[int]) -> tuple[Exit, ...]:
-    """All exits of a model of `depth` layers, in the order of an entry's lists."""
+    """All exits that a build gives a model of `depth` layers, in the order of an entry's lists."""
     keys = tuple(key_depths)
-    return tuple(Exit(r.name, layer) for r in readers() for layer in r.depths(depth, keys))
+    built = [r for r in readers() if r.is_built]
+    return tuple(Exit(r.name, layer) for r in built for layer in r.depths(depth, keys))
 
 
 def parse_exits(names: Iterable[str]) -> tuple[Exit, ...]:
@@ -126,6 +127,11 @@ class Entries:
     def depths(self) -> NDArray[np.int64]:
         """(exits,) layers that a row runs to reach each exit."""
         return np.array([e.depth for e in self.exits])
+
+    @cached_property
+    def before_walk(self) -> NDArray[np.bool_]:
+        """(exits,) True if a row needs no batch to leave there."""
+        return np.array([e.of.before_walk for e in self.exits])
 
     def positions(self, reader: ReaderName) -> list[int]:
         """Positions of a reader's exits, by depth."""

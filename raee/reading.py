@@ -11,15 +11,16 @@ from torch import Tensor
 
 from raee.answers import Neighbours
 from raee.config import KeySpec
-from raee.exits import Entries
+from raee.exits import Entries, Exit
 from raee.model.backbones import Backbone
-from raee.model.batches import Batch
+from raee.model.batches import Batch, Encoded
 from raee.model.prompts import Prompt
 from raee.neighbours.index import Index
 from raee.readers.fit import StateName
 from raee.readers.fitting import Fits
 from raee.readers.head import HeadReader
-from raee.readers.reader import Due
+from raee.readers.ngrams import TokenIds, token_ids
+from raee.readers.reader import Due, Reading
 from raee.readers.states import probe_state
 from raee.readers.table import reader
 from raee.statistics.calibration import warmed
@@ -68,6 +69,34 @@ class Read:
     repeats another's answers has a confidence of its own in them."""
 
 
+class TextReader:
+    """Reads exits before the walk, of rows that are in no batch yet."""
+
+    depth = 0
+
+    def __init__(
+        self, database: Database, encoded: Encoded, ratio: NDArray[np.float64] | None = None
+    ) -> None:
+        """Begin with the rows of a classification.  ratio: as in `BatchReader`."""
+        self._database, self._encoded, self._ratio = database, encoded, ratio
+        self._rows = np.arange(len(encoded.token_ids))
+
+    def read(self, position: int, rows: NDArray[np.int64]) -> Read:
+        """Read the exit at a position, which must be before the walk, of some of the rows."""
+        exit = self._database.entries.exits[position]
+        self._rows = rows
+        return _as_policies_take_it(self._database, exit, exit.of.read(self, slice(None)), self._ratio)
+
+    def token_ids(self, due: Due) -> TokenIds:
+        """The rows' token ids."""
+        return token_ids([self._encoded.token_ids[i] for i in self._rows[due]])
+
+    def parameters(self, name: str) -> Any:
+        """A fitted reader's parameters."""
+        assert self._database.fits is not None, "a version without a fit has no exits of it"
+        return self._database.fits.parameters[name]
+
+
 class BatchReader:
     """Reads the exits of one batch: `enter` every depth, then `read` exits there.
 
@@ -90,12 +119,11 @@ class BatchReader:
         """
         self._database, self._batch, self._ratio = database, batch, ratio
         self.label, self.labels = database.entries.label, len(database.entries.labels)
-        self._deepest: dict[str, int] = {}
-        for exit in (database.entries.exits[i] for i in wanted):
+        self._wanted: dict[str, list[int]] = {}
+        for exit in (database.entries.exits[i] for i in sorted(wanted)):
             if exit.of.adds_up:
-                self._deepest[exit.reader] = max(exit.depth, self._deepest.get(exit.reader, 0))
-        size = len(batch.rows), self.labels
-        self._so_far = {name: np.zeros(size) for name in self._deepest}
+                self._wanted.setdefault(exit.reader, []).append(exit.depth)
+        self._so_far: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in self._wanted}
         self._neighbours: dict[int, Neighbours] = {}
         self._vectors: dict[StateName, Tensor] = {}
 
@@ -107,9 +135,11 @@ class BatchReader:
         self.depth, self._states, self._rows = depth, states, rows
         self._present = rows.cpu().numpy()
         self._vectors.clear()
-        for name, deepest in self._deepest.items():
-            if depth <= deepest:
-                self._so_far[name][self._present] += reader(name).pass_by(self)
+        for name, depths in self._wanted.items():
+            for what, found in reader(name).pass_by(self).items() if depth <= depths[-1] else ():
+                kept = np.zeros((len(self._batch.rows), self.labels))
+                kept[self._present] = found
+                self._so_far[name][what] = kept
 
     def nearest(self, k: int, known: Neighbours | None = None) -> Neighbours:
         """The nearest neighbours of the present rows by the key at this depth, or known ones.
@@ -117,10 +147,13 @@ class BatchReader:
         There are k of each row, or as many as vote if that is more.
         """
         database = self._database
+        k = max(k, database.vote_k)
+        before = self._neighbours.get(self.depth)
+        if known is None and before is not None and before.rows.shape[1] >= k:
+            return before[self._present]
         if known is None:
             keys = self._whole("mean").cpu().numpy()
-            index = database.indexes[database.key.depths.index(self.depth)]
-            known = index.search(keys, max(k, database.vote_k))
+            known = database.indexes[database.key.depths.index(self.depth)].search(keys, k)
         size = (len(self._batch.rows), known.rows.shape[1])
         found = Neighbours(np.full(size, -1, np.int64), np.full(size, np.inf, np.float32))
         found.rows[self._present], found.distances[self._present] = known.rows, known.distances
@@ -143,18 +176,11 @@ class BatchReader:
         if not isinstance(due, slice) and len(due) == len(self._present):
             due = slice(None)
         exit = self._database.entries.exits[position]
-        found = exit.of.read(self, due)
-        distributions = (
-            self._prior(found.distributions)
-            if exit.of.learns_shares
-            else (found.distributions.astype(np.float32))
-        )
-        sure = found.confidences
-        if sure is None:
-            sure = distributions.max(axis=1)
-        if exit.of.is_tempered:
-            sure = warmed(sure, self._database.temperatures.get(str(exit), 1.0), self.labels)
-        return Read(distributions, sure)
+        return _as_policies_take_it(self._database, exit, exit.of.read(self, due), self._ratio)
+
+    def token_ids(self, due: Due) -> TokenIds:
+        """The rows' token ids."""
+        return token_ids([self._batch.token_ids[i] for i in self._present[due]])
 
     def head(self, due: Due) -> NDArray[np.float32]:
         """(due, labels) the distributions of the model's own head."""
@@ -181,9 +207,14 @@ class BatchReader:
         """A fitted reader's parameters."""
         return self._fits.parameters[name]
 
-    def so_far(self, name: str, due: Due) -> NDArray[np.float64]:
-        """(due, labels) what a reader has added up at the depths so far."""
-        return self._so_far[name][self._present[due]]
+    def wanted(self, name: str) -> Sequence[int]:
+        """Depths at which a reader may be asked of this batch, ascending."""
+        return self._wanted[name]
+
+    def so_far(self, name: str, due: Due) -> Mapping[str, NDArray[np.float64]]:
+        """By name, (due, labels) all that a reader has kept at the depths up to this one."""
+        rows = self._present[due]
+        return {what: kept[rows] for what, kept in self._so_far[name].items()}
 
     @property
     def _fits(self) -> Fits:
@@ -200,9 +231,18 @@ class BatchReader:
             )
         return self._vectors[state]
 
-    def _prior(self, distributions: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Distributions under the corpus's label shares (Saerens et al., 2002)."""
-        if self._ratio is not None:
-            distributions = distributions * self._ratio
-            distributions = distributions / distributions.sum(axis=1, keepdims=True)
-        return distributions.astype(np.float32)
+
+def _as_policies_take_it(
+    database: Database, exit: Exit, found: Reading, ratio: NDArray[np.float64] | None
+) -> Read:
+    """What an exit says, under the corpus's label shares, and as sure as it is worth."""
+    distributions = found.distributions
+    if exit.of.learns_shares and ratio is not None:  # Saerens et al., 2002
+        distributions = distributions * ratio
+        distributions = distributions / distributions.sum(axis=1, keepdims=True)
+    distributions = distributions.astype(np.float32)
+    sure = distributions.max(axis=1) if found.confidences is None else found.confidences
+    if exit.of.is_tempered:
+        labels = distributions.shape[1]
+        sure = warmed(sure, database.temperatures.get(str(exit), 1.0), labels)
+    return Read(distributions, sure)

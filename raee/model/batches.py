@@ -49,6 +49,8 @@ class Batch:
 
     rows: NDArray[np.int64]
     """(n,) positions of the batch's rows among those encoded."""
+    token_ids: list[NDArray[np.int32]]
+    """One array a row, without padding."""
     inputs: dict[str, Tensor]
     mask_positions: Tensor
     """(n,) int64; as in `Encoded`."""
@@ -88,27 +90,29 @@ def token_batches(
     encoded: Encoded,
     second: NDArray[np.int64] | None = None,
     budget: int | None = None,
+    some: NDArray[np.bool_] | None = None,
 ) -> Iterator[Batch]:
     """Batches of at most `budget` tokens, padding included; rows by length, longest first.
 
-    second: (n,) a second sorting key, such as the planned exit.  The longest rows come first, so
-    that memory is at its highest in the first batch.
+    second: (n,) a second sorting key, such as the planned exit.  some: (n,) the rows that are
+    batched; by default all.  The longest rows come first, so that memory is at its highest in the
+    first batch.
     """
     lengths = encoded.lengths
     budget = _TOKEN_BUDGET[backbone.device.type] if budget is None else budget
     order = np.lexsort((np.zeros_like(lengths) if second is None else second, -lengths))
+    if some is not None:
+        order = order[some[order]]
     start = 0
     while start < len(order):
         size = max(1, budget // int(lengths[order[start]]))
         rows = order[start : start + size]
         start += size
+        own = [encoded.token_ids[i] for i in rows]
         yield Batch(
             rows,
-            pad(
-                [encoded.token_ids[i] for i in rows],
-                backbone.tokenizer.pad_token_id,
-                backbone.device,
-            ),
+            own,
+            pad(own, backbone.tokenizer.pad_token_id, backbone.device),
             torch.as_tensor(encoded.mask_positions[rows], device=backbone.device),
         )
 

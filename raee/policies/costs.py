@@ -4,14 +4,15 @@ The seconds of a policy follow from it without running the model, so policies ca
 what they cost rather than by their layers alone: a reading is cheap, but it is not free.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raee.config import ReaderName
 from raee.exits import Entries, Exit
+from raee.readers.table import reader
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,36 @@ class Costs:
     for a vote."""
     retriever: float = 0.0
     """Seconds of a pass through the key's own model, if there is one."""
+    enter: float = 0.0
+    """Seconds of batching a row and embedding its tokens, for all but exits before the walk; 0 in
+    tables from before there were such exits, whose `encode` has them."""
+    once: dict[ReaderName, list[ReaderName]] = field(default_factory=dict)
+    """By reader that adds up, the readers that it asks once on a row's way."""
 
     def walked(self, layers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(rows,) seconds of rows that run so many layers, (rows,), readings left out."""
+        """(rows,) seconds of rows that run so many layers, (rows,); readings and the embedding are
+        left out."""
         return self.encode + self.layer * layers.astype(np.float64)
 
-    def read(self, exit: Exit, above: int = -1) -> float:
-        """Seconds of reading an exit.
+    def read(self, exit: Exit, above: Mapping[ReaderName, int] | None = None) -> float:
+        """Seconds of reading an exit, the embedding of a row's tokens included.
 
-        above: depth of the deepest exit of the same reader that was read before, from which a
-        reader that adds up goes on; -1 if none was.
+        above: by reader that was asked before, the depth of its deepest exit that was read, from
+        which a reader that adds up goes on.
         """
+        before = {} if above is None else above
         seconds = self.reads.get(exit.reader, 0.0)
         if exit.of.adds_up:
-            return seconds * (exit.depth - above)
-        return seconds + (self.retriever if exit.of.source == "neighbours" else 0.0)
+            seconds *= exit.depth - before.get(exit.reader, -1)
+            asked = self.once.get(exit.reader, []) if exit.reader not in before else []
+            seconds += sum(self.reads.get(name, 0.0) for name in asked if name not in before)
+        elif exit.of.source == "neighbours":
+            seconds += self.retriever
+        entered = any(not reader(name).before_walk for name in before)
+        return seconds + (0.0 if entered or exit.of.before_walk else self.enter)
 
     def asked(self, positions: Sequence[int], entries: Entries) -> NDArray[np.float64]:
-        """(checkpoints,) seconds of the readings up to each checkpoint.
+        """(checkpoints,) seconds of the readings up to each checkpoint, as `read` has them.
 
         positions: of the checkpoints' exits, in order.
         """
@@ -52,7 +65,7 @@ class Costs:
         seconds = []
         for position in positions:
             exit = entries.exits[position]
-            seconds.append(self.read(exit, above.get(exit.reader, -1)))
+            seconds.append(self.read(exit, above))
             above[exit.reader] = exit.depth
         return np.cumsum(seconds)
 

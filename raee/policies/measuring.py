@@ -14,7 +14,6 @@ from raee.model.batches import encode, token_batches
 from raee.model.walk import walk
 from raee.neighbours.keys import retriever_keys
 from raee.policies.costs import Costs
-from raee.readers.table import readers
 from raee.reading import BatchReader, Database
 
 _TEXTS = {"cpu": 256, "cuda": 4_096}
@@ -50,12 +49,14 @@ def measure_costs(database: Database, texts: Sequence[str]) -> Costs:
     tries = [_one_pass(database, texts) for _ in range(_TRIES)]
     # The search by an encoder's key is left out: the encoder's pass takes far longer.
     best = {part: min(t[part] for t in tries) / len(texts) for part in tries[0]}
-    encode_seconds, layer = best.pop("encode"), best.pop("layer")
     reads: dict[ReaderName, float] = {e.reader: best[str(e)] for e in _read(database)}
-    for reader in readers():
-        if reader.costs_as in reads:
-            reads[reader.name] = reads[reader.costs_as]
-    return Costs(encode_seconds, layer, reads, retriever)
+    there = {e.reader: e.of for e in database.entries.exits}
+    for name, of in there.items():
+        if of.costs_as:
+            reads[name] = sum(reads.get(other, 0.0) for other in of.costs_as)
+    fits = {} if database.fits is None else database.fits.parameters
+    once = {name: of.asks_once(fits[name]) for name, of in there.items() if of.adds_up}
+    return Costs(best["encode"], best["layer"], reads, retriever, best["enter"], once)
 
 
 def _read(database: Database) -> list[Exit]:
@@ -63,13 +64,13 @@ def _read(database: Database) -> list[Exit]:
     exits: dict[ReaderName, Exit] = {}
     for exit in database.entries.exits:
         asked = database.retriever is None or exit.of.source != "neighbours"
-        if asked and exit.of.costs_as is None:
+        if asked and not exit.of.costs_as:
             exits.setdefault(exit.reader, exit)
     return list(exits.values())
 
 
 def _one_pass(database: Database, texts: Sequence[str]) -> dict[str, float]:
-    """Seconds of one pass over all texts: `encode`, `layer` (the mean of one), and each exit's."""
+    """Seconds of one pass over all texts: `encode`, `enter`, `layer` (the mean), and each exit's."""
     entries, backbone = database.entries, database.backbone
     exits = _read(database)
     seconds: dict[str, float] = defaultdict(float)
@@ -90,7 +91,7 @@ def _one_pass(database: Database, texts: Sequence[str]) -> dict[str, float]:
         reader = BatchReader(database, batch, [])
 
         def visit(depth: int, states: Tensor, rows: Tensor, reader: BatchReader = reader) -> None:
-            lap("layer" if depth else "encode")
+            lap("layer" if depth else "enter")
             for exit in exits:
                 if exit.depth == depth:
                     reader.enter(depth, states, rows)

@@ -87,7 +87,9 @@ def replay(spec: RunnablePolicy, trial: Trial, costs: Costs = LAYERS) -> Replaye
             # known: every row pays for them, and a row that leaves at one of them pays no more.
             way = [i for i in policy.exits(spec, entries) if entries.depths[i] < entries.key_depth]
             paid = [entries.votes[0], *way]
-            extra = reads[paid].sum() + np.where(np.isin(exits, paid), 0.0, extra)
+            alone = reads - costs.enter * ~entries.before_walk  # a row enters the walk once
+            others = np.where(np.isin(exits, paid), 0.0, alone[exits])
+            extra = costs.enter + alone[paid].sum() + others
     else:
         positions = np.asarray(policy.checkpoints(spec, entries))
         step = np.full(len(trial), len(positions) - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +34,11 @@ class De3(Reader):
         """Measures how far the rows are from the labels' means."""
         return De3Fitter(fitting)
 
-    def arrays(self, parameters: Array) -> dict[str, Array]:
+    def arrays(self, parameters: Array) -> dict[str, NDArray[Any]]:
         """The labels' means."""
         return {"means": parameters}
 
-    def from_arrays(self, arrays: dict[str, Array]) -> Array:
+    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> Array:
         """(depths, labels, width) the prototypes; 0 for a label without rows."""
         return arrays["means"]
 

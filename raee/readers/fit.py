@@ -24,7 +24,7 @@ States = Callable[[int], NDArray[np.float32]]
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Positions of the rows that are fitted on, and of the rows that are held out."""
 
-_FOLDS = 5
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Judges:
         if len(texts) < 2:  # nothing can be held out
             every = np.arange(len(texts.number))
             return [(every, every)]
-        number = min(_FOLDS, len(texts))
+        number = min(FOLDS, len(texts))
         fold = texts.folds(number, seed)
         return [(np.flatnonzero(fold != n), np.flatnonzero(fold == n)) for n in range(number)]
 

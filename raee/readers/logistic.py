@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class Logistic(Reader):
         """Keeps the last depth's states."""
         return LogisticFitter(fitting)
 
-    def arrays(self, parameters: Linear) -> dict[str, Array]:
+    def arrays(self, parameters: Linear) -> dict[str, NDArray[Any]]:
         """The map's arrays, named as versions have them since format 2."""
         return {
             "regression_weights": parameters.weights,
@@ -48,7 +48,7 @@ class Logistic(Reader):
             "regression_temperature": np.array([parameters.temperature]),
         }
 
-    def from_arrays(self, arrays: dict[str, Array]) -> Linear:
+    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> Linear:
         """The map."""
         return Linear(
             arrays["regression_weights"],

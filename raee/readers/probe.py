@@ -8,7 +8,7 @@ distribution is their softmax after one temperature a depth.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class Probe(Reader):
         """Fits the closed form at each depth that it comes to."""
         return ProbeFitter(fitting)
 
-    def arrays(self, parameters: Maps) -> dict[str, Array]:
+    def arrays(self, parameters: Maps) -> dict[str, NDArray[Any]]:
         """Weights, biases and temperatures, depths first."""
         return {
             "weights": np.stack([m.weights for m in parameters]),
@@ -55,7 +55,7 @@ class Probe(Reader):
             "temperatures": np.array([m.temperature for m in parameters]),
         }
 
-    def from_arrays(self, arrays: dict[str, Array]) -> Maps:
+    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> Maps:
         """The maps."""
         each = zip(arrays["weights"], arrays["biases"], arrays["temperatures"], strict=True)
         return tuple(Linear(weights, biases, float(t)) for weights, biases, t in each)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # for the fit's types alone: who reads a job needs neither scipy nor torch
     from raee.answers import Neighbours
     from raee.readers.fit import Fitter, Fitting
+    from raee.readers.ngrams import TokenIds
 
 Array = NDArray[np.float64]
 Due = NDArray[np.int64] | slice
@@ -48,6 +49,9 @@ class Here(Protocol):
     label: NDArray[np.uint16]
     """(database rows,) the index of each row's label."""
 
+    def token_ids(self, due: Due) -> TokenIds:
+        """The rows' token ids, special ones included."""
+
     def head(self, due: Due) -> NDArray[np.float32]:
         """(due, labels) the distributions of the model's own head."""
 
@@ -60,8 +64,11 @@ class Here(Protocol):
     def parameters(self, name: str) -> Any:
         """A fitted reader's parameters."""
 
-    def so_far(self, name: str, due: Due) -> Any:
-        """(due, ..) what a reader has added up at the depths so far."""
+    def wanted(self, name: str) -> Sequence[int]:
+        """Depths at which a reader may be asked of this batch, ascending."""
+
+    def so_far(self, name: str, due: Due) -> Mapping[str, Array]:
+        """By name, (due, labels) all that a reader has kept at the depths up to this one."""
 
 
 class Reader:
@@ -83,10 +90,15 @@ class Reader:
     """Whether its distributions have learnt the database's label shares."""
     adds_up: ClassVar[bool] = False
     """Whether reading it at a depth needs what it has read at all depths before."""
+    before_walk: ClassVar[bool] = False
+    """Whether it needs no more than a row's token ids: rows that leave there are in no batch."""
+    is_built: ClassVar[bool] = True
+    """Whether new databases have it; if not, it is read in those that do."""
     answers_as: ClassVar[str | None] = None
     """The reader whose answers it repeats, with confidences of its own; None: it answers itself."""
-    costs_as: ClassVar[str | None] = None
-    """The reader whose measured seconds are taken for its own; None: its own are measured."""
+    costs_as: ClassVar[tuple[str, ...]] = ()
+    """Readers whose measured seconds are, together, taken for its own; none: its own are measured.
+    """
 
     def depths(self, deepest: int, key_depths: Sequence[int]) -> Sequence[int]:
         """Depths at which it can be asked, of a model of `deepest` layers with keys at some."""
@@ -105,16 +117,20 @@ class Reader:
         """Begin a fit, if the reader's answers come from one."""
         raise NotImplementedError(f"{self.name} is not fitted")
 
-    def arrays(self, parameters: Any) -> dict[str, Array]:
+    def arrays(self, parameters: Any) -> dict[str, NDArray[Any]]:
         """Its parameters as named arrays; no other reader uses the same names."""
         raise NotImplementedError(f"{self.name} is not fitted")
 
-    def from_arrays(self, arrays: dict[str, Array]) -> Any:
+    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> Any:
         """The parameters out of named arrays, which may hold other readers' too."""
         raise NotImplementedError(f"{self.name} is not fitted")
 
-    def pass_by(self, here: Here) -> Array:
-        """(present rows, labels) what it adds up at a depth, if it adds up."""
+    def asks_once(self, parameters: Any) -> list[str]:
+        """Readers that it asks once on a row's way, beside those that it `costs_as` a depth."""
+        return []
+
+    def pass_by(self, here: Here) -> dict[str, Array]:
+        """By name, (present rows, labels) what it keeps of a depth, if it adds up."""
         raise NotImplementedError(f"{self.name} adds nothing up")
 
     def read(self, here: Here, due: Due) -> Reading:

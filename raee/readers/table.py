@@ -15,6 +15,8 @@ READERS = {
     "probes": "raee.readers.probes",
     "de3": "raee.readers.de3",
     "logistic": "raee.readers.logistic",
+    "words": "raee.readers.words",
+    "pool": "raee.readers.pool",
 }
 """Module of each reader, which has it as READER, by name; in the order of an entry's lists."""
 

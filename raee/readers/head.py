@@ -102,17 +102,12 @@ class Head(Reader):
         return Reading(here.head(due))
 
 
-def read_centre(
-    backbone: Backbone,
-    prompt: Prompt,
-    texts: list[str],
-    on_rows: Callable[[int], None] = lambda rows: None,
-) -> Tensor:
+def read_centre(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
     """The mean of the texts' pooled states at each depth, (depths, hidden) float32.
 
-    on_rows is told of rows as they are done.
+    Of texts of which nothing else is read: a build sweeps them, and takes the mean of what it read.
     """
-    return _pooled_by_depth(backbone, prompt, texts, on_rows).mean(dim=1).float()
+    return _pooled_by_depth(backbone, prompt, texts).mean(dim=1).float()
 
 
 def _masked_lm_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
@@ -126,12 +121,7 @@ def _masked_lm_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
     return read
 
 
-def _pooled_by_depth(
-    backbone: Backbone,
-    prompt: Prompt,
-    texts: list[str],
-    on_rows: Callable[[int], None] = lambda rows: None,
-) -> Tensor:
+def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
     """(depths, texts, hidden) float64: the texts' pooled states at each depth."""
     result = torch.zeros(
         backbone.depth + 1,
@@ -155,7 +145,6 @@ def _pooled_by_depth(
 
         walk(backbone.stack, batch.inputs, visit)
         check_numbers(backbone, texts, batch.rows, result[-1, at].cpu().numpy())
-        on_rows(len(batch.rows))
     return result
 
 

@@ -37,7 +37,7 @@ from storage.parquet import list_values, read_table
 from storage.store import Folder
 from storage.version_files import VersionFiles
 from tasks.build.plan import PLAN, BuildPlan
-from tasks.build.reuse import Parent, load_parent
+from tasks.build.reuse import Parent, Parts, load_parent
 from tasks.build.shards import SweptShards, read_sums_of
 from tasks.progress import advance
 from tasks.readings import Readings, in_memory, open_indexes, read_head, read_readings
@@ -61,6 +61,13 @@ _LIBRARIES = {
     "prefect": "prefect",
 }
 """By a library's name in a manifest, its module, which has a version however it was installed."""
+
+
+class CentreRead(StepRecord):
+    """How a sentence encoder's centre was read."""
+
+    parts: list[str]
+    """Paths, below the work's folder, of what was read of its rows."""
 
 
 class Collected(StepRecord):
@@ -113,7 +120,8 @@ class Evaluated(StepRecord):
     """By policy."""
 
 
-READ_CENTRE = Marker("centre", StepRecord)
+READ_CENTRE = Marker("centre", CentreRead)
+CENTRE_PART = Marker("centre-rows", StepRecord)
 CHECK = Marker("checked", StepRecord)
 COLLECT = Marker("collected", Collected)
 MATCH = Marker("matched", Matched)
@@ -181,23 +189,32 @@ class Build(Work):
         return VersionFiles({CENTRE: (folder, folder.record(CENTRE))})
 
     @cached_property
+    def centre_rows(self) -> Parts | None:
+        """What the first step read of the centre's rows; None if it has not read any."""
+        left = self.found(READ_CENTRE)
+        return None if left is None else Parts(self.folder, left.parts)
+
+    @cached_property
     def head(self) -> HeadReader:
         """The model's own head, with the build's prompt and centre."""
         return read_head(self.backbone, self.plan.prompt, self.centre)
 
     def sweep(
-        self, texts: Sequence[str], label: NDArray[np.uint16], keep: NDArray[np.bool_]
+        self,
+        texts: Sequence[str],
+        label: NDArray[np.uint16],
+        keep: NDArray[np.bool_],
+        head: HeadReader | None,
     ) -> Sweep:
         """Sweep some rows.  label: (rows,) indexes; keep: (rows,) True if the states are kept.
 
-        Raises InputError as `raee.sweep.sweep` does.
+        head: None if it is not read; all states are kept then.  Raises InputError as
+        `raee.sweep.sweep` does.
         """
         plan = self.plan
         labelled = Labelled(label, len(plan.prompt.labels), keep)
         key, retriever = plan.job.key, self.retriever
-        return sweep(
-            self.backbone, plan.prompt, self.head, key, retriever, texts, labelled, advance
-        )
+        return sweep(self.backbone, plan.prompt, head, key, retriever, texts, labelled, advance)
 
     @cached_property
     def source(self) -> NDArray[np.int64]:

@@ -47,6 +47,7 @@ from tasks.steps import Left, Marker, StepRecord, Work
 SEED = 0
 """The seed of the folds in which policies are picked anew."""
 
+CENTRE_ROWS = "rows.parquet"
 SOURCE, FITTED = "source.parquet", "fitted.parquet"
 COSTS, TUNING = "costs.json", "tuning.json"
 """Files that steps write for later ones, below their attempts' folders."""
@@ -61,13 +62,6 @@ _LIBRARIES = {
     "prefect": "prefect",
 }
 """By a library's name in a manifest, its module, which has a version however it was installed."""
-
-
-class CentreRead(StepRecord):
-    """How a sentence encoder's centre was read."""
-
-    parts: list[str]
-    """Paths, below the work's folder, of what was read of its rows."""
 
 
 class Collected(StepRecord):
@@ -120,8 +114,8 @@ class Evaluated(StepRecord):
     """By policy."""
 
 
-READ_CENTRE = Marker("centre", CentreRead)
-CENTRE_PART = Marker("centre-rows", StepRecord)
+READ_CENTRE = Marker("centre", StepRecord)
+CENTRE_PART = Marker("centre-part", StepRecord)
 CHECK = Marker("checked", StepRecord)
 COLLECT = Marker("collected", Collected)
 MATCH = Marker("matched", Matched)
@@ -190,9 +184,9 @@ class Build(Work):
 
     @cached_property
     def centre_rows(self) -> Parts | None:
-        """What the first step read of the centre's rows; None if it has not read any."""
+        """What the first step read of the centre's rows; None if the centre is not its own."""
         left = self.found(READ_CENTRE)
-        return None if left is None else Parts(self.folder, left.parts)
+        return None if left is None else Parts(self.output(READ_CENTRE), [CENTRE_ROWS])
 
     @cached_property
     def head(self) -> HeadReader:

@@ -1,8 +1,9 @@
 """The first step of a build: a sentence encoder's centre is read, and its rows with it.
 
-    centre-rows-00000../{token}/rows.parquet   text_hash, tokens, key-0 .., mean-00 ..: of as many
+    centre-part-00000../{token}/rows.parquet   text_hash, tokens, key-0 .., mean-00 ..: of as many
                                                texts as a shard has rows
-    centre/{token}/centre.safetensors          `mean`, (depths, hidden)
+    centre/{token}/rows.parquet                the same of all texts
+                  /centre.safetensors          `mean`, (depths, hidden)
 
 No row is read twice: the sweep of a shard takes what was read here of its texts.  Their heads are
 read from their states, since a head needs the centre.
@@ -26,16 +27,16 @@ from raee.sweep import Sweep, with_head
 from storage.manifest import CENTRE
 from storage.parquet import list_column, list_values, read_table, write_table
 from storage.scan import text_hash
-from tasks.build.build import CENTRE_PART, READ_CENTRE, Build, CentreRead, open_build
+from tasks.build.build import CENTRE_PART, CENTRE_ROWS, READ_CENTRE, Build, open_build
 from tasks.build.plan import CENTRE_TEXTS
-from tasks.build.shards import ROWS, state_column
+from tasks.build.shards import state_column
 from tasks.entries import TOKENS, key_column
 from tasks.progress import advance, stage
 from tasks.steps import Attempt, StepRecord, step
 
 
 @step(READ_CENTRE, opens=open_build, stage="centre")
-def read_database_centre(build: Build, attempt: Attempt) -> CentreRead | None:
+def read_database_centre(build: Build, attempt: Attempt) -> StepRecord | None:
     """Read the rows that the plan chose, and their centre, if none is inherited.
 
     They are read in parts, of which a try that died leaves those that it has done.
@@ -45,38 +46,39 @@ def read_database_centre(build: Build, attempt: Attempt) -> CentreRead | None:
     rows = Counter(json.loads(build.folder.read(CENTRE_TEXTS)))
     texts, size = list(rows), sum(span.rows for span in build.plan.shards[0])
     columns = _columns(build, pooled_state(build.backbone))
-    parts, total = [], np.zeros((len(columns), build.backbone.hidden_size))
+    parts, total = list[pa.Table](), np.zeros((len(columns), build.backbone.hidden_size))
     with stage("read centre", len(texts)):
         for number, start in enumerate(range(0, len(texts), size)):
             some = texts[start : start + size]
             parts.append(_read_part(build, number, some))
             count = np.array([rows[text] for text in some], np.float64)
-            table = read_table(build.folder, parts[-1], columns)
-            total += [count @ list_values(table[column]) for column in columns]
+            total += [count @ list_values(parts[-1][column]) for column in columns]
     mean = torch.from_numpy(total / rows.total()).float()
     with attempt.folder.create(CENTRE) as file:
         file.write(safetensors.torch.save({"mean": mean}))
-    return CentreRead(rows=0, parts=parts)
+    # One file, which a process that sweeps reads once.
+    write_table(attempt.folder, CENTRE_ROWS, pa.concat_tables(parts))
+    return StepRecord(rows=0)
 
 
-def _read_part(build: Build, number: int, texts: Sequence[str]) -> str:
-    """Read some texts, unless that is done; returns the path of what was read, in the work."""
+def _read_part(build: Build, number: int, texts: Sequence[str]) -> pa.Table:
+    """What is read of some texts, but for their heads; a try that died may have read it."""
     left = build.found(CENTRE_PART, number)
-    if left is None:
-        nothing, all_kept = np.zeros(len(texts), np.uint16), np.ones(len(texts), bool)
-        swept = build.sweep(texts, nothing, all_kept, None)
-        read: dict[str, NDArray] = {TOKENS: swept.hashes}
-        read |= {key_column(i): keys for i, keys in enumerate(swept.keys)}
-        for state, by_depth in swept.states.items():
-            read |= zip(_columns(build, state), by_depth, strict=True)
-        columns = {column: list_column(values) for column, values in read.items()}
-        hashes = pa.array([text_hash(text) for text in texts])
-        attempt = Attempt(build.folder, CENTRE_PART.at(number))
-        write_table(attempt.folder, ROWS, pa.table({"text_hash": hashes, **columns}))
-        left = attempt.keep(StepRecord(rows=len(texts)))
-    else:
+    if left is not None:
         advance(len(texts))
-    return f"{CENTRE_PART.at(number)}/{left.attempt}/{ROWS}"
+        return read_table(build.written(CENTRE_PART, number, left), CENTRE_ROWS)
+    attempt = Attempt(build.folder, CENTRE_PART.at(number))
+    nothing, all_kept = np.zeros(len(texts), np.uint16), np.ones(len(texts), bool)
+    swept = build.sweep(texts, nothing, all_kept, None)
+    read: dict[str, NDArray] = {TOKENS: swept.hashes}
+    read |= {key_column(i): keys for i, keys in enumerate(swept.keys)}
+    for state, by_depth in swept.states.items():
+        read |= zip(_columns(build, state), by_depth, strict=True)
+    columns = {column: list_column(values) for column, values in read.items()}
+    table = pa.table({"text_hash": [text_hash(text) for text in texts], **columns})
+    write_table(attempt.folder, CENTRE_ROWS, table)
+    attempt.keep(StepRecord(rows=len(texts)))
+    return table
 
 
 def swept_with_centre(

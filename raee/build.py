@@ -9,10 +9,12 @@ CENTRE_ROWS those that a sentence encoder's centre is read over, and of more tha
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,13 +50,13 @@ from raee.policies.tuning import neighbours_needed, study
 from raee.readers.discriminant import scatter_at
 from raee.readers.fit import Judges, StateName
 from raee.readers.fitting import Fitted, fit_readers
-from raee.readers.head import head_reader, read_centre
+from raee.readers.head import HeadReader, head_reader, pooled_state, sentence_head
 from raee.readers.probe import left_out_accuracy
 from raee.readers.sums import Sums
 from raee.reading import Database
 from raee.statistics.calibration import calibrated, fit_temperatures
 from raee.statistics.far import far_of
-from raee.sweep import Labelled, Sweep, sweep
+from raee.sweep import Labelled, Sweep, joined, sweep, with_head
 from raee.texts import Texts, copies_of
 
 CENTRE_ROWS = 4_096
@@ -100,14 +102,8 @@ def build(
     _check_tokens(backbone, texts)
     place = {name: i for i, name in enumerate(prompt.labels)}
     label = np.array([place[name] for name in labels], np.uint16)
-    centre = None
-    if backbone.family == "sentence-encoder":
-        some = _spread(len(texts), CENTRE_ROWS)
-        centre = read_centre(backbone, prompt, [texts[i] for i in some])
-    head = head_reader(backbone, prompt, centre)
-    sampled = sample_of(label, method.sample_rows)
-    labelled = Labelled(label, len(prompt.labels), sampled)
-    swept = sweep(backbone, prompt, head, method.key, retriever, texts, labelled, on_rows)
+    labelled = Labelled(label, len(prompt.labels), sample_of(label, method.sample_rows))
+    swept, head, centre = _swept(method, backbone, prompt, retriever, texts, labelled, on_rows)
     indexes = tuple(_indexed(method, keys) for keys in swept.keys)
     judges = judges_of(swept, labelled)
     fitted = fit_on_best({state: swept.sums[state] for state in judges}, judges)
@@ -253,6 +249,36 @@ def answers_of_all(
     ]
     fits = spread_over(fitted, rows)
     return in_order(exits, {"sweep": heads, "neighbours": answers_of(votes), "fit": fits})
+
+
+def _swept(
+    method: Method,
+    backbone: Backbone,
+    prompt: Prompt,
+    retriever: Backbone | None,
+    texts: Sequence[str],
+    labelled: Labelled,
+    on_rows: Callable[[int], None],
+) -> tuple[Sweep, HeadReader, Tensor | None]:
+    """Sweep all rows, each once; with the head, and the centre that it is read against."""
+    sampled, everything = labelled.sample, np.ones(len(texts), bool)
+
+    def read(head: HeadReader | None, some: NDArray[np.bool_], kept: NDArray[np.bool_]) -> Sweep:
+        own = Labelled(labelled.label[some], labelled.labels, kept[some])
+        own_texts = list(compress(texts, some))
+        return sweep(backbone, prompt, head, method.key, retriever, own_texts, own, on_rows)
+
+    if backbone.family == "masked-lm":
+        words = head_reader(backbone, prompt, None)
+        return read(words, everything, sampled), words, None
+    of_centre = np.zeros(len(texts), bool)
+    of_centre[_spread(len(texts), CENTRE_ROWS)] = True
+    bare = read(None, of_centre, everything)
+    mean = bare.states[pooled_state(backbone)].mean(axis=1, dtype=np.float64)
+    centre = torch.from_numpy(mean).float()
+    head = sentence_head(backbone, prompt, centre)
+    first, others = with_head(bare, head, sampled[of_centre]), read(head, ~of_centre, sampled)
+    return joined(first, others, of_centre, sampled), head, centre
 
 
 def _spread(rows: int, most: int) -> NDArray[np.int64]:

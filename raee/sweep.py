@@ -1,7 +1,8 @@
 """The sweep: one pass a row, and every exit's answer with its confidence."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from raee.model.prompts import Prompt
 from raee.model.walk import walk
 from raee.neighbours.keys import check_key, layer_key, retriever_keys
 from raee.readers.fit import StateName
-from raee.readers.head import HeadReader
+from raee.readers.head import HeadReader, SentenceHead, pooled_state
 from raee.readers.states import check_numbers, probe_state, probe_states
 from raee.readers.sums import Sums
 from raee.texts import TextHashes, text_hashes
@@ -37,7 +38,7 @@ class Sweep:
     """What a sweep read of its rows."""
 
     answers: NDArray[np.uint16]
-    """(rows, depths) the head's answer at each depth."""
+    """(rows, depths) the head's answer at each depth; (rows, 0) if the sweep had no head."""
     confidences: NDArray[np.float32]
     """(rows, depths) the answer's probability."""
     keys: tuple[NDArray[np.float32], ...]
@@ -53,7 +54,7 @@ class Sweep:
 def sweep(
     backbone: Backbone,
     prompt: Prompt,
-    head: HeadReader,
+    head: HeadReader | None,
     key: KeySpec,
     retriever: Backbone | None,
     texts: Sequence[str],
@@ -62,12 +63,15 @@ def sweep(
 ) -> Sweep:
     """Read every head of every text, its keys and, if texts are labelled, what probes need.
 
-    retriever: the key's model if that is not the backbone.  on_rows is told of rows as they
-    are done.  Raises InputError if a key's layer is deeper than the backbone, or the model
-    answers a text with values that are no numbers.
+    head: None if there is none yet; `labelled` keeps the states of all rows then, of which
+    `with_head` reads it.  retriever: the key's model if that is not the backbone.  on_rows is told
+    of rows as they are done.  Raises InputError if a key's layer is deeper than the backbone, or
+    the model answers a text with values that are no numbers.
     """
     check_key(key, backbone)
-    rows, depths, width = len(texts), backbone.depth + 1, backbone.hidden_size
+    assert head is not None or (labelled is not None and labelled.sample.all()), "nothing is read"
+    rows, width = len(texts), backbone.hidden_size
+    depths = 0 if head is None else backbone.depth + 1
     answers = np.zeros((rows, depths), dtype=np.uint16)
     confidences = np.zeros((rows, depths), dtype=np.float32)
     collected = None if labelled is None else _Collected(backbone, labelled)
@@ -90,8 +94,9 @@ def sweep(
             positions: Tensor = positions,
             read: Tensor = read,
         ) -> None:
-            read[1, depth], answer = head(depth, states, attention, positions).max(dim=1)
-            read[0, depth] = answer.float()
+            if head is not None:
+                read[1, depth], answer = head(depth, states, attention, positions).max(dim=1)
+                read[0, depth] = answer.float()
             if collected is not None:
                 for name in collected.states:
                     vectors = probe_state(backbone, name, states, attention, positions)
@@ -101,13 +106,59 @@ def sweep(
 
         walk(backbone.stack, batch.inputs, visit)
         answer, confidence = read.cpu().numpy()
-        check_numbers(backbone, texts, batch.rows, confidence.T)
+        if head is not None:
+            check_numbers(backbone, texts, batch.rows, confidence.T)
+        elif collected is not None:
+            check_numbers(backbone, texts, batch.rows, collected.means_of(batch.rows))
         answers[batch.rows] = answer.T.astype(np.uint16)
         confidences[batch.rows] = confidence.T
         on_rows(len(batch.rows))
     if collected is None:
         return Sweep(answers, confidences, keys, hashes)
     return Sweep(answers, confidences, keys, hashes, collected.sums(), collected.states)
+
+
+def with_head(bare: Sweep, head: SentenceHead, sampled: NDArray[np.bool_]) -> Sweep:
+    """What a sweep would have read with a head, of one that had none.
+
+    sampled: (rows,) True if a row's states are kept.
+    """
+    read = head.answers(bare.states[pooled_state(head.backbone)])
+    states = {name: by_depth[:, sampled] for name, by_depth in bare.states.items()}
+    return replace(bare, answers=read.answers, confidences=read.confidences, states=states)
+
+
+def joined(
+    some: Sweep, others: Sweep, is_some: NDArray[np.bool_], sampled: NDArray[np.bool_]
+) -> Sweep:
+    """The sweep of labelled rows of which some were swept apart from the others.
+
+    is_some: (rows,) True for these.  sampled: (rows,) True if a row's states are kept.
+    """
+    keys = zip(some.keys, others.keys, strict=True)
+    return Sweep(
+        answers=_rows(some.answers, others.answers, is_some),
+        confidences=_rows(some.confidences, others.confidences, is_some),
+        keys=tuple(_rows(own, of_others, is_some) for own, of_others in keys),
+        hashes=_rows(some.hashes, others.hashes, is_some),
+        sums={name: own + others.sums[name] for name, own in some.sums.items()},
+        states={
+            name: _rows(own, others.states[name], is_some[sampled], axis=1)
+            for name, own in some.states.items()
+        },
+    )
+
+
+def _rows(
+    some: NDArray[Any], others: NDArray[Any], is_some: NDArray[np.bool_], axis: int = 0
+) -> NDArray[Any]:
+    """The rows of two arrays in one.  is_some: (rows,) True for those of the first."""
+    shape = list(some.shape)
+    shape[axis] = len(is_some)
+    both = np.empty(shape, some.dtype)
+    by_row = both.swapaxes(0, axis)
+    by_row[is_some], by_row[~is_some] = some.swapaxes(0, axis), others.swapaxes(0, axis)
+    return both
 
 
 class _Collected:
@@ -137,6 +188,10 @@ class _Collected:
         if sampled.any():
             kept = vectors[torch.as_tensor(sampled, device=exact.device)]
             self.states[name][depth, self._position[rows[sampled]]] = kept.cpu().numpy()
+
+    def means_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(n, depths, width) the mean states of some sampled rows."""
+        return self.states["mean"][:, self._position[rows]].swapaxes(0, 1)
 
     def sums(self) -> dict[StateName, Sums]:
         """The sums of all rows."""

@@ -26,7 +26,7 @@ from storage.store import Folder
 from storage.version_files import VersionFiles
 from tasks.retrying import RETRIES
 
-STEPS = 4
+STEPS = 5
 """The format of what steps leave for later ones: work that was begun in another is begun anew."""
 
 _VERSION = "version"

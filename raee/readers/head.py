@@ -1,16 +1,21 @@
 """`head`: the model's own head, restricted to the labels."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from raee.answers import Answers, answers_of
 from raee.model.backbones import Backbone, LabelColumns, label_tokens
 from raee.model.batches import encode, token_batches
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
+from raee.readers.fit import StateName
 from raee.readers.reader import Due, Here, Look, Reader, Reading
-from raee.readers.states import check_numbers, normalised, pooled
+from raee.readers.states import check_numbers, normalised, pooled, probe_states
 
 COSINE_SCALE = 20.0
 """Cosines are multiplied by this before the softmax."""
@@ -32,7 +37,52 @@ def head_reader(backbone: Backbone, prompt: Prompt, centre: Tensor | None) -> He
     if backbone.family == "masked-lm":
         return _masked_lm_head(backbone, prompt)
     assert centre is not None, "a sentence encoder is read against its database's centre"
-    return _sentence_encoder_head(backbone, prompt, centre.to(backbone.device))
+    return sentence_head(backbone, prompt, centre)
+
+
+@dataclass(frozen=True)
+class SentenceHead:
+    """A sentence encoder's `head`: a `HeadReader` that reads pooled states, too."""
+
+    backbone: Backbone
+    centre: Tensor
+    """(depths, hidden)."""
+    descriptions: Tensor
+    """(depths, labels, hidden) unit vectors, less the centre."""
+
+    def __call__(
+        self, depth: int, states: Tensor, attention: Tensor, mask_positions: Tensor
+    ) -> Tensor:
+        """(n, labels) float32 probabilities; see `HeadReader`."""
+        return self.of_pooled(depth, pooled(self.backbone, states, attention))
+
+    def of_pooled(self, depth: int, vectors: Tensor) -> Tensor:
+        """(n, labels) float32 probabilities.  vectors: (n, hidden), as `pooled` makes them."""
+        vectors = normalised(vectors - self.centre[depth])
+        return (COSINE_SCALE * vectors @ self.descriptions[depth].T).softmax(dim=1)
+
+    def answers(self, states: NDArray[np.float32]) -> Answers:
+        """(rows, depths) what the head says of pooled states, (depths, rows, hidden)."""
+        device = self.backbone.device
+        with torch.inference_mode():
+            read = [
+                self.of_pooled(depth, torch.as_tensor(vectors, device=device)).cpu().numpy()
+                for depth, vectors in enumerate(states)
+            ]
+        return answers_of(read)
+
+
+def sentence_head(backbone: Backbone, prompt: Prompt, centre: Tensor) -> SentenceHead:
+    """The head of a sentence encoder.  centre: (depths, hidden)."""
+    centre = centre.to(backbone.device)
+    described = _pooled_by_depth(backbone, Prompt(prompt.labels, prompt.words), [*prompt.words])
+    descriptions = normalised(described.float() - centre[:, None])
+    return SentenceHead(backbone, centre, descriptions)
+
+
+def pooled_state(backbone: Backbone) -> StateName:
+    """Which of a sentence encoder's states its head reads: its own pooling."""
+    return probe_states(backbone)[-1]
 
 
 class Head(Reader):
@@ -52,17 +102,12 @@ class Head(Reader):
         return Reading(here.head(due))
 
 
-def read_centre(
-    backbone: Backbone,
-    prompt: Prompt,
-    texts: list[str],
-    on_rows: Callable[[int], None] = lambda rows: None,
-) -> Tensor:
+def read_centre(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
     """The mean of the texts' pooled states at each depth, (depths, hidden) float32.
 
-    on_rows is told of rows as they are done.
+    Of texts of which nothing else is read: a build sweeps them, and takes the mean of what it read.
     """
-    return _pooled_by_depth(backbone, prompt, texts, on_rows).mean(dim=1).float()
+    return _pooled_by_depth(backbone, prompt, texts).mean(dim=1).float()
 
 
 def _masked_lm_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
@@ -76,23 +121,7 @@ def _masked_lm_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
     return read
 
 
-def _sentence_encoder_head(backbone: Backbone, prompt: Prompt, centre: Tensor) -> HeadReader:
-    described = _pooled_by_depth(backbone, Prompt(prompt.labels, prompt.words), [*prompt.words])
-    descriptions = normalised(described.float() - centre[:, None])
-
-    def read(depth: int, states: Tensor, attention: Tensor, mask_positions: Tensor) -> Tensor:
-        vectors = normalised(pooled(backbone, states, attention) - centre[depth])
-        return (COSINE_SCALE * vectors @ descriptions[depth].T).softmax(dim=1)
-
-    return read
-
-
-def _pooled_by_depth(
-    backbone: Backbone,
-    prompt: Prompt,
-    texts: list[str],
-    on_rows: Callable[[int], None] = lambda rows: None,
-) -> Tensor:
+def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
     """(depths, texts, hidden) float64: the texts' pooled states at each depth."""
     result = torch.zeros(
         backbone.depth + 1,
@@ -116,7 +145,6 @@ def _pooled_by_depth(
 
         walk(backbone.stack, batch.inputs, visit)
         check_numbers(backbone, texts, batch.rows, result[-1, at].cpu().numpy())
-        on_rows(len(batch.rows))
     return result
 
 

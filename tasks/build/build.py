@@ -37,7 +37,7 @@ from storage.parquet import list_values, read_table
 from storage.store import Folder
 from storage.version_files import VersionFiles
 from tasks.build.plan import PLAN, BuildPlan
-from tasks.build.reuse import Parent, load_parent
+from tasks.build.reuse import Parent, Parts, load_parent
 from tasks.build.shards import SweptShards, read_sums_of
 from tasks.progress import advance
 from tasks.readings import Readings, in_memory, open_indexes, read_head, read_readings
@@ -47,6 +47,7 @@ from tasks.steps import Left, Marker, StepRecord, Work
 SEED = 0
 """The seed of the folds in which policies are picked anew."""
 
+CENTRE_ROWS = "rows.parquet"
 SOURCE, FITTED = "source.parquet", "fitted.parquet"
 COSTS, TUNING = "costs.json", "tuning.json"
 """Files that steps write for later ones, below their attempts' folders."""
@@ -114,6 +115,7 @@ class Evaluated(StepRecord):
 
 
 READ_CENTRE = Marker("centre", StepRecord)
+CENTRE_PART = Marker("centre-part", StepRecord)
 CHECK = Marker("checked", StepRecord)
 COLLECT = Marker("collected", Collected)
 MATCH = Marker("matched", Matched)
@@ -181,23 +183,32 @@ class Build(Work):
         return VersionFiles({CENTRE: (folder, folder.record(CENTRE))})
 
     @cached_property
+    def centre_rows(self) -> Parts | None:
+        """What the first step read of the centre's rows; None if the centre is not its own."""
+        left = self.found(READ_CENTRE)
+        return None if left is None else Parts(self.output(READ_CENTRE), [CENTRE_ROWS])
+
+    @cached_property
     def head(self) -> HeadReader:
         """The model's own head, with the build's prompt and centre."""
         return read_head(self.backbone, self.plan.prompt, self.centre)
 
     def sweep(
-        self, texts: Sequence[str], label: NDArray[np.uint16], keep: NDArray[np.bool_]
+        self,
+        texts: Sequence[str],
+        label: NDArray[np.uint16],
+        keep: NDArray[np.bool_],
+        head: HeadReader | None,
     ) -> Sweep:
         """Sweep some rows.  label: (rows,) indexes; keep: (rows,) True if the states are kept.
 
-        Raises InputError as `raee.sweep.sweep` does.
+        head: None if it is not read; all states are kept then.  Raises InputError as
+        `raee.sweep.sweep` does.
         """
         plan = self.plan
         labelled = Labelled(label, len(plan.prompt.labels), keep)
         key, retriever = plan.job.key, self.retriever
-        return sweep(
-            self.backbone, plan.prompt, self.head, key, retriever, texts, labelled, advance
-        )
+        return sweep(self.backbone, plan.prompt, head, key, retriever, texts, labelled, advance)
 
     @cached_property
     def source(self) -> NDArray[np.int64]:

@@ -91,6 +91,6 @@ def _states(
         rows = order[np.searchsorted(parent.hashes, hashes[missing], sorter=order)]
         texts = read_rows(parent.files, ["text"], rows.tolist())["text"].to_pylist()
         nothing = np.zeros(len(texts), np.uint16)
-        again = build.sweep(texts, nothing, np.ones(len(texts), bool))
+        again = build.sweep(texts, nothing, np.ones(len(texts), bool), None)
         found[:, missing] = again.states[state]
     return found

@@ -1,51 +1,33 @@
-"""The first steps of a build: the centre is read, and every shard is swept.
+"""The sweep of a build: every shard's rows are read.
 
-    work/{build key}/{version}/centre-..    a sentence encoder's centre
-                              /shard-00000..  a shard's rows, readings, states and sums
+    work/{build key}/{version}/shard-00000..  a shard's rows, readings, states and sums
 
 `tasks.build.shards` says what a shard holds.
 """
 
-import json
 import logging
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import safetensors.torch
 from numpy.typing import NDArray
 
-from raee.readers.head import read_centre
-from raee.sweep import Sweep
-from storage.manifest import CENTRE
+from raee.sweep import Sweep, joined
 from storage.parquet import list_column, part_name, table_of, write_table
 from storage.scan import check_all_there, check_rejected, sample_numbers, text_hash
 from storage.store import Folder
 from tasks.build.build import CHECK, READ_CENTRE, Build, open_build
-from tasks.build.plan import CENTRE_TEXTS
+from tasks.build.centre import swept_with_centre
 from tasks.build.reuse import Hashes, Parent
 from tasks.build.shards import NEW, ROWS, STATES, SWEEP, TAKEN, Swept, state_column, sums_name
 from tasks.entries import TOKENS, key_column
 from tasks.fitted import write_arrays
-from tasks.progress import advance, stage
+from tasks.progress import advance
 from tasks.rows import label_numbers, rows_of_shard
 from tasks.steps import Attempt, StepRecord, step
 
 logger = logging.getLogger("raee")
-
-
-@step(READ_CENTRE, opens=open_build, stage="centre")
-def read_database_centre(build: Build, attempt: Attempt) -> StepRecord | None:
-    """Read a sentence encoder's centre over the rows that the plan chose, if none is inherited."""
-    if not build.plan.has_centre or build.folder.exists(CENTRE):
-        return None
-    texts = json.loads(build.folder.read(CENTRE_TEXTS))
-    with stage("read centre", len(texts)):
-        centre = read_centre(build.backbone, build.plan.prompt, texts, advance)
-    with attempt.folder.create(CENTRE) as file:
-        file.write(safetensors.torch.save({"mean": centre.cpu()}))
-    return StepRecord(rows=0)
 
 
 @step(SWEEP, opens=open_build, stage="sweep", after=[READ_CENTRE], per_shard=True)
@@ -93,6 +75,8 @@ class _Shard:
     """(rows,) positions of their readings in the parent's; -1 if it has not read the row."""
     states: NDArray[np.int64]
     """(rows,) positions of their states in the parent's; -1 if it has none of the row."""
+    of_centre: NDArray[np.int64]
+    """(rows,) positions in what was read of the centre's rows; -1 if the row is none of them."""
 
     @property
     def new(self) -> NDArray[np.bool_]:
@@ -118,7 +102,7 @@ def _look_up(build: Build, rows: pl.DataFrame) -> _Shard:
         limits = np.array([plan.sample.get(name, 0) for name in labels], np.uint32)
         sampled = sample_numbers(rows["text"]) <= limits[label]
     hashes = np.array([text_hash(text) for text in rows["text"]], dtype="S32")
-    nowhere = np.full(len(rows), -1)
+    nowhere, of_centre = np.full(len(rows), -1), build.centre_rows
     return _Shard(
         rows=rows,
         hashes=hashes,
@@ -127,16 +111,25 @@ def _look_up(build: Build, rows: pl.DataFrame) -> _Shard:
         parent=parent,
         readings=nowhere if parent is None else parent.find(hashes),
         states=nowhere if parent is None else parent.states.find(hashes),
+        of_centre=nowhere if of_centre is None else of_centre.find(hashes),
     )
 
 
 def _read(build: Build, shard: _Shard) -> tuple[Sweep, Sweep]:
     """The sweeps of the new rows, and of those that lack only their states."""
-    advance(int((~shard.new & ~shard.reread).sum()))
-    return tuple(
-        build.sweep(shard.texts(which), shard.label[which], shard.sampled[which])
-        for which in (shard.new, shard.reread)
-    )  # type: ignore[return-value]
+    label, sampled, new = shard.label, shard.sampled, shard.new
+    of_centre = new & (shard.of_centre >= 0)
+    unread = new & ~of_centre
+    advance(int((~unread & ~shard.reread).sum()))
+    swept, again = (
+        build.sweep(shard.texts(which), label[which], sampled[which], build.head)
+        for which in (unread, shard.reread)
+    )
+    if of_centre.any():
+        positions = shard.of_centre[of_centre]
+        read = swept_with_centre(build, positions, label[of_centre], sampled[of_centre])
+        swept = joined(read, swept, of_centre[new], sampled[new])
+    return swept, again
 
 
 def _write(folder: Folder, shard: _Shard, build: Build, found: tuple[Sweep, Sweep]) -> None:

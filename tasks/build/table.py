@@ -3,12 +3,13 @@
 from typing import Any
 
 from tasks.build.build import Build
+from tasks.build.centre import read_database_centre
 from tasks.build.collect import collect_readings
 from tasks.build.fit import fit_database_probes
 from tasks.build.match import match_rows
 from tasks.build.neighbours import build_index, write_part
 from tasks.build.report import write_report
-from tasks.build.sweep import check_swept, read_database_centre, sweep_shard
+from tasks.build.sweep import check_swept, sweep_shard
 from tasks.build.tune import evaluate_build, tune_build
 from tasks.steps import Step, in_order
 

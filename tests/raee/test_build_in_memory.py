@@ -7,11 +7,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
+import raee.build
 from raee.build import build, sample_of
 from raee.config import Method
+from raee.model.loaded import backbone_of
 from raee.policies.compared import COMPARED
 from tests.raee.errors import refused
+from tests.raee.plain import Plain
+from tests.raee.runs import rows_of, rows_run
 from tests.texts import LABELS, sentences
 
 ROWS = sentences(60)
@@ -52,6 +57,42 @@ def test_rows_are_told_of_as_they_are_swept(method_of):
     done: list[int] = []
     build(method_of(), TEXTS, NAMES, "here", done.append)
     assert sum(done) == 60
+
+
+@pytest.mark.parametrize("centre_rows", [20, 4_096])
+def test_no_row_runs_twice_and_heads_are_those_of_plain_calls(
+    centre_rows, method_of, folder_of, monkeypatch
+):
+    """Until costs are measured, for which some rows run once more."""
+    texts = list(dict.fromkeys(TEXTS))
+    names = [NAMES[TEXTS.index(text)] for text in texts]
+    method, swept = method_of(sample_rows=30), []
+    measure_costs, backbone = raee.build.measure_costs, backbone_of(method.backbone)
+    with rows_run(backbone) as seen:
+
+        def measured(*args):
+            swept.append(Counter(seen))
+            return measure_costs(*args)
+
+        monkeypatch.setattr(raee.build, "measure_costs", measured)
+        monkeypatch.setattr(raee.build, "CENTRE_ROWS", centre_rows)
+        built = build(method, texts, names, "here")
+    words = built.database.prompt.words
+    assert swept == [rows_of(backbone, [*texts, *words])]
+
+    plain = Plain(folder_of("bert-encoder"), masked_lm=False)
+    if centre_rows < len(texts):
+        some = np.linspace(0, len(texts) - 1, centre_rows).astype(int)
+    else:
+        some = np.arange(len(texts))
+    centre = torch.stack([plain.embeddings(texts[i]) for i in some]).mean(dim=0)
+    torch.testing.assert_close(built.centre, centre, atol=1e-6, rtol=0)
+    expected = plain.cosine_distribution(texts, words, centre).transpose(1, 0, 2)
+    entries = built.database.entries
+    heads = [i for i, e in enumerate(entries.exits) if e.reader == "head"]
+    answers = entries.answers[:, heads].astype(int)
+    of_answer = np.take_along_axis(expected, answers[..., None], axis=2)[..., 0]
+    np.testing.assert_allclose(of_answer, expected.max(axis=2), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,20 @@
 """Of labelled rows a sweep gives the states that probes read, and the sums they are fitted on."""
 
+from itertools import compress
+
 import numpy as np
 import pytest
+import torch
 
 from raee.config import KeySpec
 from raee.model import batches
+from raee.model.backbones import load_backbone
 from raee.readers.states import probe_states
 from raee.readers.sums import sums_of
-from raee.sweep import Labelled, sweep
+from raee.sweep import Labelled, Sweep, joined, sweep, with_head
+from tests.raee.conftest import CPU
 from tests.raee.databases import LABELS, TEXTS, head_for, plain_states, prompt_for, prompt_of
+from tests.raee.errors import refused
 from tests.raee.models import LAYERS, MASKED_LMS, WIDTH
 
 LABEL = np.array([0, 1, 0, 1, 2, 1, 0, 0, 1, 1, 2, 0], np.uint16)
@@ -115,3 +121,49 @@ def test_no_rows_have_sums_of_nothing(backbone_of):
         assert sums.first.shape == (LAYERS + 1, len(LABELS), WIDTH)
         assert not sums.rows.any()
         assert not sums.second.any()
+
+
+@pytest.mark.usefixtures("batched")
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_head_that_is_read_afterwards_says_the_same(backbone_of, cls_encoder, pooling):
+    backbone = cls_encoder if pooling == "cls" else backbone_of("bert-encoder")
+    head = head_for(backbone)
+    bare = _swept(backbone, None, sample=np.ones(len(TEXTS), bool))
+    assert bare.answers.shape == bare.confidences.shape == (len(TEXTS), 0)
+    _assert_same(with_head(bare, head, SAMPLE), _swept(backbone, head))
+
+
+@pytest.mark.parametrize("name", ["roberta", "bert-encoder"])
+def test_rows_that_were_swept_apart_are_put_together_in_order(backbone_of, name):
+    backbone = backbone_of(name)
+    head, some = head_for(backbone), np.array([0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 0, 1], bool)
+    apart = [
+        _swept(backbone, head, list(compress(TEXTS, own)), LABEL[own], SAMPLE[own])
+        for own in (some, ~some)
+    ]
+    _assert_same(joined(*apart, some, SAMPLE), _swept(backbone, head))
+
+
+def _assert_same(own: Sweep, expected: Sweep) -> None:
+    """But for the rounding of batches."""
+    np.testing.assert_array_equal(own.answers, expected.answers)
+    np.testing.assert_array_equal(own.hashes, expected.hashes)
+    np.testing.assert_allclose(own.confidences, expected.confidences, atol=1e-6)
+    for mine, other in zip(own.keys, expected.keys, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-6)
+    assert tuple(own.states) == tuple(expected.states) == tuple(own.sums)
+    for state, states in expected.states.items():
+        np.testing.assert_allclose(own.states[state], states, atol=1e-6)
+        for field in ("rows", "first", "second"):
+            mine, other = (getattr(each.sums[state], field) for each in (own, expected))
+            np.testing.assert_allclose(mine, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("headless", [True, False])
+def test_a_damaged_models_answer_is_refused_with_a_head_or_without(spec_of, headless):
+    backbone = load_backbone(spec_of("bert-encoder"), CPU)
+    head, everything = head_for(backbone), np.ones(len(TEXTS), bool)
+    with torch.no_grad():
+        next(backbone.stack.layers[1].parameters()).fill_(float("nan"))
+    with refused("answers .* with what are no numbers: its weights are damaged"):
+        _swept(backbone, None if headless else head, sample=everything)

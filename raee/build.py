@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,13 @@ from raee.policies.replay import Trial, figures
 from raee.policies.table import check_policy
 from raee.policies.tuning import neighbours_needed, study
 from raee.readers.discriminant import scatter_at
-from raee.readers.fit import Judges, StateName
+from raee.readers.fit import Judges, StateName, Unfitted, WordRows
 from raee.readers.fitting import Fitted, fit_readers
 from raee.readers.head import HeadReader, head_reader, pooled_state, sentence_head
+from raee.readers.ngrams import token_ids
 from raee.readers.probe import left_out_accuracy
 from raee.readers.sums import Sums
+from raee.readers.vote import vote
 from raee.reading import Database
 from raee.statistics.calibration import calibrated, fit_temperatures
 from raee.statistics.far import far_of
@@ -105,9 +108,14 @@ def build(
     labelled = Labelled(label, len(prompt.labels), sample_of(label, method.sample_rows))
     swept, head, centre = _swept(method, backbone, prompt, retriever, texts, labelled, on_rows)
     indexes = tuple(_indexed(method, keys) for keys in swept.keys)
-    judges = judges_of(swept, labelled)
-    fitted = fit_on_best({state: swept.sums[state] for state in judges}, judges)
     found = _neighbours(method, swept, indexes)
+    judges = judges_of(swept, labelled)
+    fitted = fit_on_best(
+        {state: swept.sums[state] for state in judges},
+        judges,
+        _word_rows(method, swept, labelled),
+        Unfitted(swept.heads, votes_of(method.key, found, labelled)),
+    )
     raw = Database(
         backbone=backbone,
         prompt=prompt,
@@ -217,16 +225,39 @@ def judges_of(swept: Sweep, labelled: Labelled) -> dict[StateName, Judges]:
     }
 
 
-def fit_on_best(sums: Mapping[StateName, Sums], judges: Mapping[StateName, Judges]) -> Fitted:
+def votes_of(
+    key: KeySpec, found: Sequence[Neighbours], labelled: Labelled
+) -> dict[int, NDArray[np.float32]]:
+    """By a key's depth, (sampled rows, labels) the votes of rows' neighbours, for the pools.
+
+    found: by each key, all rows' nearest rows of other texts.  There are none if the key has a
+    model of its own: a pool is asked of every row, and each would run that model.
+    """
+    if not key.of_backbone:
+        return {}
+    label, labels, sampled = labelled.label, labelled.labels, labelled.sample
+    return {
+        depth: vote(neighbours[sampled].first(PAPER_NEIGHBOURS), label, labels)
+        for depth, neighbours in zip(key.depths, found, strict=True)
+    }
+
+
+def fit_on_best(
+    sums: Mapping[StateName, Sums],
+    judges: Mapping[StateName, Judges],
+    words: WordRows,
+    unfitted: Unfitted,
+    before: Mapping[str, Any] = MappingProxyType({}),
+) -> Fitted:
     """Fit the readers on the state on which the closed form is right most often.
 
-    sums, judges: of each state that may be read.
+    sums, judges: of each state that may be read.  The others: as in `fit_readers`.
     """
     chosen = next(iter(sums))
     if len(sums) > 1:
         right = {state: left_out_accuracy(sums[state], judges[state]) for state in sums}
         chosen = max(right, key=lambda state: right[state])
-    return fit_readers(chosen, sums[chosen], judges[chosen], SEED)
+    return fit_readers(chosen, sums[chosen], judges[chosen], words, unfitted, before, SEED)
 
 
 def answers_of_all(
@@ -249,6 +280,18 @@ def answers_of_all(
     ]
     fits = spread_over(fitted, rows)
     return in_order(exits, {"sweep": heads, "neighbours": answers_of(votes), "fit": fits})
+
+
+def _word_rows(method: Method, swept: Sweep, labelled: Labelled) -> WordRows:
+    """The rows that n-grams are fitted on: all that are sampled, and more."""
+    rows = sample_of(labelled.label, max(method.words_rows, method.sample_rows))
+    rows |= labelled.sample
+    return WordRows(
+        token_ids([*swept.token_ids[rows]]),
+        labelled.label[rows],
+        swept.hashes[rows],
+        np.flatnonzero(labelled.sample[rows]),
+    )
 
 
 def _swept(

@@ -63,6 +63,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     policy: at which exit a row answers: a name, or a mapping with settings.
     far: what becomes of rows unlike those that it was fitted on; None: nothing.
     sample_rows: rows that carry the figures of fitted readers.
+    words_rows: rows that n-grams are fitted on.
     index: FAISS factory string, or `auto`.
 
     Texts and labels are lists, arrays (rows,) or series; labels strings, whole numbers or truth
@@ -95,6 +96,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         policy: str | Mapping[str, Any] | PolicySpec = "tuned",
         far: Mapping[str, Any] | FarSpec | None = _FAR,
         sample_rows: int = 20_000,
+        words_rows: int = 200_000,
         index: str = "auto",
     ) -> None:
         self.model = model
@@ -106,6 +108,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.policy = policy
         self.far = far
         self.sample_rows = sample_rows
+        self.words_rows = words_rows
         self.index = index
 
     @_in_turn
@@ -279,6 +282,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "policy": self.policy,
             "far": self.far,
             "sample_rows": self.sample_rows,
+            "words_rows": self.words_rows,
             "index": self.index,
         }
         try:

@@ -370,6 +370,7 @@ class Method(Settings):
     policy: PolicySpec = TunedPolicy()
     far: FarSpec | None = FarSpec()
     sample_rows: int = Field(default=20_000, ge=1)
+    words_rows: int = Field(default=200_000, ge=1)
     index: str = Field(default="auto", min_length=1)
 
 

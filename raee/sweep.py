@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raee.answers import answers_of
 from raee.config import KeySpec
 from raee.model.backbones import Backbone
 from raee.model.batches import encode, token_batches
@@ -45,10 +46,15 @@ class Sweep:
     """(rows, width) for each key."""
     hashes: TextHashes
     """(rows,) the hashes of their texts."""
+    token_ids: NDArray[np.object_]
+    """(rows,) the token ids of each row, special ones included; arrays of int32."""
     sums: dict[StateName, Sums] = field(default_factory=dict)
     """The sums of labelled rows, for each state that probes may read."""
     states: dict[StateName, NDArray[np.float32]] = field(default_factory=dict)
     """(depths, sampled rows, width) the sampled rows' states, for each that probes may read."""
+    heads: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    """(depths, sampled rows, labels) the head's distributions; (0, rows, labels) if the sweep had no
+    head."""
 
 
 def sweep(
@@ -95,8 +101,11 @@ def sweep(
             read: Tensor = read,
         ) -> None:
             if head is not None:
-                read[1, depth], answer = head(depth, states, attention, positions).max(dim=1)
+                distributions = head(depth, states, attention, positions)
+                read[1, depth], answer = distributions.max(dim=1)
                 read[0, depth] = answer.float()
+                if collected is not None:
+                    collected.add_heads(depth, at, distributions)
             if collected is not None:
                 for name in collected.states:
                     vectors = probe_state(backbone, name, states, attention, positions)
@@ -113,9 +122,12 @@ def sweep(
         answers[batch.rows] = answer.T.astype(np.uint16)
         confidences[batch.rows] = confidence.T
         on_rows(len(batch.rows))
+    of_row = np.empty(rows, object)
+    of_row[:] = encoded.token_ids
     if collected is None:
-        return Sweep(answers, confidences, keys, hashes)
-    return Sweep(answers, confidences, keys, hashes, collected.sums(), collected.states)
+        return Sweep(answers, confidences, keys, hashes, of_row)
+    sums, states = collected.sums(), collected.states
+    return Sweep(answers, confidences, keys, hashes, of_row, sums, states, collected.heads[:depths])
 
 
 def with_head(bare: Sweep, head: SentenceHead, sampled: NDArray[np.bool_]) -> Sweep:
@@ -123,9 +135,15 @@ def with_head(bare: Sweep, head: SentenceHead, sampled: NDArray[np.bool_]) -> Sw
 
     sampled: (rows,) True if a row's states are kept.
     """
-    read = head.answers(bare.states[pooled_state(head.backbone)])
-    states = {name: by_depth[:, sampled] for name, by_depth in bare.states.items()}
-    return replace(bare, answers=read.answers, confidences=read.confidences, states=states)
+    distributions = head.distributions(bare.states[pooled_state(head.backbone)])
+    read = answers_of(distributions)
+    return replace(
+        bare,
+        answers=read.answers,
+        confidences=read.confidences,
+        states={name: by_depth[:, sampled] for name, by_depth in bare.states.items()},
+        heads=np.stack([each[sampled] for each in distributions]),
+    )
 
 
 def joined(
@@ -141,11 +159,13 @@ def joined(
         confidences=_rows(some.confidences, others.confidences, is_some),
         keys=tuple(_rows(own, of_others, is_some) for own, of_others in keys),
         hashes=_rows(some.hashes, others.hashes, is_some),
+        token_ids=_rows(some.token_ids, others.token_ids, is_some),
         sums={name: own + others.sums[name] for name, own in some.sums.items()},
         states={
             name: _rows(own, others.states[name], is_some[sampled], axis=1)
             for name, own in some.states.items()
         },
+        heads=_rows(some.heads, others.heads, is_some[sampled], axis=1),
     )
 
 
@@ -173,6 +193,8 @@ class _Collected:
             name: np.zeros((depths, int(labelled.sample.sum()), width), dtype=np.float32)
             for name in names
         }
+        size = depths, int(labelled.sample.sum()), labelled.labels
+        self.heads = np.zeros(size, dtype=np.float32)
         nothing = torch.zeros((), dtype=torch.float64, device=backbone.device)
         self._first = {n: nothing.new_zeros(depths, labelled.labels, width) for n in names}
         self._second = {n: nothing.new_zeros(depths, width, width) for n in names}
@@ -188,6 +210,13 @@ class _Collected:
         if sampled.any():
             kept = vectors[torch.as_tensor(sampled, device=exact.device)]
             self.states[name][depth, self._position[rows[sampled]]] = kept.cpu().numpy()
+
+    def add_heads(self, depth: int, rows: NDArray[np.int64], distributions: Tensor) -> None:
+        """Take the head's distributions (n, labels) of some rows at a depth."""
+        sampled = self._labelled.sample[rows]
+        if sampled.any():
+            kept = distributions[torch.as_tensor(sampled, device=distributions.device)]
+            self.heads[depth, self._position[rows[sampled]]] = kept.cpu().numpy()
 
     def means_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, depths, width) the mean states of some sampled rows."""

@@ -64,6 +64,12 @@ class Job(Settings):
         ge=1,
         description="Rows whose states are kept for the figures of probes without the text.",
     )
+    words_rows: int = Field(
+        default=200_000,
+        ge=1,
+        description="Rows that n-grams are fitted on; a sample with the corpus's label shares if "
+        "it has more, and no fewer than `sample_rows`.",
+    )
     index: str = Field(
         default="auto",
         min_length=1,

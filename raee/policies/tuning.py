@@ -44,8 +44,10 @@ from raee.policies.table import POLICIES, exits_used, neighbours_planned_on
 from raee.readers.de3 import READER as DE3
 from raee.readers.head import READER as HEAD
 from raee.readers.probe import READER as PROBE
+from raee.readers.pool import READER as POOL
 from raee.readers.probes import READER as PROBES
 from raee.readers.vote import READER as VOTE
+from raee.readers.words import READER as WORDS
 from raee.statistics.paired import better_beyond_noise, paired
 
 NEIGHBOURS = 32
@@ -53,9 +55,13 @@ NEIGHBOURS = 32
 
 _CASCADES: tuple[tuple[ReaderName, ...], ...] = (
     (PROBE.name,),
+    (POOL.name,),
+    (WORDS.name, POOL.name),
     (PROBES.name,),
     (VOTE.name, PROBES.name),
 )
+"""Readers that are asked together.  Databases have pools or, if they are older, averages."""
+
 _THRESHOLDS = (0.55, 0.65, 0.75, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
 """Confidences that are enough.  A few hundred policies find what thousands find, and their figures
 on the rows that picked them are less too high (BENCHMARKS.md, what a price buys)."""
@@ -100,7 +106,9 @@ def candidates(entries: Entries) -> Iterator[RunnablePolicy]:
     if entries.positions(DE3.name):
         yield from (De3Policy(threshold=threshold) for threshold in thresholds)
     stretches = {(round(first * deepest), round(last * deepest)) for first, last in _STRETCHES}
-    for names, (first, last) in product(_CASCADES, sorted(stretches)):
+    there = {e.reader for e in entries.exits}
+    cascades = [names for names in _CASCADES if {*names} <= there]
+    for names, (first, last) in product(cascades, sorted(stretches)):
         at = {entries.exits[i].depth for name in names for i in entries.positions(name)}
         if any(first <= depth <= last for depth in at):
             for threshold in thresholds:
@@ -206,13 +214,13 @@ def front(accuracy: NDArray[np.float64], seconds: NDArray[np.float64]) -> list[i
 def promise_baseline(trial: Trial) -> int:
     """Position of the exit at full depth that a promise is against.
 
-    It is fixed before the tests: the average of the probes, or the head if there are no probes;
+    It is fixed before the tests: the pool, the average of the probes if there is none, or the head;
     unless another one is right more often beyond noise.  Such a choice can only count more losses.
     """
     entries, once = trial.entries, trial.texts.first_rows
     at_full = entries.at_full_depth
     by_reader = {entries.exits[i].reader: i for i in at_full}
-    chosen = by_reader.get(PROBES.name, entries.full)
+    chosen = by_reader.get(POOL.name, by_reader.get(PROBES.name, entries.full))
     right = entries.right[trial.rows[once]]
     level = 0.05 / max(len(at_full) - 1, 1)
     better = [i for i in at_full if better_beyond_noise(right[:, i], right[:, chosen], level)]

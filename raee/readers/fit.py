@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raee.answers import Answers
+from raee.readers.ngrams import TokenIds
 from raee.readers.sums import Sums
 from raee.texts import Copies, TextHashes, Texts
 
@@ -56,6 +57,29 @@ class Judges:
 
 
 @dataclass(frozen=True)
+class WordRows:
+    """The rows that n-grams are fitted on; those that carry the figures are among them."""
+
+    token_ids: TokenIds
+    label: NDArray[np.uint16]
+    """(rows,) the right labels."""
+    hashes: TextHashes
+    """(rows,) hashes of their texts."""
+    judges: NDArray[np.int64]
+    """(judging rows,) positions of the rows that carry the figures, in their order."""
+
+
+@dataclass(frozen=True)
+class Unfitted:
+    """What was read of the rows that carry the figures, each without its text, and needs no fit."""
+
+    heads: NDArray[np.float32]
+    """(depths, rows, labels) the distributions of the model's own head."""
+    votes: Mapping[int, NDArray[np.floating]]
+    """By a key's depth, (rows, labels) the neighbours' votes."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """A reader, fitted."""
 
@@ -84,11 +108,15 @@ class Fitting:
         state: StateName,
         sums: Sums,
         judges: Judges,
+        words: WordRows,
+        unfitted: Unfitted,
+        before: Mapping[str, Any],
         seed: int,
         begin: "Mapping[str, Callable[[Fitting], Fitter]]",
     ) -> None:
-        """begin: by name, what begins each reader's fit."""
+        """begin: by name, what begins each reader's fit; the others: as in `fit_readers`."""
         self.state, self.sums, self.judges, self.seed = state, sums, judges, seed
+        self.words, self.unfitted, self.before = words, unfitted, before
         self._fitters = {name: begins(self) for name, begins in begin.items()}
 
     @property

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from raee.answers import Answers, joined
-from raee.readers.fit import Fitting, Judges, StateName
+from raee.readers.fit import Fitting, Judges, StateName, Unfitted, WordRows
 from raee.readers.sums import Sums
 from raee.readers.table import readers
 
@@ -31,18 +32,37 @@ class Fitted:
     """What the manifest says of it."""
 
 
-def begin_fit(state: StateName, sums: Sums, judges: Judges, seed: int) -> Fitting:
+def begin_fit(
+    state: StateName,
+    sums: Sums,
+    judges: Judges,
+    words: WordRows,
+    unfitted: Unfitted,
+    before: Mapping[str, Any],
+    seed: int,
+) -> Fitting:
     """The fit of all fitted readers, which has not seen any states yet; as in `fit_readers`."""
-    begin = {reader.name: reader.fitter for reader in readers() if reader.source == "fit"}
-    return Fitting(state, sums, judges, seed, begin)
+    built = [reader for reader in readers() if reader.source == "fit" and reader.is_built]
+    begin = {reader.name: reader.fitter for reader in built}
+    return Fitting(state, sums, judges, words, unfitted, before, seed, begin)
 
 
-def fit_readers(state: StateName, sums: Sums, judges: Judges, seed: int = 0) -> Fitted:
+def fit_readers(
+    state: StateName,
+    sums: Sums,
+    judges: Judges,
+    words: WordRows,
+    unfitted: Unfitted,
+    before: Mapping[str, Any] = MappingProxyType({}),
+    seed: int = 0,
+) -> Fitted:
     """Fit a database's readers.
 
-    sums: over all rows.  judges: the rows that carry the figures.  seed: of the folds.
+    sums: over all rows.  judges: the rows that carry the figures; unfitted: what else was read of
+    them.  words: the rows that n-grams are fitted on.  before: by reader's name, what an earlier
+    fit of much the same rows found, near which a search begins.  seed: of the folds.
     """
-    found = begin_fit(state, sums, judges, seed).fit()
+    found = begin_fit(state, sums, judges, words, unfitted, before, seed).fit()
     record: dict[str, Any] = {}
     for fit in found.values():
         record |= fit.record

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raee.answers import Answers, answers_of
 from raee.model.backbones import Backbone, LabelColumns, label_tokens
 from raee.model.batches import encode, token_batches
 from raee.model.prompts import Prompt
@@ -61,15 +60,14 @@ class SentenceHead:
         vectors = normalised(vectors - self.centre[depth])
         return (COSINE_SCALE * vectors @ self.descriptions[depth].T).softmax(dim=1)
 
-    def answers(self, states: NDArray[np.float32]) -> Answers:
-        """(rows, depths) what the head says of pooled states, (depths, rows, hidden)."""
+    def distributions(self, states: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """By depth, (rows, labels) what the head says of pooled states, (depths, rows, hidden)."""
         device = self.backbone.device
         with torch.inference_mode():
-            read = [
+            return [
                 self.of_pooled(depth, torch.as_tensor(vectors, device=device)).cpu().numpy()
                 for depth, vectors in enumerate(states)
             ]
-        return answers_of(read)
 
 
 def sentence_head(backbone: Backbone, prompt: Prompt, centre: Tensor) -> SentenceHead:

@@ -25,7 +25,7 @@ from raee.readers.linear import NO_PROBABILITY, Array, fit_likelihood, fit_tempe
 from raee.readers.ngrams import Codes, TokenIds, count_known, count_ngrams, idf_of, weighted
 from raee.readers.reader import Due, Here, Look, Reader, Reading
 from raee.readers.sparse_regression import SparseMap, regress_sparse
-from raee.texts import TextHashes, Texts
+from raee.texts import Texts
 
 if TYPE_CHECKING:
     from raee.readers.fit import Fitting
@@ -40,19 +40,6 @@ _TRIED_ON = 10_000
 """Rows on which penalty and counts are chosen, at most."""
 
 _FITS_AT_ONCE = 2
-
-
-@dataclass(frozen=True)
-class WordRows:
-    """The rows that n-grams are fitted on; those that carry the figures are among them."""
-
-    token_ids: TokenIds
-    label: NDArray[np.uint16]
-    """(rows,) the right labels."""
-    hashes: TextHashes
-    """(rows,) hashes of their texts."""
-    judges: NDArray[np.int64]
-    """(judging rows,) positions of the rows that carry the figures, in their order."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from raee.readers.fit import StateName
 from raee.readers.fitting import Fits
 from raee.readers.head import HeadReader
 from raee.readers.ngrams import TokenIds, token_ids
-from raee.readers.reader import Due, Reading
+from raee.readers.reader import Array, Due, Reading
 from raee.readers.states import probe_state
 from raee.readers.table import reader
 from raee.statistics.calibration import warmed
@@ -72,8 +72,6 @@ class Read:
 class TextReader:
     """Reads exits before the walk, of rows that are in no batch yet."""
 
-    depth = 0
-
     def __init__(
         self, database: Database, encoded: Encoded, ratio: NDArray[np.float64] | None = None
     ) -> None:
@@ -85,7 +83,8 @@ class TextReader:
         """Read the exit at a position, which must be before the walk, of some of the rows."""
         exit = self._database.entries.exits[position]
         self._rows = rows
-        return _as_policies_take_it(self._database, exit, exit.of.read(self, slice(None)), self._ratio)
+        found = exit.of.read_early(self, slice(None))
+        return _as_policies_take_it(self._database, exit, found, self._ratio)
 
     def token_ids(self, due: Due) -> TokenIds:
         """The rows' token ids."""
@@ -123,7 +122,7 @@ class BatchReader:
         for exit in (database.entries.exits[i] for i in sorted(wanted)):
             if exit.of.adds_up:
                 self._wanted.setdefault(exit.reader, []).append(exit.depth)
-        self._so_far: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in self._wanted}
+        self._so_far: dict[str, dict[str, Array]] = {name: {} for name in self._wanted}
         self._neighbours: dict[int, Neighbours] = {}
         self._vectors: dict[StateName, Tensor] = {}
 
@@ -211,7 +210,7 @@ class BatchReader:
         """Depths at which a reader may be asked of this batch, ascending."""
         return self._wanted[name]
 
-    def so_far(self, name: str, due: Due) -> Mapping[str, NDArray[np.float64]]:
+    def so_far(self, name: str, due: Due) -> Mapping[str, Array]:
         """By name, (due, labels) all that a reader has kept at the depths up to this one."""
         rows = self._present[due]
         return {what: kept[rows] for what, kept in self._so_far[name].items()}

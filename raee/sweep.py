@@ -53,8 +53,7 @@ class Sweep:
     states: dict[StateName, NDArray[np.float32]] = field(default_factory=dict)
     """(depths, sampled rows, width) the sampled rows' states, for each that probes may read."""
     heads: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
-    """(depths, sampled rows, labels) the head's distributions; (0, rows, labels) if the sweep had no
-    head."""
+    """(depths, sampled rows, labels) the head's distributions; of no depth if it had no head."""
 
 
 def sweep(

@@ -26,6 +26,9 @@ CENTRE = "centre.safetensors"
 PROBES = "probes.safetensors"
 """Probes: maps, temperatures, label means and the sums that they were fitted on."""
 
+WORDS = "words.safetensors"
+"""The fitted n-grams: their codes, inverse document frequencies, and weights in half precision."""
+
 FAR = "far.safetensors"
 """The statistics by which a fresh row is found to be unlike a database's rows."""
 

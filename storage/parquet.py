@@ -165,7 +165,15 @@ def _no_parquet(where: str, error: Exception) -> InputError:
 
 
 def list_column(values: NDArray[Any]) -> pa.Array:
-    """An array (n, width) as a column of fixed-size lists, or an array (n,) as a plain column."""
+    """An array as a column.
+
+    (n, width) becomes fixed-size lists, (n,) a plain column, and (n,) arrays of int32, of different
+    lengths, lists of those.
+    """
+    if values.dtype == object:
+        starts = np.cumsum([0, *map(len, values)], dtype=np.int32)
+        flat = np.concatenate([np.zeros(0, np.int32), *values])
+        return pa.ListArray.from_arrays(pa.array(starts), pa.array(flat))
     if values.ndim == 1:
         return pa.array(values)
     return pa.FixedSizeListArray.from_arrays(
@@ -174,7 +182,7 @@ def list_column(values: NDArray[Any]) -> pa.Array:
 
 
 def list_values(column: pa.ChunkedArray) -> NDArray[Any]:
-    """A column of fixed-size lists as an array (n, width), or a plain one as (n,)."""
+    """A column as `list_column` takes it."""
     if not pa.types.is_fixed_size_list(column.type):
         return column.to_numpy()
     width = column.type.list_size

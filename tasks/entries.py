@@ -28,6 +28,9 @@ from storage.version_files import VersionFiles
 TOKENS = "tokens"
 """The column of the hash of a text's token ids."""
 
+TOKEN_IDS = "token_ids"
+"""The column of readings that holds a text's token ids."""
+
 _KEPT = ("id", "text_hash", "text", "label")
 
 _GROUP_ROWS = 2_000

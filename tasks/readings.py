@@ -31,7 +31,16 @@ from raee.readers.head import HeadReader, head_reader
 from raee.reading import Database
 from raee.statistics.calibration import Line, calibrated, policy_lines
 from storage.database import Version
-from storage.manifest import CENTRE, FAR, FIRST_BY_TEXT, MANIFEST, PROBES, Manifest, index_path
+from storage.manifest import (
+    CENTRE,
+    FAR,
+    FIRST_BY_TEXT,
+    MANIFEST,
+    PROBES,
+    WORDS,
+    Manifest,
+    index_path,
+)
 from storage.parquet import read_local_table
 from storage.version_files import VersionFiles
 from tasks.entries import read_entries, read_lists, read_nearest
@@ -172,7 +181,7 @@ def load_database(version: Version, backbone: BackboneSpec, key: KeySpec) -> Dat
     _check_model(manifest, "backbone", backbone.model, model, manifest.backbone)
     if retriever is not None:
         _check_model(manifest, "key", key.model, retriever, manifest.key)
-    small = [f.path for f in manifest.files if f.path in (CENTRE, PROBES, FAR)]
+    small = [f.path for f in manifest.files if f.path in (CENTRE, PROBES, WORDS, FAR)]
     version.require_whole(manifest, small)
     readings = load_readings(version)
     head = read_head(model, prompt_of(manifest), readings.files)

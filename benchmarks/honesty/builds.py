@@ -16,8 +16,9 @@ from raee.policies.costs import Costs
 from raee.policies.replay import Replayed, Trial, replay
 from raee.policies.table import POLICIES, Planned, layers_of
 from raee.policies.tuning import NEIGHBOURS
-from raee.readers.fit import Judges
+from raee.readers.fit import Judges, Unfitted, WordRows
 from raee.readers.fitting import Fits, fit_readers
+from raee.readers.ngrams import TokenIds, token_ids
 from raee.readers.reader import Due, Reading, Source
 from raee.readers.sums import sums_of
 from raee.readers.table import reader, readers
@@ -32,10 +33,13 @@ COSTS = Costs(
         "head": 2e-5,
         "vote": 6e-5,
         "probe": 2e-5,
-        "probes": 2e-5,
         "de3": 3e-5,
         "logistic": 2e-5,
+        "words": 1e-5,
+        "pool": 4e-5,
     },
+    enter=2e-5,
+    once={"pool": ["words"]},
 )
 """Seconds as measured for MiniLM on two cores."""
 
@@ -53,10 +57,10 @@ class Rows:
     """(rows,) indices of labels."""
     hashes: NDArray[np.uint64]
     """(rows,) of their token ids."""
-    answers: NDArray[np.uint16]
-    """(rows, depths) the heads' answers."""
-    confidences: NDArray[np.float32]
-    """(rows, depths) the heads' confidences."""
+    heads: NDArray[np.float32]
+    """(depths, rows, labels) the heads' distributions."""
+    token_ids: NDArray[np.object_]
+    """(rows,) arrays of int32."""
     states: NDArray[np.float32]
     """(depths, rows, width)."""
 
@@ -67,8 +71,8 @@ class Rows:
         return Rows(
             self.label[some],
             self.hashes[some],
-            self.answers[some],
-            self.confidences[some],
+            self.heads[:, some],
+            self.token_ids[some],
             self.states[:, some],
         )
 
@@ -76,8 +80,8 @@ class Rows:
         return Rows(
             np.concatenate([self.label, more.label]),
             np.concatenate([self.hashes, more.hashes]),
-            np.concatenate([self.answers, more.answers]),
-            np.concatenate([self.confidences, more.confidences]),
+            np.concatenate([self.heads, more.heads], axis=1),
+            np.concatenate([self.token_ids, more.token_ids]),
             np.concatenate([self.states, more.states], axis=1),
         )
 
@@ -96,7 +100,7 @@ class Built:
 
 def rows_of(pool: Pool, some: NDArray[np.int64]) -> Rows:
     """Some rows of a pool."""
-    return Rows(pool.label, pool.hashes, pool.answers, pool.confidences, pool.states)[some]
+    return Rows(pool.label, pool.hashes, pool.heads, pool.token_ids, pool.states)[some]
 
 
 def split(pool: Pool, size: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -113,12 +117,19 @@ def build(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> Built:
     labels, texts = len(names), Texts(rows.hashes)
     copies = copies_of(rows.hashes, rows.hashes, rows.label, labels)
     judges = Judges(rows.states.__getitem__, rows.label, rows.hashes, copies)
-    fitted = fit_readers("mean", sums_of(rows.states, rows.label, labels), judges)
     index = new_index(rows.states.shape[2])
     index.add(rows.states[0])
     found = nearest_other_texts(index, rows.states[0], NEIGHBOURS, rows.hashes, texts)
     near = replace(found, own=np.arange(len(rows)))
-    voted = answers_of([vote(near.first(PAPER_NEIGHBOURS), rows.label, labels)])
+    votes = vote(near.first(PAPER_NEIGHBOURS), rows.label, labels)
+    fitted = fit_readers(
+        "mean",
+        sums_of(rows.states, rows.label, labels),
+        judges,
+        WordRows(token_ids([*rows.token_ids]), rows.label, rows.hashes, np.arange(len(rows))),
+        Unfitted(rows.heads, {0: votes}),
+    )
+    voted = answers_of([votes])
     entries = _entries(rows, {"neighbours": voted, "fit": fitted.answers}, names)
     temperatures = fit_temperatures(entries)
     of_fresh, near_fresh = _read(fitted.fits, index, rows, fresh, labels)
@@ -145,7 +156,7 @@ def run_fresh(policy: RunnablePolicy, built: Built) -> Replayed:
 
 
 def _entries(rows: Rows, others: dict[Source, Answers], names: NDArray[np.str_]) -> Entries:
-    found = in_order(EXITS, {"sweep": Answers(rows.answers, rows.confidences), **others})
+    found = in_order(EXITS, {"sweep": answers_of([*rows.heads]), **others})
     labels = tuple(names.tolist())
     return Entries(EXITS, labels, rows.label, found.answers, found.confidences, rows.hashes)
 
@@ -156,7 +167,7 @@ def _read(
     """The answers of the votes and the fitted exits for fresh rows, and these rows' neighbours."""
     near = index.search(fresh.states[0], NEIGHBOURS)
     voted = answers_of([vote(near.first(PAPER_NEIGHBOURS), rows.label, labels)])
-    here = _Arrays(fits, fresh.states, labels)
+    here = _Arrays(fits, fresh, near, rows.label, labels)
     found: dict[Exit, Reading] = {}
     fitted = [e for e in EXITS if e.of.source == "fit"]
     for depth in range(LAYERS + 1):
@@ -174,35 +185,45 @@ class _Arrays:
     """All that fitted readers ask for at a depth, from states that are all there."""
 
     depth: int
-    label: NDArray[np.uint16]
 
-    def __init__(self, fits: Fits, states: NDArray[np.float32], labels: int) -> None:
-        self._fits, self._states, self.labels = fits, states, labels
-        adding = [r.name for r in readers() if r.adds_up]
-        self._so_far = {name: np.zeros((states.shape[1], labels)) for name in adding}
+    def __init__(
+        self, fits: Fits, rows: Rows, near: Neighbours, label: NDArray[np.uint16], labels: int
+    ) -> None:
+        self._fits, self._rows, self._near = fits, rows, near
+        self.label, self.labels = label, labels
+        adding = [r.name for r in readers() if r.adds_up and r.is_built]
+        self._so_far: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in adding}
 
     def enter(self, depth: int) -> None:
         """Come to a depth."""
         self.depth = depth
-        for name in self._so_far:
-            self._so_far[name] += reader(name).pass_by(self)
+        for name, kept in self._so_far.items():
+            kept |= reader(name).pass_by(self)
+
+    def token_ids(self, due: Due) -> TokenIds:
+        """The rows' token ids."""
+        return token_ids([*self._rows.token_ids[due]])
 
     def head(self, due: Due) -> NDArray[np.float32]:
-        """The head was read with the states."""
-        raise NotImplementedError
+        """(due, labels) the heads at this depth."""
+        return self._rows.heads[self.depth, due]
 
     def neighbours(self, due: Due) -> Neighbours:
-        """The neighbours were asked before."""
-        raise NotImplementedError
+        """The rows' neighbours among the database's."""
+        return self._near[due].first(PAPER_NEIGHBOURS)
+
+    def wanted(self, name: str) -> range:
+        """All depths."""
+        return range(LAYERS + 1)
 
     def vectors(self, due: Due) -> NDArray[np.float32]:
         """(due, width) the states at this depth."""
-        return self._states[self.depth, due]
+        return self._rows.states[self.depth, due]
 
     def parameters(self, name: str) -> Any:
         """A fitted reader's parameters."""
         return self._fits.parameters[name]
 
-    def so_far(self, name: str, due: Due) -> NDArray[np.float64]:
-        """(due, labels) what a reader has added up over the depths."""
-        return self._so_far[name][due]
+    def so_far(self, name: str, due: Due) -> dict[str, NDArray[np.float64]]:
+        """By name, (due, labels) what a reader has kept of the depths."""
+        return {what: kept[due] for what, kept in self._so_far[name].items()}

@@ -94,7 +94,8 @@ def _dropped(of: Pool, own: np.ndarray, wanted: int) -> Rows:
     there = np.flatnonzero(np.isin(of.copied, stay))[:wanted]
     source = rows_of(of, of.copied[there])
     hashes = source.hashes + np.uint64(1)  # another text
-    return replace(source, hashes=hashes, states=of.copies[:, there])
+    ids = of.copied_ids[there]
+    return replace(source, hashes=hashes, states=of.copies[:, there], token_ids=ids)
 
 
 def tables(found: list[Copied]) -> str:

@@ -20,7 +20,7 @@ from raee.sweep import Labelled, Sweep, sweep
 TASKS = ("cr", "trec", "mpqa", "cola", "sst2", "mr", "sst5", "subj")
 LAYERS = 6
 
-_FOLDER = Path(__file__).parents[1] / "results" / "pools"
+_FOLDER = Path(__file__).parents[1] / "results" / "pools-of-words"
 _ROWS = 5_500
 """Rows of a pool: 3,000 for the largest database, the others are held out."""
 _REVIEWS = 500
@@ -42,22 +42,24 @@ class Pool:
     """(rows,) indices of labels."""
     hashes: NDArray[np.uint64]
     """(rows,) of their token ids."""
-    answers: NDArray[np.uint16]
-    """(rows, depths) the heads' answers."""
-    confidences: NDArray[np.float32]
-    """(rows, depths) the heads' confidences."""
+    heads: NDArray[np.float32]
+    """(depths, rows, labels) the heads' distributions."""
+    token_ids: NDArray[np.object_]
+    """(rows,) arrays of int32."""
     states: NDArray[np.float32]
     """(depths, rows, width)."""
     copied: NDArray[np.int64]
     """(copies,) positions of the rows that have a copy with one word dropped."""
     copies: NDArray[np.float32]
     """(depths, copies, width) the copies' states."""
+    copied_ids: NDArray[np.object_]
+    """(copies,) the copies' token ids."""
 
 
 @lru_cache(maxsize=len(TASKS) + 1)
 def pool(name: str) -> Pool:
     """A pool that has been read."""
-    with np.load(_FOLDER / f"{name}.npz") as arrays:
+    with np.load(_FOLDER / f"{name}.npz", allow_pickle=True) as arrays:
         return Pool(**{field.name: arrays[field.name] for field in fields(Pool)})
 
 
@@ -101,11 +103,12 @@ def _read(name: str, prompt: str, path: Path, most: int) -> None:
         names=np.array(asked.labels),
         label=label.astype(np.uint16),
         hashes=whole.hashes,
-        answers=whole.answers,
-        confidences=whole.confidences,
+        heads=whole.heads,
+        token_ids=whole.token_ids,
         states=whole.states["mean"],
         copied=copied,
         copies=copies.states["mean"],
+        copied_ids=copies.token_ids,
     )
     np.savez(target, **{field.name: getattr(found, field.name) for field in fields(Pool)})
     print(f"{name}: {len(texts):,} rows read", file=sys.stderr)

@@ -35,8 +35,7 @@ class Costs:
     """By reader that adds up, the readers that it asks once on a row's way."""
 
     def walked(self, layers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(rows,) seconds of rows that run so many layers, (rows,); readings and the embedding are
-        left out."""
+        """(rows,) seconds of rows that run so many layers, (rows,), without what `read` has."""
         return self.encode + self.layer * layers.astype(np.float64)
 
     def read(self, exit: Exit, above: Mapping[ReaderName, int] | None = None) -> float:

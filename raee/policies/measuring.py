@@ -70,7 +70,10 @@ def _read(database: Database) -> list[Exit]:
 
 
 def _one_pass(database: Database, texts: Sequence[str]) -> dict[str, float]:
-    """Seconds of one pass over all texts: `encode`, `enter`, `layer` (the mean), and each exit's."""
+    """Seconds of one pass over all texts.
+
+    They are `encode`, `enter`, `layer` (the mean of one), and each exit's.
+    """
     entries, backbone = database.entries, database.backbone
     exits = _read(database)
     seconds: dict[str, float] = defaultdict(float)

@@ -43,8 +43,8 @@ from raee.policies.replay import Replayed, Trial
 from raee.policies.table import POLICIES, exits_used, neighbours_planned_on
 from raee.readers.de3 import READER as DE3
 from raee.readers.head import READER as HEAD
-from raee.readers.probe import READER as PROBE
 from raee.readers.pool import READER as POOL
+from raee.readers.probe import READER as PROBE
 from raee.readers.probes import READER as PROBES
 from raee.readers.vote import READER as VOTE
 from raee.readers.words import READER as WORDS

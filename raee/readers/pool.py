@@ -1,13 +1,14 @@
 """`pool`: all that has been read up to a depth, as a weighted product of its distributions.
 
-A logarithmic opinion pool (Genest and Zidek, Statistical Science 1, 1986).  Its experts at depth l are
-the n-grams, the votes at the keys' depths up to l, the model's own head at l, and the probes up to l:
+A logarithmic opinion pool (Genest and Zidek, Statistical Science 1, 1986).  Its experts at depth l
+are the n-grams, the votes at the keys' depths up to l, the model's own head at l, and the probes up
+to l:
 
     log P(c) = sum_e a_e log P_e(c) + b_c + constant
 
-The weights a_e are not negative; they and the labels' offsets b_c are those under which the labels are
-likeliest without the text (`raee.readers.weights`).  Experts have all learnt the labels' shares, which
-a product would count several times: that is what the offsets are for.
+The weights a_e are not negative; they and the labels' offsets b_c are those under which the labels
+are likeliest without the text (`raee.readers.weights`).  Experts have all learnt the labels' shares,
+which a product would count several times: that is what the offsets are for.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ class PoolFitter:
     def fit(self) -> Fit:
         """The weights at every depth, and the answers without the text."""
         depths, every = self._fitting.sums.depths, self._reads_every_depth
-        pools = [self._at(depth, self._experts(depth, every, self._votes)) for depth in range(depths)]
+        pools = [self._at(d, self._experts(d, every, self._votes)) for d in range(depths)]
         found = Pools(
             words=np.array([p.weights[WORDS.name] for p in pools]),
             heads=np.array([p.weights[HEAD.name] for p in pools]),
@@ -232,9 +233,9 @@ class PoolFitter:
 
     @cached_property
     def _votes(self) -> list[int]:
-        """The keys' depths at which votes are an expert: those with which a pool is right more often.
+        """The keys' depths at which votes are an expert: a search must be worth its time.
 
-        The pool is the one at the key's own depth, and more is beyond noise: a search costs time.
+        With the vote, the pool at the key's depth must be right more often beyond noise.
         """
         label, once = self._fitting.judges.label, self._fitting.judges.texts.first_rows
         found = []

@@ -40,7 +40,17 @@ class Reading:
     """(rows,) how sure the exit is, from 0 to 1; None: the answer's probability."""
 
 
-class Here(Protocol):
+class BeforeWalk(Protocol):
+    """What is known of rows before the model runs."""
+
+    def token_ids(self, due: Due) -> TokenIds:
+        """The rows' token ids, special ones included."""
+
+    def parameters(self, name: str) -> Any:
+        """A fitted reader's parameters."""
+
+
+class Here(BeforeWalk, Protocol):
     """What a batch has at the depth that it has come to."""
 
     depth: int
@@ -48,9 +58,6 @@ class Here(Protocol):
     """How many labels there are."""
     label: NDArray[np.uint16]
     """(database rows,) the index of each row's label."""
-
-    def token_ids(self, due: Due) -> TokenIds:
-        """The rows' token ids, special ones included."""
 
     def head(self, due: Due) -> NDArray[np.float32]:
         """(due, labels) the distributions of the model's own head."""
@@ -60,9 +67,6 @@ class Here(Protocol):
 
     def vectors(self, due: Due) -> NDArray[np.float32]:
         """(due, width) unit vectors: the state that readers are fitted on."""
-
-    def parameters(self, name: str) -> Any:
-        """A fitted reader's parameters."""
 
     def wanted(self, name: str) -> Sequence[int]:
         """Depths at which a reader may be asked of this batch, ascending."""
@@ -132,6 +136,10 @@ class Reader:
     def pass_by(self, here: Here) -> dict[str, Array]:
         """By name, (present rows, labels) what it keeps of a depth, if it adds up."""
         raise NotImplementedError(f"{self.name} adds nothing up")
+
+    def read_early(self, here: BeforeWalk, due: Due) -> Reading:
+        """Read some rows before the walk, if the reader can."""
+        raise NotImplementedError(f"{self.name} is not before the walk")
 
     def read(self, here: Here, due: Due) -> Reading:
         """Read some of the present rows at the depth that the batch has come to."""

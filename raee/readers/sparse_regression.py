@@ -2,9 +2,9 @@
 
 It is scikit-learn's LogisticRegression, with its penalty: the same probabilities.  That takes its
 steps in the columns' own units, in which rare n-grams hardly move; here the units are those in which
-the curvature is about 1 in every direction, and steps are Newton's, each by conjugate gradients: they
-hold a few copies of the weights, whereas L-BFGS holds two for each step that it remembers.  Products
-are in float32: rows are unit vectors, and what is lost is far below what stored halves lose.
+the curvature is about 1 in every direction, and steps are Newton's, each by conjugate gradients:
+they hold a few copies of the weights, whereas L-BFGS holds two for each step that it remembers.
+Products are in float32: rows are unit vectors, and what is lost is far below what stored halves lose.
 """
 
 import warnings

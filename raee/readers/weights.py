@@ -75,7 +75,5 @@ def fit_weights(
         start = np.concatenate([near.experts, near.offsets])
     bounds = [(0, None)] * number + [(None, None)] * labels
     options = {"maxiter": _STEPS}
-    found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
-    ).x
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
     return Weights(found[:number], found[number:])

@@ -1,7 +1,7 @@
 """`words`: n-grams and logistic regression, before the model runs.
 
 Uni- and bigrams of the backbone's own token ids, weighted by TF-IDF, and multinomial logistic
-regression to its optimum: what ten lines of scikit-learn do, and what every figure is compared with.
+regression to its optimum: what ten lines of scikit-learn do, and every figure is compared with.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from raee.answers import answers_of
 from raee.readers.fit import FOLDS, Fit
 from raee.readers.linear import NO_PROBABILITY, Array, fit_likelihood, fit_temperature
 from raee.readers.ngrams import Codes, TokenIds, count_known, count_ngrams, idf_of, weighted
-from raee.readers.reader import Due, Here, Look, Reader, Reading
+from raee.readers.reader import BeforeWalk, Due, Here, Look, Reader, Reading
 from raee.readers.sparse_regression import SparseMap, regress_sparse
 from raee.texts import Texts
 
@@ -59,7 +59,7 @@ class Ngrams:
         return weighted(count_known(token_ids, self.codes), self.idf)
 
     def logs(self, token_ids: TokenIds) -> Array:
-        """(rows, labels) log-probabilities; a label that the fit has not seen has NO_PROBABILITY."""
+        """(rows, labels) log-probabilities; NO_PROBABILITY of a label that the fit has not seen."""
         scores = self.temperature * self.map.scores(self.rows(token_ids))
         return np.maximum(log_softmax(scores, axis=1), NO_PROBABILITY)
 
@@ -110,9 +110,13 @@ class Words(Reader):
 
     def read(self, here: Here, due: Due) -> Reading:
         """The probabilities of rows by their token ids."""
+        return self.read_early(here, due)
+
+    def read_early(self, here: BeforeWalk, due: Due) -> Reading:
+        """The probabilities of rows by their token ids."""
         return Reading(softmax(self.logs(here, due), axis=1))
 
-    def logs(self, here: Here, due: Due) -> Array:
+    def logs(self, here: BeforeWalk, due: Due) -> Array:
         """(due, labels) log-probabilities."""
         fitted: Ngrams = here.parameters(self.name)
         return fitted.logs(here.token_ids(due))
@@ -166,9 +170,7 @@ class WordsFitter:
         fold_of_text = np.full(len(texts), -1)
         fold_of_text[texts.number[judges]] = judging.folds(number, self._fitting.seed)
         fold = fold_of_text[texts.number]
-        return [
-            (np.flatnonzero(fold != n), judges[fold[judges] == n]) for n in range(number)
-        ]
+        return [(np.flatnonzero(fold != n), judges[fold[judges] == n]) for n in range(number)]
 
     @cached_property
     def _chosen(self) -> tuple[int, float]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prefect import task
 
 from raee import __version__
-from raee.answers import Answers
+from raee.answers import Answers, Neighbours
 from raee.model.backbones import Backbone
 from raee.model.loaded import backbone_of, retriever_of
 from raee.neighbours.choice import IndexRecord
@@ -39,6 +39,7 @@ from storage.version_files import VersionFiles
 from tasks.build.plan import PLAN, BuildPlan
 from tasks.build.reuse import Parent, Parts, load_parent
 from tasks.build.shards import SweptShards, read_sums_of
+from tasks.entries import lists_path
 from tasks.progress import advance
 from tasks.readings import Readings, in_memory, open_indexes, read_head, read_readings
 from tasks.retrying import RETRIES
@@ -121,6 +122,7 @@ COLLECT = Marker("collected", Collected)
 MATCH = Marker("matched", Matched)
 FIT = Marker("probes", Fitted)
 INDEX = Marker("indexed", Indexed)
+LISTS = Marker("lists", StepRecord)
 VOTE = Marker("part", StepRecord)
 TUNE = Marker("tuned", Tuned)
 EVALUATE = Marker("evaluated", Evaluated)
@@ -230,12 +232,22 @@ class Build(Work):
         """The indexes, one a key, in order.  Raises InputError if one is not what was written."""
         return open_indexes(self.files(INDEX), self.plan.index_paths)
 
+    def listed(self, number: int) -> list[Neighbours]:
+        """By key, the neighbours of a shard's rows, once they are listed."""
+        table = self.files(LISTS, per_shard=True).table(lists_path(number))
+        own = np.arange(len(table)) + self.swept.marks.rows_of(number).start
+        return [
+            Neighbours(list_values(table[f"rows-{k}"]), list_values(table[f"distances-{k}"]), own)
+            for k in range(len(self.plan.index_paths))
+        ]
+
     @cached_property
     def readings(self) -> Readings:
         """The rows with the answers of all exits, not calibrated, once all shards have voted."""
         placed = {
             **self.centre.placed,
             **self.files(FIT).placed,
+            **self.files(LISTS, per_shard=True).placed,
             **self.files(VOTE, per_shard=True).placed,
         }
         draft = self.draft().model_copy(update={"temperatures": None})

@@ -1,7 +1,7 @@
 """The first step of a build: a sentence encoder's centre is read, and its rows with it.
 
-    centre-part-00000../{token}/rows.parquet   text_hash, tokens, key-0 .., mean-00 ..: of as many
-                                               texts as a shard has rows
+    centre-part-00000../{token}/rows.parquet   text_hash, tokens, token_ids, key-0 .., mean-00 ..:
+                                               of as many texts as a shard has rows
     centre/{token}/rows.parquet                the same of all texts
                   /centre.safetensors          `mean`, (depths, hidden)
 
@@ -30,7 +30,7 @@ from storage.scan import text_hash
 from tasks.build.build import CENTRE_PART, CENTRE_ROWS, READ_CENTRE, Build, open_build
 from tasks.build.plan import CENTRE_TEXTS
 from tasks.build.shards import state_column
-from tasks.entries import TOKENS, key_column
+from tasks.entries import TOKEN_IDS, TOKENS, key_column
 from tasks.progress import advance, stage
 from tasks.steps import Attempt, StepRecord, step
 
@@ -70,7 +70,7 @@ def _read_part(build: Build, number: int, texts: Sequence[str]) -> pa.Table:
     attempt = Attempt(build.folder, CENTRE_PART.at(number))
     nothing, all_kept = np.zeros(len(texts), np.uint16), np.ones(len(texts), bool)
     swept = build.sweep(texts, nothing, all_kept, None)
-    read: dict[str, NDArray] = {TOKENS: swept.hashes}
+    read: dict[str, NDArray] = {TOKENS: swept.hashes, TOKEN_IDS: swept.token_ids}
     read |= {key_column(i): keys for i, keys in enumerate(swept.keys)}
     for state, by_depth in swept.states.items():
         read |= zip(_columns(build, state), by_depth, strict=True)
@@ -97,7 +97,8 @@ def swept_with_centre(
     assert isinstance(head, SentenceHead), "no other model has a centre"
     by_state = {state: _columns(build, state) for state in probe_states(build.backbone)}
     keys = [key_column(number) for number in range(len(build.plan.job.key.names))]
-    found = rows.take(positions, [TOKENS, *keys, *(c for own in by_state.values() for c in own)])
+    of_states = [column for own in by_state.values() for column in own]
+    found = rows.take(positions, [TOKENS, TOKEN_IDS, *keys, *of_states])
     states = {state: np.stack([found[c] for c in own]) for state, own in by_state.items()}
     labels = len(build.plan.prompt.labels)
     bare = Sweep(
@@ -105,6 +106,7 @@ def swept_with_centre(
         confidences=np.zeros((len(positions), 0), np.float32),
         keys=tuple(found[key] for key in keys),
         hashes=found[TOKENS],
+        token_ids=found[TOKEN_IDS],
         sums={state: sums_of(own, label, labels) for state, own in states.items()},
         states=states,
     )

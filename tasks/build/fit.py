@@ -4,16 +4,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raee.build import fit_on_best
+from raee.answers import Neighbours
+from raee.build import fit_on_best, votes_of
+from raee.config import PAPER_NEIGHBOURS
 from raee.exits import fitted_exits
 from raee.readers.discriminant import left_out_scores, scatter_at
-from raee.readers.fit import Judges, StateName, States
+from raee.readers.fit import Judges, StateName, States, Unfitted
 from raee.readers.probe import fit_shrinkage
 from raee.readers.states import probe_states
 from raee.readers.sums import Sums, sums_of
+from raee.sweep import Labelled
 from raee.texts import TextHashes, copies_of
 from storage.parquet import list_column, write_table
-from tasks.build.build import CHECK, FIT, FITTED, MATCH, SEED, Build, Fitted, open_build
+from tasks.build.build import CHECK, FIT, FITTED, LISTS, MATCH, SEED, Build, Fitted, open_build
 from tasks.fitted import fit_record, write_fits
 from tasks.steps import Attempt, step
 
@@ -24,7 +27,7 @@ _HELD_BYTES = 2**28
 """Bytes of states that are read together: each read of a shard's file takes time, however small."""
 
 
-@step(FIT, opens=open_build, stage="fit", after=[CHECK, MATCH])
+@step(FIT, opens=open_build, stage="fit", after=[CHECK, MATCH, LISTS])
 def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
     """Fit the readers and write them; their answers on the sampled rows go to the entries later."""
     plan, marks = build.plan, build.swept.marks
@@ -35,7 +38,15 @@ def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
     sums = {state: _merged_sums(build, state) for state in states}
     held = _HELD_BYTES // len(states)
     judges = {s: Judges(_states(build, s, sums[s], held), label, hashes, copies) for s in states}
-    fitted = fit_on_best(sums, judges)
+    labelled = Labelled(marks.label, labels, marks.sampled)
+    votes = votes_of(plan.job.key, _listed(build), labelled)
+    fitted = fit_on_best(
+        sums,
+        judges,
+        build.swept.words(),
+        Unfitted(build.swept.heads(plan.depth + 1), votes),
+        {} if build.parent is None else build.parent.fits.parameters,
+    )
     found, state = fitted.answers, fitted.fits.state
     assert found.answers.shape[1] == len(fitted_exits(plan.depth)), "one column a fitted exit"
     columns = {
@@ -45,10 +56,22 @@ def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
     write_table(attempt.folder, FITTED, pa.table(columns))
     return Fitted(
         rows=len(label),
-        files=[write_fits(attempt.version, fitted.fits, sums)],
+        files=write_fits(attempt.version, fitted.fits, sums),
         account=fit_record(fitted, sums[state], len(label)),
         growth=_growth(judges[state].states(plan.depth), label, hashes, labels),
     )
+
+
+def _listed(build: Build) -> list[Neighbours]:
+    """By key, the neighbours that vote of all rows."""
+    shards = [build.listed(number) for number in build.numbers]
+    return [
+        Neighbours(
+            np.concatenate([of_key.first(PAPER_NEIGHBOURS).rows for of_key in own]),
+            np.concatenate([of_key.first(PAPER_NEIGHBOURS).distances for of_key in own]),
+        )
+        for own in zip(*shards, strict=True)
+    ]
 
 
 def _growth(

@@ -1,9 +1,9 @@
 """The steps of a build that let its rows vote: the indexes, each row's neighbours, the entries.
 
     indexed/{token}/version/keys/{key}.faiss
+    lists-00000/{token}/version/neighbours/part-00000.parquet  rows-0, distances-0 ..: by each key
+                                                               every row's nearest others
     part-00000/{token}/version/entries/part-00000.parquet
-                              /neighbours/part-00000.parquet  rows-0, distances-0 ..: by each key
-                                                              every row's nearest others
 
 The lists are longer than any reader needs, because some of their rows may leave in a rebuild: then
 the rows that come nearer are searched for among the new rows alone.
@@ -26,7 +26,7 @@ from raee.policies.tuning import neighbours_needed
 from raee.sweep import Labelled
 from raee.texts import Texts
 from storage.parquet import write_table
-from tasks.build.build import CHECK, FIT, INDEX, MATCH, VOTE, Build, Indexed, open_build
+from tasks.build.build import CHECK, FIT, INDEX, LISTS, MATCH, VOTE, Build, Indexed, open_build
 from tasks.entries import (
     entries_table,
     key_column,
@@ -79,11 +79,21 @@ def _keys_of(build: Build, position: int, rows: NDArray[np.int64]) -> NDArray[np
     return np.concatenate(found)
 
 
-@step(VOTE, opens=open_build, stage="vote", after=[INDEX, MATCH, FIT], per_shard=True)
+@step(LISTS, opens=open_build, stage="neighbours", after=[INDEX, MATCH], per_shard=True)
+def list_neighbours(build: Build, attempt: Attempt, number: int) -> StepRecord:
+    """List the neighbours of a shard's rows by each key."""
+    found = [_lists(build, number, position) for position in range(len(build.plan.index_paths))]
+    rows = len(found[0].rows)
+    advance(rows)
+    written = write_table(attempt.version, lists_path(number), lists_table(found))
+    return StepRecord(rows=rows, files=[written])
+
+
+@step(VOTE, opens=open_build, stage="vote", after=[LISTS, FIT], per_shard=True)
 def write_part(build: Build, attempt: Attempt, number: int) -> StepRecord:
     """Let the neighbours of a shard's rows vote, without the text, and write its entries."""
     plan, rows, marks = build.plan, build.swept.table(number), build.swept.marks
-    found = [_lists(build, number, position) for position in range(len(plan.index_paths))]
+    found = build.listed(number)
     at_key = dict(zip(plan.job.key.depths, found, strict=True))
     heads = Answers(*build.swept.values(number, ["answers", "confidences"]))
     labelled = Labelled(marks.label, len(plan.prompt.labels), marks.sampled)
@@ -91,12 +101,8 @@ def write_part(build: Build, attempt: Attempt, number: int) -> StepRecord:
     answers = answers_of_all(plan.exits, heads, at_key, labelled, sampled, fitted)
     hashes = marks.hashes[marks.rows_of(number)]
     table = entries_table(rows, hashes, answers, found[0].distances[:, 0])
-    files = [
-        write_entries(attempt.version, number, table),
-        write_table(attempt.version, lists_path(number), lists_table(found)),
-    ]
     advance(len(rows))
-    return StepRecord(rows=len(rows), files=files)
+    return StepRecord(rows=len(rows), files=[write_entries(attempt.version, number, table)])
 
 
 def _lists(build: Build, number: int, position: int) -> Neighbours:

@@ -42,6 +42,8 @@ class BuildPlan(BaseModel):
     """For the manifest: `uri`, `rows` (usable or not) and `fingerprint`."""
     sample: dict[str, int] | None
     """By label, the largest of `sample_numbers` of a row in the sample; None if all rows are."""
+    words_sample: dict[str, int] | None
+    """The same of the rows that n-grams are fitted on, among which is the sample."""
     shards: list[Shard]
 
     @property

@@ -113,6 +113,7 @@ def plan_build(job: Job) -> PlannedBuild:
             rejected=dict(found.rejected),
             corpus={"uri": job.corpus.uri, "rows": found.total, "fingerprint": found.fingerprint},
             sample=found.sample(job.sample_rows),
+            words_sample=found.sample(max(job.words_rows, job.sample_rows)),
             shards=found.shards(shard_rows_of(job, backbone, found, new)),
         )
         version = _begin(builds, plan, centre, found.centre_texts)

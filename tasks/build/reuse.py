@@ -3,8 +3,9 @@
 Used by `plan_build`, `sweep_shard`, `match_rows`, `collect_readings` and `write_part`.
 
     {database}/swept/{version}-00000.parquet         text_hash, answers, confidences, tokens,
-                                                     key-0 ..
-                    /{version}-00000-states.parquet  text_hash, mean-00 ..: states of sampled rows
+                                                     token_ids, key-0 ..
+                    /{version}-00000-states.parquet  text_hash, mean-00 .., head-00 ..: states and
+                                                     heads of sampled rows
 
 A version's manifest lists the files that hold its rows.  Versions share them, and a version is read
 without them.  Readings are found by the text's hash alone, so a version with another prompt,
@@ -21,12 +22,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raee.errors import clauses
+from raee.exits import parse_exits
 from raee.model.prompts import Prompt
+from raee.readers.fitting import Fits
 from storage.database import Version, verify
-from storage.manifest import FIRST_BY_TEXT, PROBES, Manifest
+from storage.manifest import FIRST_BY_TEXT, PROBES, WORDS, Manifest
 from storage.parquet import list_values, read_table
 from storage.store import Folder
 from storage.version_files import VersionFiles
+from tasks.fitted import read_fits
 from tasks.job import Job
 from tasks.readings import files_of
 
@@ -64,6 +68,13 @@ def reuses(
             "are equal; all rows are read anew, this once",
             parent.id,
             parent.format,
+        )
+        return False
+    if "words" not in (parent.probes or {}):
+        logger.warning(
+            "nothing of version %s is reused: it does not keep the token ids that n-grams are made "
+            "of; all rows are read anew, this once",
+            parent.id,
         )
         return False
     built = Job.model_validate(parent.job)
@@ -177,6 +188,12 @@ class Parent:
         return found[columns[0]], found[columns[1]]
 
     @cached_property
+    def fits(self) -> Fits:
+        """Its fitted readers, near which the searches of a rebuild's fits begin."""
+        assert self.manifest.probes is not None, "what is reused has been fitted"
+        return read_fits(self.files, parse_exits(self.manifest.exits), self.manifest.probes)
+
+    @cached_property
     def _live(self) -> NDArray[np.bool_]:
         """(positions in `swept`,) False if no entry has the text any more."""
         return np.isin(self.swept.hashes, self.hashes)
@@ -197,7 +214,7 @@ def load_parent(version: Version) -> Parent:
     manifest = version.manifest()
     files, database = files_of(version, manifest), version.database.folder
     parts, swept = files.below("entries/"), sorted(f.path for f in manifest.swept)
-    version.require_whole(manifest, [*parts, *files.below("neighbours/"), PROBES])
+    version.require_whole(manifest, [*parts, *files.below("neighbours/"), PROBES, WORDS])
     tables = [files.table(path, ["text_hash", "label"]) for path in parts]
     return Parent(
         manifest=manifest,

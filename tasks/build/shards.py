@@ -2,11 +2,13 @@
 
 `sweep_shard` writes them, all later steps of a build read them.
 
-rows.parquet                 id, text_hash, text, label, sampled, new, fresh: all rows; fresh
-                             is True if the row's states were read here
-swept.parquet, taken.parquet text_hash, answers, confidences, tokens, key-0 ..: new rows, and those
-                             whose readings are the parent's
-states.parquet               text_hash, mean-00 ..: the states of the sampled rows
+rows.parquet                 id, text_hash, text, label, sampled, worded, new, fresh: all rows;
+                             n-grams are fitted on the worded ones; fresh is True if the row's
+                             states were read here
+swept.parquet, taken.parquet text_hash, answers, confidences, tokens, token_ids, key-0 ..: new rows,
+                             and those whose readings are the parent's
+states.parquet               text_hash, mean-00 .., head-00 ..: of the sampled rows, states and the
+                             head's distributions
 sums-mean.safetensors        sums of the states of the new rows, if there are any
 """
 
@@ -20,13 +22,14 @@ import pyarrow as pa
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from raee.readers.fit import StateName
+from raee.readers.fit import StateName, WordRows
+from raee.readers.ngrams import token_ids
 from raee.readers.sums import Sums, sums_from
 from raee.texts import TextHashes, Texts
 from storage.parquet import list_values, read_table
 from storage.store import Folder
 from tasks.build.reuse import Hashes, hashes_of
-from tasks.entries import TOKENS
+from tasks.entries import TOKEN_IDS, TOKENS
 from tasks.rows import rejected_in
 from tasks.steps import Marker, StepRecord, Work
 
@@ -53,6 +56,8 @@ class Marks:
     """(rows,) indexes of the labels."""
     sampled: NDArray[np.bool_]
     """(rows,) True in the sample."""
+    worded: NDArray[np.bool_]
+    """(rows,) True if n-grams are fitted on the row."""
     new: NDArray[np.bool_]
     """(rows,) False if the row's readings are the parent's."""
     fresh: NDArray[np.bool_]
@@ -126,6 +131,25 @@ class SweptShards:
         tables = [read_table(self.folder(n), STATES, columns) for n in self.numbers]
         return [np.concatenate([list_values(t[column]) for t in tables]) for column in columns]
 
+    def heads(self, depths: int) -> NDArray[np.float32]:
+        """(depths, sampled rows, labels) the head's distributions."""
+        columns = [head_column(depth) for depth in range(depths)]
+        tables = [read_table(self.folder(n), STATES, columns) for n in self.numbers]
+        return np.stack(
+            [np.concatenate([list_values(t[column]) for t in tables]) for column in columns]
+        )
+
+    def words(self) -> WordRows:
+        """The rows that n-grams are fitted on."""
+        marks = self.marks
+        found: list[NDArray[np.int32]] = []
+        for number in self.numbers:
+            (ids,) = self.values(number, [TOKEN_IDS])
+            found += [*ids[marks.worded[marks.rows_of(number)]]]
+        some = marks.worded
+        judges = np.flatnonzero(marks.sampled[some])
+        return WordRows(token_ids(found), marks.label[some], marks.hashes[some], judges)
+
     @cached_property
     def hashes(self) -> Hashes:
         """(rows,) the text hashes of all shards' rows."""
@@ -134,7 +158,7 @@ class SweptShards:
     @cached_property
     def marks(self) -> Marks:
         """The marks of all rows."""
-        columns = ["label", "sampled", "new", "fresh"]
+        columns = ["label", "sampled", "worded", "new", "fresh"]
         tables = [self.table(n, columns) for n in self.numbers]
         hashes = [
             _values(self.folder(n), table["new"].to_numpy(), [TOKENS])[0]
@@ -150,6 +174,11 @@ class SweptShards:
 def state_column(state: StateName, depth: int) -> str:
     """The column of states that holds one of them at a depth."""
     return f"{state}-{depth:02d}"
+
+
+def head_column(depth: int) -> str:
+    """The column of states that holds the head's distributions at a depth."""
+    return f"head-{depth:02d}"
 
 
 def sums_name(state: StateName) -> str:

@@ -20,8 +20,18 @@ from storage.store import Folder
 from tasks.build.build import CHECK, READ_CENTRE, Build, open_build
 from tasks.build.centre import swept_with_centre
 from tasks.build.reuse import Hashes, Parent
-from tasks.build.shards import NEW, ROWS, STATES, SWEEP, TAKEN, Swept, state_column, sums_name
-from tasks.entries import TOKENS, key_column
+from tasks.build.shards import (
+    NEW,
+    ROWS,
+    STATES,
+    SWEEP,
+    TAKEN,
+    Swept,
+    head_column,
+    state_column,
+    sums_name,
+)
+from tasks.entries import TOKEN_IDS, TOKENS, key_column
 from tasks.fitted import write_arrays
 from tasks.progress import advance
 from tasks.rows import label_numbers, rows_of_shard
@@ -70,6 +80,7 @@ class _Shard:
     hashes: Hashes
     label: NDArray[np.uint16]
     sampled: NDArray[np.bool_]
+    worded: NDArray[np.bool_]
     parent: Parent | None
     readings: NDArray[np.int64]
     """(rows,) positions of their readings in the parent's; -1 if it has not read the row."""
@@ -97,17 +108,22 @@ def _look_up(build: Build, rows: pl.DataFrame) -> _Shard:
     plan, parent = build.plan, build.parent
     labels = plan.prompt.labels
     label = label_numbers(rows["label"], labels)
-    sampled = np.ones(len(rows), dtype=bool)
-    if plan.sample is not None:
-        limits = np.array([plan.sample.get(name, 0) for name in labels], np.uint32)
-        sampled = sample_numbers(rows["text"]) <= limits[label]
+    numbers = sample_numbers(rows["text"])
+
+    def drawn(sample: dict[str, int] | None) -> NDArray[np.bool_]:
+        if sample is None:
+            return np.ones(len(rows), dtype=bool)
+        limits = np.array([sample.get(name, 0) for name in labels], np.uint32)
+        return numbers <= limits[label]
+
     hashes = np.array([text_hash(text) for text in rows["text"]], dtype="S32")
     nowhere, of_centre = np.full(len(rows), -1), build.centre_rows
     return _Shard(
         rows=rows,
         hashes=hashes,
         label=label,
-        sampled=sampled,
+        sampled=drawn(plan.sample),
+        worded=drawn(plan.words_sample),
         parent=parent,
         readings=nowhere if parent is None else parent.find(hashes),
         states=nowhere if parent is None else parent.states.find(hashes),
@@ -142,6 +158,7 @@ def _write(folder: Folder, shard: _Shard, build: Build, found: tuple[Sweep, Swee
         "text": kept["text"],
         "label": pa.array(shard.label, pa.uint16()),
         "sampled": pa.array(shard.sampled),
+        "worded": pa.array(shard.worded),
         "new": pa.array(shard.new),
         "fresh": pa.array(shard.sampled & (shard.new | shard.reread)),
     }
@@ -152,6 +169,7 @@ def _write(folder: Folder, shard: _Shard, build: Build, found: tuple[Sweep, Swee
         "answers": swept.answers,
         "confidences": swept.confidences,
         TOKENS: swept.hashes,
+        TOKEN_IDS: swept.token_ids,
     }
     readings |= {key_column(i): keys for i, keys in enumerate(swept.keys)}
     _write_readings(folder, NEW, shard.hashes[shard.new], readings)
@@ -173,11 +191,16 @@ def _write_states(folder: Folder, shard: _Shard, swept: Sweep, again: Sweep) -> 
     new, reread = shard.new[sampled], shard.reread[sampled]
     taken = ~new & ~reread
     columns: dict[str, NDArray] = {}
+
+    def add(column: str, of_new: NDArray[np.float32], of_reread: NDArray[np.float32]) -> None:
+        columns[column] = np.zeros((len(new), of_new.shape[1]), np.float32)
+        columns[column][new], columns[column][reread] = of_new, of_reread
+
     for state, by_depth in swept.states.items():
         for depth, vectors in enumerate(by_depth):
-            values = np.zeros((len(new), vectors.shape[1]), np.float32)
-            values[new], values[reread] = vectors, again.states[state][depth]
-            columns[state_column(state, depth)] = values
+            add(state_column(state, depth), vectors, again.states[state][depth])
+    for depth, distributions in enumerate(swept.heads):
+        add(head_column(depth), distributions, again.heads[depth])
     if taken.any():
         assert shard.parent is not None, "only a parent's readings are reused"
         found = shard.parent.states.take(shard.states[sampled][taken], list(columns))

@@ -7,7 +7,7 @@ from tasks.build.centre import read_database_centre
 from tasks.build.collect import collect_readings
 from tasks.build.fit import fit_database_probes
 from tasks.build.match import match_rows
-from tasks.build.neighbours import build_index, write_part
+from tasks.build.neighbours import build_index, list_neighbours, write_part
 from tasks.build.report import write_report
 from tasks.build.sweep import check_swept, sweep_shard
 from tasks.build.tune import evaluate_build, tune_build
@@ -20,8 +20,9 @@ BUILD_STEPS: tuple[Step[Build, Any], ...] = in_order(
         check_swept,
         collect_readings,
         match_rows,
-        fit_database_probes,
         build_index,
+        list_neighbours,
+        fit_database_probes,
         write_part,
         tune_build,
         evaluate_build,

@@ -6,9 +6,9 @@ to l:
 
     log P(c) = sum_e a_e log P_e(c) + b_c + constant
 
-The weights a_e are not negative; they and the labels' offsets b_c are those under which the labels
-are likeliest without the text (`raee.readers.weights`).  Experts have all learnt the labels' shares,
-which a product would count several times: that is what the offsets are for.
+The weights a_e are not negative; they and the labels' offsets b_c are those under which labels are
+likeliest without the text (`raee.readers.weights`).  All experts have learnt the labels' shares,
+which a product counts several times: that is what the offsets are for.
 """
 
 from __future__ import annotations

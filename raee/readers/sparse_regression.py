@@ -1,10 +1,10 @@
 """Multinomial logistic regression on sparse rows, to its optimum.
 
 It is scikit-learn's LogisticRegression, with its penalty: the same probabilities.  That takes its
-steps in the columns' own units, in which rare n-grams hardly move; here the units are those in which
-the curvature is about 1 in every direction, and steps are Newton's, each by conjugate gradients:
-they hold a few copies of the weights, whereas L-BFGS holds two for each step that it remembers.
-Products are in float32: rows are unit vectors, and what is lost is far below what stored halves lose.
+steps in the columns' own units, in which rare n-grams hardly move.  Here the units are those in
+which the curvature is about 1 in every direction, and steps are Newton's, each by conjugate
+gradients: they hold a few copies of the weights, whereas L-BFGS holds two for each step that it
+remembers.  Products are in float32: what is lost is far below what stored halves lose.
 """
 
 import warnings

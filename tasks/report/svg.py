@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 WIDTH = 360
 """The width of a chart in its own units; text is 11 of them, readable on a phone as well."""
 
-_VARIABLES = ("ink", "muted", "grid", "card", "c1", "c2", "c3", "c4", "c5")
-COLOURS = {name: f"#00000{number}" for number, name in enumerate(_VARIABLES, 1)}
+_VARIABLES = ("ink", "muted", "grid", "card", "c1", "c2", "c3", "c4", "c5", "c6")
+COLOURS = {name: f"#{number:06d}" for number, name in enumerate(_VARIABLES, 1)}
 """By variable, the sentinel that is drawn with and then replaced by var(--name)."""
 
 STYLE: dict[Any, Any] = {

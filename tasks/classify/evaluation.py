@@ -15,9 +15,8 @@ from raee.evaluation import PolicyFigures, compare_on, read_for, timed_rows
 from raee.exits import parse_exits
 from raee.policies.compared import compared, runnable
 from raee.policies.table import check_policy
-from raee.statistics.shift import differs, prior_ratio
 from storage.scan import scan
-from tasks.classify.corpus_shift import label_shares
+from tasks.classify.corpus_shift import label_shares, ratio_of
 from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.models import shard_rows_of
@@ -73,14 +72,14 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> Evaluation:
     rows = pl.concat([part.usable for part in read])
     right = label_numbers(rows["label"], labels).astype(np.int32)
     texts = rows["text"].to_list()
-    own = runnable(job.policy, tuning, where) if job.balance == "corpus" else None
+    own = None if job.balance == "database" else runnable(job.policy, tuning, where)
     with stage("evaluate", len(texts)):
         seen = read_for(database, policies, texts, advance)
     ratio = None
     if own is not None:
         answers = outcome(database, own, seen, seen.trial(database.entries, right)).labels
         shares = label_shares(database, own, np.bincount(answers, minlength=len(labels)))
-        ratio = prior_ratio(shares) if differs(shares) else None
+        ratio = ratio_of(shares, job.balance)
     if ratio is not None:
         # Confidences under other shares follow from whole distributions, which nobody keeps.
         with stage("evaluate with the corpus's shares", len(texts)):

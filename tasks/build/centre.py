@@ -1,14 +1,8 @@
 """The first step of a build: a sentence encoder's centre is read, and its rows with it.
 
-<<<<<<< HEAD
     centre-part-00000../{token}/rows.parquet   text_hash, tokens, token_ids, key-0 .., mean-00 ..:
-                                               of as many texts as a shard has rows
-    centre/{token}/rows.parquet                the same of all texts
-=======
-    centre-part-00000../{token}/rows.parquet   text_hash, tokens, key-0 .., mean-00 ..: of as
-                                               many rows as a shard has
+                                               of as many rows as a shard has
     centre/{token}/rows.parquet                the same of all of them
->>>>>>> once
                   /centre.safetensors          `mean`, (depths, hidden)
 
 No row is read twice: the sweep of a shard takes what was read here of its texts.  Their heads are

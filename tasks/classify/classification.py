@@ -122,8 +122,8 @@ def estimate_balance(work: Classification, attempt: Attempt) -> Balanced | None:
     shares = label_shares(database, plan.runs, counts)
     record = shares_record(shares, database.entries.labels, plan.job.balance)
     ratio = ratio_of(shares, plan.job.balance)
-    found = np.ones(len(counts)) if ratio is None else ratio
-    return Balanced(rows=len(texts), balance={"ratio": found.tolist(), **record})
+    factors = np.ones(len(counts)) if ratio is None else ratio
+    return Balanced(rows=len(texts), balance={"ratio": factors.tolist(), **record})
 
 
 @step(PART, opens=open_classification, stage="classify", after=[BALANCE], per_shard=True)

@@ -50,7 +50,7 @@ def label_shares(database: Database, spec: RunnablePolicy, predicted: NDArray[np
 
 
 def ratio_of(shares: Shares, balance: Balance) -> NDArray[np.float64] | None:
-    """(labels,) the factors by which readers that learnt shares are corrected; None if they are not.
+    """(labels,) the factors on what readers that learnt shares say; None: nothing is corrected.
 
     They are corrected if the corpus's shares differ from the database's beyond noise, unless the
     job expects the database's.

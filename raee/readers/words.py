@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -201,6 +202,13 @@ class WordsFitter:
     @cached_property
     def _fitted(self) -> tuple[Ngrams, Array]:
         """The fit of all rows, and the judging rows' cross-fitted log-probabilities."""
+        # Filters of warnings are the process's, not a thread's: they are set before the threads
+        # begin, and set back when all have ended.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self._cross_fit()
+
+    def _cross_fit(self) -> tuple[Ngrams, Array]:
         rows, (min_count, penalty) = self._rows, self._chosen
         near = self._fitting.before.get(READER.name)
         every = np.arange(len(rows.label))

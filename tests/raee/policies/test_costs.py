@@ -21,8 +21,13 @@ from raee.policies.replay import Trial, replay
 from raee.policies.table import NO_NEIGHBOURS, POLICIES, Planned
 
 READS = {
-    **{"head": 2.0, "vote": 3.0, "probe": 0.5, "de3": 0.75, "logistic": 0.125},
-    **{"words": 0.0625, "pool": 0.25},
+    "head": 2.0,
+    "vote": 3.0,
+    "probe": 0.5,
+    "de3": 0.75,
+    "logistic": 0.125,
+    "words": 0.0625,
+    "pool": 0.25,
 }
 ONCE = {"pool": ["words", "vote"]}
 COSTS = Costs(encode=5.0, layer=10.0, reads=READS, retriever=40.0, enter=20.0, once=ONCE)

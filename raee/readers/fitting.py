@@ -1,6 +1,6 @@
 """The fit of all of a database's readers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,18 +31,31 @@ class Fitted:
     """What the manifest says of it."""
 
 
-def begin_fit(state: StateName, sums: Sums, judges: Judges, seed: int) -> Fitting:
+def begin_fit(
+    state: StateName,
+    sums: Sums,
+    judges: Judges,
+    seed: int,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Fitting:
     """The fit of all fitted readers, which has not seen any states yet; as in `fit_readers`."""
     begin = {reader.name: reader.fitter for reader in readers() if reader.source == "fit"}
-    return Fitting(state, sums, judges, seed, begin)
+    return Fitting(state, sums, judges, seed, begin, on_rows)
 
 
-def fit_readers(state: StateName, sums: Sums, judges: Judges, seed: int = 0) -> Fitted:
+def fit_readers(
+    state: StateName,
+    sums: Sums,
+    judges: Judges,
+    seed: int = 0,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Fitted:
     """Fit a database's readers.
 
-    sums: over all rows.  judges: the rows that carry the figures.  seed: of the folds.
+    sums: over all rows.  judges: the rows that carry the figures.  seed: of the folds.  on_rows is
+    told of so many rows as the judges are, in step with what is done of the whole fit.
     """
-    found = begin_fit(state, sums, judges, seed).fit()
+    found = begin_fit(state, sums, judges, seed, on_rows).fit()
     record: dict[str, Any] = {}
     for fit in found.values():
         record |= fit.record

@@ -1,10 +1,12 @@
 """The fit of a build's readers, on the sums of all shards and the states of the sampled rows."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raee.build import fit_on_best
+from raee.build import fit_on_best, rows_of_fit
 from raee.exits import fitted_exits
 from raee.readers.discriminant import left_out_scores, scatter_at
 from raee.readers.fit import Judges, StateName, States
@@ -15,6 +17,7 @@ from raee.texts import TextHashes, copies_of
 from storage.parquet import list_column, write_table
 from tasks.build.build import CHECK, FIT, FITTED, MATCH, SEED, Build, Fitted, open_build
 from tasks.fitted import fit_record, write_fits
+from tasks.progress import advance, stage
 from tasks.steps import Attempt, step
 
 _SMALLEST = 100
@@ -35,7 +38,10 @@ def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
     sums = {state: _merged_sums(build, state) for state in states}
     held = _HELD_BYTES // len(states)
     judges = {s: Judges(_states(build, s, sums[s], held), label, hashes, copies) for s in states}
-    fitted = fit_on_best(sums, judges)
+    with stage("fit", rows_of_fit(len(states), len(label)) + len(label)):
+        fitted = fit_on_best(sums, judges, advance)
+        at_depth = judges[fitted.fits.state].states(plan.depth)
+        growth = _growth(at_depth, label, hashes, labels)
     found, state = fitted.answers, fitted.fits.state
     assert found.answers.shape[1] == len(fitted_exits(plan.depth)), "one column a fitted exit"
     columns = {
@@ -47,7 +53,7 @@ def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
         rows=len(label),
         files=[write_fits(attempt.version, fitted.fits, sums)],
         account=fit_record(fitted, sums[state], len(label)),
-        growth=_growth(judges[state].states(plan.depth), label, hashes, labels),
+        growth=growth,
     )
 
 
@@ -56,18 +62,20 @@ def _growth(
 ) -> list[tuple[int, float]]:
     """Accuracy of the closed form at full depth, without the text, on ever more of the rows.
 
-    Its shrinkage is chosen anew at each size, as a database of that size would choose it.
+    Its shrinkage is chosen anew at each size, as a database of that size would choose it.  The
+    stage is told of all rows.
     """
     order = np.random.default_rng(SEED).permutation(len(label))
     sizes = np.unique(np.geomspace(min(_SMALLEST, len(label)), len(label), 7).astype(int))
     grown = []
-    for size in sizes:
+    for before, size in pairwise([0, *sizes]):
         some = order[:size]
         scatter = scatter_at(sums_of(states[None, some], label[some], labels), 0)
         copies = copies_of(hashes[some], hashes[some], label[some], labels)
         shrinkage = fit_shrinkage(scatter, states[some], label[some], copies)
         scores = left_out_scores(scatter, shrinkage, states[some], copies)
         grown.append((int(size), float((scores.argmax(axis=1) == label[some]).mean())))
+        advance(int(size - before))
     return grown
 
 
@@ -79,8 +87,9 @@ def _states(build: Build, state: StateName, sums: Sums, held_bytes: int) -> Stat
 
     def read(depth: int) -> NDArray[np.float32]:
         if depth not in held:
-            held.clear()
             depths = range(depth, min(depth + together, sums.depths))
+            if depth + 1 < sums.depths:  # full depth is asked for in between
+                held.clear()
             held.update(zip(depths, build.swept.states(state, depths), strict=True))
         return held[depth]
 

@@ -36,7 +36,7 @@ from raee.readers.words import WordsFitter
 from raee.statistics.paired import better_beyond_noise, worse_p_value
 
 if TYPE_CHECKING:
-    from raee.readers.fit import Fitting, Fold
+    from raee.readers.fit import Fitting
 
 _LEAST = -20.0
 """Log-probability below which an expert's is not taken: one expert may not rule a label out."""
@@ -180,6 +180,7 @@ class PoolFitter:
 
     def __init__(self, fitting: Fitting) -> None:
         self._fitting = fitting
+        fitting.plan(fitting.sums.depths)
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
         """Nothing: the other fits see the states."""
@@ -187,7 +188,10 @@ class PoolFitter:
     def fit(self) -> Fit:
         """The weights at every depth, and the answers without the text."""
         depths, every = self._fitting.sums.depths, self._reads_every_depth
-        pools = [self._at(d, self._experts(d, every, self._votes)) for d in range(depths)]
+        pools = []
+        for depth in range(depths):
+            pools.append(self._at(depth, self._experts(depth, every, self._votes)))
+            self._fitting.passed()
         found = Pools(
             words=np.array([p.weights[WORDS.name] for p in pools]),
             heads=np.array([p.weights[HEAD.name] for p in pools]),
@@ -211,10 +215,6 @@ class PoolFitter:
     @property
     def _keys(self) -> list[int]:
         return sorted(self._fitting.unfitted.votes)
-
-    @cached_property
-    def _folds(self) -> Sequence[Fold]:
-        return self._fitting.judges.folds(self._fitting.seed)
 
     @cached_property
     def _reads_every_depth(self) -> bool:
@@ -262,7 +262,7 @@ class PoolFitter:
         some = self._fitted_on(experts)
         whole = fit_weights(experts[:, some], label[some], alike)
         logs = np.zeros(experts.shape[1:])
-        for train, held in self._folds:
+        for train, held in self._fitting.folds:
             rows = train[np.isin(train, some, assume_unique=True)]
             without = fit_weights(experts[:, rows], label[rows], alike, whole)
             logs[held] = without.logs(experts[:, held])

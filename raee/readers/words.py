@@ -127,6 +127,7 @@ class WordsFitter:
 
     def __init__(self, fitting: Fitting) -> None:
         self._fitting, self._rows = fitting, fitting.words
+        fitting.plan(len(PENALTIES) + 2 + len(self._folds))  # with rare n-grams, and of all rows
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
         """Nothing: it reads token ids."""
@@ -187,12 +188,14 @@ class WordsFitter:
         near = None
         for penalty in PENALTIES:
             near = self._fit_on(train, few, penalty, near)
+            self._fitting.passed()
             scores = near.map.scores(self._read(near, held))
             likely = fit_likelihood(scores, label)[1]
             tried[penalty] = likely, int((scores.argmax(axis=1) == label).sum()), near
         penalty = max(PENALTIES, key=lambda p: tried[p][0])
         _, right, found = tried[penalty]
         with_rare = self._fit_on(train, many, penalty, found)
+        self._fitting.passed()
         scores = with_rare.map.scores(self._read(with_rare, held))
         if (scores.argmax(axis=1) == label).sum() > right:
             return many, penalty, with_rare
@@ -205,6 +208,7 @@ class WordsFitter:
         near = self._fitting.before.get(READER.name, tried)
         every = np.arange(len(rows.label))
         whole = self._fit_on(every, min_count, penalty, near)
+        self._fitting.passed()
         scores = np.zeros((len(rows.label), self._fitting.labels))
 
         def cross(fold: tuple[NDArray[np.int64], NDArray[np.int64]]) -> None:
@@ -213,7 +217,8 @@ class WordsFitter:
             scores[held] = found.map.scores(self._read(found, held))
 
         with ThreadPoolExecutor(min(_FITS_AT_ONCE, os.cpu_count() or 1)) as threads:
-            list(threads.map(cross, self._folds))
+            for _ in threads.map(cross, self._folds):
+                self._fitting.passed()
         judged, label = scores[rows.judges], rows.label[rows.judges]
         temperature = fit_temperature(judged, label)
         fitted = Ngrams(whole.codes, whole.idf, whole.map, temperature)

@@ -15,7 +15,7 @@ from raee.answers import Answers
 from raee.readers.de3 import edr
 from raee.readers.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
 from raee.readers.fit import Judges, Unfitted, WordRows
-from raee.readers.fitting import begin_fit
+from raee.readers.fitting import begin_fit, fit_readers
 from raee.readers.linear import Linear, fit_temperature
 from raee.readers.ngrams import token_ids
 from raee.readers.probe import fit_shrinkage, left_out_accuracy
@@ -162,7 +162,19 @@ class TestFit:
         regression, deepest = fitted.regression, fitted.maps[-1]
         np.testing.assert_array_equal(deepest.weights, regression.weights)
         np.testing.assert_array_equal(deepest.biases, regression.biases)
+        assert len(fitted.shrinkages) == 1  # no other depth has a closed form that nobody reads
         _assert_accounts_for_itself(fitted, label)
+
+    @pytest.mark.parametrize("make", [_gaussian, _skewed], ids=["lda", "logistic"])
+    def test_tells_of_its_rows_on_the_way(self, make):
+        states, label = make()
+        told = []
+        fit_readers("mean", sums_of(states, label, 3), _judges(states, label), 0, told.append)
+        assert sum(told) == len(label)
+        assert min(told) >= 0
+        # Of each depth, and of each fit of the regression that there is at full depth or may be.
+        assert len([rows for rows in told if rows]) >= 8
+        assert max(told) <= len(label) / 2
 
     @pytest.mark.parametrize("make", [_gaussian, _skewed], ids=["lda", "logistic"])
     def test_is_the_same_every_time(self, make):

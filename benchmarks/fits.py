@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from raee.build import CENTRE_ROWS, judges_of, prepared
 from raee.config import BackboneSpec, Method, PromptSpec
-from raee.readers.fit import Judges
+from raee.readers.fit import Judges, Unfitted, WordRows
 from raee.readers.fitting import fit_readers
 from raee.readers.head import head_reader, read_centre
+from raee.readers.ngrams import TokenIds, token_ids
 from raee.readers.sums import Sums, sums_of
 from raee.sweep import Labelled, sweep
 from raee.texts import copies_of
@@ -44,7 +45,7 @@ def main() -> None:
     results = []
     for rows, labels in SIZES:
         begun, used = time.perf_counter(), time.process_time()
-        sums, judges = swept(rows, labels)
+        sums, judges, token_ids_of_rows, heads = swept(rows, labels)
         both = {
             "sweep_seconds": time.perf_counter() - begun,
             "sweep_cpu_seconds": time.process_time() - used,
@@ -55,7 +56,8 @@ def main() -> None:
             ("random", drawn(rows, labels)),
         ):
             found = {"states": states, "rows": rows, "labels": labels}
-            results.append(found | both | fitted(total, judging))
+            words = WordRows(token_ids_of_rows, judging.label, judging.hashes, np.arange(rows))
+            results.append(found | both | fitted(total, judging, words, Unfitted(heads, {})))
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "fits.json").write_text(json.dumps(results, indent=1))
     print(
@@ -71,8 +73,8 @@ def main() -> None:
         )
 
 
-def swept(rows: int, labels: int) -> tuple[Sums, Judges]:
-    """The sums and the judges of a sweep of texts, the model's centre read before."""
+def swept(rows: int, labels: int) -> tuple[Sums, Judges, TokenIds, NDArray[np.float32]]:
+    """What a sweep of texts read, the model's centre read before: sums, judges, tokens, heads."""
     texts, label = crossed(rows, labels)
     method = Method(
         backbone=BackboneSpec(
@@ -86,7 +88,8 @@ def swept(rows: int, labels: int) -> tuple[Sums, Judges]:
     head = head_reader(backbone, prompt, read_centre(backbone, prompt, texts[:CENTRE_ROWS]))
     labelled = Labelled(label, labels, np.ones(rows, bool))
     found = sweep(backbone, prompt, head, method.key, retriever, texts, labelled)
-    return found.sums["mean"], judges_of(found, labelled)["mean"]
+    judges = judges_of(found, labelled)["mean"]
+    return found.sums["mean"], judges, token_ids([*found.token_ids]), found.heads
 
 
 def crossed(rows: int, labels: int) -> tuple[list[str], NDArray[np.uint16]]:
@@ -129,10 +132,10 @@ def drawn(rows: int, labels: int) -> tuple[Sums, Judges]:
     return sums_of(states, label, labels), Judges(states.__getitem__, label, hashes, copies)
 
 
-def fitted(sums: Sums, judges: Judges) -> dict[str, Any]:
+def fitted(sums: Sums, judges: Judges, words: WordRows, unfitted: Unfitted) -> dict[str, Any]:
     """Which fit the probes have, its accuracy at full depth, and the seconds of all fits."""
     begun, used = time.perf_counter(), time.process_time()
-    record = fit_readers("mean", sums, judges).record
+    record = fit_readers("mean", sums, judges, words, unfitted).record
     seconds, cpu = time.perf_counter() - begun, time.process_time() - used
     log(f"{record['fit']}, penalty {record['regression_penalty']}, in {seconds:.1f} s")
     return {

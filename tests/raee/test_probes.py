@@ -53,6 +53,14 @@ def _judges(states, label, hashes=None):
     return Judges(states.__getitem__, label, hashes, copies_of(hashes, hashes, label, labels))
 
 
+def _nothing_else(judges, depths, labels):
+    """Rows without words, and heads that know nothing."""
+    rows = len(judges.label)
+    no_words = token_ids([np.zeros(0, np.int32)] * rows)
+    words = WordRows(no_words, judges.label, judges.hashes, np.arange(rows))
+    return words, Unfitted(np.full((depths, rows, labels), 1 / labels, np.float32), {})
+
+
 @dataclass(frozen=True)
 class _Fitted:
     """All that a fit has found, of every reader."""
@@ -78,11 +86,8 @@ class _Fitted:
 
 def _fit_of(sums, judges, seed=0):
     """The fit of states alone: texts have no tokens, and heads say nothing."""
-    rows, labels = len(judges.label), len(sums.rows)
-    no_words = token_ids([np.zeros(0, np.int32)] * rows)
-    words = WordRows(no_words, judges.label, judges.hashes, np.arange(rows))
-    heads = np.full((sums.depths, rows, labels), 1 / labels, np.float32)
-    fitting = begin_fit("mean", sums, judges, words, Unfitted(heads, {}), {}, seed)
+    labels = len(sums.rows)
+    fitting = begin_fit("mean", sums, judges, *_nothing_else(judges, sums.depths, labels), {}, seed)
     found = fitting.fit()
     record = {}
     for fit in found.values():
@@ -169,7 +174,9 @@ class TestFit:
     def test_tells_of_its_rows_on_the_way(self, make):
         states, label = make()
         told = []
-        fit_readers("mean", sums_of(states, label, 3), _judges(states, label), 0, told.append)
+        judges = _judges(states, label)
+        others = _nothing_else(judges, len(states), 3)
+        fit_readers("mean", sums_of(states, label, 3), judges, *others, on_rows=told.append)
         assert sum(told) == len(label)
         assert min(told) >= 0
         # Of each depth, and of each fit of the regression that there is at full depth or may be.

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import log, sqrt
 
 Ngram = tuple[int, ...]
@@ -11,7 +12,7 @@ Ngram = tuple[int, ...]
 def plain_ngrams(ids: Sequence[int]) -> Counter[Ngram]:
     """How often each uni- and bigram occurs in a row."""
     ids = [int(i) for i in ids]
-    return Counter([*((one,) for one in ids), *zip(ids, ids[1:], strict=False)])
+    return Counter([*((one,) for one in ids), *pairwise(ids)])
 
 
 def code_of(ngram: Ngram) -> int:

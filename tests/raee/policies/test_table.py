@@ -18,7 +18,7 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.exits import exits_of, swept_exits
+from raee.exits import Exit, exits_of, swept_exits
 from raee.neighbours.index import new_index
 from raee.policies.table import (
     NO_NEIGHBOURS,
@@ -369,3 +369,22 @@ def test_a_version_without_probes_refuses_what_reads_them(policy, match):
 )
 def test_a_version_without_probes_runs_the_others(policy):
     check_policy(validated_policy(policy) if isinstance(policy, str) else policy, _FIRST_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        FixedPolicy(exit="probes@1"),
+        KernelPolicy(readers=("vote", "probes")),
+        CascadePolicy(readers=("vote", "probes")),
+    ],
+    ids=str,
+)
+def test_a_reader_whose_place_another_has_taken_is_refused_by_name(spec):
+    match = "names the reader 'probes', which the database has not: 'pool' has taken its place"
+    with refused(match):
+        check_policy(spec, exits_of(2, (0,)))
+    with refused(match):
+        exits_used(spec, ASKED)
+    older = [e for e in exits_of(2, (0,)) if e.reader not in ("words", "pool")]
+    check_policy(spec, (*older, *(Exit("probes", depth) for depth in range(3))))

@@ -111,7 +111,8 @@ def compare_on(
         name: outcome(database, policy, seen, trial, looks[name])
         for name, policy in policies.items()
     }
-    hits = _hits(database, done, right)
+    hits = {name: found.labels == right for name, found in done.items()}
+    hits[MAJORITY] = right == majority_label(database.entries)
     seconds = dict.fromkeys(policies, 0.0)
     rounds = _rounds(texts, [*done.values()], timed_rows(database, len(texts)))
     for rows in rounds:
@@ -127,7 +128,7 @@ def compare_on(
             far=int(found.far.sum()),
             rows_per_second=sum(map(len, rounds)) / seconds[name],
             accuracy_interval=_interval(hits[name]),
-            against=_all_against(name, hits),
+            against={b: against(hits[name], hits[b]) for b in COMPARED_WITH if b in hits},
         )
         for name, found in done.items()
     }
@@ -138,17 +139,14 @@ def majority_figures(database: Database, right: NDArray[np.int32]) -> PolicyFigu
 
     right: (rows,) places of the labels of one or more rows.
     """
-    answers, hits = (
-        np.full_like(right, majority_label(database.entries)),
-        _hits(database, {}, right),
-    )
+    answers = np.full_like(right, majority_label(database.entries))
     return PolicyFigures(
         **scores(answers, right, np.zeros(len(right), np.int64)),
         exits={},
         far=0,
         rows_per_second=None,
-        accuracy_interval=_interval(hits[MAJORITY]),
-        against=_all_against(MAJORITY, hits),
+        accuracy_interval=_interval(answers == right),
+        against={},
     )
 
 
@@ -166,18 +164,6 @@ def notes(
     better = better_baseline(own, policies, rated, found[own].against)
     difference = against_the_best(own, found[own].against)
     return [difference] if better is None else [difference, better]
-
-
-def _hits(
-    database: Database, done: Mapping[str, Outcome], right: NDArray[np.int32]
-) -> dict[str, NDArray[np.bool_]]:
-    """By name, (rows,) which rows are answered right; the majority's among them."""
-    hits = {name: found.labels == right for name, found in done.items()}
-    return {MAJORITY: right == majority_label(database.entries), **hits}
-
-
-def _all_against(name: str, hits: Mapping[str, NDArray[np.bool_]]) -> dict[str, Against]:
-    return {other: against(hits[name], hits[other]) for other in COMPARED_WITH if other in hits}
 
 
 def _rounds(texts: Sequence[str], done: Sequence[Outcome], timed: int) -> list[NDArray[np.int64]]:

@@ -141,7 +141,10 @@ def describe(policy: RunnablePolicy) -> str:
 
 
 def explanation_tables(found: "Explanation") -> list[Table]:
-    """Tables of one text's answer, neighbours and exits, as `tasks.classify.explain` found them."""
+    """Tables of one text's answer and what speaks for it, as `tasks.classify.explain` found them.
+
+    The n-grams, the experts of the pool, the neighbours, and every exit.
+    """
     answer = table("answer", "confidence", "exit", "layers", "why")
     for i, line in enumerate(found.why):
         cells = ["", "", "", ""]
@@ -151,6 +154,13 @@ def explanation_tables(found: "Explanation") -> list[Table]:
         elif i == 0:
             cells = ["none", "", "", str(found.layers)]
         answer.add_row(*cells, line)
+    ngrams = table("log-odds", "n-grams for and against the answer")
+    for ngram in (*found.ngrams_for, *reversed(found.ngrams_against)):
+        ngrams.add_row(f"{ngram.log_odds:+.2f}", ngram.ngram)
+    experts = table("weight", "expert of the pool", "probability of the answer")
+    for expert in found.experts:
+        experts.add_row(f"{expert.weight:.2f}", expert.expert, f"{expert.probability:.3f}")
+    reasons = [part for part in (ngrams, experts) if part.row_count]
     neighbours = table("distance", "label", "heads right at", "neighbour")
     for near in found.neighbours:
         neighbours.add_row(
@@ -162,7 +172,7 @@ def explanation_tables(found: "Explanation") -> list[Table]:
     exits = table("exit", "answer", "confidence", "right on the database's rows")
     for name, read in found.exits.items():
         exits.add_row(name, read.label, f"{read.confidence:.3f}", f"{read.rate:.3f}")
-    return [answer, neighbours, exits]
+    return [answer, *reasons, neighbours, exits]
 
 
 def pruning_table(found: "Pruning") -> Table:

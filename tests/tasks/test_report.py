@@ -26,7 +26,8 @@ from raee.policies.objectives import Figures, Point, Promise, Step, Tuning
 from raee.policies.replay import Trial, replay
 from raee.policies.tuning import FULL_DEPTH
 from raee.statistics.far import Far, Space
-from tasks.report.data import Hits, Parent, gather
+from tasks.report.data import Hits, Parent
+from tasks.report.gathering import gather
 from tasks.report.page import render
 from tasks.report.words import in_words, shorten
 
@@ -57,7 +58,7 @@ def _trial(exits=_EXITS, **right):
     """Twenty rows of two labels in turn.
 
     `probe@0` is .95 sure of 0 to 9 and right on 0 to 8, `probe@2` is .75 sure and right on 10 to
-    17, probes are right on 3 to 17 and the regression on 0 to 13; `right` says it otherwise.
+    17, the pool is right on 3 to 17 and the regression on 0 to 13; `right` says it otherwise.
     """
     label = (np.arange(_ROWS) % 2).astype(np.uint16)
     answers = np.tile(label[:, None], len(exits))
@@ -66,7 +67,7 @@ def _trial(exits=_EXITS, **right):
         "head@2": range(0),
         "probe@0": range(9),
         "probe@2": range(10, 18),
-        "probes@2": range(3, 18),
+        "pool@2": range(3, 18),
         "logistic@2": range(14),
         **{name.replace("_", "@"): rows for name, rows in right.items()},
     }
@@ -88,7 +89,7 @@ def _trial(exits=_EXITS, **right):
     return Trial(entries, rows, neighbours)
 
 
-def _tuning(full_depth="probes@2", tuned=_TUNED):
+def _tuning(full_depth="pool@2", tuned=_TUNED):
     figures = Figures(accuracy=0.85, mean_layers=1.0, seconds_per_row=0.0036)
     points = [
         Point(policy=policy, fitted=figures, cross_fitted=figures)
@@ -119,7 +120,7 @@ def _far():
     return Far(space, 0.0, np.stack([nearest, np.full(_ROWS, np.nan), np.full(_ROWS, np.nan)]))
 
 
-def _gather(trial=None, policies=None, full_depth="probes@2", **changes):
+def _gather(trial=None, policies=None, full_depth="pool@2", **changes):
     trial = _trial() if trial is None else trial
     policies = {FULL_DEPTH: FixedPolicy(exit=full_depth), **(policies or _POLICIES)}
     costs = changes.get("costs", _COSTS)
@@ -267,9 +268,9 @@ def test_better_or_worse_is_said_only_beyond_chance(tuned, right, verdict):
 def test_what_a_pick_has_where_it_was_picked_is_shown_beside_what_it_is_worth():
     trial = _trial()
     lucky = replay(_TUNED, trial, _COSTS)
-    picks = replay(FixedPolicy(exit="probes@2"), trial, _COSTS)  # what picks without the fold did
+    picks = replay(FixedPolicy(exit="pool@2"), trial, _COSTS)  # what picks without the fold did
     runs = {
-        FULL_DEPTH: Judged(FixedPolicy(exit="probes@2"), picks, True),
+        FULL_DEPTH: Judged(FixedPolicy(exit="pool@2"), picks, True),
         "tuned": Judged(_TUNED, picks, True),
         "full": Judged(FullPolicy(), lucky, False),
     }
@@ -484,8 +485,8 @@ def test_rows_on_which_not_every_exit_was_read_are_counted_but_not_tried():
 
 
 def test_numbers_of_policies_that_do_the_same_lie_apart():
-    same = {f"policy {i}": FixedPolicy(exit="probes@2") for i in range(9)}
-    html = render(_gather(policies={**same, "tuned": FixedPolicy(exit="probes@2")}))
+    same = {f"policy {i}": FixedPolicy(exit="pool@2") for i in range(9)}
+    html = render(_gather(policies={**same, "tuned": FixedPolicy(exit="pool@2")}))
     chart = re.search(r'<figure class="chart" id="chart-pareto">(.*?)</figure>', html, re.DOTALL)
     at = [
         (float(found[1]), float(found[2]))

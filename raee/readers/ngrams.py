@@ -38,6 +38,12 @@ def token_ids(rows: Sequence[NDArray[np.int32]]) -> TokenIds:
     return TokenIds(np.concatenate([np.zeros(0, np.int32), *rows]), starts)
 
 
+def tokens_of(code: int) -> list[int]:
+    """The ids of an n-gram's tokens."""
+    first, last = divmod(code, 1 << 32)
+    return [last] if first == 0 else [first - 1, last]
+
+
 def count_ngrams(rows: TokenIds) -> tuple[Codes, sp.csr_matrix]:
     """The n-grams that occur in some rows, and (rows, n-grams) how often."""
     row, code = _ngrams(rows)

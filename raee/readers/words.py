@@ -75,7 +75,7 @@ class Words(Reader):
     """N-grams of token ids and logistic regression."""
 
     name = "words"
-    clause = "the n-grams"
+    clause = "the regression on n-grams"
     description = "n-grams of the text and logistic regression, without the model"
     look = Look("c6", "P", "none")
     before_walk = True

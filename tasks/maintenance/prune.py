@@ -27,7 +27,7 @@ from raee.neighbours.index import Index
 from raee.neighbours.lists import nearest_other_texts
 from raee.neighbours.pruning import NEIGHBOURS, keep_rows, values
 from raee.neighbours.training import built_index, check_index_spec
-from raee.policies.compared import judged, objective_of, runnable
+from raee.policies.compared import judged, metrics_of, objective_of, runnable
 from raee.policies.objectives import loss_p_value
 from raee.policies.replay import Trial, figures, replay
 from raee.policies.tuning import NEIGHBOURS as PLANNED_ON
@@ -306,7 +306,7 @@ def _publish(database: Database, parent: Readings, pruned: _Pruned, pruning: Pru
             "created_at": datetime.now(UTC),
             "rows": len(pruned.kept),
             "files": sorted(files, key=lambda f: f.path),
-            "metrics": {name: figures(run.done, trial) for name, run in runs.items()},
+            "metrics": metrics_of(runs, trial),
             "tuning": found.tuning.model_dump(mode="json"),
             "indexes": {
                 path: record.model_dump()

@@ -13,7 +13,7 @@ which a product counts several times: that is what the offsets are for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -147,6 +147,11 @@ def weights_at(pools: Pools, depth: int) -> dict[str, float]:
     for below in range(depth + 1):
         found[f"{PROBE.name}@{below}"] = pools.probes[depth, below]
     return {expert: float(weight) for expert, weight in found.items() if weight > 0}
+
+
+def weigh_votes(record: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a pool weighs votes.  record: the manifest's, by depth the weights of experts."""
+    return any(expert.startswith(f"{VOTE.name}@") for weights in record for expert in weights)
 
 
 def bounded(logs: Array) -> Array:

@@ -142,7 +142,7 @@ class Fitting:
 
     def passed(self, passes: int = 1) -> None:
         """Tell of passes that were planned, as they are done or turn out not to be needed."""
-        self._passed += passes
+        self._passed = min(self._passed + passes, self._planned)
         self._tell(len(self.judges.label) * self._passed // self._planned)
 
     def fit(self) -> dict[str, Fit]:

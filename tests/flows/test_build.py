@@ -216,7 +216,7 @@ class TestPublishedVersion:
         for file in swept:
             data = (database / file["path"]).read_bytes()
             assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
-        readings, states = (pq.read_table(database / f["path"]) for f in swept)
+        states, readings = (pq.read_table(database / f["path"]) for f in swept)
         assert readings.schema.names == [
             *("text_hash", "answers", "confidences", "tokens", "token_ids", "key-0")
         ]

@@ -6,6 +6,7 @@ CENTRE_ROWS those that a sentence encoder's centre is read over, and of more tha
 `sample_rows` those that carry the figures of fitted readers.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,11 +42,11 @@ from raee.neighbours.keys import PLAIN_TEXT, check_key
 from raee.neighbours.lists import nearest_other_texts
 from raee.neighbours.near_copies import copies_record
 from raee.neighbours.training import built_index, check_index_spec
-from raee.policies.compared import judged, objective_of
+from raee.policies.compared import beside_baselines, judged, metrics_of, objective_of
 from raee.policies.costs import Costs
 from raee.policies.measuring import measure_costs, texts_measured
 from raee.policies.objectives import Tuning
-from raee.policies.replay import Trial, figures
+from raee.policies.replay import Trial
 from raee.policies.table import check_policy
 from raee.policies.tuning import neighbours_needed, study
 from raee.readers.discriminant import scatter_at
@@ -61,6 +62,8 @@ from raee.statistics.calibration import calibrated, fit_temperatures
 from raee.statistics.far import far_of
 from raee.sweep import Labelled, Sweep, joined, sweep, with_head
 from raee.texts import Texts, copies_of
+
+logger = logging.getLogger("raee")
 
 CENTRE_ROWS = 4_096
 """Rows over which a sentence encoder's centre is read (docs/method.md)."""
@@ -82,7 +85,8 @@ class Built:
     tuning: Tuning
     costs: Costs
     metrics: Mapping[str, dict[str, Any]]
-    """By name the figures of the compared policies on the own rows, each without its text."""
+    """By name the figures of the compared policies on the own rows, each without its text, beside
+    the majority's (`raee.policies.compared.metrics_of`)."""
     copies: Mapping[str, Any]
     """Rows with equal and nearly equal texts."""
 
@@ -146,13 +150,17 @@ def build(
     studied = study(trial, costs, objective_of(method.policy), SEED, copies["barred"])
     names = [str(e) for e in entries.exits]
     runs = judged(method.policy, studied, trial, costs, names, where)
+    metrics = metrics_of(runs, trial)
+    beside = beside_baselines(method.policy.name, runs, metrics)
+    if beside is not None and beside.better is not None:
+        logger.warning("%s: %s", where, beside.better)
     return Built(
         database=replace(raw, entries=entries, temperatures=temperatures, far=far),
         centre=centre,
         trial=trial,
         tuning=studied.tuning,
         costs=costs,
-        metrics={name: figures(run.done, trial) for name, run in runs.items()},
+        metrics=metrics,
         copies=copies,
     )
 
@@ -248,16 +256,27 @@ def fit_on_best(
     words: WordRows,
     unfitted: Unfitted,
     before: Mapping[str, Any] = MappingProxyType({}),
+    on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Fitted:
     """Fit the readers on the state on which the closed form is right most often.
 
-    sums, judges: of each state that may be read.  The others: as in `fit_readers`.
+    sums, judges: of each state that may be read.  on_rows is told of `rows_of_fit`, evenly.  The
+    others: as in `fit_readers`.
     """
     chosen = next(iter(sums))
     if len(sums) > 1:
-        right = {state: left_out_accuracy(sums[state], judges[state]) for state in sums}
+        right = {s: left_out_accuracy(sums[s], judges[s], on_rows) for s in sums}
         chosen = max(right, key=lambda state: right[state])
-    return fit_readers(chosen, sums[chosen], judges[chosen], words, unfitted, before, SEED)
+    return fit_readers(chosen, sums[chosen], judges[chosen], words, unfitted, before, SEED, on_rows)
+
+
+def rows_of_fit(states: int, rows: int) -> int:
+    """Of how many rows `fit_on_best` tells.
+
+    states: how many may be read; if there are several, each is read once to choose one.  rows: how
+    many carry the figures.
+    """
+    return rows * (1 + (states if states > 1 else 0))
 
 
 def answers_of_all(

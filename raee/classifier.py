@@ -170,11 +170,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @_in_turn
     def evaluate(self, X: Iterable[Any], y: Iterable[Any]) -> "pl.DataFrame":
-        """Every policy on labelled texts that were not fitted: a row for each.
+        """Every policy and baseline on labelled texts that were not fitted: a row for each.
 
         policy, accuracy, its 95 % interval (low, high), macro_f1, matthews, mean_layers,
-        rows_per_second, and rows by exit, most frequent first.  `full` is the model's own head,
-        `logistic` full depth with logistic regression, `tuned` what `tuned` picks.
+        rows_per_second, and rows by exit, most frequent first.  `majority` is the most frequent
+        label, which takes no time, `words` n-grams with logistic regression, `logistic` full depth
+        with logistic regression, `full` the model's own head, `tuned` what `tuned` picks.
         """
         import polars as pl
 

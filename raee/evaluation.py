@@ -12,13 +12,23 @@ from scipy.stats import bootstrap
 from raee.all_exits import AllExits, Outcome, outcome, read_all
 from raee.classify import ABSTAINED, classify
 from raee.config import FarSpec, RunnablePolicy
+from raee.policies.baselines import (
+    BASELINES,
+    MAJORITY,
+    Against,
+    Rated,
+    against,
+    against_the_best,
+    better_baseline,
+)
+from raee.policies.compared import majority_label
 from raee.policies.replay import scores
 from raee.policies.table import neighbours_planned_on
 from raee.reading import Database
-from raee.statistics.paired import paired
 
-BASELINES = ("full", "logistic")
-"""Policies that every other is compared with, row by row: what people do without raee."""
+COMPARED_WITH = ("full", *BASELINES)
+"""What every policy is compared with, row by row: the model's own head, what people do without
+raee."""
 
 _TIMED = {"cpu": 150, "cuda": 2_400}
 """Rows on which rows/s are measured, at most: they fill some batches of the device."""
@@ -28,25 +38,8 @@ _ROUNDS = 2
 of them."""
 
 
-class Against(BaseModel):
-    """A policy against another on the same rows."""
-
-    model_config = ConfigDict(frozen=True)
-
-    wins: int
-    """Rows on which only it is right."""
-    losses: int
-    """Rows on which only the other is."""
-    p_value: float
-    """McNemar's, exact and two-sided."""
-    difference: float
-    """Its accuracy less the other's."""
-    difference_interval: tuple[float, float]
-    """Of 95 %, paired."""
-
-
 class PolicyFigures(BaseModel):
-    """A policy on labelled rows."""
+    """A policy on labelled rows, or the majority."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,12 +51,13 @@ class PolicyFigures(BaseModel):
     """Rows by exit, the most frequent first."""
     far: int
     """Rows unlike the database's."""
-    rows_per_second: float
-    """Of tokenising, model, readers and the key's search, on `timed_rows` of the rows."""
+    rows_per_second: float | None
+    """Of tokenising, model, readers and the key's search, on `timed_rows` of the rows; None if
+    nothing runs."""
     accuracy_interval: tuple[float, float]
     """Of 95 %."""
     against: dict[str, Against]
-    """By the name of each baseline that there is."""
+    """By name, what it is compared with, as far as there is such."""
 
 
 _RESAMPLES = 2_000
@@ -101,9 +95,9 @@ def compare_on(
     """Figures of every policy on labelled rows, one or more; by the policies' names.
 
     Accuracy with its interval, macro-F1, Matthews correlation, mean layers, rows by exit, far rows,
-    each policy against the baselines among them: out of what all exits say of the rows, which is
-    what a classification answers.  rows/s: of a classification of `timed_rows`, drawn evenly over
-    all by what they take.
+    each policy against the majority and the baselines among them: out of what all exits say of the
+    rows, which is what a classification answers.  rows/s: of a classification of `timed_rows`,
+    drawn evenly over all by what they take.
 
     seen: the texts as `read_for` reads them with the same ratio.  right: (rows,) places of the
     labels.  own: name of the policy that looks at far rows, as `far` says; the others are measured
@@ -118,6 +112,7 @@ def compare_on(
         for name, policy in policies.items()
     }
     hits = {name: found.labels == right for name, found in done.items()}
+    hits[MAJORITY] = right == majority_label(database.entries)
     seconds = dict.fromkeys(policies, 0.0)
     rounds = _rounds(texts, [*done.values()], timed_rows(database, len(texts)))
     for rows in rounds:
@@ -133,10 +128,42 @@ def compare_on(
             far=int(found.far.sum()),
             rows_per_second=sum(map(len, rounds)) / seconds[name],
             accuracy_interval=_interval(hits[name]),
-            against={b: _against(hits[name], hits[b]) for b in BASELINES if b in hits},
+            against={b: against(hits[name], hits[b]) for b in COMPARED_WITH if b in hits},
         )
         for name, found in done.items()
     }
+
+
+def majority_figures(database: Database, right: NDArray[np.int32]) -> PolicyFigures:
+    """Figures of the database's most frequent label for every row: no row leaves at an exit.
+
+    right: (rows,) places of the labels of one or more rows.
+    """
+    answers = np.full_like(right, majority_label(database.entries))
+    return PolicyFigures(
+        **scores(answers, right, np.zeros(len(right), np.int64)),
+        exits={},
+        far=0,
+        rows_per_second=None,
+        accuracy_interval=_interval(answers == right),
+        against={},
+    )
+
+
+def notes(
+    own: str, policies: Mapping[str, RunnablePolicy], found: Mapping[str, PolicyFigures]
+) -> list[str]:
+    """Lines about a policy beside the baselines.
+
+    own: the policy's name; there are none if it is not among the policies.  found: figures of
+    these and of the majority.  Costs are layers: rows/s of a few hundred rows are too noisy.
+    """
+    if own not in policies:
+        return []
+    rated = {name: Rated(one.accuracy, one.mean_layers) for name, one in found.items()}
+    better = better_baseline(own, policies, rated, found[own].against)
+    difference = against_the_best(own, found[own].against)
+    return [difference] if better is None else [difference, better]
 
 
 def _rounds(texts: Sequence[str], done: Sequence[Outcome], timed: int) -> list[NDArray[np.int64]]:
@@ -172,14 +199,3 @@ def _interval(hits: NDArray[np.bool_]) -> tuple[float, float]:
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(found.low), float(found.high)
-
-
-def _against(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Against:
-    found = paired(ours, theirs)
-    return Against(
-        wins=found.wins,
-        losses=found.losses,
-        p_value=found.p_value(),
-        difference=(found.wins - found.losses) / len(ours),
-        difference_interval=found.difference_interval(len(ours), _CONFIDENCE),
-    )

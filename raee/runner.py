@@ -14,12 +14,13 @@ from raee.build import Built
 from raee.classify import Predictions, classify
 from raee.config import BackboneSpec, FarSpec, Method, PolicySpec, RunnablePolicy
 from raee.errors import InputError
-from raee.evaluation import PolicyFigures, compare_on, read_for
+from raee.evaluation import PolicyFigures, compare_on, majority_figures, read_for
 from raee.model.backbones import Backbone
 from raee.model.batches import without_token
 from raee.model.loaded import backbone_of, retriever_of
 from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index, index_from
+from raee.policies.baselines import MAJORITY
 from raee.policies.compared import compared, runnable
 from raee.policies.objectives import Tuning
 from raee.policies.replay import replay
@@ -76,11 +77,12 @@ class Runner:
         )
 
     def compare(self, texts: Sequence[str], right: NDArray[np.int32]) -> dict[str, PolicyFigures]:
-        """`raee.evaluation.compare_on` with the policies that tables compare."""
+        """`raee.evaluation.compare_on` with the policies that tables compare, and the majority."""
         names = [str(e) for e in self.database.entries.exits]
         policies = compared(self.policy, self.tuning, names, self.where)
         seen = read_for(self.database, policies, texts)
-        return compare_on(self.database, policies, texts, seen, right, self.policy.name, self.far)
+        found = compare_on(self.database, policies, texts, seen, right, self.policy.name, self.far)
+        return {MAJORITY: majority_figures(self.database, right), **found}
 
 
 def runner_of(built: Built, method: Method, where: str) -> Runner:

@@ -32,6 +32,8 @@ def record_versions(database: Database, verdict: str) -> None:
     table = [
         {
             **line.model_dump(),
+            "baseline": line.baseline or "",
+            "baseline_accuracy": "" if line.baseline is None else line.baseline_accuracy,
             "parent": line.parent or "",
             "change": f"{line.accuracy - accuracy[line.parent]:+.4f}"
             if line.parent in accuracy

@@ -32,6 +32,9 @@ _SHORT.maxlevel = 2
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
+Balance = Literal["auto", "database", "corpus"]
+
+
 class Job(Settings):
     """What to build, and how to classify with it."""
 
@@ -54,10 +57,11 @@ class Job(Settings):
     far: FarSpec | None = Field(
         default=FarSpec(), description="What becomes of rows unlike the database's; null: nothing."
     )
-    balance: Literal["database", "corpus"] = Field(
-        default="database",
+    balance: Balance = Field(
+        default="auto",
         description="Label shares that readers expect: the database's, or those estimated from "
-        "the unlabelled corpus.",
+        "the unlabelled corpus if they differ beyond noise. `auto` draws the estimate towards the "
+        "database's shares by as much as it is noise, `corpus` takes it as it is.",
     )
     sample_rows: int = Field(
         default=20_000,

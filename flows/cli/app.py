@@ -27,7 +27,12 @@ from flows.cli.options import (
     PolicyName,
     Version,
 )
-from flows.cli.tables import evaluation_table, explanation_tables, tuning_tables
+from flows.cli.tables import (
+    baselines_table,
+    evaluation_table,
+    explanation_tables,
+    tuning_tables,
+)
 from raee.errors import InputError, cut, is_unicode
 from storage.faults import placed
 from tasks.job import Job, load_job, validated_policy
@@ -85,7 +90,7 @@ def evaluate(
     version: Version = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Accuracy, mean layers and rows/s of every policy on labelled texts."""
+    """Accuracy, mean layers and rows/s of every policy and baseline on labelled texts."""
     job = load_job(job_file)
     _check_can_be_written(json_file)
     from tasks.classify.evaluation import evaluate_corpus
@@ -94,6 +99,8 @@ def evaluate(
     found = evaluate_corpus(job, input, version)
     try:
         print_table(evaluation_table(found))
+        for note in found.notes:
+            say(note)
     finally:  # neither is lost if the other cannot be written
         _write(json_file, found.model_dump_json(indent=1, exclude_unset=True))
 
@@ -107,12 +114,15 @@ def tune(job_file: JobFile, version: Version = None, json_file: JsonFile = None)
     from tasks.maintenance.tune import tune_version
 
     log_to_stderr()
-    readings, found = tune_version(job, version)
+    found = tune_version(job, version)
     try:
-        for part in tuning_tables(found, job.policy, readings.where):
+        for part in tuning_tables(found.tuning, job.policy, found.where):
             print_table(part)
+        print_table(baselines_table(found.metrics, job.policy.name))
+        if found.beside is not None and found.beside.better is not None:
+            say(found.beside.better)
     finally:  # neither is lost if the other cannot be written
-        _write(json_file, found.model_dump_json(indent=1))
+        _write(json_file, found.tuning.model_dump_json(indent=1))
 
 
 @app.command()

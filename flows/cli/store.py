@@ -52,7 +52,7 @@ def prune(
 def versions(
     name: Name, store: Store, as_json: AsJson = False, credentials: Credentials = None
 ) -> None:
-    """One line a version, newest first: id, created, rows, accuracy, aliases."""
+    """One line a version, newest first: id, created, rows, accuracy, best baseline, aliases."""
     use_credentials(credentials)
     from tasks.maintenance.listing import list_versions
 
@@ -62,7 +62,8 @@ def versions(
     if as_json:
         say(json.dumps([line.model_dump() for line in lines], indent=1))
         return
-    shown = table("id", "created", "rows", "accuracy", "mean layers", "policy", "aliases")
+    headers = ("rows", "accuracy", "mean layers", "policy", "best baseline", "aliases")
+    shown = table("id", "created", *headers)
     for line in lines:
         shown.add_row(
             line.id,
@@ -71,6 +72,7 @@ def versions(
             f"{line.accuracy:.3f}",
             f"{line.mean_layers:.2f}",
             line.policy,
+            "" if line.baseline is None else f"{line.baseline} {line.baseline_accuracy:.3f}",
             " ".join(line.aliases),
         )
     print_table(shown)

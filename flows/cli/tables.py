@@ -1,6 +1,7 @@
 """Tables of the figures that the commands print."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -36,11 +37,11 @@ def table(*headers: str, title: str | None = None) -> Table:
 
 
 def evaluation_table(found: "Evaluation") -> Table:
-    """A table of every policy on labelled rows, as `tasks.classify.evaluation` found them."""
+    """A table of the majority and every policy, as `tasks.classify.evaluation` found them."""
     shown = table(
         "policy", "accuracy", "95 %", "macro-F1", "Matthews", "mean layers", "rows/s", "exits"
     )
-    for name, figures in found.policies.items():
+    for name, figures in (("majority", found.majority), *found.policies.items()):
         low, high = figures.accuracy_interval
         exits = sorted(figures.exits.items(), key=lambda item: -item[1])[:_EXITS]
         shown.add_row(
@@ -50,7 +51,7 @@ def evaluation_table(found: "Evaluation") -> Table:
             f"{figures.macro_f1:.3f}",
             f"{figures.matthews:.3f}",
             f"{figures.mean_layers:.2f} of {found.depth}",
-            f"{figures.rows_per_second:,.0f}",
+            "" if figures.rows_per_second is None else f"{figures.rows_per_second:,.0f}",
             " ".join(f"{e}:{n}" for e, n in exits),
         )
     return shown
@@ -98,6 +99,35 @@ def tuning_tables(found: "Tuning", policy: PolicySpec, where: str) -> list[Table
     return [front, families, keys]
 
 
+def baselines_table(metrics: Mapping[str, Mapping[str, Any]], own: str) -> Table:
+    """A table of the baselines on a version's own rows, with a policy's difference to each.
+
+    metrics: as `raee.policies.compared.metrics_of` has them; own: the policy's name, which may be
+    missing there.
+    """
+    from raee.policies.baselines import BASELINES
+
+    shown = table(
+        *("accuracy", "layers", "ms/row", "baseline", f"{own} less it", "95 %", "p"),
+        title=f"{own} against what people do without raee, on the same rows",
+    )
+    for name in (b for b in BASELINES if b in metrics):
+        figures, cells = metrics[name], ["", "", ""]
+        if own in metrics:
+            against = metrics[own]["against"][name]
+            low, high = against["difference_interval"]
+            difference = f"{against['difference']:+.4f}"
+            cells = [difference, f"{low:+.4f} to {high:+.4f}", f"{against['p_value']:.2g}"]
+        shown.add_row(
+            f"{figures['accuracy']:.4f}",
+            f"{figures['mean_layers']:.2f}",
+            f"{1000 * figures['seconds_per_row']:.2f}",
+            f"{name}: {BASELINES[name]}",
+            *cells,
+        )
+    return shown
+
+
 def describe(policy: RunnablePolicy) -> str:
     """A policy with its settings, in a line."""
     settings = []
@@ -111,7 +141,10 @@ def describe(policy: RunnablePolicy) -> str:
 
 
 def explanation_tables(found: "Explanation") -> list[Table]:
-    """Tables of one text's answer, neighbours and exits, as `tasks.classify.explain` found them."""
+    """Tables of one text's answer and what speaks for it, as `tasks.classify.explain` found them.
+
+    The n-grams, the experts of the pool, the neighbours, and every exit.
+    """
     answer = table("answer", "confidence", "exit", "layers", "why")
     for i, line in enumerate(found.why):
         cells = ["", "", "", ""]
@@ -121,6 +154,13 @@ def explanation_tables(found: "Explanation") -> list[Table]:
         elif i == 0:
             cells = ["none", "", "", str(found.layers)]
         answer.add_row(*cells, line)
+    ngrams = table("log-odds", "n-grams for and against the answer")
+    for ngram in (*found.ngrams_for, *reversed(found.ngrams_against)):
+        ngrams.add_row(f"{ngram.log_odds:+.2f}", ngram.ngram)
+    experts = table("weight", "expert of the pool", "probability of the answer")
+    for expert in found.experts:
+        experts.add_row(f"{expert.weight:.2f}", expert.expert, f"{expert.probability:.3f}")
+    reasons = [part for part in (ngrams, experts) if part.row_count]
     neighbours = table("distance", "label", "heads right at", "neighbour")
     for near in found.neighbours:
         neighbours.add_row(
@@ -132,7 +172,7 @@ def explanation_tables(found: "Explanation") -> list[Table]:
     exits = table("exit", "answer", "confidence", "right on the database's rows")
     for name, read in found.exits.items():
         exits.add_row(name, read.label, f"{read.confidence:.3f}", f"{read.rate:.3f}")
-    return [answer, neighbours, exits]
+    return [answer, *reasons, neighbours, exits]
 
 
 def pruning_table(found: "Pruning") -> Table:

@@ -1,8 +1,11 @@
 """The policies that a version is judged by, under the names that tables show."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from raee.config import (
     FixedPolicy,
@@ -14,17 +17,30 @@ from raee.config import (
     TunedPolicy,
 )
 from raee.errors import InputError
-from raee.exits import parse_exits
+from raee.exits import Entries, parse_exits
+from raee.policies.baselines import (
+    BASELINES,
+    MAJORITY,
+    Against,
+    Rated,
+    against,
+    against_the_best,
+    better_baseline,
+)
 from raee.policies.costs import Costs
 from raee.policies.objectives import Tuning
-from raee.policies.replay import Replayed, Trial, replay
+from raee.policies.replay import NO_EXIT, Replayed, Trial, figures, replay
 from raee.policies.tuning import FULL_DEPTH, TUNED, Study
 from raee.readers.logistic import READER as LOGISTIC
+from raee.readers.words import READER as WORDS
 
 logger = logging.getLogger("raee")
 
-COMPARED = ("full", "logistic", "fixed", "retrieval", "raee", "kernel", "de3", "cascade", "tuned")
-"""In the order of tables: what the head says at full depth, what people do today, then exits."""
+COMPARED = (
+    *BASELINES,
+    *("full", "fixed", "retrieval", "raee", "kernel", "de3", "cascade", "tuned"),
+)
+"""In the order of tables: what people do without raee, what the head says at full depth, exits."""
 
 _PICKED = ("fixed", "retrieval", "kernel", "de3", "cascade")
 """Policies that a tuning picks for a table, of many of their kind."""
@@ -92,9 +108,9 @@ def compared(
         "retrieval": RetrievalPolicy(),
         "raee": RaeePolicy(),
     }
-    regression = [e for e in parse_exits(exits) if e.reader == LOGISTIC.name]
-    if regression:
-        found["logistic"] = FixedPolicy(exit=str(regression[0]))
+    for exit in parse_exits(exits):
+        if exit.reader in (WORDS.name, LOGISTIC.name):  # each is asked at one depth
+            found[exit.reader] = FixedPolicy(exit=str(exit))
     if tuning is not None:
         for name in _PICKED:
             if name in tuning.families:
@@ -133,3 +149,65 @@ def report_runs(
     full_depth = Judged(study.tuning.full_depth.policy, study.done[FULL_DEPTH], True)
     nearest = Judged(study.picked.policy, study.done[TUNED], True)
     return {FULL_DEPTH: full_depth, TUNED: nearest, **found}
+
+
+def majority_label(entries: Entries) -> int:
+    """The index of the database's most frequent label; of equal ones the first."""
+    return int(np.bincount(entries.label).argmax())
+
+
+def majority(trial: Trial) -> Replayed:
+    """The database's most frequent label for every row, which costs nothing."""
+    rows = len(trial)
+    return Replayed(
+        np.full(rows, NO_EXIT),
+        np.full(rows, majority_label(trial.entries), np.uint16),
+        np.zeros(rows, np.int64),
+        np.zeros(rows),
+    )
+
+
+def metrics_of(runs: Mapping[str, Judged], trial: Trial) -> dict[str, dict[str, Any]]:
+    """By name, figures on a version's own rows: of the judged policies, and of the majority.
+
+    Each is compared with every baseline that there is (`against`); equal texts count once there,
+    since copies are no evidence of their own.
+    """
+    done = {MAJORITY: majority(trial), **{name: run.done for name, run in runs.items()}}
+    once = trial.texts.first_rows
+    right = {name: (replayed.answers == trial.label)[once] for name, replayed in done.items()}
+    there = [b for b in BASELINES if b in done]
+    return {
+        name: {
+            **figures(replayed, trial),
+            "against": {b: against(right[name], right[b]).model_dump() for b in there},
+        }
+        for name, replayed in done.items()
+    }
+
+
+@dataclass(frozen=True)
+class BesideBaselines:
+    """A policy beside the baselines, in words."""
+
+    difference: str
+    """To the best of them."""
+    better: str | None
+    """Which of them is better, and what to do; None if none is."""
+
+
+def beside_baselines(
+    name: str, runs: Mapping[str, Judged], metrics: Mapping[str, Mapping[str, Any]]
+) -> BesideBaselines | None:
+    """A policy beside the baselines on a version's own rows; None if it was not judged.
+
+    metrics: as `metrics_of` has them; costs are modelled seconds.
+    """
+    if name not in runs:
+        return None
+    found = {b: Against.model_validate(one) for b, one in metrics[name]["against"].items()}
+    rated = {n: Rated(m["accuracy"], m["seconds_per_row"]) for n, m in metrics.items()}
+    policies = {n: run.policy for n, run in runs.items()}
+    return BesideBaselines(
+        against_the_best(name, found), better_baseline(name, policies, rated, found)
+    )

@@ -17,6 +17,9 @@ from raee.policies.costs import LAYERS, Costs
 from raee.policies.table import NO_NEIGHBOURS, POLICIES, Planned, layers_of
 from raee.texts import Texts
 
+NO_EXIT = -1
+"""Instead of an exit's position, for a row that is answered without one."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -60,7 +63,7 @@ class Replayed:
     """What a policy did with the rows of a trial."""
 
     exits: NDArray[np.int64]
-    """(rows,) position of the exit at which each row answered."""
+    """(rows,) position of the exit at which each row answered; NO_EXIT if none did."""
     answers: NDArray[np.uint16]
     """(rows,) the index of the label."""
     layers: NDArray[np.int64]
@@ -115,7 +118,8 @@ def figures(replayed: Replayed, trial: Trial) -> dict[str, Any]:
     precision and recall.
     """
     label, names = trial.label, trial.entries.labels
-    counts = np.bincount(replayed.exits, minlength=len(trial.entries.exits))
+    left = replayed.exits[replayed.exits != NO_EXIT]
+    counts = np.bincount(left, minlength=len(trial.entries.exits))
     right = replayed.answers == label
     times_given = np.bincount(replayed.answers, minlength=len(names))
     there = np.bincount(label, minlength=len(names))

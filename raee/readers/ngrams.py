@@ -38,6 +38,12 @@ def token_ids(rows: Sequence[NDArray[np.int32]]) -> TokenIds:
     return TokenIds(np.concatenate([np.zeros(0, np.int32), *rows]), starts)
 
 
+def tokens_of(code: int) -> list[int]:
+    """The ids of an n-gram's tokens."""
+    first, last = divmod(code, 1 << 32)
+    return [last] if first == 0 else [first - 1, last]
+
+
 def count_ngrams(rows: TokenIds) -> tuple[Codes, sp.csr_matrix]:
     """The n-grams that occur in some rows, and (rows, n-grams) how often."""
     row, code = _ngrams(rows)
@@ -50,7 +56,9 @@ def count_known(rows: TokenIds, codes: Codes) -> sp.csr_matrix:
     row, code = _ngrams(rows)
     if not len(codes):
         return sp.csr_matrix((len(rows), 0), dtype=np.float32)
-    column = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
+    order = np.argsort(code)  # looked up in order, they take a third of the time
+    column = np.empty(len(code), np.int64)
+    column[order] = np.minimum(np.searchsorted(codes, code[order]), len(codes) - 1)
     there = codes[column] == code
     return _counts(row[there], column[there], (len(rows), len(codes)))
 

@@ -1,8 +1,8 @@
 """The first step of a build: a sentence encoder's centre is read, and its rows with it.
 
     centre-part-00000../{token}/rows.parquet   text_hash, tokens, token_ids, key-0 .., mean-00 ..:
-                                               of as many texts as a shard has rows
-    centre/{token}/rows.parquet                the same of all texts
+                                               of as many rows as a shard has
+    centre/{token}/rows.parquet                the same of all of them
                   /centre.safetensors          `mean`, (depths, hidden)
 
 No row is read twice: the sweep of a shard takes what was read here of its texts.  Their heads are
@@ -10,7 +10,6 @@ read from their states, since a head needs the centre.
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,17 +42,16 @@ def read_database_centre(build: Build, attempt: Attempt) -> StepRecord | None:
     """
     if not build.plan.has_centre or build.folder.exists(CENTRE):
         return None
-    rows = Counter(json.loads(build.folder.read(CENTRE_TEXTS)))
-    texts, size = list(rows), sum(span.rows for span in build.plan.shards[0])
+    texts = json.loads(build.folder.read(CENTRE_TEXTS))
+    size = sum(span.rows for span in build.plan.shards[0])
     columns = _columns(build, pooled_state(build.backbone))
     parts, total = list[pa.Table](), np.zeros((len(columns), build.backbone.hidden_size))
     with stage("read centre", len(texts)):
         for number, start in enumerate(range(0, len(texts), size)):
-            some = texts[start : start + size]
-            parts.append(_read_part(build, number, some))
-            count = np.array([rows[text] for text in some], np.float64)
-            total += [count @ list_values(parts[-1][column]) for column in columns]
-    mean = torch.from_numpy(total / rows.total()).float()
+            part = _read_part(build, number, texts[start : start + size])
+            parts.append(part)
+            total += [list_values(part[column]).sum(axis=0, dtype=np.float64) for column in columns]
+    mean = torch.from_numpy(total / len(texts)).float()
     with attempt.folder.create(CENTRE) as file:
         file.write(safetensors.torch.save({"mean": mean}))
     # One file, which a process that sweeps reads once.

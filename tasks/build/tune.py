@@ -4,7 +4,7 @@ tuned/{token}/version/far.safetensors   how unlike the version's rows a row may 
 /costs.json     what the parts of a row take on this machine
 /tuning.json    what the search over policies found
 tuned.json                   and what confidences are calibrated with, and copies among the rows
-evaluated.json               every compared policy on the version's own rows
+evaluated.json               every compared policy on the version's own rows, beside the baselines
 """
 
 import json
@@ -18,11 +18,10 @@ import numpy as np
 from raee.config import TunedPolicy
 from raee.errors import InputError
 from raee.neighbours.near_copies import copies_record
-from raee.policies.compared import judged, objective_of
+from raee.policies.compared import beside_baselines, judged, metrics_of, objective_of
 from raee.policies.costs import Costs
 from raee.policies.measuring import machine, measure_costs, texts_measured
 from raee.policies.objectives import Tuning
-from raee.policies.replay import figures
 from raee.readers.discriminant import scatter_at
 from raee.statistics.far import Far, far_of
 from raee.texts import copies_of
@@ -75,13 +74,19 @@ def tune_build(build: Build, attempt: Attempt) -> Tuned:
 def evaluate_build(build: Build, attempt: Attempt) -> Evaluated:
     """Judge the compared policies on the version's own rows, each without its text.
 
-    Raises InputError if the job's policy names an exit that the version lacks.
+    It warns if a baseline is better than the job's policy.  Raises InputError if that names an exit
+    that the version lacks.
     """
     plan, trial = build.plan, build.trial
     names = [str(e) for e in plan.exits]
     costs = Costs(**build.cost_table()["seconds"])
     runs = judged(plan.job.policy, build.study(), trial, costs, names, plan.target.where)
-    metrics = {name: figures(run.done, trial) for name, run in runs.items()}
+    metrics = metrics_of(runs, trial)
+    beside = beside_baselines(plan.job.policy.name, runs, metrics)
+    if beside is not None:
+        logger.info("%s", beside.difference)
+        if beside.better is not None:
+            logger.warning("%s: %s", plan.target.where, beside.better)
     return Evaluated(rows=len(trial), metrics=metrics)
 
 

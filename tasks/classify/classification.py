@@ -23,12 +23,12 @@ from pydantic import BaseModel, ConfigDict
 
 from raee.classify import ABSTAINED, classify
 from raee.predictions import predictions_frame
-from raee.statistics.shift import far_distance, prior_ratio
+from raee.statistics.shift import far_distance
 from storage.manifest import FORMAT, MANIFEST
 from storage.parquet import part_name, read_table, table_of, write_table
 from storage.scan import check_all_there, check_rejected
 from storage.store import Folder
-from tasks.classify.corpus_shift import drift_record, label_shares, shares_record
+from tasks.classify.corpus_shift import drift_record, label_shares, ratio_of, shares_record
 from tasks.classify.plan import (
     PART,
     WORK,
@@ -105,7 +105,7 @@ class ClassificationManifest(BaseModel):
 
 @step(BALANCE, opens=open_classification, stage="estimate balance")
 def estimate_balance(work: Classification, attempt: Attempt) -> Balanced | None:
-    """If the job says `balance: corpus`, estimate the corpus's label shares on a sample."""
+    """Estimate the corpus's label shares on a sample, unless the job expects the database's."""
     plan, database = work.plan, work.database
     if plan.job.balance == "database":
         return None
@@ -120,9 +120,10 @@ def estimate_balance(work: Classification, attempt: Attempt) -> Balanced | None:
         predictions = classify(database, plan.runs, texts, advance)
     counts = np.bincount(predictions.labels, minlength=len(database.entries.labels))
     shares = label_shares(database, plan.runs, counts)
-    record = shares_record(shares, database.entries.labels)
-    ratio = prior_ratio(shares) if record["differ_beyond_noise"] else np.ones(len(counts))
-    return Balanced(rows=len(texts), balance={"ratio": ratio.tolist(), **record})
+    record = shares_record(shares, database.entries.labels, plan.job.balance)
+    ratio = ratio_of(shares, plan.job.balance)
+    factors = np.ones(len(counts)) if ratio is None else ratio
+    return Balanced(rows=len(texts), balance={"ratio": factors.tolist(), **record})
 
 
 @step(PART, opens=open_classification, stage="classify", after=[BALANCE], per_shard=True)
@@ -135,7 +136,7 @@ def classify_shard(work: Classification, attempt: Attempt, number: int) -> Class
     rows = rows_of_shard(plan.corpus, plan.shards[number], database.backbone, None)
     read = time.monotonic()
     ratio = None
-    if plan.job.balance == "corpus":
+    if plan.job.balance != "database":
         ratio = np.array(work.record(BALANCE).balance["ratio"])
     lines = {database.entries.position_of(name): line for name, line in plan.lines.items()}
     found = classify(database, plan.runs, rows.texts, advance, plan.job.far, ratio, lines)
@@ -259,10 +260,11 @@ def _far_record(work: Classification, far: int, looked_at: int) -> dict[str, Any
 
 def _balance_record(work: Classification, predicted: NDArray[np.int64]) -> dict[str, Any]:
     plan, database = work.plan, work.database
-    if plan.job.balance == "corpus":
-        return {"corrected": True, **work.record(BALANCE).balance}
+    if plan.job.balance != "database":
+        found = work.record(BALANCE).balance
+        return {"corrected": found["differ_beyond_noise"], **found}
     shares = label_shares(database, plan.runs, predicted)
-    return {"corrected": False, **shares_record(shares, database.entries.labels)}
+    return {"corrected": False, **shares_record(shares, database.entries.labels, "database")}
 
 
 def _distances(folder: Folder, parts: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -14,7 +14,15 @@ from raee.errors import cut, listed
 from raee.policies.replay import replay
 from raee.policies.table import neighbours_planned_on
 from raee.reading import Database
-from raee.statistics.shift import Shares, differs, drift, estimate_shares
+from raee.statistics.shift import (
+    Shares,
+    differs,
+    drift,
+    estimate_shares,
+    prior_ratio,
+    shrunk,
+)
+from tasks.job import Balance
 from tasks.readings import trial_of
 
 logger = logging.getLogger("raee")
@@ -41,7 +49,18 @@ def label_shares(database: Database, spec: RunnablePolicy, predicted: NDArray[np
     return estimate_shares(answers, trial.label, predicted, len(database.entries.labels))
 
 
-def shares_record(shares: Shares, names: tuple[str, ...]) -> dict[str, Any]:
+def ratio_of(shares: Shares, balance: Balance) -> NDArray[np.float64] | None:
+    """(labels,) the factors on what readers that learnt shares say; None: nothing is corrected.
+
+    They are corrected if the corpus's shares differ from the database's beyond noise, unless the
+    job expects the database's.
+    """
+    if balance == "database" or not differs(shares):
+        return None
+    return prior_ratio(shrunk(shares) if balance == "auto" else shares)
+
+
+def shares_record(shares: Shares, names: tuple[str, ...], balance: Balance) -> dict[str, Any]:
     """Label shares as a manifest has them; warns if the corpus's differ beyond noise.
 
     names: (labels,) of the labels, in the database's order.
@@ -62,9 +81,11 @@ def shares_record(shares: Shares, names: tuple[str, ...]) -> dict[str, Any]:
             for name, f in found.items()
         )
         logger.warning(
-            "the corpus's label shares differ from the database's beyond noise: %s; "
-            "`balance: corpus` corrects the readers by them",
+            "the corpus's label shares differ from the database's beyond noise: %s; %s",
             estimates,
+            "`balance: auto` corrects the readers by them"
+            if balance == "database"
+            else "the readers are corrected by them",
         )
     return {"labels": found, "differ_beyond_noise": changed}
 

@@ -11,13 +11,20 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from raee.all_exits import outcome
-from raee.evaluation import PolicyFigures, compare_on, read_for, timed_rows
+from raee.evaluation import (
+    PolicyFigures,
+    compare_on,
+    majority_figures,
+    notes,
+    read_for,
+    timed_rows,
+)
 from raee.exits import parse_exits
-from raee.policies.compared import compared, runnable
+from raee.policies.baselines import MAJORITY
+from raee.policies.compared import compared
 from raee.policies.table import check_policy
-from raee.statistics.shift import differs, prior_ratio
 from storage.scan import scan
-from tasks.classify.corpus_shift import label_shares
+from tasks.classify.corpus_shift import label_shares, ratio_of
 from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.models import shard_rows_of
@@ -44,6 +51,10 @@ class Evaluation(BaseModel):
     """By policy."""
     settings: dict[str, dict[str, Any]]
     """By policy."""
+    majority: PolicyFigures
+    """The database's most frequent label for every row: no policy, but what all must beat."""
+    notes: list[str]
+    """Lines about the job's policy beside the baselines, for people."""
 
 
 def evaluate_corpus(job: Job, uri: str, version: str | None) -> Evaluation:
@@ -73,14 +84,14 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> Evaluation:
     rows = pl.concat([part.usable for part in read])
     right = label_numbers(rows["label"], labels).astype(np.int32)
     texts = rows["text"].to_list()
-    own = runnable(job.policy, tuning, where) if job.balance == "corpus" else None
+    own = None if job.balance == "database" else policies.get(job.policy.name)
     with stage("evaluate", len(texts)):
         seen = read_for(database, policies, texts, advance)
     ratio = None
     if own is not None:
         answers = outcome(database, own, seen, seen.trial(database.entries, right)).labels
         shares = label_shares(database, own, np.bincount(answers, minlength=len(labels)))
-        ratio = prior_ratio(shares) if differs(shares) else None
+        ratio = ratio_of(shares, job.balance)
     if ratio is not None:
         # Confidences under other shares follow from whole distributions, which nobody keeps.
         with stage("evaluate with the corpus's shares", len(texts)):
@@ -89,6 +100,7 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> Evaluation:
         results = compare_on(
             database, policies, texts, seen, right, job.policy.name, job.far, ratio, advance
         )
+    majority = majority_figures(database, right)
     return Evaluation(
         database=job.name,
         version=chosen.id,
@@ -99,4 +111,6 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> Evaluation:
         depth=database.backbone.depth,
         policies=results,
         settings={name: policy.model_dump() for name, policy in policies.items()},
+        majority=majority,
+        notes=notes(job.policy.name, policies, {MAJORITY: majority, **results}),
     )

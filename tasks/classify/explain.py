@@ -23,6 +23,7 @@ from raee.policies.table import (
     raee_scores,
 )
 from raee.reading import Database
+from raee.reasons import ExpertSay, NgramSay, experts_on, ngrams_on
 from storage.version_files import VersionFiles
 from tasks.credentials import use_credentials
 from tasks.entries import columns_of, read_rows
@@ -31,6 +32,9 @@ from tasks.readings import check_fits, load_database, load_readings, tuning_of
 
 NEIGHBOURS = 5
 """How many neighbours are shown."""
+
+_NGRAMS = 5
+"""How many n-grams are shown that speak for the answer, and against it."""
 
 
 class NeighbourLine(BaseModel):
@@ -80,6 +84,13 @@ class Explanation(BaseModel):
     """By exit."""
     why: list[str]
     """The policy's reasons, a line each."""
+    ngrams_for: list[NgramSay]
+    """The n-grams that speak most for the answer; none if there is none, or the version is older
+    than n-grams."""
+    ngrams_against: list[NgramSay]
+    """The n-grams that speak most against it."""
+    experts: list[ExpertSay]
+    """The experts of the pool that answered, by weight; none if another reader did."""
 
 
 def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -> Explanation:
@@ -103,6 +114,12 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
     answer = classify(database, runs, [text], far=job.far, lines=lines)
     exit = int(answer.exits[0])
     answered = exit != ABSTAINED
+    ngrams: list[NgramSay] = []
+    experts: list[ExpertSay] = []
+    if answered:
+        label = int(answer.labels[0])
+        ngrams = ngrams_on(database, text, label)
+        experts = experts_on(database, text, entries.exits[exit], label)
     return Explanation(
         database=job.name,
         version=chosen.id,
@@ -125,6 +142,9 @@ def explain_text(job: Job, text: str, version: str | None, policy: PolicySpec) -
             for position, name in enumerate(entries.exits)
         },
         why=_why(database, runs, seen, exit, bool(answer.far[0])),
+        ngrams_for=[ngram for ngram in ngrams if ngram.log_odds > 0][:_NGRAMS],
+        ngrams_against=[ngram for ngram in ngrams[::-1] if ngram.log_odds < 0][:_NGRAMS],
+        experts=experts,
     )
 
 

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from raee.policies.baselines import BASELINES, MAJORITY
 from storage.database import Database
 
 
@@ -19,6 +20,9 @@ class VersionLine(BaseModel):
     mean_layers: float
     full_accuracy: float
     """As `accuracy`, of the model's own head at full depth."""
+    baseline: str | None
+    """The best baseline on these rows; None if the version was compared with none."""
+    baseline_accuracy: float | None
     seconds: float
     """The seconds that its build took."""
     parent: str | None
@@ -39,6 +43,8 @@ def list_versions(database: Database) -> list[VersionLine]:
         policy = manifest.policy["name"]
         # If a tuned policy's objective cannot be met, the version has no figures of it.
         met = manifest.metrics.get(policy, manifest.metrics["full"])
+        there = {b: m["accuracy"] for b, m in manifest.metrics.items() if b in BASELINES}
+        best = max(there, key=lambda b: there[b]) if MAJORITY in there else None
         lines.append(
             VersionLine(
                 id=version.id,
@@ -48,6 +54,8 @@ def list_versions(database: Database) -> list[VersionLine]:
                 accuracy=round(met["accuracy"], 4),
                 mean_layers=round(met["mean_layers"], 2),
                 full_accuracy=round(manifest.metrics["full"]["accuracy"], 4),
+                baseline=best,
+                baseline_accuracy=None if best is None else round(there[best], 4),
                 seconds=round(sum(manifest.seconds.values()), 1),
                 parent=manifest.parent,
                 promoted=None if verdict is None else verdict.promoted,

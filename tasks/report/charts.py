@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from raee.policies.baselines import BASELINES
 from raee.policies.tuning import FULL_DEPTH, TUNED
 from raee.readers.reader import Look
 from raee.readers.table import READERS, reader
-from tasks.report.data import LOGISTIC, ReportData
+from tasks.report.data import ReportData
 from tasks.report.svg import COLOURS, STYLE, WIDTH, inline
 
 _OTHER = Look("ink", "o", "-")
@@ -49,7 +50,7 @@ def _pareto(figure: Figure, data: ReportData) -> str:
     scale = 1000 if data.measured else 1
     front = sorted((scale * point.seconds_per_row, point.accuracy) for point in data.front)
     marks = [(scale * p.seconds_per_row, p.hits.share) for p in data.policies.values()]
-    compared = (TUNED, FULL_DEPTH, LOGISTIC)
+    compared = (TUNED, FULL_DEPTH, *BASELINES)
     needed = [p.hits.share for name, p in data.policies.items() if name in compared]
     low, high = _accuracies([y for _, y in front + marks], needed)
     axes.set_xlim(0, 1.06 * max(x for x, _ in front + marks))

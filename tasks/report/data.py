@@ -1,45 +1,15 @@
-"""The content of a version's report, gathered by replay for `write_report`."""
+"""The content of a version's report, as `tasks.report.gathering` gathers it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from raee.policies.choosing import FOLDS
-from raee.policies.compared import Judged
 from raee.policies.costs import LAYERS, Costs
-from raee.policies.objectives import Figures, Tuning
-from raee.policies.replay import Replayed, Trial, figures, replay
-from raee.policies.tuning import FULL_DEPTH, TUNED
-from raee.readers.table import readers
-from raee.statistics import far as database_far
-from raee.statistics.calibration import cross_fitted_confidences
-from raee.statistics.paired import paired
-from tasks.report.words import in_words, shorten
+from raee.policies.objectives import Figures
 
-LOGISTIC = "logistic"
-"""The policy that does what people do today: every row answers at the regression's exit."""
-
-Texts = Callable[[list[int]], list[str]]
-"""Gets the texts of entries by their positions."""
-
-_LEVEL = 0.05
-"""Level of the two-sided paired test that tells better from worse."""
-
-_BINS = 10
-_FAR_BINS = 40
-_EXAMPLES = 5
-"""Examples that are shown of each kind."""
-
-_LONGEST_TEXT = 200
-_LONGEST_LABEL = 60
-"""Characters that are shown."""
-
-_MOST_LABELS = 200
-"""Labels that are shown, the most frequent ones: people read the page."""
+WORDS, LOGISTIC = "words", "logistic"
+"""The policies that do what people do today: every row answers at a regression's exit."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +51,32 @@ class PolicyLine:
 
 @dataclass(frozen=True)
 class Duel:
-    """The tuned policy against another one on the same rows, by McNemar's exact test."""
+    """The tuned policy against another one, or a baseline, on the same rows; a text counts once."""
 
     other: str
+    hits: Hits
+    """The other one's, on all rows."""
     ours: int
     """Rows on which only the tuned policy is right."""
     theirs: int
     """Rows on which only the other one is."""
     verdict: Literal["better", "worse", "not distinguishable"]
+    """By McNemar's exact test."""
+    difference: float
+    """The tuned policy's accuracy less the other's."""
+    interval: tuple[float, float]
+    """Of the difference: 95 %, paired."""
+
+
+@dataclass(frozen=True)
+class PoolLine:
+    """What the experts of the pool at a depth count."""
+
+    depth: int
+    rows: int
+    """Rows that the tuned policy lets leave there."""
+    weights: dict[str, float]
+    """By reader; that of probes and votes is the sum over depths."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +193,14 @@ class ReportData:
     """How many policies were searched."""
     copies: Mapping[str, Any] | None
     """Rows with equal and nearly equal texts, as the manifest has them; None if not known."""
+    better_baseline: str | None
+    """Which baseline is better than the job's policy, and what to do; None if none is."""
+    majority: PolicyLine
+    """The most frequent label for every row, which is no policy."""
     duels: tuple[Duel, ...]
+    """Against the best exit at full depth and each baseline that the version has."""
+    pools: tuple[PoolLine, ...]
+    """The pool where most of its rows leave, and at full depth; none if the version has none."""
     curves: dict[str, tuple[tuple[int, float], ...]]
     """Depth and accuracy by reader, on all rows that were tried."""
     exits: tuple[ExitLine, ...]
@@ -225,176 +220,3 @@ class ReportData:
     def measured(self) -> bool:
         """Whether costs are seconds; otherwise they are layers."""
         return self.costs != LAYERS
-
-
-def gather(
-    name: str,
-    version: str,
-    created_at: datetime,
-    trial: Trial,
-    tuning: Tuning,
-    runs: Mapping[str, Judged],
-    costs: Costs,
-    far: database_far.Far,
-    far_level: float,
-    growth: Mapping[str, Sequence[tuple[int, float]]],
-    texts: Texts | None,
-    parent: Parent | None = None,
-    copies: Mapping[str, Any] | None = None,
-) -> ReportData:
-    """Gather the content of a version's report.
-
-    trial: the rows on which `tuning` was made.  runs: by the name to show, `tuned` and the best at
-    full depth among them.  far: of the trial's rows; far_level: the share of rows like these that
-    is flagged as far.  growth: by reader, rows of the database and accuracy.  texts: None if the
-    version keeps none.  Raises InputError if the database lacks an exit that a policy needs.
-    """
-    entries, label = trial.entries, trial.label
-    done = {n: run.done for n, run in runs.items()}
-    found = {n: figures(replayed, trial) for n, replayed in done.items()}
-    lines = {
-        n: PolicyLine(
-            words=in_words(run.policy, entries, run.done),
-            hits=_hits(run.done.answers == label),
-            fitted=_hits(replay(run.policy, trial, costs).answers == label),
-            picked=run.picked,
-            macro_f1=found[n]["macro_f1"],
-            mean_layers=found[n]["mean_layers"],
-            seconds_per_row=found[n]["seconds_per_row"],
-        )
-        for n, run in runs.items()
-    }
-    compared = [n for n in (TUNED, FULL_DEPTH, LOGISTIC) if n in runs]
-    right = {n: done[n].answers == label for n in compared}
-    once = trial.texts.first_rows  # copies are no evidence of their own
-    bins, calibration_error = _reliability(done[TUNED], trial, tuning.seed)
-    return ReportData(
-        name=name,
-        version=version,
-        created_at=created_at,
-        rows=len(entries),
-        tried_rows=len(trial),
-        labels=len(entries.labels),
-        depth=entries.exits[entries.full].depth,
-        costs=costs,
-        policies=dict(
-            sorted(lines.items(), key=lambda p: (-p[1].hits.right, p[1].seconds_per_row))
-        ),
-        front=tuple(point.cross_fitted for point in tuning.front),
-        tried=tuning.tried,
-        copies=copies,
-        duels=tuple(_duel(n, right[TUNED][once], right[n][once]) for n in compared[1:]),
-        curves=_curves(trial),
-        exits=_exits(done[TUNED], trial),
-        bins=bins,
-        calibration_error=calibration_error,
-        growth={reader: tuple(points) for reader, points in growth.items() if points},
-        far=_far(far, far_level),
-        by_label=_by_label({n: found[n]["by_label"] for n in compared}),
-        examples=None if texts is None else _examples(done, trial, texts, tuning.seed),
-        parent=parent,
-    )
-
-
-def _hits(right: NDArray[np.bool_]) -> Hits:
-    return Hits(int(right.sum()), len(right))
-
-
-def _duel(other: str, ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Duel:
-    found = paired(ours, theirs)
-    better, worse = (found.p_value(way) < _LEVEL / 2 for way in ("greater", "less"))
-    verdict: Literal["better", "worse", "not distinguishable"]
-    verdict = "better" if better else "worse" if worse else "not distinguishable"
-    return Duel(other, found.wins, found.losses, verdict)
-
-
-def _curves(trial: Trial) -> dict[str, tuple[tuple[int, float], ...]]:
-    entries, rates = trial.entries, trial.entries.right[trial.rows].mean(axis=0)
-    return {
-        reader.name: tuple((entries.exits[i].depth, float(rates[i])) for i in positions)
-        for reader in readers()
-        if reader.answers_as is None and (positions := entries.positions(reader.name))
-    }
-
-
-def _exits(replayed: Replayed, trial: Trial) -> tuple[ExitLine, ...]:
-    right = replayed.answers == trial.label
-    used = [(trial.entries.exits[i], right[replayed.exits == i]) for i in np.unique(replayed.exits)]
-    used.sort(key=lambda u: (u[0].depth, u[0].reader))
-    return tuple(ExitLine(str(e), e.reader, e.depth, _hits(hits)) for e, hits in used)
-
-
-def _reliability(replayed: Replayed, trial: Trial, seed: int) -> tuple[tuple[Bin, ...], float]:
-    """The bins and the calibration error of the confidences that a classification would write."""
-    sure = cross_fitted_confidences(replayed, trial, trial.texts.folds(FOLDS, seed))
-    right = replayed.answers == trial.label
-    bin_of = np.minimum((sure * _BINS).astype(int), _BINS - 1)
-    bins = []
-    for i in range(_BINS):
-        here = bin_of == i
-        mean = float(sure[here].mean(dtype=np.float64)) if here.any() else 0.0
-        bins.append(Bin(i / _BINS, (i + 1) / _BINS, _hits(right[here]), mean))
-    gaps = [b.hits.rows * abs(b.hits.share - b.confidence) for b in bins]
-    return tuple(bins), sum(gaps) / max(len(trial), 1)
-
-
-def _far(own: database_far.Far, level: float) -> Far:
-    """The histogram ends a little beyond the limit: a few rows far out would flatten the rest."""
-    limit, scores = own.limit(level), own.scores
-    top = float(scores.max(initial=1e-12))
-    if np.isfinite(limit) and limit > 0:
-        top = min(top, 1.25 * limit)
-    counts, edges = np.histogram(np.minimum(scores, top), bins=_FAR_BINS, range=(0.0, top))
-    return Far(
-        level=level,
-        limit=float(limit),
-        beyond=int((scores > limit).sum()),
-        rows=len(scores),
-        edges=tuple(edges.tolist()),
-        counts=tuple(counts.tolist()),
-    )
-
-
-def _by_label(found: dict[str, dict[str, dict[str, float]]]) -> tuple[LabelLine, ...]:
-    lines = [
-        LabelLine(
-            shorten(label, _LONGEST_LABEL),
-            int(tuned["rows"]),
-            {n: Quality(f[label]["precision"], f[label]["recall"]) for n, f in found.items()},
-        )
-        for label, tuned in found[TUNED].items()
-    ]
-    lines.sort(key=lambda line: -line.rows)
-    return tuple(lines[:_MOST_LABELS])
-
-
-def _examples(done: Mapping[str, Replayed], trial: Trial, texts: Texts, seed: int) -> Examples:
-    entries, label = trial.entries, trial.label
-    tuned, full = done[TUNED], done[FULL_DEPTH]
-    ours, theirs = tuned.answers == label, full.answers == label
-    early = ours & ~theirs & (tuned.layers < entries.exits[entries.full].depth)
-    late = theirs & ~ours
-    random = np.random.default_rng(seed)
-
-    def name(index: int) -> str:
-        return shorten(entries.labels[index], _LONGEST_LABEL)
-
-    def some(rows: NDArray[np.int64]) -> tuple[Example, ...]:
-        drawn = np.sort(random.permutation(rows)[:_EXAMPLES])
-        return tuple(
-            Example(
-                text=shorten(text, _LONGEST_TEXT),
-                label=name(label[row]),
-                exit=str(entries.exits[tuned.exits[row]]),
-                tuned=name(tuned.answers[row]),
-                full_depth=name(full.answers[row]),
-            )
-            for row, text in zip(drawn, texts(trial.rows[drawn].tolist()), strict=True)
-        )
-
-    return Examples(
-        early_rows=int(early.sum()),
-        early=some(np.flatnonzero(early)),
-        full_rows=int(late.sum()),
-        full=some(np.flatnonzero(late)),
-    )

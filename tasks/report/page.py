@@ -7,9 +7,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from raee.policies.baselines import BASELINES
 from raee.policies.tuning import FULL_DEPTH, TUNED
 from raee.readers.table import reader
-from tasks.report.data import LOGISTIC, ReportData
+from tasks.report.data import LOGISTIC, WORDS, ReportData
+from tasks.report.words import pool_in_words
 
 _CORPUS = 1_000_000
 """Rows for which the page shows what the tuned policy would save."""
@@ -19,7 +21,7 @@ def render(data: ReportData) -> str:
     """The page as HTML; the same data make the same text."""
     from tasks.report.charts import badges, charts  # slow to import
 
-    short = {FULL_DEPTH: "full depth", LOGISTIC: "logistic", TUNED: "tuned"}
+    short = {FULL_DEPTH: "full depth", WORDS: "words", LOGISTIC: "logistic", TUNED: "tuned"}
     compared = {name: data.policies[name] for name in short if name in data.policies}
     hours = {name: _CORPUS * p.seconds_per_row / 3600 for name, p in compared.items()}
     return _template().render(
@@ -29,6 +31,8 @@ def render(data: ReportData) -> str:
         tuned=data.policies[TUNED],
         full_depth=data.policies[FULL_DEPTH],
         logistic=data.policies.get(LOGISTIC),
+        titles=BASELINES,
+        baseline=min((d for d in data.duels if d.other in BASELINES), key=lambda d: d.difference),
         short=short,
         meanings={name: reader(name).description for name in data.curves},
         by_depth=_pivot(data.curves),
@@ -55,6 +59,8 @@ def _template() -> Template:
     environment.filters |= {
         "percent": _percent,
         "count": _count,
+        "points": _points,
+        "pool": pool_in_words,
         "fixed": _fixed,
         "significant": _significant,
         "moment": _moment,
@@ -73,6 +79,10 @@ def _pivot(
 
 def _percent(share: float) -> str:
     return f"{share:.1%}"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
 
 
 def _count(number: float) -> str:

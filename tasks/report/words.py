@@ -1,9 +1,14 @@
-"""The words of `write_report`: what a policy does, and texts on one line."""
+"""The words of `write_report`: what a policy does, what a pool weighs, and texts on one line."""
+
+from collections.abc import Mapping
 
 from raee.config import CascadePolicy, De3Policy, RunnablePolicy, Walkway
 from raee.exits import Entries
 from raee.policies.replay import Replayed
 from raee.readers.table import reader
+
+_EXPERTS = {"words": "words", "probe": "probes", "vote": "votes", "head": "heads"}
+"""What the experts of a pool are called, by reader."""
 
 _LISTED = 6
 """How many thresholds by depth are listed; if there are more, only their range is."""
@@ -25,6 +30,16 @@ def in_words(policy: RunnablePolicy, entries: Entries, replayed: Replayed) -> st
         return _steps_in_words(policy, entries.exits[entries.full].depth)
     exit = entries.exits[replayed.exits[0]]
     return f"every row runs {_layers(exit.depth)} and {exit.of.clause} ({exit}) answers"
+
+
+def pool_in_words(weights: Mapping[str, float]) -> str:
+    """What the experts of a pool count.  weights: by reader."""
+    counted = [(_EXPERTS[name], weights[name]) for name in _EXPERTS if name in weights]
+    if not counted:
+        return "nothing counts"
+    (first, weight), *others = counted
+    shown = [f"{first} count {weight:.2f}", *(f"{name} {weight:.2f}" for name, weight in others)]
+    return ", ".join(shown)
 
 
 def _steps_in_words(policy: CascadePolicy | De3Policy, deepest: int) -> str:

@@ -13,7 +13,8 @@ from storage.manifest import Manifest
 from storage.version_files import VersionFiles
 from tasks.entries import read_rows
 from tasks.job import Job
-from tasks.report.data import Parent, gather
+from tasks.report.data import Parent
+from tasks.report.gathering import gather
 from tasks.report.page import render
 
 Growth = Mapping[str, Sequence[tuple[int, float]]]
@@ -53,6 +54,8 @@ def report_page(
             texts=(lambda rows: _texts(files, rows)) if job.keep_text else None,
             parent=None if parent is None else _as_parent(parent),
             copies=manifest.copies,
+            own=job.policy.name,
+            pool=(manifest.probes or {}).get("pool", ()),
         )
     )
     return page.encode()

@@ -189,9 +189,13 @@ class TestPublishedVersion:
         accuracy = dict(zip(manifest["exits"], right.mean(axis=0), strict=True))
         metrics = manifest["metrics"]
         assert list(metrics) == [
-            *("full", "logistic", "fixed", "retrieval", "raee"),
+            *("majority", "words", "logistic", "full", "fixed", "retrieval", "raee"),
             *("kernel", "de3", "cascade", "tuned"),
         ]
+        majority = metrics.pop("majority")
+        assert majority["accuracy"] == pytest.approx(1 / 3)
+        assert (majority["mean_layers"], majority["exits"]) == (0, {})
+        assert metrics["words"]["accuracy"] == pytest.approx(accuracy["words@0"])
         assert metrics["full"]["accuracy"] == pytest.approx(accuracy["head@6"])
         assert metrics["full"]["mean_layers"] == 6
         assert metrics["full"]["exits"] == {"head@6": 120}
@@ -203,6 +207,8 @@ class TestPublishedVersion:
         assert 2 <= metrics["raee"]["mean_layers"] <= 6
         for figures in metrics.values():
             assert figures["accuracy"] > 0.5, "these three topics are not hard"
+            difference = figures["accuracy"] - majority["accuracy"]
+            assert figures["against"]["majority"]["difference"] == pytest.approx(difference)
             by_label = figures["by_label"]
             assert [by_label[name]["rows"] for name in manifest["labels"]] == [40, 40, 40]
             recall = np.mean([f["recall"] for f in by_label.values()])

@@ -13,9 +13,10 @@ from tests.texts import LABELS
 
 _ROWS = 90
 _POLICIES = [
-    *("full", "logistic", "fixed", "retrieval", "raee"),
+    *("words", "logistic", "full", "fixed", "retrieval", "raee"),
     *("kernel", "de3", "cascade", "tuned"),
 ]
+_BASELINES = ("majority", "words", "logistic")
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +101,13 @@ def test_an_interval_contains_the_accuracy_and_is_as_wide_as_the_rows_allow(figu
         assert high - low == pytest.approx(2 * 1.96 * error, rel=0.2, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["full", "logistic"])
+@pytest.mark.parametrize("name", ["full", "words", "logistic"])
 def test_policies_are_compared_with_each_baseline_row_by_row(figures, name):
     baseline = figures["policies"][name]
     itself = baseline["against"][name]
     assert (itself["wins"], itself["losses"], itself["p_value"]) == (0, 0, 1.0)
     for said in figures["policies"].values():
-        assert set(said["against"]) == {"full", "logistic"}
+        assert set(said["against"]) == {"full", *_BASELINES}
         against = said["against"][name]
         wins, losses = against["wins"], against["losses"]
         assert (wins - losses) / _ROWS == pytest.approx(said["accuracy"] - baseline["accuracy"])
@@ -116,6 +117,34 @@ def test_policies_are_compared_with_each_baseline_row_by_row(figures, name):
         assert 0 <= wins + losses <= _ROWS
         expected = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
         assert against["p_value"] == pytest.approx(expected)
+
+
+def test_the_majority_is_the_databases_most_frequent_label_and_no_policy(figures, place):
+    entries, right = entries_of(place.only_version()), _labels(place)
+    counts = np.bincount(entries["label"].to_numpy())
+    most = manifest_of(place.only_version())["labels"][counts.argmax()]
+    found = figures["majority"]
+    assert found["accuracy"] == pytest.approx(np.mean([label == most for label in right]))
+    assert (found["mean_layers"], found["rows_per_second"], found["exits"]) == (0, None, {})
+    for said in figures["policies"].values():
+        difference = said["accuracy"] - found["accuracy"]
+        assert said["against"]["majority"]["difference"] == pytest.approx(difference)
+
+
+def test_the_jobs_policy_is_compared_with_the_best_baseline_in_words(evaluated):
+    figures, out = evaluated
+    against = figures["policies"]["tuned"]["against"]
+    best = min(_BASELINES, key=lambda name: against[name]["difference"])
+    assert figures["notes"][0].startswith(f"tuned against {best} (")
+    assert f"{100 * against[best]['difference']:+.1f} points" in figures["notes"][0]
+    assert out.splitlines()[-len(figures["notes"]) :] == figures["notes"]
+
+
+def test_a_better_baseline_is_named(place):
+    """The model's own head has learnt nothing."""
+    figures, out = _evaluated(place, "test.csv", policy="full")
+    assert "is right more often than full, beyond noise" in figures["notes"][1]
+    assert out.splitlines()[-1] == figures["notes"][1]
 
 
 def test_what_a_policy_chooses_it_chooses_on_the_database(figures, place):
@@ -132,8 +161,10 @@ def test_the_table_has_a_line_for_each_policy(evaluated):
     figures, out = evaluated
     lines = out.splitlines()
     assert lines[0].split()[:5] == ["policy", "accuracy", "95", "%", "macro-F1"]
-    assert [line.split()[0] for line in lines[1:]] == _POLICIES
-    for line, said in zip(lines[1:], figures["policies"].values(), strict=True):
+    lines = lines[: len(lines) - len(figures["notes"])]
+    assert [line.split()[0] for line in lines[1:]] == ["majority", *_POLICIES]
+    shown = [figures["majority"], *figures["policies"].values()]
+    for line, said in zip(lines[1:], shown, strict=True):
         low, high = said["accuracy_interval"]
         expected = [f"{said['accuracy']:.3f}", f"{low:.3f}", "to", f"{high:.3f}"]
         assert line.split()[1:5] == expected
@@ -177,3 +208,4 @@ def test_readers_are_corrected_by_the_corpus_shares_where_the_job_says_so(place)
 def test_an_objective_that_nothing_reaches_leaves_only_that_policy_out(place):
     figures, _ = _evaluated(place, "far.csv", policy={"name": "tuned", "accuracy": 0.99})
     assert list(figures["policies"]) == _POLICIES[:-1]
+    assert figures["notes"] == []

@@ -29,5 +29,5 @@ def rows_run(backbone: Backbone) -> Iterator[Rows]:
 
 
 def rows_of(backbone: Backbone, texts: Sequence[str]) -> Rows:
-    """Each of some texts once."""
+    """Some texts, each as often as it is given."""
     return Counter(tuple(ids) for ids in backbone.tokenizer(list(texts))["input_ids"])

@@ -103,7 +103,8 @@ class TestAnswers:
         assert found[~unlabelled.to_numpy()].tolist() == frame["label"].drop_nulls().to_list()
         assert not np.isnan(classifier.predict_proba(rows[0])).any()
 
-    def test_the_evaluation_has_a_row_for_each_policy(self, tuned, encoder):
+    def test_the_evaluation_has_a_row_for_each_policy(self, tuned, encoder, rows):
+        most = max(LABELS, key=rows[1].count)
         unseen = opinions(encoder, 60, seed=2)
         texts, labels = [r["text"] for r in unseen], [r["label"] for r in unseen]
         found = tuned.evaluate(texts, labels)
@@ -117,7 +118,11 @@ class TestAnswers:
         assert own["mean_layers"].item() == tuned.classify(texts)["layers"].mean()
         assert (found["low"] <= found["accuracy"]).all()
         assert (found["accuracy"] <= found["high"]).all()
-        assert found["exits"][0] == "head@4:60"
+        assert found.filter(policy="full")["exits"].item() == "head@4:60"
+        majority = found.row(0, named=True)
+        assert majority["accuracy"] == np.mean([label == most for label in labels])
+        assert (majority["mean_layers"], majority["exits"]) == (0.0, "")
+        assert found["rows_per_second"].is_null().to_list() == [True] + [False] * (len(found) - 1)
 
 
 class TestKindsOfInput:

@@ -14,13 +14,16 @@ from raee.config import (
     KeySpec,
     RetrievalPolicy,
 )
-from raee.evaluation import _rounds, compare_on, read_for, timed_rows
+from raee.evaluation import _rounds, compare_on, majority_figures, notes, read_for, timed_rows
+from raee.policies.baselines import against as compared_with
+from raee.policies.compared import majority_label
 from tests.raee.databases import LABELS, TEXTS, build
 from tests.raee.model.test_walk import rows_seen
 from tests.raee.models import LAYERS
 from tests.texts import sentences
 
 POLICIES = {
+    "words": FixedPolicy(exit="words@0"),
     "full": FullPolicy(),
     "logistic": FixedPolicy(exit="logistic@4"),
     "retrieval": RetrievalPolicy(),
@@ -52,11 +55,55 @@ def test_figures_are_those_of_classifications_and_the_own_policys_look_at_far_ro
         assert found[name].far == expected.far.sum()
     assert found["cascade"].far > 0
     for name, figures in found.items():
-        for baseline in ("full", "logistic"):
+        assert list(figures.against) == ["full", "majority", "words", "logistic"]
+        for baseline in ("full", "words", "logistic"):
             against = figures.against[baseline]
             assert against.wins == (hits[name] & ~hits[baseline]).sum()
             assert against.losses == (hits[baseline] & ~hits[name]).sum()
             assert against.difference == pytest.approx(hits[name].mean() - hits[baseline].mean())
+
+
+def test_the_majority_answers_all_rows_alike_and_takes_no_time(database):
+    most = majority_label(database.entries)
+    found = majority_figures(database, RIGHT)
+    assert found.accuracy == (most == RIGHT).mean()
+    assert found.accuracy_interval[0] < found.accuracy < found.accuracy_interval[1]
+    assert (found.mean_layers, found.exits, found.rows_per_second) == (0.0, {}, None)
+
+
+def _figures(database, hits, layers):
+    """Figures as if some rows were answered right, in so many layers."""
+    figures = majority_figures(database, RIGHT)
+    against = {name: compared_with(hits, other) for name, other in _HITS.items()}
+    changed = {"accuracy": hits.mean(), "mean_layers": layers, "against": against}
+    return figures.model_copy(update=changed)
+
+
+_HITS = {
+    "majority": np.arange(200) < 70,
+    "words": np.arange(200) < 150,
+    "logistic": np.arange(200) < 140,
+}
+
+
+@pytest.mark.parametrize(
+    ("right", "layers", "said"),
+    [
+        (150, 1.5, "n-grams + logistic regression alone is right as often as cascade"),
+        (150, 0.0, None),
+        (151, 1.5, None),
+        (130, 0.0, "n-grams + logistic regression alone is right more often than cascade"),
+    ],
+)
+def test_a_better_baseline_is_told_by_layers(database, right, layers, said):
+    found = {name: _figures(database, _HITS[name], 4.0) for name in ("majority", "logistic")}
+    found["words"] = _figures(database, _HITS["words"], 0.0)
+    found["cascade"] = _figures(database, np.arange(200) < right, layers)
+    lines = notes("cascade", POLICIES, found)
+    assert lines[0].startswith("cascade against words (n-grams + logistic regression)")
+    assert len(lines) == (1 if said is None else 2)
+    assert said is None or lines[1].startswith(said)
+    assert notes("tuned", POLICIES, found) == []
 
 
 def test_all_rows_are_read_in_one_pass_and_few_are_timed(database):

@@ -15,7 +15,7 @@ from raee.answers import Answers
 from raee.readers.de3 import edr
 from raee.readers.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
 from raee.readers.fit import Judges, Unfitted, WordRows
-from raee.readers.fitting import begin_fit
+from raee.readers.fitting import begin_fit, fit_readers
 from raee.readers.linear import Linear, fit_temperature
 from raee.readers.ngrams import token_ids
 from raee.readers.probe import fit_shrinkage, left_out_accuracy
@@ -53,6 +53,14 @@ def _judges(states, label, hashes=None):
     return Judges(states.__getitem__, label, hashes, copies_of(hashes, hashes, label, labels))
 
 
+def _nothing_else(judges, depths, labels):
+    """Rows without words, and heads that know nothing."""
+    rows = len(judges.label)
+    no_words = token_ids([np.zeros(0, np.int32)] * rows)
+    words = WordRows(no_words, judges.label, judges.hashes, np.arange(rows))
+    return words, Unfitted(np.full((depths, rows, labels), 1 / labels, np.float32), {})
+
+
 @dataclass(frozen=True)
 class _Fitted:
     """All that a fit has found, of every reader."""
@@ -78,11 +86,8 @@ class _Fitted:
 
 def _fit_of(sums, judges, seed=0):
     """The fit of states alone: texts have no tokens, and heads say nothing."""
-    rows, labels = len(judges.label), len(sums.rows)
-    no_words = token_ids([np.zeros(0, np.int32)] * rows)
-    words = WordRows(no_words, judges.label, judges.hashes, np.arange(rows))
-    heads = np.full((sums.depths, rows, labels), 1 / labels, np.float32)
-    fitting = begin_fit("mean", sums, judges, words, Unfitted(heads, {}), {}, seed)
+    labels = len(sums.rows)
+    fitting = begin_fit("mean", sums, judges, *_nothing_else(judges, sums.depths, labels), {}, seed)
     found = fitting.fit()
     record = {}
     for fit in found.values():
@@ -162,7 +167,21 @@ class TestFit:
         regression, deepest = fitted.regression, fitted.maps[-1]
         np.testing.assert_array_equal(deepest.weights, regression.weights)
         np.testing.assert_array_equal(deepest.biases, regression.biases)
+        assert len(fitted.shrinkages) == 1  # no other depth has a closed form that nobody reads
         _assert_accounts_for_itself(fitted, label)
+
+    @pytest.mark.parametrize("make", [_gaussian, _skewed], ids=["lda", "logistic"])
+    def test_tells_of_its_rows_on_the_way(self, make):
+        states, label = make()
+        told = []
+        judges = _judges(states, label)
+        others = _nothing_else(judges, len(states), 3)
+        fit_readers("mean", sums_of(states, label, 3), judges, *others, on_rows=told.append)
+        assert sum(told) == len(label)
+        assert min(told) >= 0
+        # Of each depth, and of each fit of the regression that there is at full depth or may be.
+        assert len([rows for rows in told if rows]) >= 8
+        assert max(told) <= len(label) / 2
 
     @pytest.mark.parametrize("make", [_gaussian, _skewed], ids=["lda", "logistic"])
     def test_is_the_same_every_time(self, make):

@@ -26,7 +26,8 @@ from raee.policies.objectives import Figures, Point, Promise, Step, Tuning
 from raee.policies.replay import Trial, replay
 from raee.policies.tuning import FULL_DEPTH
 from raee.statistics.far import Far, Space
-from tasks.report.data import Hits, Parent, gather
+from tasks.report.data import Hits, Parent
+from tasks.report.gathering import gather
 from tasks.report.page import render
 from tasks.report.words import in_words, shorten
 
@@ -57,7 +58,7 @@ def _trial(exits=_EXITS, **right):
     """Twenty rows of two labels in turn.
 
     `probe@0` is .95 sure of 0 to 9 and right on 0 to 8, `probe@2` is .75 sure and right on 10 to
-    17, pools are right on 3 to 17 and the regression on 0 to 13; `right` says it otherwise.
+    17, the pool is right on 3 to 17 and the regression on 0 to 13; `right` says it otherwise.
     """
     label = (np.arange(_ROWS) % 2).astype(np.uint16)
     answers = np.tile(label[:, None], len(exits))
@@ -220,8 +221,11 @@ def test_the_tuned_policy_is_counted_as_its_picks_answered():
     assert (tuned.mean_layers, tuned.seconds_per_row) == pytest.approx((1.0, 0.0036))
     assert [(d.other, d.ours, d.theirs, d.verdict) for d in data.duels] == [
         (FULL_DEPTH, 3, 1, "not distinguishable"),
+        ("majority", 8, 1, "better"),
         ("logistic", 4, 1, "not distinguishable"),
     ]
+    assert [d.difference for d in data.duels] == pytest.approx([0.1, 0.35, 0.15])
+    assert all(d.interval[0] < d.difference < d.interval[1] for d in data.duels)
     assert [(e.exit, e.hits) for e in data.exits] == [
         ("probe@0", Hits(9, 10)),
         ("probe@2", Hits(8, 10)),
@@ -279,6 +283,65 @@ def test_what_a_pick_has_where_it_was_picked_is_shown_beside_what_it_is_worth():
     table = {line[1]: line for line in _Page(render(data)).tables["policy-table"][1:]}
     assert (table["tuned"][2], table["tuned"][5]) == ("75.0%", "85.0%")
     assert table["full"][5] == "–"
+
+
+def _with_words(right, **changes):
+    policies = {"words": FixedPolicy(exit="words@0"), **_POLICIES}
+    return _gather(trial=_trial(words_0=right), policies=policies, **changes)
+
+
+def test_the_first_line_says_if_a_baseline_is_better_and_what_to_do():
+    html = render(_with_words(range(18)))
+    page = _Page(html)
+    assert page.said("better-baseline") == (
+        "N-grams + logistic regression alone is right as often as tuned (0.900 against 0.850), and "
+        "costs less: set `policy: {name: fixed, exit: words@0}`, label more rows, or try another "
+        "backbone."
+    )
+    assert html.index('id="better-baseline"') < html.index("<h1>")
+    assert "Against the best baseline -5.0 points" in " ".join(
+        re.sub("<[^>]*>", " ", html[html.index("<h1>") :]).split()
+    )
+    assert "better-baseline" not in _Page(render(_with_words(range(12)))).text
+
+
+def test_the_first_line_is_about_the_jobs_policy():
+    said = _Page(render(_gather(own="full"))).said("better-baseline")
+    assert "is right more often than full, beyond noise" in said
+
+
+def test_the_baselines_are_in_the_tables_under_what_they_are():
+    page = _Page(render(_with_words(range(12))))
+    lines = {line[1]: line[2:] for line in page.tables["policy-table"][1:]}
+    assert lines["wordsn-grams + logistic regression"][0] == "60.0%"
+    assert lines["logisticfull depth + logistic regression"][0] == "70.0%"
+    assert lines["majoritythe most frequent label"] == ["50.0%", "29.9% – 70.1%", "0.333", "–"]
+    summary = page.said("summary")
+    assert "Against n-grams + logistic regression, which needs no model (60.0%): " in summary
+    assert (
+        "Against the most frequent label for every row (50.0%): better, by +35.0 points" in summary
+    )
+    assert [line[0] for line in page.tables["saving-table"][1:]] == [
+        *(FULL_DEPTH, "words", "logistic", "tuned")
+    ]
+
+
+def test_what_the_pools_experts_count_is_said_where_most_rows_leave_and_at_full_depth():
+    pool = [
+        {"words": 0.9, "probe@0": 0.2},
+        {"words": 0.55, "head": 0.1, "vote@0": 0.05, "probe@0": 0.3, "probe@1": 0.52},
+        {"words": 0.5, "probe@2": 0.7},
+    ]
+    tuned = CascadePolicy(readers=("pool",), first=1, threshold=0.5)
+    data = _gather(policies={**_POLICIES, "tuned": tuned}, pool=pool)
+    assert [(p.depth, p.rows) for p in data.pools] == [(1, 20), (2, 0)]
+    said = _Page(render(data)).said("pool-weights")
+    assert said == (
+        "The pool at depth 1, where most of its rows leave (20 rows): words count 0.55, probes "
+        "0.82, votes 0.05, heads 0.10. The pool at full depth: words count 0.50, probes 0.70."
+    )
+    assert [p.depth for p in _gather(pool=pool).pools] == [2]  # no row leaves at a pool
+    assert "pool-weights" not in _Page(render(_gather())).text
 
 
 def test_copies_are_said():
@@ -416,6 +479,10 @@ def test_texts_are_asked_by_the_places_of_entries():
     [
         (FullPolicy(), "every row runs 2 layers and the model's own head (head@2) answers"),
         (RetrievalPolicy(), "every row runs 0 layers and the neighbours' vote (vote@0) answers"),
+        (
+            FixedPolicy(exit="words@0"),
+            "every row runs 0 layers and the regression on n-grams (words@0) answers",
+        ),
         (FixedPolicy(exit="probe@1"), "every row runs 1 layer and the probe (probe@1) answers"),
         (
             CascadePolicy(readers=("vote", "probe"), last=2, threshold=(0.5, 0.75, 0.9)),
@@ -461,7 +528,7 @@ def test_a_version_without_probes_shows_what_it_has():
     )
     page = _Page(render(data))
     assert data.curves.keys() == {"head", "vote"}
-    assert [d.other for d in data.duels] == [FULL_DEPTH]
+    assert [d.other for d in data.duels] == [FULL_DEPTH, "majority"]
     assert "no logistic regression" in page.said("summary")
     assert [line[0] for line in page.tables["saving-table"][1:]] == [FULL_DEPTH, "tuned"]
     assert "keeps no texts" in page.said("examples")

@@ -20,8 +20,15 @@ from raee.policies.costs import LAYERS, Costs
 from raee.policies.replay import Trial, replay
 from raee.policies.table import NO_NEIGHBOURS, POLICIES, Planned
 
-READS = {"head": 2.0, "vote": 3.0, "probe": 0.5, "de3": 0.75, "logistic": 0.125}
-READS |= {"words": 0.0625, "pool": 0.25}
+READS = {
+    "head": 2.0,
+    "vote": 3.0,
+    "probe": 0.5,
+    "de3": 0.75,
+    "logistic": 0.125,
+    "words": 0.0625,
+    "pool": 0.25,
+}
 ONCE = {"pool": ["words", "vote"]}
 COSTS = Costs(encode=5.0, layer=10.0, reads=READS, retriever=40.0, enter=20.0, once=ONCE)
 """Every sum of its parts is exact."""

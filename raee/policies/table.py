@@ -160,7 +160,7 @@ def cascade(spec: Walkway, depth: int, confidence: NDArray[np.float32]) -> NDArr
 def checkpoints(spec: Walkway, entries: Entries, readers: Sequence[ReaderName]) -> list[int]:
     """Positions of the exits that are asked: the readers' from the first depth to the last.
 
-    Raises InputError if a depth is deeper than the backbone, or there is no such exit.
+    Those before the walk are asked first: a row that leaves there is in no batch.  Raises InputError if a depth is deeper than the backbone, or there is no such exit.
     """
     deepest = entries.exits[entries.full].depth
     last = deepest if spec.last is None else spec.last
@@ -180,7 +180,8 @@ def checkpoints(spec: Walkway, entries: Entries, readers: Sequence[ReaderName]) 
             f"{spec.first} to {last}"
         )
     order = [readers.index(entries.exits[i].reader) for i in positions]
-    return [positions[i] for i in np.lexsort((np.array(order), entries.depths[positions]))]
+    steps = np.where(entries.before_walk, -1, entries.depths)[positions]
+    return [positions[i] for i in np.lexsort((np.array(order), steps))]
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ class TestPublishedVersion:
             "neighbours/part-00002.parquet": 20,
             "probes.safetensors": None,
             "report.html": None,
+            "words.safetensors": None,
         }
 
     def test_has_a_manifest_that_says_what_it_is(self, trained, model_of):
@@ -104,7 +105,7 @@ class TestPublishedVersion:
         assert len(manifest["corpus"]["fingerprint"]) == 64
         assert manifest["job"]["backbone"]["model"] == model_of("minilm")
         assert manifest["policy"] == TunedPolicy().model_dump()
-        stages = ["centre", "sweep", "collect", "match", "fit", "index", "vote"]
+        stages = ["centre", "sweep", "collect", "match", "index", "neighbours", "fit", "vote"]
         stages += ["tune", "evaluate", "report"]
         assert list(manifest["seconds"]) == stages
         assert manifest["code_version"]
@@ -120,8 +121,8 @@ class TestPublishedVersion:
             "tokens",
         ]
         assert entries.schema.field("label").type == pa.uint16()
-        assert entries.schema.field("answers").type == pa.list_(pa.uint16(), 30)
-        assert entries.schema.field("confidences").type == pa.list_(pa.float32(), 30)
+        assert entries.schema.field("answers").type == pa.list_(pa.uint16(), 31)
+        assert entries.schema.field("confidences").type == pa.list_(pa.float32(), 31)
         assert entries["id"].to_pylist() == [row["id"] for row in rows]
         assert entries["text"].to_pylist() == [row["text"] for row in rows]
         labels = manifest_of(trained)["labels"]
@@ -213,7 +214,7 @@ class TestPublishedVersion:
             recall = np.mean([f["recall"] for f in by_label.values()])
             assert recall == pytest.approx(figures["accuracy"]), "labels are balanced"
 
-    def test_names_the_readings_that_a_rebuild_reuses(self, trained):
+    def test_names_the_readings_that_a_rebuild_reuses(self, trained, model_of):
         swept, database = manifest_of(trained)["swept"], trained.parents[1]
         assert {f["path"]: f["rows"] for f in swept} == {
             f"swept/{trained.name}-00000{ending}": 120 for ending in (".parquet", "-states.parquet")
@@ -221,10 +222,17 @@ class TestPublishedVersion:
         for file in swept:
             data = (database / file["path"]).read_bytes()
             assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
-        readings = [pq.read_table(database / f["path"]) for f in swept if "states" not in f["path"]]
-        assert pa.concat_tables(readings).schema.names == [
-            *("text_hash", "answers", "confidences", "tokens", "key-0")
+        states, readings = (pq.read_table(database / f["path"]) for f in swept)
+        assert readings.schema.names == [
+            *("text_hash", "answers", "confidences", "tokens", "token_ids", "key-0")
         ]
+        depths = [f"{depth:02d}" for depth in range(7)]
+        kinds = ("mean", "head")
+        assert states.schema.names == ["text_hash", *(f"{k}-{d}" for k in kinds for d in depths)]
+        tokenizer = AutoTokenizer.from_pretrained(model_of("minilm"))
+        text_of = {row["text_hash"]: row["text"] for row in entries_of(trained).to_pylist()}
+        ids = tokenizer([text_of[hash] for hash in readings["text_hash"].to_pylist()])["input_ids"]
+        assert readings["token_ids"].to_pylist() == ids
 
     def test_leaves_no_work_behind(self, trained):
         assert list((trained.parents[1] / "work").iterdir()) == []
@@ -242,6 +250,7 @@ def test_the_same_build_gives_the_same_bytes(place):
         "centre.safetensors",
         "far.safetensors",
         "probes.safetensors",
+        "words.safetensors",
     }
     assert versions[0] == versions[1]
 

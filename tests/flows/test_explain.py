@@ -74,7 +74,7 @@ class TestAsJson:
         found = _explained(place, text)["exits"]
         assert list(found) == exits_of_entry(4, 1)
         input = place.write("explain/one.csv", [{"id": "1", "text": text}])
-        for exit in ("head@0", "vote@1", "probes@2", "de3@1", "logistic@4"):
+        for exit in ("head@0", "vote@1", "pool@2", "de3@1", "logistic@4", "words@0"):
             policy = {"name": "fixed", "exit": exit}
             if exit == "de3@1":
                 policy = {"name": "de3", "first": 1, "last": 1}

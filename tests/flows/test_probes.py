@@ -1,6 +1,7 @@
 """A version's probes: what is in the file, and that all of it follows from sums and manifest."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import safetensors.numpy
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
+from transformers import AutoTokenizer
 
 import tasks.build.fit
 from raee.readers.de3 import edr
@@ -15,6 +17,7 @@ from raee.readers.discriminant import linear_map, scatter_at
 from raee.readers.sums import Sums, sums_from, sums_of
 from tests.flows.jobs import Workplace, entries_of, manifest_of, repeated_data_of
 from tests.flows.opinions import mean_states
+from tests.raee.ngrams import code_of, plain_ngrams
 
 
 class Read:
@@ -88,7 +91,6 @@ def test_maps_temperatures_and_means_follow_from_the_sums_and_the_manifest_alone
         np.testing.assert_array_equal(tensors["weights"][depth], weights)
         np.testing.assert_array_equal(tensors["biases"][depth], biases)
     np.testing.assert_array_equal(tensors["temperatures"], said["temperatures"])
-    np.testing.assert_array_equal(tensors["average_temperatures"], said["average_temperatures"])
     np.testing.assert_array_equal(tensors["means"], sums.first / sums.rows[:, None])
 
 
@@ -100,6 +102,33 @@ def test_the_regression_is_scikit_learns_with_the_penalty_that_the_manifest_name
     ).fit(states, read.label)
     scores = states @ read.tensors["regression_weights"].T + read.tensors["regression_biases"]
     np.testing.assert_allclose(softmax(scores, axis=1), model.predict_proba(states), atol=1e-2)
+
+
+def test_the_manifest_says_what_every_expert_of_a_pool_weighs(taught_version):
+    said, tensors = taught_version.said["pool"], taught_version.tensors
+    assert len(said) == 5
+    for depth, weights in enumerate(said):
+        stored = {"words": tensors["pool_words"][depth], "head": tensors["pool_heads"][depth]}
+        stored["vote@1"] = tensors["pool_votes"][depth, 0]
+        for below, weight in enumerate(tensors["pool_probes"][depth]):
+            stored[f"probe@{below}"] = weight
+            assert weight == 0 or below <= depth
+        assert weights == {name: round(w, 4) for name, w in stored.items() if w > 0}
+        assert weights.keys() & {"words", *(f"probe@{d}" for d in range(depth + 1))}
+
+
+def test_the_ngrams_are_the_rows_own_and_their_weights_halves(taught_once, taught_version):
+    words = safetensors.numpy.load_file(taught_once.only_version() / "words.safetensors")
+    said = taught_version.said["words"]
+    tokenizer = AutoTokenizer.from_pretrained(taught_once.model_of("bert-encoder"))
+    rows = tokenizer(taught_version.entries["text"].to_pylist())["input_ids"]
+    with_it = Counter(ngram for ids in rows for ngram in plain_ngrams(ids))
+    known = sorted(code_of(n) for n, count in with_it.items() if count >= said["min_count"])
+    assert words["words_codes"].tolist() == known
+    assert (said["rows"], said["ngrams"]) == (300, len(known))
+    assert words["words_weights"].shape == (len(known), len(taught_version.manifest["labels"]))
+    assert words["words_weights"].dtype == np.float16
+    assert words["words_temperature"].tolist() == [said["temperature"]]
 
 
 def test_the_manifest_says_how_good_a_fit_is_without_the_row(taught_version):
@@ -130,11 +159,9 @@ def test_the_exits_of_probes_are_those_of_a_fit_without_the_row(taught_version, 
         scores.append(said["temperatures"][depth] * (weights @ read.states[depth, row] + biases))
     logs = log_softmax(np.array(scores), axis=1)
     for depth in depths:
-        average = said["average_temperatures"][depth] * logs[: depth + 1].mean(axis=0)
-        for name, expected in (("probe", logs[depth]), ("probes", log_softmax(average))):
-            answers, confidences = read.exit(f"{name}@{depth}")
-            assert answers[row] == expected.argmax()
-            assert confidences[row] == pytest.approx(np.exp(expected.max()), abs=1e-3)
+        answers, confidences = read.exit(f"probe@{depth}")
+        assert answers[row] == logs[depth].argmax()
+        assert confidences[row] == pytest.approx(np.exp(logs[depth].max()), abs=1e-3)
         means = others.first[depth] / others.rows[:, None]
         distances = np.linalg.norm(means - read.states[depth, row], axis=1)
         indicator = edr(np.exp(logs[[depth]]), distances[None])[0]

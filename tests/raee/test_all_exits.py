@@ -45,7 +45,14 @@ POLICIES = (
     CascadePolicy(readers=("head",), threshold=0.7),
     CascadePolicy(readers=("vote", "pool", "head"), threshold=0.7),
     De3Policy(threshold=0.4),
+    FixedPolicy(exit="words@0"),
+    FixedPolicy(exit="pool@3"),
+    CascadePolicy(readers=("words",), threshold=0.7),
+    CascadePolicy(readers=("words", "pool"), threshold=0.36),
+    CascadePolicy(readers=("head", "words"), threshold=0.36),
+    KernelPolicy(k=9, readers=("words", "probe"), cost=0.01),
 )
+BEFORE_WALK = POLICIES[-6:]
 FAR = {
     "nobody looks": None,
     "far rows go to full depth": FarSpec(quantile=0.5),
@@ -118,7 +125,7 @@ def test_the_compared_policies_of_a_whole_build_are_replayed_as_they_classify(fo
     texts, names = [row["text"] for row in rows], [row["label"] for row in rows]
     built = build_whole(method, texts, names, "here")
     exits = [str(exit) for exit in built.database.entries.exits]
-    policies = [*compared(method.policy, built.tuning, exits, "here").values()]
+    policies = [*compared(method.policy, built.tuning, exits, "here").values(), *BEFORE_WALK]
     unseen = [row["text"] for row in opinions(str(folder_of("bert-encoder")), 100, seed=1)]
     mixed = [*unseen, *(f"zz{i} ??? qq{i} !!!" for i in range(20))]
     for far in (None, FarSpec(quantile=0.9), FarSpec(quantile=0.9, then="abstain")):

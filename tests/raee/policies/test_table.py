@@ -244,6 +244,11 @@ def test_a_cascade_asks_its_readers_by_depth_and_at_a_depth_in_the_order_given()
     assert _exits_asked(spec, ASKED) == asked
 
 
+def test_a_cascade_asks_before_the_walk_first_whichever_order_is_given():
+    spec = CascadePolicy(readers=("head", "pool", "words"), last=1)
+    assert _exits_asked(spec, ASKED) == ["words@0", "head@0", "pool@0", "head@1", "pool@1"]
+
+
 def test_a_cascade_asks_from_its_first_depth_to_its_last():
     assert _exits_asked(CascadePolicy(first=2), ASKED) == ["probe@2", "probe@3"]
     assert _exits_asked(CascadePolicy(last=1), ASKED) == ["probe@0", "probe@1"]

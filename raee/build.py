@@ -256,16 +256,27 @@ def fit_on_best(
     words: WordRows,
     unfitted: Unfitted,
     before: Mapping[str, Any] = MappingProxyType({}),
+    on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Fitted:
     """Fit the readers on the state on which the closed form is right most often.
 
-    sums, judges: of each state that may be read.  The others: as in `fit_readers`.
+    sums, judges: of each state that may be read.  on_rows is told of `rows_of_fit`, evenly.  The
+    others: as in `fit_readers`.
     """
     chosen = next(iter(sums))
     if len(sums) > 1:
-        right = {state: left_out_accuracy(sums[state], judges[state]) for state in sums}
+        right = {s: left_out_accuracy(sums[s], judges[s], on_rows) for s in sums}
         chosen = max(right, key=lambda state: right[state])
-    return fit_readers(chosen, sums[chosen], judges[chosen], words, unfitted, before, SEED)
+    return fit_readers(chosen, sums[chosen], judges[chosen], words, unfitted, before, SEED, on_rows)
+
+
+def rows_of_fit(states: int, rows: int) -> int:
+    """Of how many rows `fit_on_best` tells.
+
+    states: how many may be read; if there are several, each is read once to choose one.  rows: how
+    many carry the figures.
+    """
+    return rows * (1 + (states if states > 1 else 0))
 
 
 def answers_of_all(

@@ -89,10 +89,11 @@ def replay(spec: RunnablePolicy, trial: Trial, costs: Costs = LAYERS) -> Replaye
             # The first key is searched and the exits on the way to it are read before the plan is
             # known: every row pays for them, and a row that leaves at one of them pays no more.
             way = [i for i in policy.exits(spec, entries) if entries.depths[i] < entries.key_depth]
-            paid = [entries.votes[0], *way]
-            alone = reads - costs.enter * ~entries.before_walk  # a row enters the walk once
-            others = np.where(np.isin(exits, paid), 0.0, alone[exits])
-            extra = costs.enter + alone[paid].sum() + others
+            first = entries.votes[0]
+            searched = {entries.exits[first].reader: entries.key_depth}
+            then = np.array([costs.read(e, searched) for e in entries.exits])
+            others = np.where(np.isin(exits, [first, *way]), 0.0, then[exits])
+            extra = reads[first] + then[way].sum() + others
     else:
         positions = np.asarray(policy.checkpoints(spec, entries))
         step = np.full(len(trial), len(positions) - 1)

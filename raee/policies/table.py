@@ -31,6 +31,7 @@ from raee.config import (
 )
 from raee.errors import InputError, cut, listed
 from raee.exits import Entries, Exit
+from raee.readers.table import READERS, reader
 
 Plan = NDArray[np.int64]
 """(queries,) position of each query's exit among the entries' exits."""
@@ -239,14 +240,33 @@ def neighbours_planned_on(spec: RunnablePolicy) -> int:
 def exits_used(spec: RunnablePolicy, entries: Entries) -> list[int]:
     """Positions of the exits that a policy may read.
 
-    Raises InputError if the database lacks an exit that the policy names.
+    Raises InputError if the database lacks an exit that the policy names, or has another reader in
+    place of one that it names.
     """
+    _check_readers(spec, entries)
     policy = POLICIES[spec.name]
     if isinstance(policy, Stepwise):
         return policy.checkpoints(spec, entries)
     if policy.neighbours(spec):
         return policy.exits(spec, entries)
     return [int(policy.plan(spec, entries, NO_NEIGHBOURS)[0])]
+
+
+def _check_readers(spec: RunnablePolicy, entries: Entries) -> None:
+    """Raises InputError if the database has another reader in place of one that a policy names."""
+    named: Sequence[str] = ()
+    if isinstance(spec, KernelPolicy | CascadePolicy):
+        named = spec.readers
+    elif isinstance(spec, FixedPolicy | RetrievalPolicy) and spec.exit is not None:
+        named = [spec.exit.partition("@")[0]]
+    there = {e.reader for e in entries.exits}
+    for name in named:
+        successor = reader(name).successor if name in READERS else None
+        if name not in there and successor in there:
+            raise InputError(
+                f"policy names the reader {name!r}, which the database has not: {successor!r} has "
+                "taken its place; name that instead"
+            )
 
 
 def check_policy(spec: PolicySpec, exits: tuple[Exit, ...]) -> None:

@@ -53,21 +53,25 @@ from raee.statistics.paired import better_beyond_noise, paired
 NEIGHBOURS = 32
 """Neighbours of each row that a search needs at most."""
 
-_CASCADES: tuple[tuple[ReaderName, ...], ...] = (
-    (PROBE.name,),
-    (POOL.name,),
-    (WORDS.name, POOL.name),
-    (PROBES.name,),
-    (VOTE.name, PROBES.name),
-)
-"""Readers that are asked together.  Databases have pools or, if they are older, averages."""
+_WIDE = ((0, 1 / 2), (0, 2 / 3), (0, 5 / 6), (0, 1), (1 / 3, 1), (1 / 6, 1 / 2))
+_FEW = ((0, 2 / 3), (0, 1))
+"""First and last depths of cascades, as shares of the layers."""
+
+_CASCADES: dict[tuple[ReaderName, ...], tuple[tuple[float, float], ...]] = {
+    (PROBE.name,): _WIDE,
+    (POOL.name,): _FEW,
+    (WORDS.name, POOL.name): _FEW,
+    (PROBES.name,): _WIDE,
+    (VOTE.name, PROBES.name): _WIDE,
+}
+"""By readers that are asked together, the stretches of depths at which they are.
+
+Databases have pools or, if they are older, averages of probes.
+"""
 
 _THRESHOLDS = (0.55, 0.65, 0.75, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
 """Confidences that are enough.  A few hundred policies find what thousands find, and their figures
 on the rows that picked them are less too high (BENCHMARKS.md, what a price buys)."""
-
-_STRETCHES = ((0, 1 / 2), (0, 2 / 3), (0, 5 / 6), (0, 1), (1 / 3, 1), (1 / 6, 1 / 2))
-"""First and last depths of cascades, as shares of the layers."""
 
 _PROMISED = tuple(1 - 2.0 ** (-i / 2) for i in range(24, 0, -1))
 """Thresholds of the policies that a promise is tried for, from the surest down."""
@@ -105,15 +109,30 @@ def candidates(entries: Entries) -> Iterator[RunnablePolicy]:
     thresholds = [t for t in _THRESHOLDS if t > 1 / len(entries.labels)]
     if entries.positions(DE3.name):
         yield from (De3Policy(threshold=threshold) for threshold in thresholds)
-    stretches = {(round(first * deepest), round(last * deepest)) for first, last in _STRETCHES}
     there = {e.reader for e in entries.exits}
-    cascades = [names for names in _CASCADES if {*names} <= there]
-    for names, (first, last) in product(cascades, sorted(stretches)):
+    for names, shares in _CASCADES.items():
         at = {entries.exits[i].depth for name in names for i in entries.positions(name)}
-        if any(first <= depth <= last for depth in at):
-            for threshold in thresholds:
-                yield CascadePolicy(readers=names, first=first, last=last, threshold=threshold)
+        stretches = {(round(first * deepest), round(last * deepest)) for first, last in shares}
+        for first, last in sorted(stretches) if {*names} <= there else ():
+            if any(first <= depth <= last for depth in at):
+                for threshold in thresholds:
+                    yield CascadePolicy(readers=names, first=first, last=last, threshold=threshold)
     yield from (CascadePolicy(readers=(HEAD.name,), threshold=t) for t in thresholds)
+
+
+def may_be_picked(policy: RunnablePolicy, entries: Entries) -> bool:
+    """Whether `tuned` may mean a policy: pools, n-grams and single exits at full depth.
+
+    Nothing that was tried beside pools is right more often, and the fewer there are to choose from,
+    the less a choice owes to luck (BENCHMARKS.md, what a price buys).  In a database without pools
+    all may be picked.
+    """
+    if not entries.positions(POOL.name):
+        return True
+    if isinstance(policy, FixedPolicy):
+        exit = entries.exits[entries.position_of(str(policy.exit))]
+        return exit.reader in (WORDS.name, POOL.name) or exit.depth == max(entries.depths)
+    return isinstance(policy, CascadePolicy) and POOL.name in policy.readers
 
 
 def neighbours_needed(spec: PolicySpec) -> int:
@@ -136,11 +155,10 @@ def study(
     texts = trial.texts
     fold = texts.folds(min(FOLDS, len(texts)), seed) if len(texts) else np.zeros(0, np.int64)
     tried = try_all(candidates(entries), trial, costs)
-    means = tried.means()
     position = {policy: i for i, policy in enumerate(tried.policies)}
     at_full = [position[FixedPolicy(exit=str(entries.exits[i]))] for i in entries.at_full_depth]
     full = at_full[worth(0, 1)(tried[at_full].means())]
-    full_seconds = float(means.seconds[full])
+    full_seconds = float(tried.means().seconds[full])
     done: dict[str, Replayed] = {}
 
     def point(some: Sequence[int], rule: Rule, name: str | None = None) -> Point:
@@ -157,6 +175,8 @@ def study(
         )
 
     everything = range(len(tried.policies))
+    pickable = [i for i in everything if may_be_picked(tried.policies[i], entries)]
+    means = tried[pickable].means()
     full_depth = point(at_full, worth(0, 1), FULL_DEPTH)
     priced = worth(objective.price, full_seconds)
     families = {}
@@ -166,20 +186,21 @@ def study(
             families[name] = point(own, worth(0, 1) if name in _BEST_AT_ALL else priced, name)
     promise = _promise(trial, costs, barred)
     if objective.risk is None:
-        best = point(everything, rule_of(objective, full_seconds, full), TUNED)
+        best = point(pickable, rule_of(objective, full_seconds, pickable.index(full)), TUNED)
     else:
         held = promise.certified(objective.risk)
         best = Point(policy=held.policy, fitted=held.figures, cross_fitted=held.figures)
         done[TUNED] = try_all([held.policy], trial, costs).done(0)
     points = []
     for i in front(means.accuracy, means.seconds):
-        here = point(everything, cheapest_with(float(means.accuracy[i])))
+        here = point(pickable, cheapest_with(float(means.accuracy[i])))
         points.append(best if here.policy == best.policy else here)
-    default = point(everything, priced)
+    default = point(pickable, priced)
+    uses = {i: _uses(tried.policies[i], entries, costs) for i in pickable}
     keys = {
         str(entries.exits[vote]): _key_worth(
             default,
-            point([i for i in everything if vote not in _uses(tried.policies[i], entries)], priced),
+            point([i for i in pickable if vote not in uses[i]], priced),
             len(texts),
         )
         for vote in entries.votes
@@ -268,7 +289,9 @@ def _figures(done: Replayed, trial: Trial) -> Figures:
     )
 
 
-def _uses(policy: RunnablePolicy, entries: Entries) -> set[int]:
-    """Positions of the exits that a policy may read, and of the vote whose neighbours it asks."""
+def _uses(policy: RunnablePolicy, entries: Entries, costs: Costs) -> set[int]:
+    """Positions of the exits that a policy may read, and of the votes whose neighbours it asks."""
     asked = entries.votes[:1] if neighbours_planned_on(policy) else []
-    return {*exits_used(policy, entries), *asked}
+    used = exits_used(policy, entries)
+    within = {name for i in used for name in costs.once.get(entries.exits[i].reader, [])}
+    return {*used, *asked, *(entries.votes if VOTE.name in within else [])}

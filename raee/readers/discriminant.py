@@ -11,13 +11,12 @@ decide.  Everything is worked out around the mean of all rows, which changes a r
 same constant, and keeps the digits in which labels differ.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raee.readers.cores import all_cores
 from raee.readers.sums import Array, Sums
 from raee.texts import Copies
 
@@ -29,8 +28,7 @@ _CONSTANT = 1e-10
 """Variance of unit vectors below which they count as one vector."""
 
 _ROWS_AT_ONCE = 1_024
-_STEPS_AT_ONCE = 8
-"""Rows worked on in one step, and steps at the same time: bound what their float64 arrays take."""
+"""Rows that a thread works on at a time: bounds what their float64 arrays take."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,18 @@ def left_out_scores(
     the sum of -k_j n_j / (n_j - k_j) u_j u_j', the shrinkage with its trace, and the means m_j by
     -k_j / (n_j - k_j) u_j; the inverse follows by Woodbury's formula.
     """
+    return left_out_scores_at(scatter, shrinkage, in_basis(scatter, states), copies)
+
+
+def in_basis(scatter: Scatter, states: NDArray[np.float32]) -> Array:
+    """(rows, width) states (rows, width) less the centre, in the basis."""
+    return (states.astype(np.float64) - scatter.centre) @ scatter.basis
+
+
+def left_out_scores_at(scatter: Scatter, shrinkage: float, x: Array, copies: Copies) -> Array:
+    """`left_out_scores` of states that are in the basis, x (rows, width), for many shrinkages."""
     under = (copies.counts > 0).sum(axis=1)  # labels under which a row's text occurs
-    scores = np.zeros((len(states), len(scatter.rows)))
+    scores = np.zeros((len(x), len(scatter.rows)))
     parts = [
         rows[start : start + size]
         for number in np.unique(under)
@@ -104,21 +112,17 @@ def left_out_scores(
         some = copies[rows]
         most = int(under[rows[0]])
         only = Copies(some.labels[:, :most], some.counts[:, :most])
-        scores[rows] = _left_out(scatter, shrinkage, states[rows], only)
+        scores[rows] = _left_out(scatter, shrinkage, x[rows], only)
 
-    # Nearly all of the work is arithmetic on whole arrays, during which Python's lock is free.
-    with ThreadPoolExecutor(min(_STEPS_AT_ONCE, os.cpu_count() or 1)) as threads:
-        list(threads.map(work, parts))
+    with all_cores() as each:
+        each(work, parts)
     return scores
 
 
-def _left_out(
-    scatter: Scatter, shrinkage: float, states: NDArray[np.float32], copies: Copies
-) -> Array:
+def _left_out(scatter: Scatter, shrinkage: float, x: Array, copies: Copies) -> Array:
     """`left_out_scores` of rows whose texts occur under equally many labels, without padding."""
     means, width = scatter.means, len(scatter.values)
-    row, own, count = np.arange(len(states))[:, None], copies.labels, copies.counts
-    x = (states.astype(np.float64) - scatter.centre) @ scatter.basis
+    row, own, count = np.arange(len(x))[:, None], copies.labels, copies.counts
     u = x[:, None] - means[own]  # (rows, labels of the text, width)
     stay = scatter.rows[own] - count  # rows of the same labels that stay
     n = scatter.rows.sum() - count.sum(axis=1)
@@ -133,7 +137,7 @@ def _left_out(
     weighted = u * diagonal[:, None]
     x_means = (x * diagonal) @ means.T
     means_means = diagonal @ np.square(means).T
-    u_means = weighted @ means.T
+    u_means = (weighted.reshape(-1, width) @ means.T).reshape(*own.shape, len(means))
     x_u = np.einsum("rw,rjw->rj", x, weighted)
     u_u = np.einsum("riw,rjw->rij", u, weighted)
     # The text's labels have other means without it: m_j - step_j u_j.
@@ -150,11 +154,10 @@ def _left_out(
     gained = gain @ u_means
     x_means += np.einsum("rj,rjc->rc", x_u, gained)
     means_means += np.einsum("rjc,rjc->rc", u_means, gained)
-    left = np.tile(scatter.rows, (len(states), 1))
-    left[row, own] = stay
-    shares = np.where(left > 0, scatter.rows / scatter.rows.sum(), 0.0)
-    shares[n == 0] = 1.0
-    return x_means - 0.5 * means_means + _log(shares)
+    scores = x_means - 0.5 * means_means + _log(scatter.rows / scatter.rows.sum())
+    scores[row, own] = np.where(stay > 0, scores[row, own], -np.inf)
+    scores[n == 0] = 0.0
+    return scores
 
 
 def _log(shares: Array) -> Array:

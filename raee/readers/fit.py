@@ -113,10 +113,13 @@ class Fitting:
         before: Mapping[str, Any],
         seed: int,
         begin: "Mapping[str, Callable[[Fitting], Fitter]]",
+        on_rows: Callable[[int], None] = lambda rows: None,
     ) -> None:
         """begin: by name, what begins each reader's fit; the others: as in `fit_readers`."""
         self.state, self.sums, self.judges, self.seed = state, sums, judges, seed
         self.words, self.unfitted, self.before = words, unfitted, before
+        self._on_rows, self._told = on_rows, 0
+        self._planned, self._passed = 0, 0
         self._fitters = {name: begins(self) for name, begins in begin.items()}
 
     @property
@@ -124,9 +127,23 @@ class Fitting:
         """How many labels there are."""
         return len(self.sums.rows)
 
+    @cached_property
+    def folds(self) -> Sequence[Fold]:
+        """The folds of the rows, the same for all that is cross-fitted."""
+        return self.judges.folds(self.seed)
+
     def fitter(self, name: str) -> Any:
         """Another reader's fit under way."""
         return self._fitters[name]
+
+    def plan(self, passes: int) -> None:
+        """Announce that a fitter will go over the rows so many times, when it begins."""
+        self._planned += passes
+
+    def passed(self, passes: int = 1) -> None:
+        """Tell of passes that were planned, as they are done or turn out not to be needed."""
+        self._passed += passes
+        self._tell(len(self.judges.label) * self._passed // self._planned)
 
     def fit(self) -> dict[str, Fit]:
         """Show all fitters the states, each depth once, and have them fit."""
@@ -134,4 +151,10 @@ class Fitting:
             states = self.judges.states(depth)
             for fitter in self._fitters.values():
                 fitter.see(depth, states)
-        return {name: fitter.fit() for name, fitter in self._fitters.items()}
+        found = {name: fitter.fit() for name, fitter in self._fitters.items()}
+        self._tell(len(self.judges.label))
+        return found
+
+    def _tell(self, rows: int) -> None:
+        self._on_rows(rows - self._told)
+        self._told = rows

@@ -1,6 +1,6 @@
 """The fit of all of a database's readers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -40,11 +40,12 @@ def begin_fit(
     unfitted: Unfitted,
     before: Mapping[str, Any],
     seed: int,
+    on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Fitting:
     """The fit of all fitted readers, which has not seen any states yet; as in `fit_readers`."""
     built = [reader for reader in readers() if reader.source == "fit" and reader.is_built]
     begin = {reader.name: reader.fitter for reader in built}
-    return Fitting(state, sums, judges, words, unfitted, before, seed, begin)
+    return Fitting(state, sums, judges, words, unfitted, before, seed, begin, on_rows)
 
 
 def fit_readers(
@@ -55,14 +56,16 @@ def fit_readers(
     unfitted: Unfitted,
     before: Mapping[str, Any] = MappingProxyType({}),
     seed: int = 0,
+    on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Fitted:
     """Fit a database's readers.
 
     sums: over all rows.  judges: the rows that carry the figures; unfitted: what else was read of
     them.  words: the rows that n-grams are fitted on.  before: by reader's name, what an earlier
-    fit of much the same rows found, near which a search begins.  seed: of the folds.
+    fit of much the same rows found, near which a search begins.  seed: of the folds.  on_rows is
+    told of so many rows as the judges are, in step with what is done of the whole fit.
     """
-    found = begin_fit(state, sums, judges, words, unfitted, before, seed).fit()
+    found = begin_fit(state, sums, judges, words, unfitted, before, seed, on_rows).fit()
     record: dict[str, Any] = {}
     for fit in found.values():
         record |= fit.record

@@ -48,10 +48,13 @@ def fit_likelihood(scores: Array, label: NDArray[np.uint16]) -> tuple[float, flo
     if not known.any():
         return 1.0, 0.0
     scores, own = scores[known], own[known]
+    most = scores.max(axis=1)
+    below, lacks = scores - most[:, None], most - own
 
     def loss(log_factor: float) -> float:
         factor = np.exp(log_factor)
-        return float(np.mean(np.logaddexp.reduce(factor * scores, axis=1) - factor * own))
+        total = np.exp(factor * below).sum(axis=1)
+        return float(np.mean(np.log(total) + factor * lacks))
 
     found = minimize_scalar(loss, bounds=(-7, 7), method="bounded")
     return float(np.exp(found.x)), -float(found.fun)

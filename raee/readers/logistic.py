@@ -18,7 +18,7 @@ from raee.readers.reader import Due, Here, Look, Reader, Reading
 from raee.readers.regression import Map, Turned, regress, turned
 
 if TYPE_CHECKING:
-    from raee.readers.fit import Fitting, Fold
+    from raee.readers.fit import Fitting
 
 PENALTIES = (1.0, 10.0, 100.0)
 """Inverse strengths (scikit-learn's C) tried for the regression on unit vectors."""
@@ -70,20 +70,20 @@ class Regression:
     """(rows, labels) cross-fitted."""
 
 
+def passes_of_a_depth(fitting: Fitting) -> int:
+    """How many regressions it takes at a depth: of all rows, and without each fold."""
+    return 1 + len(fitting.folds)
+
+
 class LogisticFitter:
     """The fit of the regression, and of others like it at other depths."""
 
     def __init__(self, fitting: Fitting) -> None:
         self._fitting = fitting
+        fitting.plan(len(PENALTIES) + passes_of_a_depth(fitting))
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
-        """Keep the states (rows, width): the last ones are those of full depth."""
-        self._states = states
-
-    @cached_property
-    def folds(self) -> Sequence[Fold]:
-        """The folds of the rows, the same at all depths."""
-        return self._fitting.judges.folds(self._fitting.seed)
+        """Nothing: who asks first, perhaps before full depth is seen, has its states read."""
 
     @cached_property
     def deepest(self) -> Regression:
@@ -95,15 +95,16 @@ class LogisticFitter:
         """The penalty's inverse strength that is right most often."""
         return self._tuned[0]
 
-    def at(self, rows: Turned, first: Map | None = None) -> Regression:
-        """A regression with the same penalty.  first: the first fold's map, to begin near."""
+    def at(self, rows: Turned, near: Map | None = None) -> Regression:
+        """A regression with the same penalty.  near: a fold's map, to begin near."""
         label, labels = self._fitting.judges.label, self._fitting.labels
+        whole = regress(rows, label, labels, self.penalty, near)
+        self._fitting.passed()
         scores = np.zeros((len(label), labels))
-        for train, held in self.folds:
-            found = regress(rows.some(train), label[train], labels, self.penalty, first)
-            first = found if first is None else first
+        for train, held in self._fitting.folds:
+            found = regress(rows.some(train), label[train], labels, self.penalty, whole)
             scores[held] = rows.some(held).scores(found)
-        whole = regress(rows, label, labels, self.penalty, first)
+            self._fitting.passed()
         return Regression(Linear(*whole, fit_temperature(scores, label)), scores)
 
     def fit(self) -> Fit:
@@ -115,21 +116,28 @@ class LogisticFitter:
 
     @cached_property
     def _deepest(self) -> Turned:
-        return turned(self._states)
+        fitting = self._fitting
+        return turned(fitting.judges.states(fitting.sums.depths - 1))
 
     @cached_property
     def _tuned(self) -> tuple[float, Map]:
-        """The penalty that is right most often on the first fold, and that fold's map with it."""
+        """The penalty that is right most often on the first fold, and that fold's map with it.
+
+        The lighter a penalty, the longer its fit takes: the first that is worse is the last tried.
+        """
         label, labels = self._fitting.judges.label, self._fitting.labels
-        train, held = (self._deepest.some(part) for part in self.folds[0])
-        fitted, own = (label[part] for part in self.folds[0])
+        train, held = (self._deepest.some(part) for part in self._fitting.folds[0])
+        fitted, own = (label[part] for part in self._fitting.folds[0])
         found: dict[float, Map] = {}
         right: dict[float, int] = {}
         near = None
         for penalty in PENALTIES:
             near = found[penalty] = regress(train, fitted, labels, penalty, near)
             right[penalty] = int((held.scores(near).argmax(axis=1) == own).sum())
-        best = max(PENALTIES, key=lambda p: (right[p], -p))
+            if right[penalty] < max(right.values()):
+                break
+        self._fitting.passed(len(PENALTIES))
+        best = max(right, key=lambda p: (right[p], -p))
         return best, found[best]
 
 

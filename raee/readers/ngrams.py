@@ -56,7 +56,9 @@ def count_known(rows: TokenIds, codes: Codes) -> sp.csr_matrix:
     row, code = _ngrams(rows)
     if not len(codes):
         return sp.csr_matrix((len(rows), 0), dtype=np.float32)
-    column = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
+    order = np.argsort(code)  # looked up in order, they take a third of the time
+    column = np.empty(len(code), np.int64)
+    column[order] = np.minimum(np.searchsorted(codes, code[order]), len(codes) - 1)
     there = codes[column] == code
     return _counts(row[there], column[there], (len(rows), len(codes)))
 

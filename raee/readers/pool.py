@@ -13,7 +13,7 @@ which a product counts several times: that is what the offsets are for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ from raee.readers.words import WordsFitter
 from raee.statistics.paired import better_beyond_noise, worse_p_value
 
 if TYPE_CHECKING:
-    from raee.readers.fit import Fitting, Fold
+    from raee.readers.fit import Fitting
 
 _LEAST = -20.0
 """Log-probability below which an expert's is not taken: one expert may not rule a label out."""
@@ -149,6 +149,11 @@ def weights_at(pools: Pools, depth: int) -> dict[str, float]:
     return {expert: float(weight) for expert, weight in found.items() if weight > 0}
 
 
+def weigh_votes(record: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a pool weighs votes.  record: the manifest's, by depth the weights of experts."""
+    return any(expert.startswith(f"{VOTE.name}@") for weights in record for expert in weights)
+
+
 def bounded(logs: Array) -> Array:
     """Log-probabilities, none of which rules a label out."""
     return np.maximum(logs, _LEAST)
@@ -180,6 +185,7 @@ class PoolFitter:
 
     def __init__(self, fitting: Fitting) -> None:
         self._fitting = fitting
+        fitting.plan(fitting.sums.depths)
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
         """Nothing: the other fits see the states."""
@@ -187,7 +193,10 @@ class PoolFitter:
     def fit(self) -> Fit:
         """The weights at every depth, and the answers without the text."""
         depths, every = self._fitting.sums.depths, self._reads_every_depth
-        pools = [self._at(d, self._experts(d, every, self._votes)) for d in range(depths)]
+        pools = []
+        for depth in range(depths):
+            pools.append(self._at(depth, self._experts(depth, every, self._votes)))
+            self._fitting.passed()
         found = Pools(
             words=np.array([p.weights[WORDS.name] for p in pools]),
             heads=np.array([p.weights[HEAD.name] for p in pools]),
@@ -211,10 +220,6 @@ class PoolFitter:
     @property
     def _keys(self) -> list[int]:
         return sorted(self._fitting.unfitted.votes)
-
-    @cached_property
-    def _folds(self) -> Sequence[Fold]:
-        return self._fitting.judges.folds(self._fitting.seed)
 
     @cached_property
     def _reads_every_depth(self) -> bool:
@@ -262,7 +267,7 @@ class PoolFitter:
         some = self._fitted_on(experts)
         whole = fit_weights(experts[:, some], label[some], alike)
         logs = np.zeros(experts.shape[1:])
-        for train, held in self._folds:
+        for train, held in self._fitting.folds:
             rows = train[np.isin(train, some, assume_unique=True)]
             without = fit_weights(experts[:, rows], label[rows], alike, whole)
             logs[held] = without.logs(experts[:, held])

@@ -7,6 +7,7 @@ distribution is their softmax after one temperature a depth.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,10 +16,18 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from raee.answers import answers_of
-from raee.readers.discriminant import SHRINKAGES, Scatter, left_out_scores, linear_map, scatter_at
+from raee.readers.discriminant import (
+    SHRINKAGES,
+    Scatter,
+    in_basis,
+    left_out_scores,
+    left_out_scores_at,
+    linear_map,
+    scatter_at,
+)
 from raee.readers.fit import Fit
 from raee.readers.linear import Array, Linear, fit_likelihood, fit_temperature
-from raee.readers.logistic import LogisticFitter
+from raee.readers.logistic import LogisticFitter, passes_of_a_depth
 from raee.readers.reader import Due, Here, Look, Reader, Reading
 from raee.readers.regression import turned
 from raee.statistics.paired import better_beyond_noise
@@ -75,34 +84,44 @@ class ProbeFitter:
 
     def __init__(self, fitting: Fitting) -> None:
         self._fitting = fitting
-        self._closed: list[tuple[Linear, Array, float]] = []
+        self._deepest = fitting.sums.depths - 1
+        self._found: list[tuple[Linear, Array]] = []
+        self._shrinkages: list[float] = []
+        fitting.plan(1 + self._deepest * passes_of_a_depth(fitting))
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
-        """Fit the closed form at a depth.  states: (rows, width)."""
-        self._closed.append(fit_discriminant(self._fitting.sums, depth, states, self._judges))
+        """Fit the map at a depth.  states: (rows, width)."""
+        at_end = depth == self._deepest
+        if self._fit == "logistic":
+            found = self._regression.deepest if at_end else self._regression.at(turned(states))
+            self._found.append((found.map, found.scores))
+            return
+        sums, judges = self._fitting.sums, self._judges
+        closed = self._closed if at_end else fit_discriminant(sums, depth, states, judges)
+        self._found.append(closed[:2])
+        self._shrinkages.append(closed[2])
+        if not at_end:
+            self._fitting.passed(passes_of_a_depth(self._fitting))
 
     @cached_property
     def log_probabilities(self) -> Array:
         """(depths, rows, labels) log-probabilities without the text."""
-        maps, scores = self._chosen[1:]
-        return np.stack(
-            [log_softmax(m.temperature * s, axis=1) for m, s in zip(maps, scores, strict=True)]
-        )
+        return np.stack([log_softmax(m.temperature * s, axis=1) for m, s in self._found])
 
     def fit(self) -> Fit:
         """The maps, and their answers without the text."""
-        fit, maps, _ = self._chosen
+        maps = tuple(m for m, _ in self._found)
         right, right_regression = self._right
         record = {
-            "fit": fit,
-            "shrinkages": [shrinkage for _, _, shrinkage in self._closed],
+            "fit": self._fit,
+            "shrinkages": self._shrinkages or [self._closed[2]],
             "temperatures": [m.temperature for m in maps],
             "accuracy_without_the_row": {
                 "lda": float(right.mean()),
                 "logistic": float(right_regression.mean()),
             },
         }
-        return Fit(tuple(maps), answers_of([*np.exp(self.log_probabilities)]), record)
+        return Fit(maps, answers_of([*np.exp(self.log_probabilities)]), record)
 
     @property
     def _judges(self) -> Judges:
@@ -115,35 +134,45 @@ class ProbeFitter:
         return found
 
     @cached_property
+    def _closed(self) -> tuple[Linear, Array, float]:
+        """The closed form at full depth, as by `fit_discriminant`."""
+        states = self._judges.states(self._deepest)
+        found = fit_discriminant(self._fitting.sums, self._deepest, states, self._judges)
+        self._fitting.passed()
+        return found
+
+    @cached_property
     def _right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Whether the closed form and the regression are right at full depth, without the text.
 
         Both (rows,).
         """
         label = self._judges.label
-        closed, crossed = self._closed[-1][1], self._regression.deepest.scores
+        closed, crossed = self._closed[1], self._regression.deepest.scores
         return closed.argmax(axis=1) == label, crossed.argmax(axis=1) == label
 
     @cached_property
-    def _chosen(self) -> tuple[Literal["lda", "logistic"], list[Linear], list[Array]]:
-        """Which fit it is, its maps, and their scores without the text."""
+    def _fit(self) -> Literal["lda", "logistic"]:
+        """Which fit it is at all depths: found out before any other depth is fitted."""
         right, right_regression = self._right
         once = self._judges.texts.first_rows  # copies of a row are no evidence of their own
-        if not better_beyond_noise(right_regression[once], right[once]):
-            return "lda", [m for m, _, _ in self._closed], [s for _, s, _ in self._closed]
-        depths = range(self._fitting.sums.depths - 1)
-        found = [self._regression.at(turned(self._judges.states(depth))) for depth in depths]
-        found.append(self._regression.deepest)
-        return "logistic", [f.map for f in found], [f.scores for f in found]
+        better = better_beyond_noise(right_regression[once], right[once])
+        return "logistic" if better else "lda"
 
 
-def left_out_accuracy(sums: Sums, judges: Judges) -> float:
+def left_out_accuracy(
+    sums: Sums, judges: Judges, on_rows: Callable[[int], None] = lambda rows: None
+) -> float:
     """Accuracy of the discriminant without the text, the mean over depths.
 
-    A database's state is chosen by it.
+    A database's state is chosen by it.  on_rows is told of so many rows as the judges are, evenly.
     """
-    found = [fit_discriminant(sums, d, judges.states(d), judges)[1] for d in range(sums.depths)]
-    return float(np.mean([(scores.argmax(axis=1) == judges.label).mean() for scores in found]))
+    right, rows = [], len(judges.label)
+    for depth in range(sums.depths):
+        scores = fit_discriminant(sums, depth, judges.states(depth), judges)[1]
+        right.append((scores.argmax(axis=1) == judges.label).mean())
+        on_rows(rows * (depth + 1) // sums.depths - rows * depth // sums.depths)
+    return float(np.mean(right))
 
 
 def fit_shrinkage(
@@ -155,9 +184,9 @@ def fit_shrinkage(
     are many rows, some of them judge, evenly spread.  states: (rows, width); label: (rows,).
     """
     some = np.linspace(0, len(label) - 1, min(_JUDGES, len(label))).astype(int)
+    x, among, own = in_basis(scatter, states[some]), copies[some], label[some]
     likely = {
-        s: fit_likelihood(left_out_scores(scatter, s, states[some], copies[some]), label[some])[1]
-        for s in SHRINKAGES
+        s: fit_likelihood(left_out_scores_at(scatter, s, x, among), own)[1] for s in SHRINKAGES
     }
     return max(SHRINKAGES, key=lambda s: (likely[s], s))
 

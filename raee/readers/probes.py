@@ -20,6 +20,7 @@ class Probes(Reader):
     look = Look("c2", "o", "-")
     adds_up = True
     is_built = False
+    successor = "pool"
     costs_as = (PROBE.name,)
 
     def arrays(self, parameters: Array) -> dict[str, NDArray[Any]]:

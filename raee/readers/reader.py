@@ -98,6 +98,8 @@ class Reader:
     """Whether it needs no more than a row's token ids: rows that leave there are in no batch."""
     is_built: ClassVar[bool] = True
     """Whether new databases have it; if not, it is read in those that do."""
+    successor: ClassVar[str | None] = None
+    """The reader that new databases have in its place, if they do not have it."""
     answers_as: ClassVar[str | None] = None
     """The reader whose answers it repeats, with confidences of its own; None: it answers itself."""
     costs_as: ClassVar[tuple[str, ...]] = ()

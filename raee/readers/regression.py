@@ -3,25 +3,36 @@
 The problem is scikit-learn's `LogisticRegression`: one map for two labels, one a label for more.
 Its solvers stop when the gradient is small.  On states that hardly vary in most directions that is
 a long way from the optimum: two fits of states that differ by 1e-7 then differ by 0.05 in their
-probabilities, and a rebuild would not give what a build from nothing gives.  The same quasi-Newton
-steps reach the optimum in coordinates in which the problem is round.
+errors, and a rebuild would not give what a build from nothing gives.  Here Newton's steps
+reach the optimum, each found by conjugate gradients in coordinates in which the problem is nearly
+round: the axes of the states' variance, and those of the labels that are mistaken for each other.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 
+from raee.readers.cores import OnParts, all_cores
 from raee.readers.sums import Array
 
-_GRADIENT = 1e-6
-"""Largest entry of the gradient at the end, in the round coordinates."""
-_STEPS = 1_000
-_MEMORY = 20
-"""Steps from which the curvature is estimated."""
+_NEAR = 2e-6
+"""How near the optimum the search ends: about the root mean square of what is still wrong with the
+rows' log-probabilities, weighted by the probabilities.  Single precision gets to a tenth of it."""
+_BEYOND = 0.3
+"""How far the last of Newton's steps goes beyond that, as a share."""
+_FIRST = 0.1
+"""How much of the gradient the first steps leave, as a share; later ones leave less and less."""
+_NEWTON, _CONJUGATE, _HALVINGS = 100, 1_000, 30
+"""Steps at most, far more than it takes: Newton's, those by which each is found, and halvings."""
+_ROUNDING = 1e-7
+"""Share of the loss that single precision does not see."""
+_LEAST = 1e-12
+"""Share of the labels' largest variance below which one is not told from none."""
+_ROWS_AT_ONCE = 1_024
 
+Single = NDArray[np.float32]
 Map = tuple[Array, Array]
 """Weights (labels, width) and biases (labels,)."""
 
@@ -78,34 +89,176 @@ def regress(
     return weights, biases
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Some of the rows of a problem."""
+
+    states: Single
+    """(rows, width + 1) their coordinates, and a 1 by which the bias is multiplied."""
+    own: tuple[NDArray[np.int64], NDArray[np.int64]]
+    """Where the row's own label is in arrays (labels, rows)."""
+
+
+_Part = tuple[_Rows, Single]
+"""Some of the rows with something of theirs, (labels, rows)."""
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The loss: minus the rows' log-likelihood, and the ridge times half the squared weights."""
+
+    parts: Sequence[_Rows]
+    spread: Array
+    """(width + 1,) the mean squares of the coordinates."""
+    ridge: Single
+    """(width + 1,) the penalty on the weights, and none on the bias."""
+    each: OnParts
+
+    def scores(self, maps: Single) -> list[Single]:
+        """Of each part (labels, rows).  maps: (labels, width + 1)."""
+        return self.each(lambda part: maps @ part.states.T, self.parts)
+
+    def loss(self, maps: Single, scores: Sequence[Single]) -> tuple[float, list[Single]]:
+        """The loss, and of each part its derivatives by the scores (labels, rows).
+
+        A derivative is the label's probability, less 1 at the row's own.  All keep their digits if
+        they are small: of a row that is all but sure, what its own label lacks to 1.
+        """
+
+        def work(part: _Part) -> tuple[float, Single]:
+            own, error = part[0].own, part[1] - part[1].max(axis=0)
+            score = error[own]
+            np.exp(error, out=error)
+            size = error[own]
+            error[own] = 0.0
+            others = error.sum(axis=0)
+            total = others + size
+            error /= total
+            error[own] = -others / total
+            lacks = np.log1p((others + (size - 1)).astype(np.float64)) - score
+            return float(lacks.sum()), error
+
+        found = self.each(work, list(zip(self.parts, scores, strict=True)))
+        value = sum(loss for loss, _ in found) + 0.5 * _dot(self.ridge * maps, maps)
+        return value, [error for _, error in found]
+
+    def slope(self, maps: Single, errors: Sequence[Single]) -> Single:
+        """(labels, width + 1) the gradient.  errors: the loss's derivatives by the scores."""
+        return self._sum(lambda part: part[1] @ part[0].states, errors) + self.ridge * maps
+
+    def bend(self, step: Single, errors: Sequence[Single]) -> Single:
+        """(labels, width + 1) what a step adds to the gradient, to first order."""
+
+        def work(part: _Part) -> Single:
+            (rows, error), own = part, part[0].own
+            change: Single = step @ rows.states.T
+            change -= change[own]  # which changes no probability, and keeps the digits
+            mean = np.einsum("lr,lr->r", error, change)
+            change -= mean
+            change *= error
+            change[own] -= mean
+            return change @ rows.states
+
+        return self._sum(work, errors) + self.ridge * step
+
+    def rounding(self, errors: Sequence[Single]) -> Callable[[Single], Single]:
+        """The inverse of about what `bend` does.
+
+        It is exact if how sure rows are of their labels has nothing to do with where they are: then
+        the curvature is the product of the states' covariance, diagonal here, and the labels'.
+        """
+
+        def work(part: _Part) -> Single:
+            probabilities = part[1].copy()
+            probabilities[part[0].own] += 1
+            return probabilities @ probabilities.T
+
+        covariance = -self._sum(work, errors).astype(np.float64)
+        np.fill_diagonal(covariance, 0.0)
+        np.fill_diagonal(covariance, -covariance.sum(axis=0))
+        # Nothing depends on the sum of the labels' maps, which is 0 and stays it.
+        values, axes = np.linalg.eigh(covariance + covariance.trace() / len(covariance) ** 2)
+        values = np.maximum(values, _LEAST * values[-1] + _LEAST)
+        inverse = (1 / (values[:, None] * self.spread + self.ridge)).astype(np.float32)
+        turn = axes.astype(np.float32)
+        return lambda slope: turn @ (inverse * (turn.T @ slope))
+
+    def _sum(self, work: Callable[[_Part], Single], errors: Sequence[Single]) -> Single:
+        found = self.each(work, list(zip(self.parts, errors, strict=True)))
+        return np.sum(found, axis=0)
+
+
 def _optimum(x: Turned, index: NDArray[np.int64], penalty: float, near: Map | None) -> Map:
-    z = x.values
-    rows, width = z.shape
-    is_label = np.eye(index.max() + 1)[index]
-    shares = is_label.mean(axis=0)
-    labels = len(shares)
+    counts = np.bincount(index)
+    rows, labels = len(index), len(counts)
+    states = np.concatenate([x.values, np.ones((rows, 1))], axis=1).astype(np.float32)
     # Two mirrored maps pay half of what scikit-learn's one map pays for the same probabilities.
-    ridge = (2.0 if labels == 2 else 1.0) / (penalty * rows)
-    curvature = np.outer(shares * (1 - shares), x.spread) + ridge
-    scale = 1 / np.sqrt(curvature)
-
-    def loss(point: Array) -> tuple[float, Array]:
-        maps = point[:-labels].reshape(labels, width) * scale
-        logs = log_softmax(z @ maps.T + point[-labels:], axis=1)
-        error = (np.exp(logs) - is_label) / rows
-        value = -(logs * is_label).sum() / rows + 0.5 * ridge * np.square(maps).sum()
-        slope = (error.T @ z + ridge * maps) * scale
-        return float(value), np.concatenate([slope.ravel(), error.sum(axis=0)])
-
-    maps, offsets = np.zeros((labels, width)), np.log(shares)
+    ridge = np.full(states.shape[1], (2.0 if labels == 2 else 1.0) / penalty, np.float32)
+    ridge[-1] = 0.0
+    begin = [np.zeros((labels, states.shape[1]), np.float32)]
+    begin[0][:, -1] = np.log(counts / rows)
     if near is not None:
-        maps, offsets = (near[0] @ x.basis) / scale, near[1] + near[0] @ x.centre
-    found = minimize(
-        loss,
-        np.concatenate([maps.ravel(), offsets]),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": _STEPS, "gtol": _GRADIENT, "ftol": 0.0, "maxcor": _MEMORY},
-    ).x
-    weights = (found[:-labels].reshape(labels, width) * scale) @ x.basis.T
-    return weights, found[-labels:] - weights @ x.centre
+        biases = near[1] + near[0] @ x.centre
+        begin.append(np.column_stack([near[0] @ x.basis, biases]).astype(np.float32))
+    steps = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, rows, _ROWS_AT_ONCE)]
+    parts = [_Rows(states[s], (index[s], np.arange(len(index[s])))) for s in steps]
+    begin = [maps - maps.mean(axis=0) for maps in begin]
+    with all_cores() as each:
+        maps = _search(_Problem(parts, np.append(x.spread, 1.0), ridge, each), begin, rows)
+    weights = maps[:, :-1] @ x.basis.T
+    biases = maps[:, -1] - weights @ x.centre
+    return weights, biases - biases.mean()
+
+
+def _search(problem: _Problem, begin: Sequence[Single], rows: int) -> Single:
+    """Newton's steps to the optimum, from the best of some maps."""
+    scored = [(maps, problem.scores(maps)) for maps in begin]
+    known = [(*problem.loss(*there), *there) for there in scored]
+    loss, errors, maps, scores = min(known, key=lambda at: at[0])
+    gain = before = np.inf
+    for _ in range(_NEWTON):
+        slope, rounded = problem.slope(maps, errors), problem.rounding(errors)
+        wrong = np.sqrt(max(_dot(slope, rounded(slope)), 0.0) / rows)
+        if wrong < _NEAR or (gain <= _ROUNDING * loss and wrong > before / 2):
+            break
+        step = _newton(
+            problem, errors, slope, rounded, max(min(_FIRST, wrong), _BEYOND * _NEAR / wrong)
+        )
+        further, down = problem.scores(step), _dot(slope, step)
+        for halvings in range(_HALVINGS):
+            length = np.float32(0.5**halvings)
+            there = [s + length * f for s, f in zip(scores, further, strict=True)]
+            found, errors = problem.loss(maps + length * step, there)
+            if found <= loss + 1e-4 * float(length) * down + _ROUNDING * loss:
+                break
+        gain, before = loss - found, wrong
+        loss, maps, scores = found, maps + length * step, there
+    return maps
+
+
+def _newton(
+    problem: _Problem,
+    errors: Sequence[Single],
+    slope: Single,
+    rounded: Callable[[Single], Single],
+    share: float,
+) -> Single:
+    """Newton's step by conjugate gradients, which leave a share of the gradient."""
+    step, left = np.zeros_like(slope), -slope
+    direction = rounded(left)
+    begun = size = _dot(left, direction)
+    for _ in range(_CONJUGATE):
+        bent = problem.bend(direction, errors)
+        along = np.float32(size / _dot(direction, bent))
+        step += along * direction
+        left -= along * bent
+        next_one = rounded(left)
+        before, size = size, _dot(left, next_one)
+        if size <= share**2 * begun:
+            break
+        direction = next_one + np.float32(size / before) * direction
+    return step
+
+
+def _dot(a: Single, b: Single) -> float:
+    return float(np.vdot(a, b))

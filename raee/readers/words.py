@@ -34,10 +34,10 @@ PENALTIES = (3.0, 10.0, 30.0)
 """Inverse strengths (scikit-learn's C) that are tried."""
 
 MIN_COUNTS = (2, 1)
-"""Rows in which an n-gram occurs at least, as they are tried."""
+"""Rows in which an n-gram occurs at least: as it is, and if rare ones help."""
 
-_TRIED_ON = 10_000
-"""Rows on which penalty and counts are chosen, at most."""
+_TRIED_ON = 5_000
+"""Rows on which penalty and counts are chosen, at most, and rows by which."""
 
 _FITS_AT_ONCE = 2
 
@@ -127,6 +127,7 @@ class WordsFitter:
 
     def __init__(self, fitting: Fitting) -> None:
         self._fitting, self._rows = fitting, fitting.words
+        fitting.plan(len(PENALTIES) + 2 + len(self._folds))  # with rare n-grams, and of all rows
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
         """Nothing: it reads token ids."""
@@ -139,7 +140,7 @@ class WordsFitter:
     def fit(self) -> Fit:
         """The map of all rows, and the cross-fitted answers of those that carry the figures."""
         ngrams, logs = self._fitted
-        min_count, penalty = self._chosen
+        min_count, penalty, _ = self._chosen
         record = {
             "words": {
                 "rows": len(self._rows.label),
@@ -173,38 +174,41 @@ class WordsFitter:
         return [(np.flatnonzero(fold != n), judges[fold[judges] == n]) for n in range(number)]
 
     @cached_property
-    def _chosen(self) -> tuple[int, float]:
-        """How often an n-gram must occur, and the penalty: chosen on the first fold.
+    def _chosen(self) -> tuple[int, float, Ngrams]:
+        """How often an n-gram must occur, the penalty, and a fit with these on some of the rows.
 
-        A penalty is that under which the held out rows' labels are likeliest; the counts are those
-        with which the most of them are right, of equal ones the fewest n-grams.
+        They are chosen on the first fold: the penalty is that under which the held out rows' labels
+        are likeliest, and rare n-grams stay if more of the rows are right with them.
         """
         rows, (train, held) = self._rows, self._folds[0]
-        train, held = _spread(train, _TRIED_ON), _spread(held, _TRIED_ON // 4)
-        best: tuple[int, int, float] | None = None
-        for min_count in MIN_COUNTS:
-            likeliest: tuple[float, int, float] | None = None
-            near = None
-            for penalty in PENALTIES:
-                near = self._fit_on(train, min_count, penalty, near)
-                scores = near.map.scores(self._read(near, held))
-                likely = fit_likelihood(scores, rows.label[held])[1]
-                right = int((scores.argmax(axis=1) == rows.label[held]).sum())
-                if likeliest is None or likely > likeliest[0]:
-                    likeliest = likely, right, penalty
-            assert likeliest is not None, "there are penalties"
-            if best is None or likeliest[1] > best[1]:
-                best = min_count, *likeliest[1:]
-        assert best is not None, "there are counts"
-        return best[0], best[2]
+        train, held = _spread(train, _TRIED_ON), _spread(held, _TRIED_ON)
+        label = rows.label[held]
+        few, many = MIN_COUNTS
+        tried: dict[float, tuple[float, int, Ngrams]] = {}
+        near = None
+        for penalty in PENALTIES:
+            near = self._fit_on(train, few, penalty, near)
+            self._fitting.passed()
+            scores = near.map.scores(self._read(near, held))
+            likely = fit_likelihood(scores, label)[1]
+            tried[penalty] = likely, int((scores.argmax(axis=1) == label).sum()), near
+        penalty = max(PENALTIES, key=lambda p: tried[p][0])
+        _, right, found = tried[penalty]
+        with_rare = self._fit_on(train, many, penalty, found)
+        self._fitting.passed()
+        scores = with_rare.map.scores(self._read(with_rare, held))
+        if (scores.argmax(axis=1) == label).sum() > right:
+            return many, penalty, with_rare
+        return few, penalty, found
 
     @cached_property
     def _fitted(self) -> tuple[Ngrams, Array]:
         """The fit of all rows, and the judging rows' cross-fitted log-probabilities."""
-        rows, (min_count, penalty) = self._rows, self._chosen
-        near = self._fitting.before.get(READER.name)
+        rows, (min_count, penalty, tried) = self._rows, self._chosen
+        near = self._fitting.before.get(READER.name, tried)
         every = np.arange(len(rows.label))
         whole = self._fit_on(every, min_count, penalty, near)
+        self._fitting.passed()
         scores = np.zeros((len(rows.label), self._fitting.labels))
 
         def cross(fold: tuple[NDArray[np.int64], NDArray[np.int64]]) -> None:
@@ -213,7 +217,8 @@ class WordsFitter:
             scores[held] = found.map.scores(self._read(found, held))
 
         with ThreadPoolExecutor(min(_FITS_AT_ONCE, os.cpu_count() or 1)) as threads:
-            list(threads.map(cross, self._folds))
+            for _ in threads.map(cross, self._folds):
+                self._fitting.passed()
         judged, label = scores[rows.judges], rows.label[rows.judges]
         temperature = fit_temperature(judged, label)
         fitted = Ngrams(whole.codes, whole.idf, whole.map, temperature)

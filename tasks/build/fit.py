@@ -1,11 +1,13 @@
 """The fit of a build's readers, on the sums of all shards and the states of the sampled rows."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from raee.answers import Neighbours
-from raee.build import fit_on_best, votes_of
+from raee.build import fit_on_best, rows_of_fit, votes_of
 from raee.config import PAPER_NEIGHBOURS
 from raee.exits import fitted_exits
 from raee.readers.discriminant import left_out_scores, scatter_at
@@ -18,6 +20,7 @@ from raee.texts import TextHashes, copies_of
 from storage.parquet import list_column, write_table
 from tasks.build.build import CHECK, FIT, FITTED, LISTS, MATCH, SEED, Build, Fitted, open_build
 from tasks.fitted import fit_record, write_fits
+from tasks.progress import advance, stage
 from tasks.steps import Attempt, step
 
 _SMALLEST = 100
@@ -40,13 +43,12 @@ def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
     judges = {s: Judges(_states(build, s, sums[s], held), label, hashes, copies) for s in states}
     labelled = Labelled(marks.label, labels, marks.sampled)
     votes = votes_of(plan.job.key, _listed(build), labelled)
-    fitted = fit_on_best(
-        sums,
-        judges,
-        build.swept.words(),
-        Unfitted(build.swept.heads(plan.depth + 1), votes),
-        {} if build.parent is None else build.parent.fits.parameters,
-    )
+    unfitted = Unfitted(build.swept.heads(plan.depth + 1), votes)
+    before = {} if build.parent is None else build.parent.fits.parameters
+    with stage("fit", rows_of_fit(len(states), len(label)) + len(label)):
+        fitted = fit_on_best(sums, judges, build.swept.words(), unfitted, before, advance)
+        at_depth = judges[fitted.fits.state].states(plan.depth)
+        growth = _growth(at_depth, label, hashes, labels)
     found, state = fitted.answers, fitted.fits.state
     assert found.answers.shape[1] == len(fitted_exits(plan.depth)), "one column a fitted exit"
     columns = {
@@ -58,7 +60,7 @@ def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
         rows=len(label),
         files=write_fits(attempt.version, fitted.fits, sums),
         account=fit_record(fitted, sums[state], len(label)),
-        growth=_growth(judges[state].states(plan.depth), label, hashes, labels),
+        growth=growth,
     )
 
 
@@ -79,18 +81,20 @@ def _growth(
 ) -> list[tuple[int, float]]:
     """Accuracy of the closed form at full depth, without the text, on ever more of the rows.
 
-    Its shrinkage is chosen anew at each size, as a database of that size would choose it.
+    Its shrinkage is chosen anew at each size, as a database of that size would choose it.  The
+    stage is told of all rows.
     """
     order = np.random.default_rng(SEED).permutation(len(label))
     sizes = np.unique(np.geomspace(min(_SMALLEST, len(label)), len(label), 7).astype(int))
     grown = []
-    for size in sizes:
+    for before, size in pairwise([0, *sizes]):
         some = order[:size]
         scatter = scatter_at(sums_of(states[None, some], label[some], labels), 0)
         copies = copies_of(hashes[some], hashes[some], label[some], labels)
         shrinkage = fit_shrinkage(scatter, states[some], label[some], copies)
         scores = left_out_scores(scatter, shrinkage, states[some], copies)
         grown.append((int(size), float((scores.argmax(axis=1) == label[some]).mean())))
+        advance(int(size - before))
     return grown
 
 
@@ -102,8 +106,9 @@ def _states(build: Build, state: StateName, sums: Sums, held_bytes: int) -> Stat
 
     def read(depth: int) -> NDArray[np.float32]:
         if depth not in held:
-            held.clear()
             depths = range(depth, min(depth + together, sums.depths))
+            if depth + 1 < sums.depths:  # full depth is asked for in between
+                held.clear()
             held.update(zip(depths, build.swept.states(state, depths), strict=True))
         return held[depth]
 

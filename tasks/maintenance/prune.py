@@ -32,13 +32,14 @@ from raee.policies.objectives import loss_p_value
 from raee.policies.replay import Trial, figures, replay
 from raee.policies.tuning import NEIGHBOURS as PLANNED_ON
 from raee.policies.tuning import study
+from raee.readers.pool import weigh_votes
 from raee.readers.vote import vote
 from raee.statistics.calibration import calibrated
 from raee.statistics.paired import paired
 from raee.texts import Texts
 from storage.checked import FileRecord
 from storage.database import Database, Version, new_version_id
-from storage.manifest import CENTRE, FAR, FORMAT, PROBES, REPORT, Manifest
+from storage.manifest import CENTRE, FAR, FORMAT, PROBES, REPORT, WORDS, Manifest
 from storage.parquet import list_column, list_values
 from tasks.build.build import SEED as TUNING_SEED
 from tasks.entries import write_entries
@@ -123,6 +124,11 @@ def prune_version(version: Version) -> tuple[str | None, Pruning]:
         )
     if parent.manifest.pruned is not None:
         raise InputError(f"{parent.where} is pruned already; prune {parent.manifest.parent} anew")
+    if weigh_votes((parent.manifest.probes or {}).get("pool", [])):
+        raise InputError(
+            f"{parent.where} cannot be pruned: its pools weigh the neighbours' votes, and nothing "
+            "that is stored says what they would answer with other votes"
+        )
     policies = _policies(parent)
     entries, first = parent.entries, parent.indexes[0]
     found = _search(first, first, entries, max(NEIGHBOURS, PLANNED_ON))
@@ -258,7 +264,9 @@ def _publish(database: Database, parent: Readings, pruned: _Pruned, pruning: Pru
     child = database.version(new_version_id())
     folder = child.folder
     copied = [
-        f for f in manifest.files if f.path in (CENTRE, PROBES) or f.path.startswith("rejects/")
+        f
+        for f in manifest.files
+        if f.path in (CENTRE, PROBES, WORDS) or f.path.startswith("rejects/")
     ]
     database.version(manifest.id).require_whole(manifest, [FAR, *(f.path for f in copied)])
     files: list[FileRecord] = []

@@ -222,6 +222,7 @@ def exits_of_entry(depth: int, *key_depths: int) -> list[str]:
     return [
         *(f"head@{d}" for d in depths),
         *(f"vote@{d}" for d in key_depths),
-        *(f"{reader}@{d}" for reader in ("probe", "probes", "de3") for d in depths),
-        f"logistic@{depth}",
+        *(f"{reader}@{d}" for reader in ("probe", "de3") for d in depths),
+        *(f"logistic@{depth}", "words@0"),
+        *(f"pool@{d}" for d in depths),
     ]

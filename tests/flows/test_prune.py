@@ -94,7 +94,7 @@ def test_the_child_is_whole_and_has_every_file(pruned):
     assert files == {path for path in before if not path.startswith("neighbours/")}
     on_disk = {str(p.relative_to(child)) for p in child.rglob("*") if p.is_file()}
     assert on_disk == files | {"manifest.json"}
-    for name in ("centre.safetensors", "probes.safetensors"):
+    for name in ("centre.safetensors", "probes.safetensors", "words.safetensors"):
         assert (child / name).read_bytes() == (parent / name).read_bytes()
 
 

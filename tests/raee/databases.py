@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from raee.answers import Answers, Neighbours, answers_of
 from raee.config import KeySpec
-from raee.exits import Entries, exits_of, in_order
+from raee.exits import Entries, Exit, exits_of, in_order
 from raee.model.backbones import Backbone
 from raee.model.batches import encode, token_batches
 from raee.model.prompts import Prompt
@@ -17,10 +17,11 @@ from raee.neighbours.index import Index, new_index
 from raee.neighbours.lists import nearest_other_texts
 from raee.policies.replay import Trial
 from raee.readers.discriminant import linear_map, scatter_at
-from raee.readers.fit import Judges, StateName
+from raee.readers.fit import Judges, StateName, Unfitted, WordRows
 from raee.readers.fitting import Fits, Fitted, fit_readers
 from raee.readers.head import HeadReader, head_reader, read_centre
 from raee.readers.linear import Linear
+from raee.readers.ngrams import token_ids
 from raee.readers.sums import sums_of
 from raee.readers.vote import vote
 from raee.reading import Database
@@ -159,13 +160,18 @@ def build(
     ]
     states = swept.states[state]
     judges = Judges(states.__getitem__, label, hashes, copies_of(hashes, hashes, label, n_labels))
-    fitted = fit_readers(state, swept.sums[state], judges)
+    votes = [vote(f, label, n_labels) for f in found]
+    words = WordRows(token_ids(swept.token_ids), label, hashes, np.arange(len(texts)))
+    unfitted = Unfitted(
+        swept.heads, dict(zip(key.depths, votes, strict=True)) if key.of_backbone else {}
+    )
+    fitted = fit_readers(state, swept.sums[state], judges, words, unfitted)
     exits = exits_of(backbone.depth, key.depths)
     read = in_order(
         exits,
         {
             "sweep": Answers(swept.answers, swept.confidences),
-            "neighbours": answers_of([vote(f, label, n_labels) for f in found]),
+            "neighbours": answers_of(votes),
             "fit": fitted.answers,
         },
     )
@@ -189,7 +195,7 @@ def without(built: Built, row: int) -> Database:
     """The database less one of its texts: keys, entries, and the probes as fitted on the others.
 
     What a fit chooses rather than computes stays: shrinkages and temperatures, a sentence encoder's
-    centre, the labels' shares, and the regression, whose answers on the row are cross-fitted.
+    centre, the labels' shares, and what is cross-fitted: regression, n-grams and pools.
     """
     database = built.database
     others = database.entries.hashes != database.entries.hashes[row]
@@ -199,6 +205,18 @@ def without(built: Built, row: int) -> Database:
         entries=database.entries[others],
         fits=_fitted_on(built, others),
         nearest=built.neighbours.distances[others, 0],
+    )
+
+
+def with_averages(entries: Entries) -> Entries:
+    """The entries with exits that databases had before there were pools, which are always right."""
+    depths = range(entries.exits[entries.full].depth + 1)
+    right = np.repeat(entries.label[:, None], len(depths), axis=1)
+    return replace(
+        entries,
+        exits=(*entries.exits, *(Exit("probes", depth) for depth in depths)),
+        answers=np.column_stack([entries.answers, right]),
+        confidences=np.column_stack([entries.confidences, np.ones(right.shape, np.float32)]),
     )
 
 

@@ -38,12 +38,12 @@ KEYS = {
 POLICIES = (
     FullPolicy(),
     FixedPolicy(exit="head@1"),
-    FixedPolicy(exit="probes@4"),
+    FixedPolicy(exit="pool@4"),
     RetrievalPolicy(),
     RaeePolicy(threshold=0.7, k=4),
     KernelPolicy(k=9, readers=("head", "probe", "vote"), cost=0.01),
     CascadePolicy(readers=("head",), threshold=0.7),
-    CascadePolicy(readers=("vote", "probes", "head"), threshold=0.7),
+    CascadePolicy(readers=("vote", "pool", "head"), threshold=0.7),
     De3Policy(threshold=0.4),
 )
 FAR = {

@@ -55,7 +55,7 @@ POLICIES = (
     KernelPolicy(k=4, readers=("head", "probe", "vote"), cost=0.01),
     CascadePolicy(readers=("head",), threshold=0.7),
     CascadePolicy(readers=("head",), threshold=0.5, first=2, last=3),
-    CascadePolicy(readers=("vote", "probes", "head"), threshold=0.7),
+    CascadePolicy(readers=("vote", "pool", "head"), threshold=0.7),
     De3Policy(threshold=0.4),
 )
 
@@ -200,7 +200,7 @@ def test_no_texts_give_no_predictions(built_of, spec):
 
 def test_lines_calibrate_what_is_written_by_exit_and_change_no_answer(built_of):
     database = built_of("bert", KEYS["keys at two depths"]).database
-    for spec in (*POLICIES, CascadePolicy(readers=("vote", "probes", "head"), threshold=0.6)):
+    for spec in (*POLICIES, CascadePolicy(readers=("vote", "pool", "head"), threshold=0.6)):
         plain = classify(database, spec, CORPUS)
         line, place = Line(slope=0.5, offset=-0.2), int(plain.exits[0])
         found = classify(database, spec, CORPUS, lines={place: line})
@@ -216,7 +216,7 @@ def test_lines_calibrate_what_is_written_by_exit_and_change_no_answer(built_of):
 def test_all_labels_are_as_sure_as_the_confidences_that_are_written(built_of):
     database = built_of("bert", KEYS["keys at two depths"]).database
     lines = {place: Line(slope=0.7) for place in range(len(database.entries.exits))}
-    for spec in (*POLICIES, CascadePolicy(readers=("vote", "probes", "head"), threshold=0.6)):
+    for spec in (*POLICIES, CascadePolicy(readers=("vote", "pool", "head"), threshold=0.6)):
         for some in ({}, lines):
             found = classify(database, spec, CORPUS, lines=some, all_labels=True)
             plain = classify(database, spec, CORPUS, lines=some)

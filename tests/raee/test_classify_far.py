@@ -36,12 +36,12 @@ ABSTAIN = FarSpec(quantile=0.5, then="abstain")
 WAITING = (
     FullPolicy(),
     FixedPolicy(exit="head@2"),
-    FixedPolicy(exit="probes@4"),
+    FixedPolicy(exit="pool@4"),
     RetrievalPolicy(),
     RaeePolicy(threshold=0.7, k=4),
     KernelPolicy(k=4, cost=0.01),
     CascadePolicy(readers=("head",), threshold=0.7, first=2),
-    CascadePolicy(readers=("vote", "probes"), threshold=0.6, first=2),
+    CascadePolicy(readers=("vote", "pool"), threshold=0.6, first=2),
     De3Policy(threshold=0.3, first=2),
 )
 """Policies with which every row comes by a key at depth 2."""
@@ -155,7 +155,7 @@ def test_rows_that_are_far_by_a_key_at_depth_0_do_not_leave_there(databases, pla
 
 def test_an_average_over_depths_and_de3_do_not_answer_for_far_rows(databases):
     # An average would have to be read at every depth of every row for the few.
-    for name in ("probes@4", "de3@4"):
+    for name in ("pool@4", "de3@4"):
         database = _best_at_full_depth(_limited(databases["middle"], 0.0), name)
         entries = database.entries
         second = np.where(np.arange(len(entries)) > 0, entries.label, 1 - entries.label[0])
@@ -239,7 +239,7 @@ def asked(monkeypatch) -> list[int]:
     [
         FullPolicy(),
         FixedPolicy(exit="head@2"),
-        FixedPolicy(exit="probes@3"),
+        FixedPolicy(exit="pool@3"),
         CascadePolicy(threshold=0.6),
         CascadePolicy(readers=("vote", "probe"), threshold=0.6, first=1),
         De3Policy(threshold=0.5),

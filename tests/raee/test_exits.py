@@ -14,7 +14,7 @@ from tests.raee.errors import refused
 def test_exits_are_the_heads_then_the_votes_then_what_is_fitted():
     names = [str(e) for e in exits_of(1, key_depths=(0, 1))]
     swept = ["head@0", "head@1", "vote@0", "vote@1"]
-    fitted = ["probe@0", "probe@1", "probes@0", "probes@1", "de3@0", "de3@1", "logistic@1"]
+    fitted = ["probe@0", "probe@1", "de3@0", "de3@1", "logistic@1", "words@0", "pool@0", "pool@1"]
     assert names == swept + fitted
     assert exits_of(1, (0, 1)) == swept_exits(1, (0, 1)) + fitted_exits(1)
 
@@ -50,8 +50,9 @@ def test_entries_know_where_an_exit_was_right():
     assert entries.right[:, 3:].all()
     assert (entries.heads, entries.full) == ([0, 1], 1)
     assert entries.position_of("vote@0") == 2
-    assert entries.positions("probes") == [5, 6]
-    assert entries.depths.tolist() == [0, 1, 0, 0, 1, 0, 1, 0, 1, 1]
+    assert entries.positions("pool") == [9, 10]
+    assert entries.depths.tolist() == [0, 1, 0, 0, 1, 0, 1, 1, 0, 0, 1]
+    assert np.flatnonzero(entries.before_walk).tolist() == [entries.position_of("words@0")]
 
 
 def test_the_neighbours_of_a_plan_are_known_at_the_first_keys_depth():
@@ -107,12 +108,12 @@ def test_the_best_exit_is_right_most_often_and_of_equals_the_shallowest():
 
 def test_the_best_exit_at_full_depth_is_not_shallower_and_not_de3():
     entries = entries_of([0] * 3, [[0, 1], [0, 1], [0, 0]], np.ones((3, 2)), key_depths=(0, 1))
-    said = {name: ([0, 1, 1], [1] * 3) for name in ("vote@1", "probe@1", "probes@1")}
+    said = {name: ([0, 1, 1], [1] * 3) for name in ("vote@1", "probe@1", "pool@1")}
     entries = saying(entries, said | {"logistic@1": ([0, 0, 1], [1] * 3)})
     assert entries.rates[entries.position_of("de3@1")] == 1
     assert str(entries.exits[entries.best_at_full_depth]) == "logistic@1"
     full = [str(entries.exits[i]) for i in entries.at_full_depth]
-    assert full == ["head@1", "vote@1", "probe@1", "probes@1", "logistic@1"]
+    assert full == ["head@1", "vote@1", "probe@1", "logistic@1", "pool@1"]
 
 
 def test_some_of_the_rows_are_entries_of_their_own():

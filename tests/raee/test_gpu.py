@@ -146,7 +146,7 @@ def test_a_sweep_reads_what_it_reads_on_the_cpu(on_gpu, backbone_of, name):
         RetrievalPolicy(exit="vote@2"),
         RaeePolicy(threshold=0.7, k=4),
         KernelPolicy(k=4, cost=0.01),
-        CascadePolicy(readers=("vote", "probes", "head"), threshold=0.7),
+        CascadePolicy(readers=("vote", "pool", "head"), threshold=0.7),
         De3Policy(threshold=0.4),
     ],
     ids=lambda spec: spec.name,

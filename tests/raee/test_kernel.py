@@ -45,7 +45,7 @@ _SPECS = st.builds(
     KernelPolicy,
     k=st.integers(1, 7),
     readers=st.lists(
-        st.sampled_from(["head", "vote", "probe", "probes", "logistic"]), min_size=1, unique=True
+        st.sampled_from(["head", "vote", "probe", "pool", "logistic"]), min_size=1, unique=True
     ).map(lambda names: ("vote", *(n for n in names if n != "vote"))),
     bandwidth=st.sampled_from([0.01, 0.3, 1.0, 10.0]),
     smoothing=st.sampled_from([0.1, 1.0, 3.0]),
@@ -151,8 +151,8 @@ def test_a_database_without_its_readers_is_refused():
         confidences=swept.confidences[:, places],
     )
     assert kernel_exits(KernelPolicy(), swept) == [0, 2, 1]
-    with refused("the database has no exit of the readers probe, probes"):
-        kernel_exits(KernelPolicy(readers=("probe", "probes")), swept)
+    with refused("the database has no exit of the readers probe, pool"):
+        kernel_exits(KernelPolicy(readers=("probe", "pool")), swept)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -71,19 +71,19 @@ def _policies(built: Built) -> Iterator:
     """Policies of every kind, the cascades with thresholds at which about half of the rows go."""
     depths, full = built.database.key.depths, built.database.backbone.depth
     yield FullPolicy()
-    for name in ("head@1", "probe@2", "probes@3", "de3@1", f"vote@{depths[-1]}"):
+    for name in ("head@1", "probe@2", "probe@3", "de3@1", f"vote@{depths[-1]}"):
         yield FixedPolicy(exit=name)
     yield RetrievalPolicy(exit=f"vote@{depths[0]}")
     yield RaeePolicy(k=5)
     yield RaeePolicy(k=3, threshold=0.6, top=1)
     yield KernelPolicy(k=5)
-    yield KernelPolicy(k=3, readers=("probes", "de3"), smoothing=0.5, cost=0.02)
-    for reader in ("head", "probe", "probes"):
+    yield KernelPolicy(k=3, readers=("probe", "de3"), smoothing=0.5, cost=0.02)
+    for reader in ("head", "probe"):
         middle = tuple(_middle(built, (reader,), depth) for depth in range(full + 1))
         yield CascadePolicy(readers=(reader,), threshold=middle, last=full)
     yield CascadePolicy(readers=("head",), threshold=_middle(built, ("head",), 2), first=2)
     yield CascadePolicy(readers=("vote",), threshold=_middle(built, ("vote",), depths[0]))
-    for readers in (("vote", "probe"), ("probes", "head", "vote")):
+    for readers in (("vote", "probe"), ("probe", "head", "vote")):
         middle = tuple(_middle(built, readers, depth) for depth in (1, 2, 3))
         yield CascadePolicy(readers=readers, threshold=middle, first=1, last=3)
     for first, last in ((1, full), (0, 2)):

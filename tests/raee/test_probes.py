@@ -14,11 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from raee.answers import Answers
 from raee.readers.de3 import edr
 from raee.readers.discriminant import SHRINKAGES, left_out_scores, linear_map, scatter_at
-from raee.readers.fit import Judges
-from raee.readers.fitting import begin_fit
+from raee.readers.fit import Judges, Unfitted, WordRows
+from raee.readers.fitting import begin_fit, fit_readers
 from raee.readers.linear import Linear, fit_temperature
+from raee.readers.ngrams import token_ids
 from raee.readers.probe import fit_shrinkage, left_out_accuracy
-from raee.readers.probes import averages
 from raee.readers.sums import sums_of
 from raee.texts import copies_of
 from tests.raee.entries import each_once
@@ -53,12 +53,19 @@ def _judges(states, label, hashes=None):
     return Judges(states.__getitem__, label, hashes, copies_of(hashes, hashes, label, labels))
 
 
+def _nothing_else(judges, depths, labels):
+    """Rows without words, and heads that know nothing."""
+    rows = len(judges.label)
+    no_words = token_ids([np.zeros(0, np.int32)] * rows)
+    words = WordRows(no_words, judges.label, judges.hashes, np.arange(rows))
+    return words, Unfitted(np.full((depths, rows, labels), 1 / labels, np.float32), {})
+
+
 @dataclass(frozen=True)
 class _Fitted:
     """All that a fit has found, of every reader."""
 
     maps: tuple[Linear, ...]
-    average_temperatures: NDArray
     means: NDArray
     regression: Linear
     record: dict[str, Any]
@@ -76,14 +83,11 @@ class _Fitted:
     def shrinkages(self):
         return self.record["shrinkages"]
 
-    @property
-    def averages(self):
-        warm = self.average_temperatures[:, None, None] * averages(self.log_probabilities)
-        return log_softmax(warm, axis=2)
-
 
 def _fit_of(sums, judges, seed=0):
-    fitting = begin_fit("mean", sums, judges, seed)
+    """The fit of states alone: texts have no tokens, and heads say nothing."""
+    labels = len(sums.rows)
+    fitting = begin_fit("mean", sums, judges, *_nothing_else(judges, sums.depths, labels), {}, seed)
     found = fitting.fit()
     record = {}
     for fit in found.values():
@@ -91,7 +95,6 @@ def _fit_of(sums, judges, seed=0):
     regression = fitting.fitter("logistic").deepest
     return _Fitted(
         maps=found["probe"].parameters,
-        average_temperatures=found["probes"].parameters,
         means=found["de3"].parameters,
         regression=found["logistic"].parameters,
         record=record,
@@ -164,14 +167,30 @@ class TestFit:
         regression, deepest = fitted.regression, fitted.maps[-1]
         np.testing.assert_array_equal(deepest.weights, regression.weights)
         np.testing.assert_array_equal(deepest.biases, regression.biases)
+        assert len(fitted.shrinkages) == 1  # no other depth has a closed form that nobody reads
         _assert_accounts_for_itself(fitted, label)
+
+    @pytest.mark.parametrize("make", [_gaussian, _skewed], ids=["lda", "logistic"])
+    def test_tells_of_its_rows_on_the_way(self, make):
+        states, label = make()
+        told = []
+        judges = _judges(states, label)
+        others = _nothing_else(judges, len(states), 3)
+        fit_readers("mean", sums_of(states, label, 3), judges, *others, on_rows=told.append)
+        assert sum(told) == len(label)
+        assert min(told) >= 0
+        # Of each depth, and of each fit of the regression that there is at full depth or may be.
+        assert len([rows for rows in told if rows]) >= 8
+        assert max(told) <= len(label) / 2
 
     @pytest.mark.parametrize("make", [_gaussian, _skewed], ids=["lda", "logistic"])
     def test_is_the_same_every_time(self, make):
         states, label = make()
         first, second = _fit(states, label, seed=3), _fit(states, label, seed=3)
-        for field in ("log_probabilities", "averages", "prototype_distances", "crossed"):
+        for field in ("log_probabilities", "prototype_distances", "crossed"):
             np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+        for name, found in first.answers.items():
+            np.testing.assert_array_equal(found.confidences, second.answers[name].confidences)
 
     @pytest.mark.parametrize("width", [4, 60])
     def test_makes_no_claim_on_rows_that_mean_nothing(self, width):
@@ -249,18 +268,14 @@ def _assert_accounts_for_itself(fitted, label):
     assert right.mean() == fitted.accuracy["logistic"]
     for depth in range(len(fitted.maps)):
         logs = fitted.log_probabilities[depth]
-        mean = np.mean(fitted.log_probabilities[: depth + 1], axis=0)
-        warm = log_softmax(fitted.average_temperatures[depth] * mean, axis=1)
         indicator = edr(np.exp(logs), fitted.prototype_distances[depth])
         for name, answer, sure in (
             ("probe", logs.argmax(axis=1), np.exp(logs).max(axis=1)),
-            ("probes", warm.argmax(axis=1), np.exp(warm).max(axis=1)),
             ("de3", logs.argmax(axis=1), 1 - indicator),
         ):
             found = fitted.answers[name]
             np.testing.assert_array_equal(found.answers[:, depth], answer)
             np.testing.assert_allclose(found.confidences[:, depth], sure, atol=1e-6)
-        assert fitted.average_temperatures[depth] == pytest.approx(fit_temperature(mean, label))
 
 
 class TestRegression:
@@ -287,13 +302,6 @@ class TestRegression:
         said = np.exp(regression.log_probabilities(states[-1]))
         np.testing.assert_array_equal(said[:, 1], 0)
         _linear_is_sane(regression, states[-1])
-
-
-def test_averages_are_means_up_to_each_depth():
-    logs = np.random.default_rng(0).normal(size=(4, 3, 2))
-    found = averages(logs)
-    for depth in range(4):
-        np.testing.assert_allclose(found[depth], sum(logs[: depth + 1]) / (depth + 1))
 
 
 class TestPrototypes:
@@ -352,8 +360,10 @@ def test_very_few_rows_get_distributions_too(label, labels):
     label = np.array(label, np.uint16)
     states = _unit(np.random.default_rng(0).normal(size=(2, len(label), 3)))
     fitted = _fit(states, label, labels)
-    for found in (*fitted.log_probabilities, *fitted.averages, fitted.crossed):
+    for found in (*fitted.log_probabilities, fitted.crossed):
         np.testing.assert_allclose(np.exp(found).sum(axis=1), 1)
+    for found in fitted.answers.values():
+        assert ((found.confidences >= 0) & (found.confidences <= 1 + 1e-6)).all()
     for linear in (*fitted.maps, fitted.regression):
         assert linear.temperature > 0
         _linear_is_sane(linear, states[0])

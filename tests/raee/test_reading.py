@@ -1,6 +1,6 @@
 """Every exit of a batch is read as the formulas say, whichever rows are still in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,9 @@ from raee.model.walk import walk
 from raee.readers.de3 import edr
 from raee.readers.fitting import Fits
 from raee.readers.linear import Linear
+from raee.readers.pool import Pools
+from raee.readers.sparse_regression import SparseMap
+from raee.readers.words import Ngrams
 from raee.reading import BatchReader, Database, Read
 from tests.raee.databases import (
     LABELS,
@@ -25,10 +28,14 @@ from tests.raee.databases import (
     plain_states,
     prompt_of,
     whole_batch,
+    with_averages,
 )
 from tests.raee.models import LAYERS, MASKED_LMS, WIDTH
+from tests.raee.ngrams import Ngram, code_of, plain_ngrams, plain_tfidf
+from tests.raee.plain import Plain
 
 CORPUS = UNSEEN
+KEYS = (0, 2)
 LEAVE_AT = torch.tensor([3, 0, 4, 1, 1, 3, 4, 2])
 """By place in the batch: neither sorted nor reversed."""
 
@@ -40,16 +47,27 @@ CASES = {
 }
 
 
-def _random_fits(state, unseen: int | None) -> Fits:
-    """Fits of which no two depths are alike; a label may be unknown to them."""
+def _random_fits(state, unseen: int | None, known: Sequence[Ngram]) -> Fits:
+    """Fits of which no two depths are alike; a label may be unknown to them.
+
+    known: the n-grams that they know.
+    """
     generator = np.random.default_rng(0)
+    depths = range(LAYERS + 1)
+
+    def biases() -> NDArray:
+        found = generator.normal(size=len(LABELS))
+        if unseen is not None:
+            found[unseen] = -np.inf
+        return found
 
     def linear() -> Linear:
-        biases = generator.normal(size=len(LABELS))
-        if unseen is not None:
-            biases[unseen] = -np.inf
         weights = 5 * generator.normal(size=(len(LABELS), WIDTH))
-        return Linear(weights, biases, generator.uniform(0.3, 1.5))
+        return Linear(weights, biases(), generator.uniform(0.3, 1.5))
+
+    def some(*size: int) -> NDArray:
+        """Weights of which about a third is 0."""
+        return np.maximum(generator.normal(0.3, 0.6, size), 0)
 
     means = 0.3 * generator.normal(size=(LAYERS + 1, len(LABELS), WIDTH))
     if unseen is not None:
@@ -61,17 +79,43 @@ def _random_fits(state, unseen: int | None) -> Fits:
             "probes": generator.uniform(0.3, 3, LAYERS + 1),
             "de3": means,
             "logistic": linear(),
+            "words": Ngrams(
+                np.array([code_of(ngram) for ngram in known]),
+                generator.uniform(1, 3, len(known)).astype(np.float32),
+                SparseMap(
+                    2 * generator.normal(size=(len(known), len(LABELS))).astype(np.float32),
+                    biases(),
+                ),
+                0.8,
+            ),
+            "pool": Pools(
+                words=some(LAYERS + 1),
+                heads=some(LAYERS + 1),
+                votes=some(LAYERS + 1, len(KEYS))
+                * np.array([[k <= d for k in KEYS] for d in depths]),
+                probes=np.tril(some(LAYERS + 1, LAYERS + 1)),
+                offsets=generator.normal(size=(LAYERS + 1, len(LABELS))),
+                key_depths=np.array(KEYS),
+            ),
         },
     )
 
 
 @pytest.fixture
-def database_of(exact_backbone_of) -> Callable[..., Database]:
+def database_of(exact_backbone_of, exact_plain_of) -> Callable[..., Database]:
     def build_with(name: str, state="mean", unseen: int | None = None) -> Database:
         labels = [i % len(LABELS) for i in range(len(TEXTS))]
         labels = [(label + 1) % len(LABELS) if label == unseen else label for label in labels]
-        built = build(exact_backbone_of(name), TEXTS, labels, KeySpec(layers=(0, 2)))
-        return replace(built.database, fits=_random_fits(state, unseen))
+        built = build(exact_backbone_of(name), TEXTS, labels, KeySpec(layers=KEYS))
+        entries = with_averages(built.database.entries)
+        return replace(
+            built.database, entries=entries, fits=_random_fits(state, unseen, known(name))
+        )
+
+    def known(name: str) -> list[Ngram]:
+        """N-grams of the first rows, in the order of their numbers."""
+        ids = tokens_of(exact_plain_of(name), name)[:5]
+        return sorted({ngram for row in ids for ngram in plain_ngrams(row)}, key=code_of)
 
     return build_with
 
@@ -83,7 +127,7 @@ def expected_of(exact_plain_of) -> Callable[..., list[Read]]:
     def read(name: str, database: Database) -> list[Read]:
         plain, fitted = exact_plain_of(name), database.fits.parameters
         states = plain_states(plain, prompt_of(name), database.fits.state, CORPUS)
-        heads = plain_heads(name)
+        heads, ngrams = plain_heads(name), words(name, database)
         logs = [
             _log_softmax(m.temperature * _scores(m, states[d]))
             for d, m in enumerate(fitted["probe"])
@@ -101,6 +145,10 @@ def expected_of(exact_plain_of) -> Callable[..., list[Read]]:
             elif kind == "logistic":
                 last = fitted["logistic"]
                 said = softmax(last.temperature * _scores(last, states[LAYERS]), axis=1)
+            elif kind == "words":
+                said = np.exp(ngrams)
+            elif kind == "pool":
+                said = pooled(name, database, at, ngrams, heads[at], logs)
             else:
                 said = np.exp(logs[at])
             confidences = said.max(axis=1)
@@ -127,7 +175,42 @@ def expected_of(exact_plain_of) -> Callable[..., list[Read]]:
                 said[i, database.entries.label[row]] += 1 / max(squared[row], 1e-12)
         return said / said.sum(axis=1, keepdims=True)
 
+    def words(name: str, database: Database) -> NDArray:
+        """The n-grams' log-probabilities, one row and one n-gram after the other."""
+        plain, fitted = exact_plain_of(name), database.fits.parameters["words"]
+        place = {code: i for i, code in enumerate(fitted.codes.tolist())}
+        scores = np.tile(fitted.map.biases, (len(CORPUS), 1))
+        for row, ids in enumerate(tokens_of(plain, name)):
+            there = {
+                n: fitted.idf[place[code_of(n)]] for n in plain_ngrams(ids) if code_of(n) in place
+            }
+            for ngram, value in plain_tfidf(ids, there).items():
+                scores[row] += value * fitted.map.weights[place[code_of(ngram)]]
+        return _log_softmax(fitted.temperature * scores)
+
+    def pooled(name, database, at, ngrams, head, logs) -> NDArray:
+        """The product of all experts' distributions, each to the power of its weight."""
+        weights = database.fits.parameters["pool"]
+        product = np.tile(np.exp(weights.offsets[at]), (len(CORPUS), 1))
+        for logarithms, weight in (
+            (ngrams, weights.words[at]),
+            (np.log(head), weights.heads[at]),
+            *((logs[below], weights.probes[at, below]) for below in range(at + 1)),
+        ):
+            product *= np.exp(np.maximum(logarithms, -20)) ** weight
+        for key, weight in zip(KEYS, weights.votes[at], strict=True):
+            if key <= at:
+                product *= (0.98 * votes(name, database, key) + 0.02 / len(LABELS)) ** weight
+        return product / product.sum(axis=1, keepdims=True)
+
     return read
+
+
+def tokens_of(plain: Plain, name: str) -> list[list[int]]:
+    """The token ids of CORPUS, special ones included."""
+    template = prompt_of(name).template
+    mask = plain.tokenizer.mask_token
+    return plain.tokenizer([template.format(text=t, mask=mask) for t in CORPUS])["input_ids"]
 
 
 def _scores(linear: Linear, states: NDArray) -> NDArray:
@@ -181,7 +264,8 @@ def test_every_exit_says_what_its_formula_says_of_plain_hidden_states(
             own.distributions, plain.distributions[text], atol=1e-5, err_msg=where
         )
         assert own.confidences == pytest.approx(plain.confidences[text], abs=1e-5), where
-        if unseen is not None and exits[place].reader != "head":
+        # A pool takes no expert at its word that a label cannot be.
+        if unseen is not None and exits[place].reader not in ("head", "pool"):
             assert own.distributions[unseen] == 0
 
 
@@ -210,7 +294,13 @@ def test_a_corpus_in_other_shares_changes_what_readers_learnt_and_not_the_head(d
         assert other.confidences == pytest.approx(sure, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["head@2", "vote@2", "probe@2", "probes@2", "de3@2", "logistic@4"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("head@2", "vote@2", "probe@2", "probes@2", "de3@2", "logistic@4"),
+        *("words@0", "pool@0", "pool@3"),
+    ],
+)
 def test_a_classification_answers_by_the_corpus_shares(database_of, name):
     database, spec, ratio = database_of("bert"), FixedPolicy(exit=name), np.ones(3)
     common = np.bincount(classify(database, spec, CORPUS).labels).argmax()

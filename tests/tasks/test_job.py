@@ -346,7 +346,7 @@ class TestRefused:
             (
                 {"policy": {"name": "kernel", "readers": ["x"]}},
                 "policy.readers.0: there is no reader 'x'; there are head, vote, probe, probes, "
-                "de3, logistic (it is 'x')",
+                "de3, logistic, words, pool (it is 'x')",
             ),
         ],
     )

@@ -20,8 +20,17 @@ from raee.policies.costs import LAYERS, Costs
 from raee.policies.replay import Trial, replay
 from raee.policies.table import NO_NEIGHBOURS, POLICIES, Planned
 
-READS = {"head": 2.0, "vote": 3.0, "probe": 0.5, "probes": 0.25, "de3": 0.75, "logistic": 0.125}
-COSTS = Costs(encode=5.0, layer=10.0, reads=READS, retriever=40.0)
+READS = {
+    "head": 2.0,
+    "vote": 3.0,
+    "probe": 0.5,
+    "de3": 0.75,
+    "logistic": 0.125,
+    "words": 0.0625,
+    "pool": 0.25,
+}
+ONCE = {"pool": ["words", "vote"]}
+COSTS = Costs(encode=5.0, layer=10.0, reads=READS, retriever=40.0, enter=20.0, once=ONCE)
 """Every sum of its parts is exact."""
 
 
@@ -54,18 +63,17 @@ def _straight(spec, trial, costs):
             asks = policy.neighbours(spec) > 0
             own = trial.neighbours[place : place + 1] if asks else NO_NEIGHBOURS
             leaves = int(policy.plan(spec, entries, own)[0])
-            read, ran = {leaves}, entries.exits[leaves].depth
+            read, ran = [leaves], entries.exits[leaves].depth
             if asks:
-                read.add(first_vote)
-                ran = max(ran, entries.exits[first_vote].depth)
-                for i in policy.exits(spec, entries):
-                    if entries.exits[i].depth < entries.exits[first_vote].depth:
-                        read.add(i)
+                key = entries.exits[first_vote].depth
+                ran = max(ran, key)
+                way = [i for i in policy.exits(spec, entries) if entries.exits[i].depth < key]
+                read = [*dict.fromkeys([first_vote, *way, leaves])]
         else:
             asked = policy.checkpoints(spec, entries)
-            read = set()
+            read = []
             for leaves in asked:
-                read.add(leaves)
+                read.append(leaves)
                 depth = entries.exits[leaves].depth
                 if policy.leave(spec, depth, entries.confidences[[row], leaves])[0]:
                     break
@@ -76,32 +84,45 @@ def _straight(spec, trial, costs):
 
 
 def _paid(read, entries, costs):
-    """Seconds of some readings; an average needs every depth's probe up to its own, once."""
-    seconds, averaged = 0.0, set()
+    """Seconds of some readings, in order, of which all but the n-grams need a batch.
+
+    A pool needs what it reads at every depth up to its own, once, and others once, unless a row has
+    asked them before.
+    """
+    seconds, pooled, asked = 0.0, set(), []
     for exit in (entries.exits[i] for i in read):
-        if exit.reader == "probes":
-            averaged |= set(range(exit.depth + 1))
+        if exit.reader == "pool":
+            if not pooled:
+                seconds += sum(costs.reads[n] for n in costs.once["pool"] if n not in asked)
+            pooled |= set(range(exit.depth + 1))
         else:
             seconds += costs.reads[exit.reader]
         if exit.reader == "vote":
             seconds += costs.retriever
-    return seconds + len(averaged) * costs.reads["probes"]
+        asked.append(exit.reader)
+    if {*asked} != {"words"}:
+        seconds += costs.enter
+    return seconds + len(pooled) * costs.reads["pool"]
 
 
 POLICIES_TRIED = (
     FullPolicy(),
     FixedPolicy(),
-    FixedPolicy(exit="probes@2"),
+    FixedPolicy(exit="pool@2"),
     FixedPolicy(exit="logistic@4"),
     RetrievalPolicy(),
     RaeePolicy(k=3, threshold=0.5),
     KernelPolicy(k=4, cost=0.3),
-    KernelPolicy(k=4, cost=0.05, readers=("vote", "probes")),
+    KernelPolicy(k=4, cost=0.05, readers=("vote", "pool")),
     CascadePolicy(threshold=0.6),
     CascadePolicy(readers=("head",), threshold=0.7, first=1, last=3),
-    CascadePolicy(readers=("probes",), threshold=0.7, first=1),
+    FixedPolicy(exit="words@0"),
+    CascadePolicy(readers=("pool",), threshold=0.7, first=1),
+    CascadePolicy(readers=("words", "pool"), threshold=0.7),
+    CascadePolicy(readers=("words", "head"), threshold=0.7),
+    KernelPolicy(k=4, cost=0.05, readers=("words", "probe")),
     CascadePolicy(readers=("vote", "probe"), threshold=0.8),
-    CascadePolicy(readers=("vote", "probes", "head"), threshold=(0.9, 0.8, 0.6), last=2),
+    CascadePolicy(readers=("vote", "pool", "head"), threshold=(0.9, 0.8, 0.6), last=2),
     De3Policy(threshold=0.8),
 )
 
@@ -132,7 +153,7 @@ def test_the_search_of_a_plan_is_paid_once_whoever_answers():
     trial = Trial(entries, np.arange(2), Neighbours(np.array([[1], [0]]), np.ones((2, 1))))
     vote_wins = KernelPolicy(readers=("vote",))
     probe_wins = KernelPolicy(readers=("probe",), cost=1.0)
-    searched = COSTS.encode + COSTS.layer + READS["vote"] + COSTS.retriever
+    searched = COSTS.encode + COSTS.enter + COSTS.layer + READS["vote"] + COSTS.retriever
     assert replay(vote_wins, trial, COSTS).seconds.tolist() == [searched] * 2
     assert replay(probe_wins, trial, COSTS).seconds.tolist() == [searched + READS["probe"]] * 2
     assert replay(RetrievalPolicy(), trial, COSTS).seconds.tolist() == [searched] * 2
@@ -146,7 +167,8 @@ def test_rows_that_leave_on_the_way_to_the_key_pay_for_its_heads_once():
     assert before_key.any()
     assert not before_key.all()
     search = READS["vote"] + COSTS.retriever
-    all_but_last_head = COSTS.encode + 2 * COSTS.layer + search + 2 * READS["head"]
+    entered = COSTS.encode + COSTS.enter
+    all_but_last_head = entered + 2 * COSTS.layer + search + 2 * READS["head"]
     np.testing.assert_array_equal(
         done.seconds, np.where(before_key, all_but_last_head, all_but_last_head + READS["head"])
     )
@@ -154,19 +176,19 @@ def test_rows_that_leave_on_the_way_to_the_key_pay_for_its_heads_once():
 
 @settings(max_examples=50)
 @given(st.sets(st.integers(0, 6), min_size=1), st.sets(st.integers(0, 6)))
-def test_an_average_pays_for_each_depth_once_and_nobody_pays_for_anothers(averaged, alone):
+def test_a_pool_pays_for_each_depth_once_and_nobody_pays_for_anothers(pooled, alone):
     exits = exits_of(6, (0,))
     nothing = np.zeros((0, 0))
     entries = Entries(
         exits, ("a",), np.zeros(0, np.uint16), nothing, nothing, np.zeros(0, np.uint64)
     )
     asked = sorted(
-        [*(Exit("probes", depth) for depth in averaged), *(Exit("probe", d) for d in alone)],
+        [*(Exit("pool", depth) for depth in pooled), *(Exit("probe", d) for d in alone)],
         key=lambda e: (e.depth, e.reader),
     )
     found = COSTS.asked([exits.index(e) for e in asked], entries)
     for i in range(len(asked)):
-        read = {exits.index(e) for e in asked[: i + 1]}
+        read = [exits.index(e) for e in asked[: i + 1]]
         assert found[i] == _paid(read, entries, COSTS)
 
 
@@ -180,6 +202,6 @@ def test_without_a_table_a_row_costs_the_layers_that_it_runs():
 def test_a_reader_that_the_table_lacks_is_free():
     costs = Costs(encode=1.0, layer=2.0, reads={"head": 4.0})
     assert costs.read(Exit("probe", 3)) == 0
-    assert costs.read(Exit("probes", 3)) == 0
+    assert costs.read(Exit("pool", 3)) == 0
     assert costs.read(Exit("head", 3)) == 4
     assert costs.walked(np.array([0, 3])).tolist() == [1, 7]

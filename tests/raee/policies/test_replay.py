@@ -99,12 +99,12 @@ def test_retrieval_replays_the_vote_that_was_stored(trial):
 SPECS = (
     FullPolicy(),
     FixedPolicy(),
-    FixedPolicy(exit="probes@2"),
+    FixedPolicy(exit="pool@2"),
     RetrievalPolicy(),
     RaeePolicy(k=3, threshold=0.5),
     KernelPolicy(k=4, cost=0.3),
     CascadePolicy(threshold=0.6),
-    CascadePolicy(readers=("vote", "probes", "head"), threshold=(0.9, 0.8, 0.6), last=2),
+    CascadePolicy(readers=("vote", "pool", "head"), threshold=(0.9, 0.8, 0.6), last=2),
     De3Policy(threshold=0.8),
 )
 

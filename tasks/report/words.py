@@ -33,8 +33,11 @@ def in_words(policy: RunnablePolicy, entries: Entries, replayed: Replayed) -> st
 
 
 def pool_in_words(weights: Mapping[str, float]) -> str:
-    """What the experts of a pool count.  weights: by reader."""
-    counted = [(_EXPERTS[name], weights[name]) for name in _EXPERTS if name in weights]
+    """What the experts of a pool count, but for those that count next to nothing.
+
+    weights: by reader.
+    """
+    counted = [(_EXPERTS[name], weights[name]) for name in _EXPERTS if weights.get(name, 0) > 0.005]
     if not counted:
         return "nothing counts"
     (first, weight), *others = counted

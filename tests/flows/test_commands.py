@@ -127,6 +127,8 @@ class TestVersions:
         assert lines[2].split()[-3:] == ["old", "pinned", "production"]
         accuracy = manifest_of(published.version(second))["metrics"]["full"]["accuracy"]
         assert f"{accuracy:.3f}" in lines[1]
+        (line,) = json.loads(raee("versions", "demo", "--store", published.store, "--json").out)[:1]
+        assert f"  {line['baseline']} {line['baseline_accuracy']:.3f}" in lines[1]
 
     def test_are_listed_as_json(self, published):
         version = _version(published)
@@ -143,6 +145,8 @@ class TestVersions:
         assert line["full_accuracy"] == pytest.approx(
             manifest["metrics"]["full"]["accuracy"], abs=1e-4
         )
+        baselines = [manifest["metrics"][n]["accuracy"] for n in ("majority", "words", "logistic")]
+        assert line["baseline_accuracy"] == pytest.approx(max(baselines), abs=1e-4)
 
     def test_are_found_in_the_store_that_the_environment_names(self, published, monkeypatch):
         monkeypatch.setenv("RAEE_STORE", str(published.store))

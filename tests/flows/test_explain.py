@@ -171,6 +171,66 @@ class TestWhy:
         assert (found["exit"], found["layers"]) == ("probe@2", 2)
 
 
+class TestWhatSpokeForTheAnswer:
+    def test_are_n_grams_of_the_text(self, place):
+        text = "bravo , a great film"
+        found = _explained(place, text, policy={"name": "fixed", "exit": "words@0"}, far=None)
+        assert found["label"] == "good"
+        most = [line["log_odds"] for line in found["ngrams_for"]]
+        least = [line["log_odds"] for line in found["ngrams_against"]]
+        assert most == sorted(most, reverse=True)
+        assert least == sorted(least)
+        assert 0 < len(most) <= 5
+        assert min(most) > 0
+        assert max(least, default=-1) < 0
+        words = f"[CLS] {text} [SEP]"
+        assert all(line["ngram"] in words for line in found["ngrams_for"])
+        assert any(line["ngram"] in ("great", "bravo") for line in found["ngrams_for"])
+        assert found["experts"] == []
+
+    def test_are_the_experts_of_the_pool_that_answered(self, place):
+        pool = manifest_of(place.only_version())["probes"]["pool"]
+        text = _texts(place)[0]
+        found = _explained(place, text, policy={"name": "fixed", "exit": "pool@3"}, far=None)
+        weights = {e["expert"].replace("head@3", "head"): e["weight"] for e in found["experts"]}
+        assert weights == pytest.approx(pool[3], abs=1e-4)
+        assert list(weights.values()) == sorted(weights.values(), reverse=True)
+        by_exit = {e["expert"]: e["probability"] for e in found["experts"]}
+        for expert in by_exit.keys() & {f"probe@{d}" for d in range(4)}:
+            said = found["exits"][expert]
+            if said["label"] == found["label"]:
+                assert by_exit[expert] == pytest.approx(said["confidence"], abs=1e-5)
+
+    def test_is_nothing_of_a_text_that_is_left_unlabelled(self, place):
+        changed = {"policy": "raee", "far": {"then": "abstain"}}
+        found = _explained(place, _FAR, **changed)
+        assert found["ngrams_for"] == found["ngrams_against"] == found["experts"] == []
+
+    def test_is_shown_between_the_answer_and_the_neighbours(self, place):
+        policy = {"name": "fixed", "exit": "pool@2"}
+        text = "bravo , a great film"
+        found = _explained(place, text, policy=policy, far=None)
+        lines = [
+            line.rstrip()
+            for line in raee("explain", place.job(policy=policy, far=None), text).out.splitlines()
+        ]
+        heads = [
+            next(i for i, line in enumerate(lines) if line.startswith(head))
+            for head in ("answer", "log-odds", "weight", "distance", "exit")
+        ]
+        assert heads == sorted(heads)
+        ngrams = [*found["ngrams_for"], *found["ngrams_against"][::-1]]
+        assert lines[heads[1] + 1 : heads[2]] == [
+            f"{line['log_odds']:+.2f}     {line['ngram']}" for line in ngrams
+        ]
+        first = found["experts"][0]
+        assert lines[heads[2] + 1].split() == [
+            f"{first['weight']:.2f}",
+            first["expert"],
+            f"{first['probability']:.3f}",
+        ]
+
+
 class TestAFarText:
     def test_runs_to_full_depth(self, place):
         found = _explained(place, _FAR, policy={"name": "fixed", "exit": "vote@1"})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from raee.config import PRICE
+from raee.policies.baselines import BASELINES
 from raee.statistics.calibration import Line
 from tests.flows.jobs import Answer, Workplace, ask_server, manifest_of, predictions_of, raee
 from tests.flows.opinions import opinions
@@ -191,6 +192,25 @@ class TestTune:
         ]
         assert named == list(tuning["families"])
         assert [line.split()[0] for line in lines if line.startswith("vote@")] == ["vote@1"]
+
+    def test_prints_the_baselines_with_the_policys_difference_to_each(self, place):
+        metrics = manifest_of(place.only_version())["metrics"]
+        lines = [line.rstrip() for line in raee("tune", place.job()).out.splitlines()]
+        start = lines.index("tuned against what people do without raee, on the same rows")
+        for line, (name, title) in zip(lines[start + 2 :], BASELINES.items(), strict=False):
+            figures, against = metrics[name], metrics["tuned"]["against"][name]
+            assert line.split()[:2] == [
+                f"{figures['accuracy']:.4f}",
+                f"{figures['mean_layers']:.2f}",
+            ]
+            low, high = against["difference_interval"]
+            assert f"{name}: {title}" in line
+            assert f"{against['difference']:+.4f}" in line
+            assert line.endswith(f"{low:+.4f} to {high:+.4f}  {against['p_value']:.2g}")
+
+    def test_says_which_baseline_is_better(self, place):
+        out = raee("tune", place.job(policy="full")).out
+        assert "alone is right more often than full, beyond noise" in out.splitlines()[-1]
 
     def test_marks_the_objective_that_the_job_names(self, place):
         cheapest = _tuning(place)["front"][0]["fitted"]

@@ -330,7 +330,7 @@ def test_what_the_pools_experts_count_is_said_where_most_rows_leave_and_at_full_
     pool = [
         {"words": 0.9, "probe@0": 0.2},
         {"words": 0.55, "head": 0.1, "vote@0": 0.05, "probe@0": 0.3, "probe@1": 0.52},
-        {"words": 0.5, "probe@2": 0.7},
+        {"words": 0.5, "head": 0.001, "probe@2": 0.7},
     ]
     tuned = CascadePolicy(readers=("pool",), first=1, threshold=0.5)
     data = _gather(policies={**_POLICIES, "tuned": tuned}, pool=pool)

@@ -120,7 +120,8 @@ def estimate_balance(work: Classification, attempt: Attempt) -> Balanced | None:
         predictions = classify(database, plan.runs, texts, advance)
     counts = np.bincount(predictions.labels, minlength=len(database.entries.labels))
     shares = label_shares(database, plan.runs, counts)
-    record = shares_record(shares, database.entries.labels, plan.job.balance)
+    then = "the readers are corrected by them"
+    record = shares_record(shares, database.entries.labels, then)
     ratio = ratio_of(shares, plan.job.balance)
     factors = np.ones(len(counts)) if ratio is None else ratio
     return Balanced(rows=len(texts), balance={"ratio": factors.tolist(), **record})
@@ -260,11 +261,18 @@ def _far_record(work: Classification, far: int, looked_at: int) -> dict[str, Any
 
 def _balance_record(work: Classification, predicted: NDArray[np.int64]) -> dict[str, Any]:
     plan, database = work.plan, work.database
+    then = "`balance: auto` corrects the readers by them"
+    ratio = {}
     if plan.job.balance != "database":
         found = work.record(BALANCE).balance
-        return {"corrected": found["differ_beyond_noise"], **found}
+        if found["differ_beyond_noise"]:
+            return {"corrected": True, **found}
+        then = "a sample of its rows did not show it, so the readers are not corrected"
+        ratio = {"ratio": found["ratio"]}
+    # All rows say more of the shares than the sample did.
     shares = label_shares(database, plan.runs, predicted)
-    return {"corrected": False, **shares_record(shares, database.entries.labels, "database")}
+    record = shares_record(shares, database.entries.labels, then)
+    return {"corrected": False, **ratio, **record}
 
 
 def _distances(folder: Folder, parts: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

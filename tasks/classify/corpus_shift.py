@@ -60,10 +60,11 @@ def ratio_of(shares: Shares, balance: Balance) -> NDArray[np.float64] | None:
     return prior_ratio(shrunk(shares) if balance == "auto" else shares)
 
 
-def shares_record(shares: Shares, names: tuple[str, ...], balance: Balance) -> dict[str, Any]:
+def shares_record(shares: Shares, names: tuple[str, ...], then: str) -> dict[str, Any]:
     """Label shares as a manifest has them; warns if the corpus's differ beyond noise.
 
-    names: (labels,) of the labels, in the database's order.
+    names: (labels,) of the labels, in the database's order.  then: what becomes of the readers if
+    they do, for the warning.
     """
     found = {
         name: {
@@ -83,9 +84,7 @@ def shares_record(shares: Shares, names: tuple[str, ...], balance: Balance) -> d
         logger.warning(
             "the corpus's label shares differ from the database's beyond noise: %s; %s",
             estimates,
-            "`balance: auto` corrects the readers by them"
-            if balance == "database"
-            else "the readers are corrected by them",
+            then,
         )
     return {"labels": found, "differ_beyond_noise": changed}
 

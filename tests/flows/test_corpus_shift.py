@@ -148,7 +148,8 @@ class TestLabelShares:
             assert abs(said["estimated"] - said["database"]) < 4 * said["standard_error"]
 
     def test_of_another_corpus_are_estimated_with_a_warning(self, place):
-        output, err = _classified(place, "skewed.csv", "skewed", policy=_PROBE)
+        changed = {"policy": _PROBE, "balance": "database"}
+        output, err = _classified(place, "skewed.csv", "skewed", **changed)
         balance = manifest_of(output)["balance"]
         assert balance["differ_beyond_noise"]
         assert not balance["corrected"]
@@ -156,11 +157,25 @@ class TestLabelShares:
         assert good["estimated"] > 0.75 > good["database"]
         (told,) = (line for line in err.splitlines() if "label shares differ" in line)
         assert f"good {good['estimated']:.2f} (database {good['database']:.2f})" in told
-        assert "`balance: corpus` corrects the readers by them" in told
+        assert "`balance: auto` corrects the readers by them" in told
 
-    def test_correct_the_readers_where_the_job_says_so(self, place):
+    def test_correct_the_readers_unless_the_job_says_otherwise(self, place):
+        """By as much of the estimate as is not noise."""
+        output, err = _classified(place, "skewed.csv", "auto", policy=_PROBE, far=None)
+        balance = manifest_of(output)["balance"]
+        assert (balance["corrected"], balance["differ_beyond_noise"]) == (True, True)
+        assert "the readers are corrected by them" in err
+        moved = {n: s["estimated"] - s["database"] for n, s in balance["labels"].items()}
+        noise = {n: s["standard_error"] for n, s in balance["labels"].items()}
+        kept = 1 - len(moved) / sum((moved[n] / noise[n]) ** 2 for n in moved)
+        assert 0.5 < kept < 1
+        for (name, said), ratio in zip(balance["labels"].items(), balance["ratio"], strict=True):
+            expected = 1 + kept * moved[name] / said["database"]
+            assert ratio == pytest.approx(max(expected, 1e-3), rel=0.02, abs=2e-3)
+
+    def test_correct_the_readers_by_all_of_the_estimate_where_the_job_says_so(self, place):
         changed = {"policy": _PROBE, "far": None}
-        plain, _ = _classified(place, "skewed.csv", "plain", **changed)
+        plain, _ = _classified(place, "skewed.csv", "plain", balance="database", **changed)
         output, _ = _classified(place, "skewed.csv", "corrected", balance="corpus", **changed)
         balance = manifest_of(output)["balance"]
         assert balance["corrected"]
@@ -178,11 +193,14 @@ class TestLabelShares:
     def test_do_not_correct_what_does_not_differ_beyond_noise(self, place):
         """An estimate from a few hundred rows is noise, too."""
         changed = {"policy": _PROBE, "far": None}
-        plain, _ = _classified(place, "like.csv", "like-plain", **changed)
-        output, _ = _classified(place, "like.csv", "like-corrected", balance="corpus", **changed)
-        assert manifest_of(output)["balance"]["ratio"] == [1.0, 1.0, 1.0]
-        for column in ("label", "reader", "depth"):
-            assert predictions_of(plain)[column].equals(predictions_of(output)[column])
+        plain, _ = _classified(place, "like.csv", "like-plain", balance="database", **changed)
+        for balance in ("auto", "corpus"):
+            output, _ = _classified(
+                place, "like.csv", f"like-{balance}", balance=balance, **changed
+            )
+            assert manifest_of(output)["balance"]["ratio"] == [1.0, 1.0, 1.0]
+            for column in ("label", "reader", "depth"):
+                assert predictions_of(plain)[column].equals(predictions_of(output)[column])
 
     def test_are_estimated_once_however_often_a_classification_is_stopped(
         self, place, monkeypatch, tmp_path

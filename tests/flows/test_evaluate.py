@@ -191,13 +191,15 @@ def test_rows_left_unlabelled_are_not_right(place):
     assert figures["policies"]["full"]["far"] == 0
 
 
-def test_readers_are_corrected_by_the_corpus_shares_where_the_job_says_so(place):
+@pytest.mark.parametrize("balance", ["auto", "corpus"])
+def test_readers_are_corrected_by_the_corpus_shares_where_the_job_says_so(place, balance):
     policy = {"name": "fixed", "exit": "probe@0"}
-    plain, _ = _evaluated(place, "skewed.csv", policy=policy)
-    found, _ = _evaluated(place, "skewed.csv", policy=policy, balance="corpus")
+    plain, _ = _evaluated(place, "skewed.csv", policy=policy, balance="database")
+    found, _ = _evaluated(place, "skewed.csv", policy=policy, balance=balance)
     accuracy = [f["policies"]["fixed"]["accuracy"] for f in (plain, found)]
     assert accuracy[1] > accuracy[0]
-    answers, _ = _classified(place, "skewed.csv", "skewed", policy=policy, balance="corpus")
+    changed = {"policy": policy, "balance": balance}
+    answers, _ = _classified(place, "skewed.csv", f"skewed-{balance}", **changed)
     right = [a == b for a, b in zip(answers, _labels(place, "skewed.csv"), strict=True)]
     assert accuracy[1] == pytest.approx(np.mean(right))
     # The head has learnt no shares.

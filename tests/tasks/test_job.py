@@ -95,8 +95,9 @@ def test_the_design_documents_job_file_is_one(load):
         key: {model: backbone, layer: 0}
         policy: {name: tuned, accuracy: best}
         far: {quantile: 0.999, then: full}
-        balance: database
+        balance: auto
         sample_rows: 20000
+        words_rows: 200000
         index: auto
         keep_text: true
         max_reject_fraction: 0.01
@@ -159,7 +160,7 @@ def test_without_a_policy_the_tuned_one_runs_and_far_rows_go_to_full_depth():
     job = Job.model_validate(least)
     assert job.policy == TunedPolicy(accuracy="best", risk=None)
     assert job.far == FarSpec(quantile=0.999, then="full")
-    assert (job.balance, job.sample_rows) == ("database", 20_000)
+    assert (job.balance, job.sample_rows) == ("auto", 20_000)
 
 
 def test_a_job_of_the_first_format_still_reads():

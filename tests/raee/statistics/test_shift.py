@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from raee.statistics.shift import Shares, differs, drift, estimate_shares, far_distance, prior_ratio
+from raee.statistics.shift import (
+    Shares,
+    differs,
+    drift,
+    estimate_shares,
+    far_distance,
+    prior_ratio,
+    shrunk,
+)
 
 _UNKNOWN = st.sampled_from([np.float32(np.nan), np.float32(np.inf)])
 _DISTANCES = arrays(np.float32, st.integers(1, 50), elements=st.floats(0, 4, width=32))
@@ -195,6 +203,26 @@ def test_a_label_that_seems_absent_keeps_a_thousandth_of_its_chance():
     found = _estimate(np.array([[500, 0], [0, 500]]), [1_000_000, 0])
     assert found.estimated == pytest.approx([1, 0], abs=1e-4)
     assert prior_ratio(found) == pytest.approx([2, 0.001], rel=0.2)
+
+
+@given(pairs=_PAIRS)
+def test_a_shrunk_estimate_lies_between_the_database_and_the_estimate(pairs):
+    found = _estimate(*pairs)
+    moved, kept = found.estimated - found.database, shrunk(found).estimated - found.database
+    largest = np.abs(moved).argmax()
+    share = kept[largest] / moved[largest] if moved[largest] else 0.0
+    assert 0 <= share <= 1
+    assert kept == pytest.approx(share * moved, abs=1e-9)
+
+
+def test_a_shrunk_estimate_keeps_what_is_beyond_noise_and_drops_what_is_not():
+    def kept(z):
+        moved = np.array([1, -1]) * z * 0.02
+        half = np.array([0.5, 0.5])
+        found = shrunk(Shares(half, half, half + moved, np.full(2, 0.02), 0.0))
+        return (found.estimated - half)[0] / (z * 0.02)
+
+    assert [kept(z) for z in (0.5, 1.0, 3.0, 10.0)] == pytest.approx([0, 0, 8 / 9, 0.99])
 
 
 def _simulated(random, confusion, database_shares, corpus_shares, rows, corpus_rows) -> Shares:

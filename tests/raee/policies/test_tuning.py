@@ -59,6 +59,12 @@ def _with_exit(trial, name, answers, confidences):
     return replace(trial, entries=changed)
 
 
+def _older(depth, key_depths):
+    """The exits of a database from before there were n-grams and pools."""
+    kept = [e for e in exits_of(depth, key_depths) if e.reader not in ("words", "pool")]
+    return (*kept, *(Exit("probes", d) for d in range(depth + 1)))
+
+
 @pytest.fixture(scope="module")
 def trial():
     return _trial(exits_of(4, (0, 2)))
@@ -111,7 +117,7 @@ def test_fitted_figures_are_those_of_replay_on_all_rows(trial, tuning):
 
 def test_what_is_reported_is_cross_fitted_and_lower_where_picks_are_luck():
     # Exits that know nothing: whatever is best on these rows is so by luck.
-    trial = _trial(exits_of(4, (0, 2)), rows=100)
+    trial = _trial(_older(4, (0, 2)), rows=100)
     generator = np.random.default_rng(2)
     lucky = replace(
         trial.entries,
@@ -207,7 +213,8 @@ def _right(trial, name):
     return trial.entries.answers[:, trial.entries.position_of(name)]
 
 
-def test_a_key_is_worth_its_place_if_its_vote_is(trial):
+def test_a_key_is_worth_its_place_if_its_vote_is():
+    trial = _trial(_older(4, (0, 2)))
     rows = len(trial)
     generator = np.random.default_rng(1)
     for knowing, guessing in (("vote@0", "vote@2"), ("vote@2", "vote@0")):
@@ -221,7 +228,8 @@ def test_a_key_is_worth_its_place_if_its_vote_is(trial):
         assert tuning.pick(TunedPolicy()).cross_fitted.accuracy > 0.98
 
 
-def test_a_key_that_makes_rows_cheaper_is_worth_its_place(trial):
+def test_a_key_that_makes_rows_cheaper_is_worth_its_place():
+    trial = _trial(_older(4, (0, 2)))
     # The last probe is always right, too: the vote only says so four layers earlier.
     for reader in ("probe@4", "vote@0"):
         trial = _with_exit(trial, reader, trial.label, np.float32(0.999))
@@ -229,6 +237,29 @@ def test_a_key_that_makes_rows_cheaper_is_worth_its_place(trial):
     assert worth.accuracy_without > 0.95
     assert worth.seconds_without > COSTS.encode + COSTS.layer
     assert worth.worth_keeping
+
+
+@pytest.mark.parametrize("asked", [["words"], ["words", "vote"]], ids=str)
+def test_a_key_is_worth_its_place_if_pools_that_weigh_its_vote_are(trial, asked):
+    for depth in range(5):
+        trial = _with_exit(trial, f"pool@{depth}", trial.label, np.float32(0.999))
+    tuning = _tuned(trial, replace(COSTS, once={"pool": asked}))
+    assert tuning.pick(TunedPolicy()).cross_fitted.accuracy > 0.98
+    for worth in tuning.keys.values():
+        assert worth.worth_keeping == ("vote" in asked)
+
+
+def test_of_pools_and_n_grams_tuned_picks_and_of_others_only_at_full_depth(trial, tuning):
+    told = _with_exit(trial, "probe@1", trial.label, np.float32(0.999))
+    for found in (tuning, _tuned(told), _tuned(_with_exit(trial, "vote@0", trial.label, 1.0))):
+        for point in found.front:
+            if point.policy.name == "fixed":
+                reader, _, depth = point.policy.exit.partition("@")
+                assert reader in ("words", "pool") or depth == "4"
+            else:
+                assert "pool" in point.policy.readers
+    # A probe that is always right is found all the same, under its own policy's name.
+    assert _tuned(told).families["fixed"].policy == FixedPolicy(exit="probe@1")
 
 
 def test_the_same_seed_finds_the_same(trial, tuning):

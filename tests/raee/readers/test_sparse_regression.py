@@ -8,12 +8,10 @@ from sklearn.linear_model import LogisticRegression
 
 from raee.readers.sparse_regression import SparseMap, regress_sparse
 
-pytestmark = pytest.mark.filterwarnings("ignore::scipy.optimize._linesearch.LineSearchWarning")
-"""At the optimum losses differ by less than they are exact, of which SciPy warns."""
-
-_ALIKE = 2e-4
-"""Products are in float32, with about 1e-7 a row, and the search ends at a mean step of 3e-7: the
-probabilities that come of it agree to about 1e-4."""
+_ALIKE = 2e-3
+"""The search ends if Newton's decrement is below 1e-3: the mean loss may still fall by 5e-7.  For a
+row of chance p that is a difference of about the root of 2 p (1 - p) 5e-7, up to 5e-4; a few rows
+may be three times as far from it."""
 
 
 def _rows(labels, rows=400, columns=300, seed=0):

@@ -193,7 +193,7 @@ def test_rows_left_unlabelled_are_not_right(place):
 
 def test_readers_are_corrected_by_the_corpus_shares_where_the_job_says_so(place):
     policy = {"name": "fixed", "exit": "probe@0"}
-    plain, _ = _evaluated(place, "skewed.csv", policy=policy)
+    plain, _ = _evaluated(place, "skewed.csv", policy=policy, balance="database")
     found, _ = _evaluated(place, "skewed.csv", policy=policy, balance="corpus")
     accuracy = [f["policies"]["fixed"]["accuracy"] for f in (plain, found)]
     assert accuracy[1] > accuracy[0]

@@ -160,7 +160,8 @@ def cascade(spec: Walkway, depth: int, confidence: NDArray[np.float32]) -> NDArr
 def checkpoints(spec: Walkway, entries: Entries, readers: Sequence[ReaderName]) -> list[int]:
     """Positions of the exits that are asked: the readers' from the first depth to the last.
 
-    Those before the walk are asked first: a row that leaves there is in no batch.  Raises InputError if a depth is deeper than the backbone, or there is no such exit.
+    Those before the walk are asked first: a row that leaves there is in no batch.  Raises InputError
+    if a depth is deeper than the backbone, or there is no such exit.
     """
     deepest = entries.exits[entries.full].depth
     last = deepest if spec.last is None else spec.last

@@ -101,10 +101,10 @@ CHANGES = (removed, added, relabelled, reordered, repeated, thinned)
 
 
 _LOGS, _SURE = 2e-2, 5e-3
-"""How far log-probabilities and probabilities may be apart whose weights are searched for, once from
-a parent's on, once from nothing.  A search ends if the mean loss may still fall by 5e-7, by which a
-row's probability differs by about 1e-3 (`test_sparse_regression`); stored halves add half as much.
-"""
+"""How far log-probabilities and probabilities may be apart whose weights are searched for, once
+from a parent's on, once from nothing.  A search ends if the mean loss may still fall by 5e-7, by
+which a row's probability differs by about 1e-3 (`test_sparse_regression`); stored halves add half
+as much."""
 
 
 class Swept:

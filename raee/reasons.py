@@ -43,9 +43,11 @@ class ExpertSay(BaseModel):
 def ngrams_on(database: Database, text: str, label: int) -> list[NgramSay]:
     """The n-grams of a text that say something of a label, what speaks for it most first.
 
-    label: its index.  Empty if the database has no n-grams.
+    label: its index.  Empty if the database has no n-grams, or no other label.
     """
     if database.fits is None or WORDS.name not in database.fits.parameters:
+        return []
+    if len(database.entries.labels) == 1:
         return []
     fitted: Ngrams = database.fits.parameters[WORDS.name]
     row = fitted.rows(token_ids(encode(database.backbone, database.prompt, [text]).token_ids))

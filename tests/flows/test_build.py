@@ -1,6 +1,7 @@
 import hashlib
 import json
 from datetime import datetime
+from html import unescape
 from itertools import product
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.flows.jobs import (
     rejects_of,
     repeated_data_of,
 )
+from tests.flows.opinions import opinions
 from tests.texts import LABELS, sentences
 
 _SUBJECTS = {
@@ -412,6 +414,21 @@ def test_each_build_is_a_line_in_the_history_of_the_databases_artifact(place):
     assert f"Production now points at {versions[2]}: against" in newest["description"]
     assert "on 40 rows in common" in newest["description"]
     assert flow_states("rebuild-database", "history") == ["COMPLETED"] * 3
+
+
+def test_the_log_compares_the_jobs_policy_with_the_best_baseline(place):
+    """The model's own head has learnt nothing."""
+    place.write("train.csv", opinions(place.model_of("bert-encoder"), 100))
+    answer = raee("build", place.job(policy="full"))
+    version = place.only_version()
+    against = manifest_of(version)["metrics"]["full"]["against"]
+    best = min(("majority", "words", "logistic"), key=lambda name: against[name]["difference"])
+    (line,) = (line for line in answer.err.splitlines() if f": full against {best} (" in line)
+    assert f"{100 * against[best]['difference']:+.1f} points" in line
+    (line,) = (line for line in answer.err.splitlines() if "alone is right more often" in line)
+    assert f"database demo@{version.name}: " in line
+    warned = line.partition(f"database demo@{version.name}: ")[2]
+    assert f"{warned[0].upper()}{warned[1:]}." in unescape((version / "report.html").read_text())
 
 
 def test_labels_with_a_single_row_are_named_before_anything_is_read(place):

@@ -38,6 +38,15 @@ def test_the_compared_policies_are_judged(method_of):
     assert set(built.costs.reads) == {e.reader for e in built.database.entries.exits}
 
 
+def test_a_warning_says_which_baseline_is_better(method_of, caplog):
+    labels = ["good" if "great" in text else "bad" for text in TEXTS]
+    build(method_of(policy="full"), TEXTS, labels, "here")
+    (said,) = (record for record in caplog.records if "alone is right" in record.message)
+    assert said.levelname == "WARNING"
+    assert said.message.startswith("here: ")
+    assert "than full" in said.message or "as full" in said.message
+
+
 def test_of_many_rows_some_carry_the_figures_of_fitted_readers(method_of):
     built = build(method_of(sample_rows=30), TEXTS, NAMES, "here")
     entries = built.database.entries

@@ -22,10 +22,14 @@ TEXT = "the film was great , bravo"
 @pytest.fixture(scope="module")
 def database(folder_of):
     encoder = str(folder_of("bert-encoder"))
-    backbone = {"family": "sentence-encoder", "model": encoder}
     rows = opinions(encoder, 120)
+    return _built(encoder, [r["text"] for r in rows], [r["label"] for r in rows])
+
+
+def _built(encoder, texts, labels):
+    backbone = {"family": "sentence-encoder", "model": encoder}
     method = Method.model_validate({"backbone": backbone, "policy": "full"})
-    return build(method, [r["text"] for r in rows], [r["label"] for r in rows], "here").database
+    return build(method, texts, labels, "here").database
 
 
 def test_n_grams_add_up_to_the_log_odds_less_the_biases(database):
@@ -68,3 +72,8 @@ def test_experts_make_up_the_pools_answer(database, depth):
 
 def test_another_reader_has_no_experts(database):
     assert experts_on(database, TEXT, Exit("probe", 2), 0) == []
+
+
+def test_of_a_single_label_n_grams_say_nothing(folder_of):
+    database = _built(str(folder_of("bert-encoder")), [TEXT, "a dull story"], ["good", "good"])
+    assert ngrams_on(database, TEXT, 0) == []

@@ -70,13 +70,13 @@ class Variant:
 
 
 def variants() -> list[Variant]:
-    """The sentence encoder, the same with corrected label shares, and the masked LM."""
+    """The sentence encoder, the same without corrected label shares, and the masked LM."""
     found = [
         Variant("minilm", "all-MiniLM-L6-v2, key: mean state of layer 0", {}),
         Variant(
-            "balanced",
-            "the same with `balance: corpus`, on data sets with other label shares in test",
-            {"balance": "corpus"},
+            "uncorrected",
+            "the same with `balance: database`, on data sets with other label shares in test",
+            {"balance": "database"},
             SHIFTED,
             database="minilm",
         ),

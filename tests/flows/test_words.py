@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 from transformers import AutoTokenizer
@@ -28,6 +29,16 @@ def _those_of(place: Workplace, texts: list[str], min_count: int) -> list[int]:
     tokenizer = AutoTokenizer.from_pretrained(place.model_of("bert-encoder"))
     with_it = Counter(n for ids in tokenizer(texts)["input_ids"] for n in plain_ngrams(ids))
     return sorted(code_of(n) for n, count in with_it.items() if count >= min_count)
+
+
+def test_the_tokens_that_a_rebuild_reuses_are_those_of_the_models_own_tokenizer(published_once):
+    version = published_once.only_version()
+    (path,) = (version.parents[1] / "swept").glob("*-00000.parquet")
+    readings = pq.read_table(path, columns=["text_hash", "token_ids"])
+    text_of = {row["text_hash"]: row["text"] for row in entries_of(version).to_pylist()}
+    tokenizer = AutoTokenizer.from_pretrained(published_once.model_of("bert-encoder"))
+    texts = [text_of[text_hash] for text_hash in readings["text_hash"].to_pylist()]
+    assert readings["token_ids"].to_pylist() == tokenizer(texts)["input_ids"]
 
 
 def test_a_rebuild_takes_the_tokens_of_known_rows_from_its_parent(published, monkeypatch):

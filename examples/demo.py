@@ -26,6 +26,8 @@ EXAMPLES, NEIGHBOURS = 5, 3
 SHOWN = {
     "tuned": "tuned",
     "logistic": "full depth + logistic regression",
+    "words": "n-grams + logistic regression",
+    "majority": "the most frequent label",
     "full": "the model's own head at full depth",
     "fixed": "best single exit",
     "retrieval": "neighbours' vote",
@@ -105,14 +107,15 @@ def show_policies(found: dict[str, Any]) -> None:
     for header in headers:
         table.add_column(header, justify="left" if header in ("", "exits") else "right")
     for name, shown in SHOWN.items():
-        figures = found["policies"][name]
+        figures = found["majority"] if name == "majority" else found["policies"][name]
+        rows_per_second = figures["rows_per_second"]
         exits = sorted(figures["exits"].items(), key=lambda item: -item[1])
         table.add_row(
             shown,
             f"{figures['accuracy']:.3f}",
             "{:.3f} to {:.3f}".format(*figures["accuracy_interval"]),
             f"{figures['mean_layers']:.2f}",
-            f"{figures['rows_per_second']:,.0f}",
+            "" if rows_per_second is None else f"{rows_per_second:,.0f}",
             " ".join(f"{exit}:{rows}" for exit, rows in exits[:3]),
             style="bold" if name == "tuned" else None,
         )

@@ -15,7 +15,7 @@ NAMES = {
     "tuned": "raee, tuned",
     "logistic": "full model and\nlogistic regression",
     "full": "full model's\nown head",
-    "fixed": "one probe",
+    "words": "n-grams, no model",
     "retrieval": "neighbours' vote",
     "raee": "the paper's rule",
 }

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 from transformers import AutoTokenizer
 
 from storage.scan import sample_numbers
-from tests.flows.jobs import Workplace, entries_of, manifest_of
+from tests.flows.jobs import Workplace, entries_of, manifest_of, predictions_of
 from tests.flows.opinions import opinions
 from tests.flows.rebuilds import History, added, assert_alike, removed
 from tests.raee.ngrams import code_of, plain_ngrams
@@ -28,6 +29,29 @@ def _those_of(place: Workplace, texts: list[str], min_count: int) -> list[int]:
     tokenizer = AutoTokenizer.from_pretrained(place.model_of("bert-encoder"))
     with_it = Counter(n for ids in tokenizer(texts)["input_ids"] for n in plain_ngrams(ids))
     return sorted(code_of(n) for n, count in with_it.items() if count >= min_count)
+
+
+def test_the_tokens_that_a_rebuild_reuses_are_those_of_the_models_own_tokenizer(published_once):
+    version = published_once.only_version()
+    (path,) = (version.parents[1] / "swept").glob("*-00000.parquet")
+    readings = pq.read_table(path, columns=["text_hash", "token_ids"])
+    text_of = {row["text_hash"]: row["text"] for row in entries_of(version).to_pylist()}
+    tokenizer = AutoTokenizer.from_pretrained(published_once.model_of("bert-encoder"))
+    texts = [text_of[text_hash] for text_hash in readings["text_hash"].to_pylist()]
+    assert readings["token_ids"].to_pylist() == tokenizer(texts)["input_ids"]
+
+
+def test_rows_that_leave_at_the_ngrams_run_no_layer_and_nobody_looks_how_far_they_are(published):
+    input = published.write("new.csv", sentences(33, seed=7))
+    output = published.classify(input, policy={"name": "fixed", "exit": "words@0"})
+    found, manifest = predictions_of(output), manifest_of(output)
+    assert set(zip(found["reader"].to_pylist(), found["depth"].to_pylist(), strict=True)) == {
+        ("words", 0)
+    }
+    assert found["label"].null_count == found["confidence"].null_count == 0
+    assert found["usual"].null_count == found["nearest_distance"].null_count == 33
+    assert found["flags"].to_pylist() == [[]] * 33
+    assert (manifest["rows_out"], manifest["mean_layers"]) == (33, 0)
 
 
 def test_a_rebuild_takes_the_tokens_of_known_rows_from_its_parent(published, monkeypatch):

@@ -13,7 +13,15 @@ from raee.readers.states import probe_states
 from raee.readers.sums import sums_of
 from raee.sweep import Labelled, Sweep, joined, sweep, with_head
 from tests.raee.conftest import CPU
-from tests.raee.databases import LABELS, TEXTS, head_for, plain_states, prompt_for, prompt_of
+from tests.raee.databases import (
+    LABELS,
+    TEXTS,
+    head_for,
+    plain_distributions,
+    plain_states,
+    prompt_for,
+    prompt_of,
+)
 from tests.raee.errors import refused
 from tests.raee.models import LAYERS, MASKED_LMS, WIDTH
 
@@ -49,6 +57,21 @@ def test_states_and_sums_are_those_of_plain_transformers_calls(
         own, expected = swept.sums[state], sums_of(plain, LABEL, len(LABELS))
         for field in ("rows", "first", "second"):
             np.testing.assert_allclose(getattr(own, field), getattr(expected, field), atol=1e-9)
+
+
+@pytest.mark.usefixtures("batched")
+@pytest.mark.parametrize("name", ["bert", "roberta", "mpnet-encoder"])
+def test_heads_of_sampled_rows_and_tokens_of_all_are_those_of_plain_calls(
+    backbone_of, plain_of, name
+):
+    swept = _swept(backbone_of(name), head_for(backbone_of(name)))
+    plain, prompt = plain_of(name), prompt_of(name)
+    heads = plain_distributions(plain, prompt)[:, SAMPLE]
+    assert swept.heads.dtype == np.float32
+    np.testing.assert_allclose(swept.heads, heads, atol=1e-5)
+    rendered = [prompt.template.format(text=t, mask=plain.tokenizer.mask_token) for t in TEXTS]
+    expected = plain.tokenizer(rendered)["input_ids"]
+    assert [ids.tolist() for ids in swept.token_ids] == expected
 
 
 def test_a_cls_pooled_encoders_answer_is_at_its_first_token(cls_encoder, plain_of):
@@ -149,6 +172,8 @@ def _assert_same(own: Sweep, expected: Sweep) -> None:
     np.testing.assert_array_equal(own.answers, expected.answers)
     np.testing.assert_array_equal(own.hashes, expected.hashes)
     np.testing.assert_allclose(own.confidences, expected.confidences, atol=1e-6)
+    np.testing.assert_allclose(own.heads, expected.heads, atol=1e-6)
+    assert [ids.tolist() for ids in own.token_ids] == [ids.tolist() for ids in expected.token_ids]
     for mine, other in zip(own.keys, expected.keys, strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-6)
     assert tuple(own.states) == tuple(expected.states) == tuple(own.sums)

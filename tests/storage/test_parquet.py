@@ -113,3 +113,21 @@ def test_vectors_are_written_plain_and_all_else_compressed(tmp_path):
         "key.list.element": "UNCOMPRESSED",
         "answers.list.element": "ZSTD",
     }
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [[]], [[7, 2**31 - 1], [], [0]], [[], []]], ids=["none", "one", "some", "empty"]
+)
+def test_rows_of_different_lengths_come_back_as_they_were(store, rows):
+    values = np.empty(len(rows), object)
+    values[:] = [np.array(row, np.int32) for row in rows]
+    table = pa.table({"ids": list_column(values)})
+    assert table.schema.field("ids").type == pa.list_(pa.int32())
+    assert table["ids"].to_pylist() == rows
+    folder = Folder(store)
+    write_table(folder, "a.parquet", table)
+    found = list_values(read_table(folder, "a.parquet")["ids"])
+    assert [row.tolist() for row in found] == rows
+    assert all(row.dtype == np.int32 for row in found)
+    twice = list_values(pa.concat_tables([table, table])["ids"])
+    assert [row.tolist() for row in twice] == 2 * rows

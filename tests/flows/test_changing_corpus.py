@@ -129,14 +129,18 @@ class TestRejects:
         rows = [r | {"text": ""} if i < 15 else r for i, r in enumerate(sentences(200, seed=9))]
         input = published.write("new.csv", rows)
         arguments = ("--input", input, "--output", published.root / "out")
-        answer = raee("classify", published.job(max_reject_fraction=0.05), *arguments)
+        answer = raee(
+            "classify", published.job(max_reject_fraction=0.05, balance="database"), *arguments
+        )
         assert answer.code == 2
         assert answer.error == (
             f"corpus {input}: 15 of 200 rows cannot be used (text is empty: 15), more than "
             "max_reject_fraction 0.05 allows"
         )
         assert len(shards) < 10
-        answer = raee("classify", published.job(max_reject_fraction=0.2), *arguments)
+        answer = raee(
+            "classify", published.job(max_reject_fraction=0.2, balance="database"), *arguments
+        )
         assert answer.code == 0, "what was done is not done again"
         assert manifest_of(published.root / "out")["rows_out"] == 185
         assert len(shards) == 10

@@ -11,7 +11,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from benchmarks.honesty import copies, far, figures, gate, near, promise, pruning
+from benchmarks.honesty import copies, far, figures, gate, near, promise, pruning, shares
 from benchmarks.honesty.pools import TASKS, read_pools
 
 _RESULTS = Path(__file__).parents[1] / "results" / "honesty.json"
@@ -36,13 +36,14 @@ def main() -> None:
         "near": [(near.measure, (task,)) for task in TASKS],
         "far": [(far.measure, arguments) for arguments in far.plan()],
         "pruning": [(pruning.measure, arguments) for arguments in pruning.plan()],
+        "shares": [(shares.measure, arguments) for arguments in shares.plan()],
         "promise": [(promise.measure, ())],
     }
     every = [call for some in calls.values() for call in some]
     with ProcessPoolExecutor(_PROCESSES) as processes:
         results = iter(list(processes.map(_one, every)))
     found = {name: [next(results) for _ in some] for name, some in calls.items()}
-    for name in ("near", "far"):
+    for name in ("near", "far", "shares"):
         found[name] = [one for many in found[name] for one in many]
     print(figures.tables(found["figures"]))
     print(copies.tables(found["copies"]))
@@ -51,6 +52,7 @@ def main() -> None:
     print(far.tables(found["far"]))
     print(gate.tables(found["gate"]))
     print(pruning.tables(found["pruning"]))
+    print(shares.tables(found["shares"]))
     del found["promise"]
     lists = {name: [asdict(one) for one in some] for name, some in found.items()}
     _RESULTS.write_text(json.dumps(lists, indent=1))

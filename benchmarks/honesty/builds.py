@@ -1,5 +1,6 @@
 """Builds in memory: a database of some rows of a pool, and its answers for others."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,22 +9,22 @@ from numpy.typing import NDArray
 
 from benchmarks.honesty.pools import LAYERS, Pool
 from raee.answers import Answers, Neighbours, answers_of
-from raee.config import PAPER_NEIGHBOURS, RunnablePolicy
+from raee.config import PAPER_NEIGHBOURS
 from raee.exits import Entries, Exit, exits_of, in_order
 from raee.neighbours.index import Index, new_index
 from raee.neighbours.lists import nearest_other_texts
 from raee.policies.costs import Costs
-from raee.policies.replay import Replayed, Trial, replay
-from raee.policies.table import POLICIES, Planned, layers_of
+from raee.policies.replay import Trial
 from raee.policies.tuning import NEIGHBOURS
 from raee.readers.fit import Judges, Unfitted, WordRows
 from raee.readers.fitting import Fits, fit_readers
 from raee.readers.ngrams import TokenIds, token_ids
-from raee.readers.reader import Due, Reading, Source
+from raee.readers.pool import weigh_votes
+from raee.readers.reader import Due, Reading
 from raee.readers.sums import sums_of
 from raee.readers.table import reader, readers
 from raee.readers.vote import vote
-from raee.statistics.calibration import calibrated, fit_temperatures
+from raee.statistics.calibration import calibrated, fit_temperatures, warmed
 from raee.texts import Texts, copies_of
 
 COSTS = Costs(
@@ -96,6 +97,10 @@ class Built:
     """The fresh rows, with neighbours among the database's rows."""
     temperatures: dict[str, float]
     """By exit, the temperatures of heads and votes."""
+    readings: dict[Exit, Reading]
+    """What each exit says of the fresh rows, as it is."""
+    weighs_votes: bool
+    """Whether a pool weighs the neighbours' votes."""
 
 
 def rows_of(pool: Pool, some: NDArray[np.int64]) -> Rows:
@@ -129,56 +134,73 @@ def build(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> Built:
         WordRows(token_ids([*rows.token_ids]), rows.label, rows.hashes, np.arange(len(rows))),
         Unfitted(rows.heads, {0: votes}),
     )
-    voted = answers_of([votes])
-    entries = _entries(rows, {"neighbours": voted, "fit": fitted.answers}, names)
+    found = in_order(
+        EXITS,
+        {
+            "sweep": answers_of([*rows.heads]),
+            "neighbours": answers_of([votes]),
+            "fit": fitted.answers,
+        },
+    )
+    entries = _entries(rows, found, names)
     temperatures = fit_temperatures(entries)
-    of_fresh, near_fresh = _read(fitted.fits, index, rows, fresh, labels)
+    entries = calibrated(entries, temperatures)
+    readings, near_fresh = _read(fitted.fits, index, rows, fresh, labels)
+    of_fresh = _entries(fresh, _as_policies_take_it(readings, temperatures, None), names)
     return Built(
-        Trial(calibrated(entries, temperatures), np.arange(len(rows)), near),
-        Trial(
-            calibrated(_entries(fresh, of_fresh, names), temperatures),
-            np.arange(len(fresh)),
-            near_fresh,
-        ),
+        Trial(entries, np.arange(len(rows)), near),
+        Trial(entries, np.arange(len(fresh)), near_fresh, of_fresh),
         temperatures,
+        readings,
+        weigh_votes(fitted.record["pool"]),
     )
 
 
-def run_fresh(policy: RunnablePolicy, built: Built) -> Replayed:
-    """The answers of a policy for the fresh rows."""
-    kind, entries = POLICIES[policy.name], built.trial.entries
-    if not isinstance(kind, Planned) or not kind.neighbours(policy):
-        return replay(policy, built.fresh, COSTS)
-    exits = kind.plan(policy, entries, built.fresh.neighbours)
-    answers = built.fresh.entries.answers[np.arange(len(exits)), exits]
-    layers = layers_of(policy, entries, exits)
-    return Replayed(exits, answers, layers, COSTS.walked(layers))
+def fresh_under(built: Built, ratio: NDArray[np.float64]) -> Trial:
+    """The fresh rows as a classification reads them that corrects readers which learnt shares.
+
+    ratio: (labels,) a corpus's label shares divided by the database's.
+    """
+    found = _as_policies_take_it(built.readings, built.temperatures, ratio)
+    changed = replace(built.fresh.tried, answers=found.answers, confidences=found.confidences)
+    return replace(built.fresh, fresh=changed)
 
 
-def _entries(rows: Rows, others: dict[Source, Answers], names: NDArray[np.str_]) -> Entries:
-    found = in_order(EXITS, {"sweep": answers_of([*rows.heads]), **others})
+def _entries(rows: Rows, found: Answers, names: NDArray[np.str_]) -> Entries:
     labels = tuple(names.tolist())
     return Entries(EXITS, labels, rows.label, found.answers, found.confidences, rows.hashes)
 
 
 def _read(
     fits: Fits, index: Index, rows: Rows, fresh: Rows, labels: int
-) -> tuple[dict[Source, Answers], Neighbours]:
-    """The answers of the votes and the fitted exits for fresh rows, and these rows' neighbours."""
+) -> tuple[dict[Exit, Reading], Neighbours]:
+    """What all exits say of fresh rows, in the exits' order, and these rows' neighbours."""
     near = index.search(fresh.states[0], NEIGHBOURS)
-    voted = answers_of([vote(near.first(PAPER_NEIGHBOURS), rows.label, labels)])
     here = _Arrays(fits, fresh, near, rows.label, labels)
     found: dict[Exit, Reading] = {}
-    fitted = [e for e in EXITS if e.of.source == "fit"]
     for depth in range(LAYERS + 1):
         here.enter(depth)
-        found |= {e: e.of.read(here, slice(None)) for e in fitted if e.depth == depth}
-    answers = answers_of([found[e].distributions for e in fitted])
-    for column, exit in enumerate(fitted):
-        sure = found[exit].confidences
-        if sure is not None:
-            answers.confidences[:, column] = sure
-    return {"neighbours": voted, "fit": answers}, near
+        found |= {e: e.of.read(here, slice(None)) for e in EXITS if e.depth == depth}
+    return {e: found[e] for e in EXITS}, near
+
+
+def _as_policies_take_it(
+    readings: Mapping[Exit, Reading],
+    temperatures: Mapping[str, float],
+    ratio: NDArray[np.float64] | None,
+) -> Answers:
+    """What exits say under a corpus's label shares, as `raee.reading` gives it to policies."""
+    answers, confidences = [], []
+    for exit, found in readings.items():
+        says = found.distributions
+        if exit.of.learns_shares and ratio is not None:
+            says = says * ratio
+            says = says / says.sum(axis=1, keepdims=True)
+        says = says.astype(np.float32)
+        sure = says.max(axis=1) if found.confidences is None else found.confidences
+        answers.append(says.argmax(axis=1).astype(np.uint16))
+        confidences.append(warmed(sure, temperatures.get(str(exit), 1.0), says.shape[1]))
+    return Answers(np.stack(answers, axis=1), np.stack(confidences, axis=1))
 
 
 class _Arrays:

@@ -5,11 +5,12 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.honesty.builds import COSTS, Rows, build, rows_of, run_fresh, split
+from benchmarks.honesty.builds import COSTS, Rows, build, rows_of, split
 from benchmarks.honesty.pools import Pool, pool
 from raee.config import RiskSpec, TunedPolicy
 from raee.neighbours.near_copies import near_copies
 from raee.policies.choosing import try_all
+from raee.policies.replay import replay
 from raee.policies.tuning import study
 from raee.statistics.shift import drift
 
@@ -64,7 +65,7 @@ def measure(task: str, size: int, kind: Kind, seed: int) -> Copied:
     barred = "near-copies" if near_copies(built.trial.neighbours, rows.label).visible else None
     found = study(built.trial, COSTS, TunedPolicy(), barred=barred).tuning
     picked = found.pick(TunedPolicy())
-    done = run_fresh(picked.policy, built)
+    done = replay(picked.policy, built.fresh)
     label = built.fresh.label
     step = found.promise.certified(_RISK)
     right = try_all([found.promise.baseline.policy, step.policy], built.fresh, COSTS).right

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.honesty.builds import COSTS, Built, build, rows_of, run_fresh, split
+from benchmarks.honesty.builds import COSTS, Built, build, rows_of, split
 from benchmarks.honesty.pools import TASKS, pool
 from raee.config import FixedPolicy, RiskSpec, RunnablePolicy, TunedPolicy
 from raee.errors import InputError
@@ -74,15 +74,15 @@ def measure(task: str, size: int, seed: int) -> Build:
     trial, label, entries = built.trial, built.fresh.label, built.trial.entries
     found = study(trial, COSTS, TunedPolicy()).tuning
     picked = found.pick(TunedPolicy())
-    done = run_fresh(picked.policy, built)
+    done = replay(picked.policy, built.fresh)
     majority = np.bincount(trial.label).argmax()
-    full = run_fresh(found.full_depth.policy, built)
-    logistic = run_fresh(FixedPolicy(exit="logistic@6"), built)
-    baseline = run_fresh(found.promise.baseline.policy, built).answers == label
+    full = replay(found.full_depth.policy, built.fresh)
+    logistic = replay(FixedPolicy(exit="logistic@6"), built.fresh)
+    baseline = replay(found.promise.baseline.policy, built.fresh).answers == label
     promises = []
     for loss in LOSSES:
         step = found.promise.certified(RiskSpec(max_loss=loss))
-        right = run_fresh(step.policy, built).answers == label
+        right = replay(step.policy, built.fresh).answers == label
         promises.append(
             (
                 step.policy != found.promise.baseline.policy,
@@ -94,7 +94,7 @@ def measure(task: str, size: int, seed: int) -> Build:
     target = round(0.25 * low + 0.75 * found.full_depth.cross_fitted.accuracy, 2)
     try:
         policy = found.pick(TunedPolicy(accuracy=target)).policy
-        reached = float((run_fresh(policy, built).answers == label).mean())
+        reached = float((replay(policy, built.fresh).answers == label).mean())
     except InputError:
         reached = None
     return Build(
@@ -122,7 +122,7 @@ def _prices(built: Built, full_seconds: float) -> tuple[tuple[float, float, floa
     found = []
     for price in PRICES:
         rule = worth(price, full_seconds)
-        done = run_fresh(tried.policies[rule(tried.means())], built)
+        done = replay(tried.policies[rule(tried.means())], built.fresh)
         crossed = cross_fitted(tried, rule, fold).answers == trial.label
         found.append(
             (
@@ -136,8 +136,8 @@ def _prices(built: Built, full_seconds: float) -> tuple[tuple[float, float, floa
 
 def _calibration(built: Built, policy: RunnablePolicy, labels: int) -> float:
     lines = policy_lines(replay(policy, built.trial, COSTS), built.trial)
-    done = run_fresh(policy, built)
-    read = built.fresh.entries.confidences[built.fresh.rows, done.exits]
+    done = replay(policy, built.fresh)
+    read = built.fresh.tried.confidences[built.fresh.rows, done.exits]
     sure = written(lines, done.exits, read, labels)
     rng = np.random.default_rng(0)
     perfect = np.mean([expected_error(sure, rng.random(len(sure)) < sure) for _ in range(_DRAWS)])

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, run_fresh, split
+from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, split
 from benchmarks.honesty.pools import pool
 from raee.config import TunedPolicy
+from raee.policies.replay import replay
 from raee.policies.tuning import study
 from raee.statistics.paired import worse_p_value
 from tasks.build.gate import LEVEL
@@ -85,7 +86,7 @@ def _version(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> _Version:
     built: Built = build(rows, fresh, names)
     entries = built.trial.entries
     policy = study(built.trial, COSTS, TunedPolicy()).picked.policy
-    right = run_fresh(policy, built).answers == fresh.label
+    right = replay(policy, built.fresh).answers == fresh.label
     return _Version(entries.answers[:, entries.positions("probe")], float(right.mean()))
 
 

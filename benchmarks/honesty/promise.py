@@ -38,7 +38,7 @@ def _breaks(rng: np.random.Generator, rows: int, risk: RiskSpec, differing: floa
     counts = [(0, 0), (0, 0), (0, 0), (int(lost), int(gained))]
     steps = [
         Step(
-            policy=CascadePolicy(threshold=1 - n / 10) if n else FixedPolicy(exit="probes@6"),
+            policy=CascadePolicy(threshold=1 - n / 10) if n else FixedPolicy(exit="pool@6"),
             figures=Figures(accuracy=0.8, mean_layers=6 - n, seconds_per_row=6 - n),
             lost=losses,
             gained=gains,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, run_fresh, split
+from benchmarks.honesty.builds import COSTS, Built, Rows, build, rows_of, split
 from benchmarks.honesty.pools import pool
 from raee.answers import Neighbours, answers_of
 from raee.config import PAPER_NEIGHBOURS, RetrievalPolicy, RunnablePolicy, TunedPolicy
@@ -13,8 +13,7 @@ from raee.neighbours.index import new_index
 from raee.neighbours.lists import nearest_other_texts
 from raee.neighbours.pruning import NEIGHBOURS, keep_rows, values
 from raee.policies.objectives import loss_p_value
-from raee.policies.replay import Replayed, Trial, replay
-from raee.policies.table import POLICIES, Planned, layers_of
+from raee.policies.replay import Trial, replay
 from raee.policies.tuning import study
 from raee.readers.vote import vote
 from raee.statistics.calibration import calibrated
@@ -51,6 +50,8 @@ def measure(task: str, size: int, seed: int) -> Pruned:
     own, held = split(of, size, seed)
     rows, fresh = rows_of(of, own), rows_of(of, held)
     built = build(rows, fresh, of.names)
+    if built.weighs_votes:  # raee prune refuses such a version
+        return Pruned(task, size, 0.0, 0.0, 0.0)
     picked = study(built.trial, COSTS, TunedPolicy()).picked.policy
     policies: list[RunnablePolicy] = [RetrievalPolicy(), picked]
     half = Texts(rows.hashes).folds(2, SEED)
@@ -80,8 +81,8 @@ def measure(task: str, size: int, seed: int) -> Pruned:
         kept = keep_rows(worth(np.arange(size)), rows.label, last)
         smaller = _without(built, rows, fresh, kept)
         for i, policy in enumerate(policies):
-            before = run_fresh(policy, built).answers == fresh.label
-            lost[i] = float(before.mean() - (_run(policy, built, smaller) == fresh.label).mean())
+            right, then = (replay(policy, t).answers == fresh.label for t in (built.fresh, smaller))
+            lost[i] = float(right.mean() - then.mean())
     return Pruned(task, size, last, lost[1], lost[0])
 
 
@@ -97,24 +98,17 @@ def _near(rows: Rows, asked: Rows, kept: NDArray[np.int64]) -> Neighbours:
 def _without(built: Built, rows: Rows, asked: Rows, kept: NDArray[np.int64]) -> Trial:
     """Some rows, as the database of the kept ones answers them."""
     trial = built.trial if asked is rows else built.fresh
-    entries, near = trial.entries, _near(rows, asked, kept)
+    entries, near = trial.tried, _near(rows, asked, kept)
     votes = answers_of([vote(near.first(PAPER_NEIGHBOURS), rows.label, len(entries.labels))])
     answers, confidences = entries.answers.copy(), entries.confidences.copy()
     at = entries.votes
     answers[:, at], confidences[:, at] = votes.answers, votes.confidences
     changed = replace(entries, answers=answers, confidences=confidences)
     of_votes = {n: f for n, f in built.temperatures.items() if n.startswith("vote")}
-    return Trial(calibrated(changed, of_votes), trial.rows, near)
-
-
-def _run(policy: RunnablePolicy, built: Built, smaller: Trial) -> NDArray[np.uint16]:
-    """(rows,) a policy's answers for fresh rows, with the kept rows only."""
-    kind = POLICIES[policy.name]
-    if not isinstance(kind, Planned) or not kind.neighbours(policy):
-        return replay(policy, smaller).answers
-    exits = kind.plan(policy, built.trial.entries, smaller.neighbours)
-    done = smaller.entries.answers[np.arange(len(exits)), exits]
-    return Replayed(exits, done, layers_of(policy, built.trial.entries, exits), exits * 0.0).answers
+    changed = calibrated(changed, of_votes)
+    if asked is rows:
+        return replace(trial, entries=changed, neighbours=near)
+    return replace(trial, fresh=changed, neighbours=near)
 
 
 def tables(found: list[Pruned]) -> str:

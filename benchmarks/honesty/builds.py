@@ -134,7 +134,7 @@ def build(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> Built:
         WordRows(token_ids([*rows.token_ids]), rows.label, rows.hashes, np.arange(len(rows))),
         Unfitted(rows.heads, {0: votes}),
     )
-    found = in_order(
+    answers = in_order(
         EXITS,
         {
             "sweep": answers_of([*rows.heads]),
@@ -142,7 +142,7 @@ def build(rows: Rows, fresh: Rows, names: NDArray[np.str_]) -> Built:
             "fit": fitted.answers,
         },
     )
-    entries = _entries(rows, found, names)
+    entries = _entries(rows, answers, names)
     temperatures = fit_temperatures(entries)
     entries = calibrated(entries, temperatures)
     readings, near_fresh = _read(fitted.fits, index, rows, fresh, labels)

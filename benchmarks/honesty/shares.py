@@ -21,6 +21,7 @@ _DATABASE_ROWS = 1_000
 _CORPORA = 5
 """Corpora of each kind that a database answers."""
 _OWN = "its own"
+_ESTIMATED = ("auto", "corpus")
 _CONCENTRATION = 2.0
 """Of the Dirichlet distribution that other shares are drawn from if there are many labels."""
 _LEAST_GAIN = 0.01
@@ -107,7 +108,11 @@ def _shares(
 def _drawn(
     label: NDArray[np.uint16], shares: NDArray[np.float64], rows: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """(rows,) positions of rows drawn with some label shares; repeated if a label has too few."""
+    """(rows,) positions of rows drawn with some label shares; repeated if a label has too few.
+
+    Of 2,000 rows of cr, most are repeated: 772 are held out.  Their answers vary more from database
+    to database than those of as many different rows, so more is corrected that did not shift.
+    """
     parts = []
     for number, wanted in enumerate(rng.multinomial(rows, shares)):
         there = np.flatnonzero(label == number)
@@ -146,9 +151,6 @@ def tables(found: list[Shifted]) -> str:
                 own = [f for f in found if (f.task, f.rows, f.shares) == (task, rows, kind)]
                 lines.append(f"| {task} | {rows:,} | {kind} | {_shifted(own)} |")
     return "\n".join(lines) + "\n"
-
-
-_ESTIMATED = ("auto", "corpus")
 
 
 def _shifted(own: list[Shifted]) -> str:

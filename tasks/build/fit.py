@@ -11,7 +11,7 @@ from raee.build import fit_on_best, rows_of_fit, votes_of
 from raee.config import PAPER_NEIGHBOURS
 from raee.exits import fitted_exits
 from raee.readers.discriminant import left_out_scores, scatter_at
-from raee.readers.fit import Judges, StateName, States, Unfitted
+from raee.readers.fit import Judges, StateName, Unfitted
 from raee.readers.probe import fit_shrinkage
 from raee.readers.states import probe_states
 from raee.readers.sums import Sums, sums_of
@@ -40,10 +40,12 @@ def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
     states = probe_states(build.backbone)
     sums = {state: _merged_sums(build, state) for state in states}
     held = _HELD_BYTES // len(states)
-    judges = {s: Judges(_states(build, s, sums[s], held), label, hashes, copies) for s in states}
+    read = {state: _States(build, state, sums[state], held) for state in states}
+    heads = read[states[0]].begin_with_heads()
+    judges = {state: Judges(read[state], label, hashes, copies) for state in states}
     labelled = Labelled(marks.label, labels, marks.sampled)
     votes = votes_of(plan.job.key, _listed(build), labelled)
-    unfitted = Unfitted(build.swept.heads(plan.depth + 1), votes)
+    unfitted = Unfitted(heads, votes)
     before = {} if build.parent is None else build.parent.fits.parameters
     with stage("fit", rows_of_fit(len(states), len(label)) + len(label)):
         fitted = fit_on_best(sums, judges, build.swept.words(), unfitted, before, advance)
@@ -66,13 +68,17 @@ def fit_database_probes(build: Build, attempt: Attempt) -> Fitted:
 
 def _listed(build: Build) -> list[Neighbours]:
     """By key, the neighbours that vote of all rows."""
-    shards = [build.listed(number) for number in build.numbers]
+    shards = [
+        # Copies, since a view would hold all of a shard's lists.
+        [
+            (found.rows[:, :PAPER_NEIGHBOURS].copy(), found.distances[:, :PAPER_NEIGHBOURS].copy())
+            for found in listed
+        ]
+        for listed in map(build.listed, build.numbers)
+    ]
     return [
-        Neighbours(
-            np.concatenate([of_key.first(PAPER_NEIGHBOURS).rows for of_key in own]),
-            np.concatenate([of_key.first(PAPER_NEIGHBOURS).distances for of_key in own]),
-        )
-        for own in zip(*shards, strict=True)
+        Neighbours(*(np.concatenate(parts) for parts in zip(*of_key, strict=True)))
+        for of_key in zip(*shards, strict=True)
     ]
 
 
@@ -98,21 +104,33 @@ def _growth(
     return grown
 
 
-def _states(build: Build, state: StateName, sums: Sums, held_bytes: int) -> States:
+class _States:
     """The sampled rows' states by depth, read for as many depths together as may be held."""
-    rows, width = build.swept.marks.samples[-1], sums.first.shape[-1]
-    together = max(1, held_bytes // int(rows * width * np.float32().itemsize))
-    held: dict[int, NDArray[np.float32]] = {}
 
-    def read(depth: int) -> NDArray[np.float32]:
-        if depth not in held:
-            depths = range(depth, min(depth + together, sums.depths))
-            if depth + 1 < sums.depths:  # full depth is asked for in between
-                held.clear()
-            held.update(zip(depths, build.swept.states(state, depths), strict=True))
-        return held[depth]
+    def __init__(self, build: Build, state: StateName, sums: Sums, held_bytes: int) -> None:
+        self._swept, self._state, self._depths = build.swept, state, sums.depths
+        rows, width = build.swept.marks.samples[-1], sums.first.shape[-1]
+        self._together = max(1, held_bytes // int(rows * width * np.float32().itemsize))
+        self._held: dict[int, NDArray[np.float32]] = {}
 
-    return read
+    def begin_with_heads(self) -> NDArray[np.float32]:
+        """(depths, rows, labels) the head's distributions, read with the first depths' states."""
+        depths = self._from(0)
+        states, heads = self._swept.states_and_heads(self._state, depths, self._depths)
+        self._held = dict(zip(depths, states, strict=True))
+        return heads
+
+    def __call__(self, depth: int) -> NDArray[np.float32]:
+        """(rows, width)."""
+        if depth not in self._held:
+            depths = self._from(depth)
+            if depth + 1 < self._depths:  # full depth is asked for in between
+                self._held.clear()
+            self._held.update(zip(depths, self._swept.states(self._state, depths), strict=True))
+        return self._held[depth]
+
+    def _from(self, depth: int) -> range:
+        return range(depth, min(depth + self._together, self._depths))
 
 
 def _merged_sums(build: Build, state: StateName) -> Sums:

@@ -127,17 +127,22 @@ class SweptShards:
 
     def states(self, state: StateName, depths: Sequence[int]) -> list[NDArray[np.float32]]:
         """By depth, (sampled rows, width) a state of all shards' sampled rows; read together."""
-        columns = [state_column(state, depth) for depth in depths]
+        return self._of_sampled([state_column(state, depth) for depth in depths])
+
+    def states_and_heads(
+        self, state: StateName, depths: Sequence[int], heads: int
+    ) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
+        """The same, and (heads, sampled rows, labels) the head's distributions at all depths.
+
+        They are read together: each read of a shard's file is a request or more to a server.
+        """
+        states = [state_column(state, depth) for depth in depths]
+        found = self._of_sampled([*states, *(head_column(depth) for depth in range(heads))])
+        return found[: len(states)], np.stack(found[len(states) :])
+
+    def _of_sampled(self, columns: Sequence[str]) -> list[NDArray[np.float32]]:
         tables = [read_table(self.folder(n), STATES, columns) for n in self.numbers]
         return [np.concatenate([list_values(t[column]) for t in tables]) for column in columns]
-
-    def heads(self, depths: int) -> NDArray[np.float32]:
-        """(depths, sampled rows, labels) the head's distributions."""
-        columns = [head_column(depth) for depth in range(depths)]
-        tables = [read_table(self.folder(n), STATES, columns) for n in self.numbers]
-        return np.stack(
-            [np.concatenate([list_values(t[column]) for t in tables]) for column in columns]
-        )
 
     def words(self) -> WordRows:
         """The rows that n-grams are fitted on."""

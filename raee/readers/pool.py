@@ -186,6 +186,7 @@ class PoolFitter:
     def __init__(self, fitting: Fitting) -> None:
         self._fitting = fitting
         fitting.plan(fitting.sums.depths)
+        self._weighed: dict[tuple[int, tuple[str, ...]], _Weighed] = {}
 
     def see(self, depth: int, states: NDArray[np.float32]) -> None:
         """Nothing: the other fits see the states."""
@@ -260,7 +261,13 @@ class PoolFitter:
         return [WORDS.name, HEAD.name, *asked, *(f"{PROBE.name}@{d}" for d in read)]
 
     def _at(self, depth: int, names: Sequence[str]) -> _Weighed:
-        """The pool of some experts at a depth."""
+        """The pool of some experts at a depth; most that are tried are those that are taken."""
+        asked = depth, tuple(names)
+        if asked not in self._weighed:
+            self._weighed[asked] = self._weigh(depth, names)
+        return self._weighed[asked]
+
+    def _weigh(self, depth: int, names: Sequence[str]) -> _Weighed:
         label = self._fitting.judges.label
         experts = np.stack([self._logs(name, depth) for name in names])
         alike = np.array([name.startswith(PROBE.name) for name in names])

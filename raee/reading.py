@@ -57,6 +57,11 @@ class Database:
         """The index that plans ask."""
         return self.indexes[0]
 
+    def parameters(self, name: str) -> Any:
+        """A fitted reader's parameters; only a version that has been fitted has exits of it."""
+        assert self.fits is not None, "a version without a fit has no exits of it"
+        return self.fits.parameters[name]
+
 
 @dataclass(frozen=True)
 class Read:
@@ -92,8 +97,7 @@ class TextReader:
 
     def parameters(self, name: str) -> Any:
         """A fitted reader's parameters."""
-        assert self._database.fits is not None, "a version without a fit has no exits of it"
-        return self._database.fits.parameters[name]
+        return self._database.parameters(name)
 
 
 class BatchReader:
@@ -204,7 +208,7 @@ class BatchReader:
 
     def parameters(self, name: str) -> Any:
         """A fitted reader's parameters."""
-        return self._fits.parameters[name]
+        return self._database.parameters(name)
 
     def wanted(self, name: str) -> Sequence[int]:
         """Depths at which a reader may be asked of this batch, ascending."""

@@ -69,8 +69,7 @@ def experts_on(database: Database, text: str, exit: Exit, label: int) -> list[Ex
     """
     if exit.reader != POOL.name:
         return []
-    assert database.fits is not None, "a version without a fit has no pools"
-    pools: Pools = database.fits.parameters[POOL.name]
+    pools: Pools = database.parameters(POOL.name)
     weights = weights_at(pools, exit.depth)
     (batch,) = token_batches(database.backbone, encode(database.backbone, database.prompt, [text]))
     position = database.entries.position_of(str(exit))

@@ -27,6 +27,7 @@ from raee.config import (
     KeySpec,
     Method,
 )
+from raee.drawn import evenly
 from raee.errors import InputError, cut, listed
 from raee.exits import Entries, Exit, exits_of, in_order
 from raee.labels import in_order as labels_in_order
@@ -142,7 +143,7 @@ def build(
         judges[fitted.fits.state].copies,
         nearest.distances[:, 0],
     )
-    some = _spread(len(texts), texts_measured(raw))
+    some = evenly(len(texts), texts_measured(raw))
     costs = measure_costs(raw, [texts[i] for i in some])
     copies = copies_record(raw.entries, found[0])
     entries = calibrated(raw.entries, temperatures)
@@ -334,18 +335,13 @@ def _swept(
         words = head_reader(backbone, prompt, None)
         return read(words, everything, sampled), words, None
     of_centre = np.zeros(len(texts), bool)
-    of_centre[_spread(len(texts), CENTRE_ROWS)] = True
+    of_centre[evenly(len(texts), CENTRE_ROWS)] = True
     bare = read(None, of_centre, everything)
     mean = bare.states[pooled_state(backbone)].mean(axis=1, dtype=np.float64)
     centre = torch.from_numpy(mean).float()
     head = sentence_head(backbone, prompt, centre)
     first, others = with_head(bare, head, sampled[of_centre]), read(head, ~of_centre, sampled)
     return joined(first, others, of_centre, sampled), head, centre
-
-
-def _spread(rows: int, most: int) -> NDArray[np.int64]:
-    """Some rows, evenly spread: all of them if they are no more than `most`."""
-    return np.linspace(0, rows - 1, min(rows, most)).astype(int)
 
 
 def _indexed(method: Method, keys: NDArray[np.float32]) -> Index:

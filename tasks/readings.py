@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from raee.answers import Neighbours
 from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec, RunnablePolicy
+from raee.drawn import evenly
 from raee.errors import InputError, listed
 from raee.exits import Entries, parse_exits
 from raee.model.backbones import Backbone
@@ -136,8 +137,8 @@ def trial_of(entries: Entries, index: Index, asked: int, most: int | None = None
     most: how many rows at most, evenly spread; by default all.
     """
     rows = entries.complete
-    if most is not None and len(rows) > most:
-        rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+    if most is not None:
+        rows = rows[evenly(len(rows), most)]
     if not asked:
         nobody = np.zeros((len(rows), 0))
         return Trial(entries, rows, Neighbours(nobody.astype(np.int64), nobody.astype(np.float32)))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from raee.answers import answers_of
+from raee.drawn import evenly
 from raee.readers.fit import Fit
 from raee.readers.head import READER as HEAD
 from raee.readers.linear import Array
@@ -285,7 +286,7 @@ class PoolFitter:
         """Rows that weights are fitted on: there are few weights, so some thousands will do."""
         number, rows, labels = experts.shape
         most = min(rows, _FITTED_ON, max(_FITTED_ON_LEAST, _NUMBERS // (number * labels)))
-        return np.linspace(0, rows - 1, most).astype(int)
+        return evenly(rows, most)
 
     def _logs(self, name: str, depth: int) -> Array:
         """(rows, labels) what an expert of the pool at a depth says without the text."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from raee.answers import answers_of
+from raee.drawn import evenly
 from raee.readers.discriminant import (
     SHRINKAGES,
     Scatter,
@@ -183,7 +184,7 @@ def fit_shrinkage(
     Each shrinkage is judged at its own best temperature; the largest of equals is taken.  If there
     are many rows, some of them judge, evenly spread.  states: (rows, width); label: (rows,).
     """
-    some = np.linspace(0, len(label) - 1, min(_JUDGES, len(label))).astype(int)
+    some = evenly(len(label), _JUDGES)
     x, among, own = in_basis(scatter, states[some]), copies[some], label[some]
     likely = {
         s: fit_likelihood(left_out_scores_at(scatter, s, x, among), own)[1] for s in SHRINKAGES

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from raee.answers import answers_of
+from raee.drawn import evenly
 from raee.readers.fit import FOLDS, Fit
 from raee.readers.linear import NO_PROBABILITY, Array, fit_likelihood, fit_temperature
 from raee.readers.ngrams import Codes, TokenIds, count_known, count_ngrams, idf_of, weighted
@@ -181,7 +182,7 @@ class WordsFitter:
         are likeliest, and rare n-grams stay if more of the rows are right with them.
         """
         rows, (train, held) = self._rows, self._folds[0]
-        train, held = _spread(train, _TRIED_ON), _spread(held, _TRIED_ON)
+        train, held = (part[evenly(len(part), _TRIED_ON)] for part in (train, held))
         label = rows.label[held]
         few, many = MIN_COUNTS
         tried: dict[float, tuple[float, int, Ngrams]] = {}
@@ -248,11 +249,6 @@ class WordsFitter:
 def _halved(found: SparseMap) -> SparseMap:
     """A map as it is stored: what is judged is what answers."""
     return SparseMap(found.weights.astype(np.float16).astype(np.float32), found.biases)
-
-
-def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Some of the rows, evenly spread: all if they are no more than `most`."""
-    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
 
 
 READER = Words()

@@ -13,9 +13,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from raee.config import TunedPolicy
+from raee.drawn import evenly
 from raee.errors import InputError
 from raee.neighbours.near_copies import copies_record
 from raee.policies.compared import beside_baselines, judged, metrics_of, objective_of
@@ -131,6 +130,6 @@ def _costs(build: Build) -> dict[str, Any]:
             return before
     shard, labels = plan.shards[0], plan.prompt.labels
     texts = rows_of_shard(plan.job.corpus, shard, build.backbone, labels).texts
-    spread = np.linspace(0, len(texts) - 1, min(texts_measured(database), len(texts))).astype(int)
+    spread = evenly(len(texts), texts_measured(database))
     costs = measure_costs(database, [texts[i] for i in spread])
     return {**here, "seconds": asdict(costs)}

@@ -203,12 +203,13 @@ def _p_value(answered: Array, rows: int, predicted: Array, corpus_rows: int) -> 
     """P-value of the hypothesis that two samples' answers are of one population.
 
     The test is normal and two-sided on the answer that differs most, over all answers together
-    (Bonferroni).  A rare answer's counts are skewed: one row more of each keeps a few chance
-    answers from being a discovery.
+    (Bonferroni); two answers differ by the same, so that is one comparison.  A rare answer's counts
+    are skewed: one row more of each keeps a few chance answers from being a discovery.
     """
     from scipy.stats import norm  # slow to import
 
     pooled = (answered * rows + predicted * corpus_rows) / (rows + corpus_rows)
     noise = np.diag(_sampling(pooled, rows, 1.0) + _sampling(pooled, corpus_rows, 1.0))
     apart = (np.abs(predicted - answered) / np.sqrt(noise)).max()
-    return min(1.0, float(2 * norm.sf(apart)) * len(answered))
+    comparisons = len(answered) if len(answered) > 2 else 1
+    return min(1.0, float(2 * norm.sf(apart)) * comparisons)

@@ -70,8 +70,8 @@ class TestAccuracy:
     def test_best_is_what_has_most_left_after_its_price(self):
         # A full pass of six seconds must buy the price: a second a sixth of it.
         assert _picked(TunedPolicy(price=0.0)) == "probe@3"
+        assert _picked(TunedPolicy()) == _picked(TunedPolicy(price=PRICE)) == "probe@3"
         assert _picked(TunedPolicy(price=0.037)) == "probe@2"
-        assert _picked(TunedPolicy(price=PRICE)) == "probe@2"
         assert _picked(TunedPolicy(price=0.06)) == "probe@1"
         assert _picked(TunedPolicy(price=0.9)) == "probe@0"
 

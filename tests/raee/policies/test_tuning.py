@@ -119,15 +119,21 @@ def test_what_is_reported_is_cross_fitted_and_lower_where_picks_are_luck():
     # Exits that know nothing: whatever is best on these rows is so by luck.
     trial = _trial(_older(4, (0, 2)), rows=100)
     generator = np.random.default_rng(2)
-    lucky = replace(
-        trial.entries,
-        answers=generator.integers(0, 3, trial.entries.answers.shape).astype(np.uint16),
-        confidences=generator.random(trial.entries.answers.shape).astype(np.float32),
-    )
-    picked = _tuned(replace(trial, entries=lucky), price=0.0).pick(TunedPolicy(price=0.0))
-    assert picked.fitted.accuracy > 0.4
-    assert picked.cross_fitted.accuracy < picked.fitted.accuracy - 0.05
-    assert abs(picked.cross_fitted.accuracy - 1 / 3) < 0.12
+
+    def picked():
+        shape = trial.entries.answers.shape
+        lucky = replace(
+            trial.entries,
+            answers=generator.integers(0, 3, shape).astype(np.uint16),
+            confidences=generator.random(shape).astype(np.float32),
+        )
+        found = _tuned(replace(trial, entries=lucky), price=0.0).pick(TunedPolicy(price=0.0))
+        return found.fitted.accuracy, found.cross_fitted.accuracy
+
+    fitted, cross_fitted = np.mean([picked() for _ in range(8)], axis=0)
+    assert fitted > 0.4
+    assert cross_fitted < fitted - 0.05
+    assert abs(cross_fitted - 1 / 3) < 0.05
 
 
 def test_copies_of_rows_change_nothing_that_is_reported(trial):
@@ -283,11 +289,12 @@ def test_a_tuning_comes_back_from_json_as_it_was(trial, tuning):
 
 
 @pytest.mark.parametrize("labels", [2, 3, 20])
-def test_a_threshold_that_every_answer_reaches_is_no_candidate(trial, labels):
+def test_thresholds_go_from_a_tenth_beyond_a_guess_to_near_certainty(trial, labels):
     names = tuple(f"label {n}" for n in range(labels))
     found = list(candidates(replace(trial.entries, labels=names)))
     walked = [p.threshold for p in found if p.name in ("cascade", "de3")]
-    assert min(walked) > 1 / labels
+    assert min(walked) == pytest.approx(1 / labels + 0.1 * (1 - 1 / labels), abs=0.001)
+    assert 0.99 <= max(walked) < 1
     assert len(walked) > 50
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import norm
 
 from raee.statistics.shift import (
     Shares,
@@ -233,6 +234,7 @@ def _simulated(random, confusion, database_shares, corpus_shares, rows, corpus_r
 
 
 _CONFUSION = np.array([[0.8, 0.1, 0.2], [0.15, 0.7, 0.2], [0.05, 0.2, 0.6]])
+_BINARY = np.array([[0.8, 0.1], [0.2, 0.9]])
 _SHARES = np.array([0.5, 0.3, 0.2])
 _SHIFTED = np.array([0.25, 0.3, 0.45])
 
@@ -251,13 +253,25 @@ def test_two_standard_errors_hold_the_true_shares_about_95_times_in_100(
 
 
 @pytest.mark.parametrize(("rows", "corpus_rows"), [(400, 400), (400, 50_000), (4_000, 300)])
-def test_without_a_shift_at_most_about_one_corpus_in_a_hundred_is_said_to_differ(rows, corpus_rows):
+@pytest.mark.parametrize("labels", [2, 3])
+def test_without_a_shift_at_most_about_one_corpus_in_a_hundred_is_said_to_differ(
+    rows, corpus_rows, labels
+):
     random = np.random.default_rng(1)
+    confusion, shares = (_CONFUSION, _SHARES) if labels == 3 else (_BINARY, np.array([0.7, 0.3]))
     found = [
-        differs(_simulated(random, _CONFUSION, _SHARES, _SHARES, rows, corpus_rows))
+        differs(_simulated(random, confusion, shares, shares, rows, corpus_rows))
         for _ in range(500)
     ]
     assert np.mean(found) <= 0.02
+
+
+def test_two_answers_are_compared_once():
+    # Their shares differ by the same: the chance of that is the one of a single test.
+    answers = np.repeat([0, 1], [600, 400]).astype(np.uint16)
+    found = estimate_shares(answers, answers, np.array([660, 340]), 2)
+    apart = 0.06 / np.sqrt(2 * (0.63 * 0.37 + 1 / 1_000) / 1_000)
+    assert found.p_value == pytest.approx(2 * norm.sf(apart), rel=0.02)
 
 
 def test_chance_rows_of_rare_labels_do_not_make_a_corpus_differ():

@@ -10,6 +10,7 @@ from torch import Tensor
 from raee.answers import Answers, Neighbours
 from raee.classify import ABSTAINED, UNDECIDED
 from raee.config import FarSpec, RunnablePolicy
+from raee.cores import single_threaded_products
 from raee.exits import Entries
 from raee.far_rows import far_rows
 from raee.model.batches import encode, token_batches
@@ -87,31 +88,32 @@ def read_all(
     if database.retriever is not None:
         known = database.index.search(retriever_keys(database.retriever, texts), k)
     encoded = encode(database.backbone, database.prompt, texts)
-    for batch in token_batches(database.backbone, encoded):
-        at = batch.rows
-        reader = BatchReader(database, batch, range(exits), ratio)
+    with single_threaded_products:
+        for batch in token_batches(database.backbone, encoded):
+            at = batch.rows
+            reader = BatchReader(database, batch, range(exits), ratio)
 
-        def visit(
-            depth: int,
-            states: Tensor,
-            present: Tensor,
-            at: NDArray[np.int64] = at,
-            reader: BatchReader = reader,
-        ) -> None:
-            reader.enter(depth, states, present)
-            if depth == key_depth:
-                found = reader.nearest(k, None if known is None else known[at])
-                near.rows[at], near.distances[at] = found.rows, found.distances
-                if database.far is not None:
-                    usual[at] = reader.unlike(database.far, found)
-            for position in at_depth[depth].tolist():
-                reading = reader.read(position)
-                read.answers[at, position] = reading.distributions.argmax(axis=1)
-                read.confidences[at, position] = reading.confidences
+            def visit(
+                depth: int,
+                states: Tensor,
+                present: Tensor,
+                at: NDArray[np.int64] = at,
+                reader: BatchReader = reader,
+            ) -> None:
+                reader.enter(depth, states, present)
+                if depth == key_depth:
+                    found = reader.nearest(k, None if known is None else known[at])
+                    near.rows[at], near.distances[at] = found.rows, found.distances
+                    if database.far is not None:
+                        usual[at] = reader.unlike(database.far, found)
+                for position in at_depth[depth].tolist():
+                    reading = reader.read(position)
+                    read.answers[at, position] = reading.distributions.argmax(axis=1)
+                    read.confidences[at, position] = reading.confidences
 
-        walk(database.backbone.stack, batch.inputs, visit)
-        check_numbers(database.backbone, texts, at, read.confidences[at])
-        on_rows(len(at))
+            walk(database.backbone.stack, batch.inputs, visit)
+            check_numbers(database.backbone, texts, at, read.confidences[at])
+            on_rows(len(at))
     return AllExits(read, near, usual, text_hashes(encoded.token_ids), encoded.truncated)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from raee.answers import Neighbours
 from raee.config import FarSpec, RunnablePolicy
+from raee.cores import single_threaded_products
 from raee.far_rows import FarRows, asks_neighbours, far_rows
 from raee.model.batches import Batch, Encoded, encode, token_batches
 from raee.model.walk import walk
@@ -95,12 +96,13 @@ def classify(
     layers_run = 0
     # A planned exit sorts rows of one length, so that they leave a batch together.
     undecided = _leave_before_walk(run, encoded, plan, on_rows)
-    for batch in token_batches(database.backbone, encoded, plan, some=undecided):
-        visit = _Visitor(run, batch, plan, known).visit
-        layers_run += walk(database.backbone.stack, batch.inputs, visit)
-        rows = batch.rows[run.exits[batch.rows] != ABSTAINED]
-        check_numbers(database.backbone, texts, rows, run.confidences[rows])
-        on_rows(len(batch.rows))
+    with single_threaded_products:
+        for batch in token_batches(database.backbone, encoded, plan, some=undecided):
+            visit = _Visitor(run, batch, plan, known).visit
+            layers_run += walk(database.backbone.stack, batch.inputs, visit)
+            rows = batch.rows[run.exits[batch.rows] != ABSTAINED]
+            check_numbers(database.backbone, texts, rows, run.confidences[rows])
+            on_rows(len(batch.rows))
     answered = run.exits != ABSTAINED
     layers = np.full(len(texts), database.key.depth)
     layers[answered] = layers_of(spec, entries, run.exits[answered])

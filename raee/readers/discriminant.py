@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raee.readers.cores import all_cores
+from raee.cores import all_cores
 from raee.readers.sums import Array, Sums
 from raee.texts import Copies
 

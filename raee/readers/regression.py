@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from raee.readers.cores import OnParts, all_cores
+from raee.cores import OnParts, all_cores
 from raee.readers.sums import Array
 
 _NEAR = 2e-6

@@ -30,7 +30,8 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, LlamaConfig
 from raee.classify import classify
 from raee.config import BackboneSpec, CascadePolicy, FarSpec, FixedPolicy, KeySpec, RunnablePolicy
 from raee.exits import Entries, swept_exits
-from raee.model.backbones import Backbone, load_backbone
+from raee.model.backbones import Backbone
+from raee.model.loading import load_backbone
 from raee.model.prompts import Prompt
 from raee.neighbours.gpu import search_on
 from raee.neighbours.index import new_index

@@ -32,8 +32,9 @@ from raee.errors import InputError, cut, listed
 from raee.exits import Entries, Exit, exits_of, in_order
 from raee.labels import in_order as labels_in_order
 from raee.labels import warn_of_single_rows
-from raee.model.backbones import Backbone, label_tokens
+from raee.model.backbones import Backbone
 from raee.model.batches import check_room, without_token
+from raee.model.heads import label_tokens
 from raee.model.loaded import backbone_of, retriever_of
 from raee.model.prompts import Prompt, declared_labels, resolve_prompt
 from raee.neighbours.choice import choose_index

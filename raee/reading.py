@@ -192,7 +192,7 @@ class BatchReader:
             chosen = torch.as_tensor(due, device=rows.device)
             rows, states = rows[chosen], states[chosen]
         attention = self._batch.inputs["attention_mask"][rows]
-        positions = self._batch.mask_positions[rows]
+        positions = self._batch.answer_positions[rows]
         return self._database.head(self.depth, states, attention, positions).cpu().numpy()
 
     def neighbours(self, due: Due) -> Neighbours:
@@ -228,7 +228,7 @@ class BatchReader:
         """The vectors of all present rows; made once a depth, whoever asks."""
         if state not in self._vectors:
             attention = self._batch.inputs["attention_mask"][self._rows]
-            positions = self._batch.mask_positions[self._rows]
+            positions = self._batch.answer_positions[self._rows]
             self._vectors[state] = probe_state(
                 self._database.backbone, state, self._states, attention, positions
             )

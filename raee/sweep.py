@@ -87,7 +87,7 @@ def sweep(
     encoded = encode(backbone, prompt, texts)
     hashes = text_hashes(encoded.token_ids)
     for batch in token_batches(backbone, encoded):
-        attention, positions = batch.inputs["attention_mask"], batch.mask_positions
+        attention, positions = batch.inputs["attention_mask"], batch.answer_positions
         read = torch.zeros(2, depths, len(batch.rows), device=backbone.device)
 
         def visit(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raee.errors import InputError, cut
-from raee.model.backbones import Backbone, pad
+from raee.model.backbones import Backbone
 from raee.model.prompts import Prompt
 
 _TEXTS_AT_ONCE = 1_000
@@ -32,7 +32,7 @@ class Encoded:
 
     token_ids: list[NDArray[np.int32]]
     """One array a row, special tokens included."""
-    mask_positions: NDArray[np.int64]
+    answer_positions: NDArray[np.int64]
     """(n,) position of the template's mask token in each row; -1 if the template has none."""
     truncated: NDArray[np.bool_]
     """(n,) True if the text did not fit the model and lost its end."""
@@ -52,7 +52,7 @@ class Batch:
     token_ids: list[NDArray[np.int32]]
     """One array a row, without padding."""
     inputs: dict[str, Tensor]
-    mask_positions: Tensor
+    answer_positions: Tensor
     """(n,) int64; as in `Encoded`."""
 
 
@@ -113,8 +113,20 @@ def token_batches(
             rows,
             own,
             pad(own, backbone.tokenizer.pad_token_id, backbone.device),
-            torch.as_tensor(encoded.mask_positions[rows], device=backbone.device),
+            torch.as_tensor(encoded.answer_positions[rows], device=backbone.device),
         )
+
+
+def pad(
+    token_ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Rows of token ids as `input_ids` and `attention_mask`, (n, longest) int64, padded right."""
+    lengths = np.array([len(row) for row in token_ids])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(mask.shape, pad_token_id, dtype=np.int64)
+    ids[mask] = np.concatenate(token_ids)
+    both = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+    return {name: torch.from_numpy(values).to(device) for name, values in both.items()}
 
 
 def without_token(backbone: Backbone, texts: pl.Series) -> pl.Series:

@@ -2,7 +2,7 @@
 
 from raee.config import BackboneSpec, Family
 from raee.errors import InputError, listed
-from raee.model.backbones import json_file, model_file
+from raee.model.files import json_file, model_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 
 _OF_SENTENCE_ENCODERS = ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")

@@ -6,7 +6,8 @@ Two are held: a backbone, and the model that a key may have of its own.
 from functools import lru_cache
 
 from raee.config import BackboneSpec, KeySpec
-from raee.model.backbones import Backbone, load_backbone
+from raee.model.backbones import Backbone
+from raee.model.loading import load_backbone
 
 
 @lru_cache(maxsize=2)

@@ -1,10 +1,10 @@
-"""The one module that touches a model's layers.
+"""The one module that runs a model's layers.
 
 A model's own forward runs with a hook before each of its layers.  The hook shows a visitor the
 states that enter the layer; the visitor says which rows stay; the batch is narrowed to them.  The
 pass ends when no row is left or the deepest wanted depth is reached.  Nothing here knows an
 architecture: layers, the arguments with a batch dimension and the final norm are found by
-structure and by two small passes (`find_stack`).
+structure and by two small passes (`raee.model.structure`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from raee.errors import InputError
-
 Visit = Callable[[int, Tensor, Tensor], Tensor | None]
 """`visit(depth, states, rows) -> keep`.
 
@@ -27,7 +25,7 @@ the pass; rows: (n,) int64, their positions in the batch; keep: (n,) bool, which
 """
 
 Inputs = Mapping[str, Tensor]
-_Path = tuple[int | str, ...]
+Path = tuple[int | str, ...]
 
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """PyTorch's kernels of attention but for cuDNN's, which plans anew for every shape of a batch.
@@ -38,7 +36,7 @@ That takes as long as ten layers do, and a batch that narrows has another shape 
 
 @dataclass(frozen=True)
 class Stack:
-    """A model's layers, as found by `find_stack`."""
+    """A model's layers, as found by `raee.model.structure.find_stack`."""
 
     model: nn.Module
     layers: nn.ModuleList
@@ -46,7 +44,7 @@ class Stack:
     """Layers that a full pass runs (ALBERT runs one module `depth` times)."""
     between: tuple[nn.Module, ...]
     """Modules that run between the layers; they see the narrowed batch too."""
-    batched: frozenset[tuple[nn.Module, _Path]]
+    batched: frozenset[tuple[nn.Module, Path]]
     """Arguments, by module and path, whose first dimension is the batch."""
     final_norm: nn.Module | None
     """The norm that the model applies to the last layer's output, if it has one."""
@@ -70,7 +68,7 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
     layers_run = 0
 
     def narrowed(module: nn.Module, tree: Any, present: int, keep: Tensor) -> Any:
-        def select(path: _Path, tensor: Tensor) -> Tensor:
+        def select(path: Path, tensor: Tensor) -> Tensor:
             if (module, path) not in stack.batched:
                 return tensor
             # What the model made before the first layer still has every row; what came out of the
@@ -79,7 +77,7 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
                 return tensor.index_select(0, rows)
             return tensor.index_select(0, keep) if tensor.shape[0] == present else tensor
 
-        return _map_tensors(tree, select)
+        return map_tensors(tree, select)
 
     def leave(states: Tensor) -> tuple[int, Tensor]:
         """Ask the visitor; returns how many rows were present and which of them stay."""
@@ -97,7 +95,7 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
 
     def before_layer(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         nonlocal depth, layers_run
-        present, keep = leave(_first_tensor(args, kwargs))
+        present, keep = leave(first_tensor(args, kwargs))
         depth += 1
         layers_run += rows.shape[0]
         if rows.shape[0] == size:
@@ -115,116 +113,21 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
 
     def after_layer(module: nn.Module, args: tuple, output: Any) -> None:
         if depth == stack.depth:
-            leave(_states_of(output))
+            leave(states_of(output))
 
-    with torch.inference_mode(), sdpa_kernel(_ATTENTION), _hooks() as hooks:
+    with torch.inference_mode(), sdpa_kernel(_ATTENTION), hooks() as handles:
         for layer in stack.layers:
-            hooks.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
-            hooks.append(layer.register_forward_hook(after_layer))
+            handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
+            handles.append(layer.register_forward_hook(after_layer))
         for other in stack.between:
-            hooks.append(other.register_forward_pre_hook(before_other, with_kwargs=True))
+            handles.append(other.register_forward_pre_hook(before_other, with_kwargs=True))
         with suppress(_Done):
             stack.model(**inputs)
     return layers_run
 
 
-def find_stack(model: nn.Module, two: Inputs, three: Inputs) -> Stack:
-    """Find a model's layers and how a batch runs through them.
-
-    two, three: batches of two and of three rows of different lengths.  An argument whose first
-    dimension follows the batch's size has a batch dimension.
-    Raises InputError if the model cannot be walked, or answers with values that are no numbers.
-    """
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise InputError(f"{type(model).__name__} has no list of layers: it cannot be walked")
-    layers = max(lists, key=len)
-    if not len(layers):
-        raise InputError(f"{type(model).__name__} has no layers: there is nothing to walk")
-    first, second = _record(model, layers, two), _record(model, layers, three)
-    if not first.last_hidden_state.isfinite().all():
-        raise InputError(
-            f"{type(model).__name__} answers with what are no numbers: its weights are damaged, or "
-            f"leave the range of {str(first.top.dtype).removeprefix('torch.')}"
-        )
-    batched = {
-        argument
-        for argument, length in first.sizes.items()
-        if length == 2 and second.sizes.get(argument) == 3
-    }
-    final_norm = None
-    if not _same(first.top, first.last_hidden_state):
-        candidates = [m for m, out in first.after if _same(out, first.last_hidden_state)]
-        if not candidates:
-            raise InputError(
-                f"{type(model).__name__} does more than a norm after its last layer: "
-                "it cannot be walked"
-            )
-        final_norm = candidates[-1]
-    between = tuple(dict.fromkeys(m for m in first.between if m is not final_norm))
-    return Stack(model, layers, first.calls, between, frozenset(batched), final_norm)
-
-
-@dataclass
-class _Record:
-    """What one probing pass saw."""
-
-    sizes: dict[tuple[nn.Module, _Path], int]
-    calls: int
-    between: list[nn.Module]
-    after: list[tuple[nn.Module, Tensor]]
-    top: Tensor
-    last_hidden_state: Tensor
-
-
-def _record(model: nn.Module, layers: nn.ModuleList, inputs: Inputs) -> _Record:
-    record = _Record({}, 0, [], [], torch.empty(0), torch.empty(0))
-    inside = {module for layer in layers for module in layer.modules()}
-    # Only what the stack itself calls between its layers, not the parts of those modules.
-    parent = next(m for m in model.modules() if any(child is layers for child in m.children()))
-    siblings = [m for m in parent.children() if m is not layers]
-
-    def sizes(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        for tree in (args, kwargs):
-            _map_tensors(tree, lambda path, tensor: _note(record, module, path, tensor))
-
-    def before_layer(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        sizes(module, args, kwargs)
-        record.calls += 1
-        record.between.extend(m for m, _ in record.after)
-        record.after.clear()
-
-    def after_layer(module: nn.Module, args: tuple, output: Any) -> None:
-        record.top = _states_of(output)
-
-    def before_other(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if record.calls:
-            sizes(module, args, kwargs)
-
-    def after_other(module: nn.Module, args: tuple, output: Any) -> None:
-        if record.calls and isinstance(output, Tensor):
-            record.after.append((module, output))
-
-    with torch.inference_mode(), _hooks() as hooks:
-        for layer in layers:
-            hooks.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
-            hooks.append(layer.register_forward_hook(after_layer))
-        for module in siblings:
-            if module not in inside:
-                hooks.append(module.register_forward_pre_hook(before_other, with_kwargs=True))
-                hooks.append(module.register_forward_hook(after_other))
-        record.last_hidden_state = model(**inputs).last_hidden_state
-    return record
-
-
-def _note(record: _Record, module: nn.Module, path: _Path, tensor: Tensor) -> Tensor:
-    if tensor.dim():
-        record.sizes[(module, path)] = tensor.shape[0]
-    return tensor
-
-
 @contextmanager
-def _hooks() -> Iterator[list[Any]]:
+def hooks() -> Iterator[list[Any]]:
     """Handles of hooks, removed at the end whatever happens."""
     handles: list[Any] = []
     try:
@@ -234,23 +137,22 @@ def _hooks() -> Iterator[list[Any]]:
             handle.remove()
 
 
-def _map_tensors(tree: Any, change: Callable[[_Path, Tensor], Tensor], path: _Path = ()) -> Any:
+def map_tensors(tree: Any, change: Callable[[Path, Tensor], Tensor], path: Path = ()) -> Any:
+    """Arguments with each tensor changed, but for those without a dimension."""
     if isinstance(tree, Tensor):
         return change(path, tree) if tree.dim() else tree
     if isinstance(tree, tuple | list):
-        return type(tree)(_map_tensors(v, change, (*path, i)) for i, v in enumerate(tree))
+        return type(tree)(map_tensors(v, change, (*path, i)) for i, v in enumerate(tree))
     if isinstance(tree, dict):
-        return {key: _map_tensors(value, change, (*path, key)) for key, value in tree.items()}
+        return {key: map_tensors(value, change, (*path, key)) for key, value in tree.items()}
     return tree
 
 
-def _first_tensor(args: tuple, kwargs: dict) -> Tensor:
+def first_tensor(args: tuple, kwargs: dict) -> Tensor:
+    """The states that a layer is called with."""
     return args[0] if args else next(v for v in kwargs.values() if isinstance(v, Tensor))
 
 
-def _states_of(output: Any) -> Tensor:
+def states_of(output: Any) -> Tensor:
+    """The states that a layer answers with."""
     return output[0] if isinstance(output, tuple) else output
-
-
-def _same(left: Tensor, right: Tensor) -> bool:
-    return left.shape == right.shape and torch.equal(left, right)

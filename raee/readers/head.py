@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raee.model.backbones import Backbone, LabelColumns, label_tokens
+from raee.model.backbones import Backbone
 from raee.model.batches import encode, token_batches
+from raee.model.heads import LabelColumns, label_tokens
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
 from raee.readers.fit import StateName
@@ -20,10 +21,10 @@ COSINE_SCALE = 20.0
 """Cosines are multiplied by this before the softmax."""
 
 HeadReader = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""`read(depth, states, attention, mask_positions) -> (n, labels) float32 probabilities`.
+"""`read(depth, states, attention, answer_positions) -> (n, labels) float32 probabilities`.
 
 states: (n, tokens, hidden) as the walk shows them; attention: (n, tokens), 1 at real tokens;
-mask_positions: (n,) int64.
+answer_positions: (n,) int64.
 """
 
 
@@ -50,7 +51,7 @@ class SentenceHead:
     """(depths, labels, hidden) unit vectors, less the centre."""
 
     def __call__(
-        self, depth: int, states: Tensor, attention: Tensor, mask_positions: Tensor
+        self, depth: int, states: Tensor, attention: Tensor, answer_positions: Tensor
     ) -> Tensor:
         """(n, labels) float32 probabilities; see `HeadReader`."""
         return self.of_pooled(depth, pooled(self.backbone, states, attention))
@@ -111,9 +112,9 @@ def read_centre(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
 def _masked_lm_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
     head = LabelColumns(backbone, label_tokens(backbone.tokenizer, prompt.words))
 
-    def read(depth: int, states: Tensor, attention: Tensor, mask_positions: Tensor) -> Tensor:
+    def read(depth: int, states: Tensor, attention: Tensor, answer_positions: Tensor) -> Tensor:
         rows = torch.arange(states.shape[0], device=states.device)
-        answer_states = backbone.normed(states[rows, mask_positions])
+        answer_states = backbone.normed(states[rows, answer_positions])
         return head(answer_states).float().softmax(dim=1)
 
     return read

@@ -34,20 +34,24 @@ def token_mean(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
 
 
 def probe_state(
-    backbone: Backbone, state: StateName, states: Tensor, attention: Tensor, mask_positions: Tensor
+    backbone: Backbone,
+    state: StateName,
+    states: Tensor,
+    attention: Tensor,
+    answer_positions: Tensor,
 ) -> Tensor:
     """What fitted readers read of rows: float32 unit vectors (n, hidden).
 
     `mean`: the mean over a row's real tokens.  `answer`: what the family's head reads, the state
     at the mask token or the sentence encoder's own pooling.  states: (n, tokens, hidden);
-    attention: (n, tokens), 1 at real tokens; mask_positions: (n,).
+    attention: (n, tokens), 1 at real tokens; answer_positions: (n,).
     """
     if state == "mean":
         return token_mean(backbone, states, attention)
     if backbone.family == "sentence-encoder":
         return pooled(backbone, states, attention)
     rows = torch.arange(states.shape[0], device=states.device)
-    return normalised(backbone.normed(states[rows, mask_positions]).float())
+    return normalised(backbone.normed(states[rows, answer_positions]).float())
 
 
 def probe_states(backbone: Backbone) -> tuple[StateName, ...]:

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from raee.config import BackboneSpec
-from raee.model.backbones import Backbone, load_backbone
+from raee.model.backbones import Backbone
+from raee.model.loading import load_backbone
 from tests.conftest import SHARED
 from tests.raee.databases import is_masked_lm
 from tests.raee.models import save_model

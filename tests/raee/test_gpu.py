@@ -25,8 +25,9 @@ from raee.config import (
     RaeePolicy,
     RetrievalPolicy,
 )
-from raee.model.backbones import Backbone, load_backbone
+from raee.model.backbones import Backbone
 from raee.model.batches import encode, token_batches
+from raee.model.loading import load_backbone
 from raee.sweep import Labelled, sweep
 from tests.raee.databases import (
     LABELS,

@@ -73,7 +73,7 @@ def test_a_cls_pooled_encoder_is_read_at_its_first_token(cls_encoder, plain_of):
     own = _by_depth(
         cls_encoder,
         lambda depth, states, batch: head(
-            depth, states, batch.inputs["attention_mask"], batch.mask_positions
+            depth, states, batch.inputs["attention_mask"], batch.answer_positions
         ),
     ).numpy()
     plain = plain_of("bert-encoder")
@@ -122,7 +122,7 @@ def test_a_sentence_encoders_reading_depends_on_its_centre(backbone_of):
 
         def visit(depth, states, rows, head=head, seed=seed):
             attention = batch.inputs["attention_mask"]
-            read[seed] = head(depth, states, attention, batch.mask_positions)
+            read[seed] = head(depth, states, attention, batch.answer_positions)
 
         walk(backbone.stack, batch.inputs, visit, deepest=0)
     assert (read[0] - read[1]).abs().max() > 0.01

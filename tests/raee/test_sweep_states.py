@@ -8,7 +8,7 @@ import torch
 
 from raee.config import KeySpec
 from raee.model import batches
-from raee.model.backbones import load_backbone
+from raee.model.loading import load_backbone
 from raee.readers.states import probe_states
 from raee.readers.sums import sums_of
 from raee.sweep import Labelled, Sweep, joined, sweep, with_head

@@ -66,7 +66,7 @@ def test_any_text_stands_whole_in_its_template(backbone_of, name, text):
     backbone = backbone_of(name)
     for prompt in (AFTER, BEFORE):
         encoded = encode(backbone, prompt, [text])
-        (row,), (place,) = encoded.token_ids, encoded.mask_positions
+        (row,), (place,) = encoded.token_ids, encoded.answer_positions
         _assert_framed(backbone, prompt, row, place)
         assert not encoded.truncated[0]
         rendered = prompt.render(text, backbone.tokenizer.mask_token)
@@ -81,7 +81,7 @@ def test_the_templates_mask_is_read_and_not_the_texts(backbone_of, name, text):
     masks = text.count(backbone.tokenizer.mask_token) + 1
     for prompt in (AFTER, BEFORE):
         encoded = encode(backbone, prompt, [text])
-        (row,), (place,) = encoded.token_ids, encoded.mask_positions
+        (row,), (place,) = encoded.token_ids, encoded.answer_positions
         assert (row == backbone.tokenizer.mask_token_id).sum() == masks
         _assert_framed(backbone, prompt, row, place)
 
@@ -93,7 +93,7 @@ def test_a_long_text_loses_its_end_and_the_template_nothing(backbone_of, name, t
     text = _special(backbone, text)
     for prompt in (AFTER, BEFORE):
         encoded = encode(backbone, prompt, ["great", text])
-        row, place = encoded.token_ids[1], encoded.mask_positions[1]
+        row, place = encoded.token_ids[1], encoded.answer_positions[1]
         _assert_framed(backbone, prompt, row, place)
         whole = backbone.tokenizer(prompt.render(text, backbone.tokenizer.mask_token))["input_ids"]
         assert encoded.truncated.tolist() == [False, len(whole) > backbone.max_tokens]
@@ -129,7 +129,7 @@ def test_a_template_that_leaves_a_text_no_room_is_refused(backbone_of):
 
 def test_a_prompt_without_a_mask_has_no_mask_position(backbone_of):
     encoded = encode(backbone_of("bert-encoder"), Prompt((), ()), ["good", "[MASK]"])
-    assert encoded.mask_positions.tolist() == [-1, -1]
+    assert encoded.answer_positions.tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize("budget", [1, 40, 200, 10_000])
@@ -150,7 +150,7 @@ def test_batches_hold_every_row_once_within_the_budget(backbone_of, budget):
             assert ids[i, :length].tolist() == encoded.token_ids[row].tolist()
             assert (ids[i, length:] == backbone.tokenizer.pad_token_id).all()
             assert attention[i].sum() == attention[i, :length].sum() == length
-            assert ids[i, batch.mask_positions[i]] == backbone.tokenizer.mask_token_id
+            assert ids[i, batch.answer_positions[i]] == backbone.tokenizer.mask_token_id
 
 
 def test_rows_of_one_length_stand_by_their_planned_exit(backbone_of):

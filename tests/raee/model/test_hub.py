@@ -12,7 +12,7 @@ from tests.ports import free_ports
 
 _LOAD = """
 import sys, time, torch, huggingface_hub
-from raee.model.backbones import load_backbone
+from raee.model.loading import load_backbone
 from raee.config import BackboneSpec
 from raee.errors import InputError
 

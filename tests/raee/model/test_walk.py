@@ -10,7 +10,8 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from raee.model.backbones import Backbone
-from raee.model.walk import find_stack, walk
+from raee.model.structure import find_stack
+from raee.model.walk import walk
 from tests.raee.databases import (
     LABELS,
     TEXTS,
@@ -79,7 +80,7 @@ def leave(backbone: Backbone) -> np.ndarray:
         due = leave_at[rows] == depth
         here = rows[due]
         if len(here):
-            answer = head(depth, states[due], attention[here], batch.mask_positions[here])
+            answer = head(depth, states[due], attention[here], batch.answer_positions[here])
             read[batch.rows[here.cpu()]] = answer.cpu().numpy()
         return ~due
 

@@ -1,0 +1,82 @@
+"""A head is cut to the label words, and label words that no head can tell apart are refused."""
+
+import pytest
+import torch
+
+from raee.config import BackboneSpec
+from raee.model.batches import pad
+from raee.model.heads import LabelColumns, label_tokens
+from raee.model.loading import load_backbone
+from tests.raee.errors import refused
+from tests.raee.models import MASKED_LMS, WIDTH
+
+
+def _load(folder, dtype="auto"):
+    spec = BackboneSpec(family="masked-lm", model=str(folder), dtype=dtype)
+    return load_backbone(spec, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", MASKED_LMS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_cut_head_gives_the_label_words_columns_of_the_whole_one(folder_of, name, dtype):
+    backbone = _load(folder_of(name), dtype)
+    tokens = label_tokens(backbone.tokenizer, ["terrible", "great", "okay"])
+    batch = pad([[0, 9, 8, 7, 6, 2], [0, 9, 2]], backbone.tokenizer.pad_token_id, backbone.device)
+    with torch.inference_mode():
+        whole = backbone.model(**batch).logits[:, 1, tokens]
+        states = backbone.stack.model(**batch).last_hidden_state[:, 1]
+        cut = LabelColumns(backbone, tokens)(states)
+    tolerance = {"float32": 1e-5, "bfloat16": 0.05}[dtype]
+    torch.testing.assert_close(cut, whole, atol=tolerance, rtol=tolerance)
+
+
+def test_the_cut_head_never_multiplies_by_the_whole_vocabulary(backbone_of):
+    backbone = backbone_of("bert")
+    columns = LabelColumns(backbone, label_tokens(backbone.tokenizer, ["great", "bad"]))
+    widths = []
+    decoder = backbone.model.cls.predictions.decoder
+    handle = decoder.register_forward_hook(lambda m, args, out: widths.append(out.shape[-1]))
+    with torch.inference_mode():
+        columns(torch.zeros(3, WIDTH))
+    handle.remove()
+    assert widths == [2]
+
+
+def test_a_head_that_cannot_be_cut_is_refused(folder_of):
+    backbone = _load(folder_of("bert"))
+    # A bias that is no parameter is not cut: the label words would get the first words' bias.
+    bias = torch.linspace(0, 9, len(backbone.tokenizer))
+    decoder = backbone.model.cls.predictions.decoder
+    decoder.register_forward_hook(lambda module, args, out: out + bias[: out.shape[-1]])
+    with refused("BertForMaskedLM: its head cannot be cut down to the label words"):
+        LabelColumns(backbone, label_tokens(backbone.tokenizer, ["great", "bad"]))
+
+
+def test_a_label_word_is_the_token_that_follows_a_space(backbone_of):
+    for name, token in (("bert", "great"), ("roberta", "Ġgreat"), ("albert", "▁great")):
+        tokenizer = backbone_of(name).tokenizer
+        assert tokenizer.convert_ids_to_tokens(label_tokens(tokenizer, ["great"])) == [token]
+
+
+def test_a_label_word_of_several_tokens_is_refused_with_its_tokens(backbone_of):
+    for name, shown in (
+        ("bert", r"is 7 tokens .*\['a', '##w', '##e', '##s', '##o', '##m', '##e'\]"),
+        ("roberta", r"is 8 tokens .*\['Ġa', 'w', 'e', 's', 'o', 'm', 'e', 'Ċ'\]"),
+    ):
+        with refused(shown):
+            label_tokens(backbone_of(name).tokenizer, ["great", "awesome\n"])
+
+
+def test_an_empty_label_word_is_refused(backbone_of):
+    with refused("label word '' is 0 tokens"):
+        label_tokens(backbone_of("bert").tokenizer, [""])
+
+
+def test_a_label_word_that_the_tokenizer_does_not_know_is_refused(backbone_of):
+    with refused(r"label word '★' is unknown to this tokenizer \(\[UNK\]\)"):
+        label_tokens(backbone_of("bert").tokenizer, ["great", "★"])
+
+
+def test_two_label_words_of_the_same_token_are_refused(backbone_of):
+    with refused("label words 'great' and 'Great' are the same token"):
+        label_tokens(backbone_of("bert").tokenizer, ["great", "bad", "Great"])

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 _THREADS = 8
 """Threads at most: bounds what is worked on at the same time."""
@@ -26,24 +26,37 @@ class OnParts(Protocol):
 class _SingleThreaded:
     """Matrix products of NumPy, SciPy and FAISS on one thread, as long as anybody holds this.
 
-    The number of threads belongs to the process: it is put back when the last one lets go.
+    A library's number of threads belongs to the process, or with OpenMP to the thread that asks for
+    a product.  The former is put back when the last one lets go, the latter when its own does.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders = 0
+        self._own = threading.local()
 
     def __enter__(self) -> None:
+        blas = ThreadpoolController().select(user_api="blas").lib_controllers
+        own = [lib for lib in blas if getattr(lib, "threading_layer", None) == "openmp"]
+        before = [(lib, lib.num_threads) for lib in own]
+        self._own.before = [*getattr(self._own, "before", []), before]
+        for lib in own:
+            lib.set_num_threads(1)
         with self._lock:
             if not self._holders:
-                self._limits = threadpool_limits(1, "blas")
+                self._shared = [(lib, lib.num_threads) for lib in blas if lib not in own]
+                for lib, _ in self._shared:
+                    lib.set_num_threads(1)
             self._holders += 1
 
     def __exit__(self, *raised: object) -> None:
+        for lib, threads in self._own.before.pop():
+            lib.set_num_threads(threads)
         with self._lock:
             self._holders -= 1
             if not self._holders:
-                self._limits.restore_original_limits()
+                for lib, threads in self._shared:
+                    lib.set_num_threads(threads)
 
 
 single_threaded_products = _SingleThreaded()

@@ -88,7 +88,7 @@ def read_all(
     if database.retriever is not None:
         known = database.index.search(retriever_keys(database.retriever, texts), k)
     encoded = encode(database.backbone, database.prompt, texts)
-    with single_threaded_products:
+    with single_threaded_products():
         for batch in token_batches(database.backbone, encoded):
             at = batch.rows
             reader = BatchReader(database, batch, range(exits), ratio)

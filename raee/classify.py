@@ -96,7 +96,7 @@ def classify(
     layers_run = 0
     # A planned exit sorts rows of one length, so that they leave a batch together.
     undecided = _leave_before_walk(run, encoded, plan, on_rows)
-    with single_threaded_products:
+    with single_threaded_products():
         for batch in token_batches(database.backbone, encoded, plan, some=undecided):
             visit = _Visitor(run, batch, plan, known).visit
             layers_run += walk(database.backbone.stack, batch.inputs, visit)

@@ -1,13 +1,12 @@
 """Cores: arithmetic that is shared out among them, and arithmetic that leaves them to a model."""
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 _THREADS = 8
 """Threads at most: bounds what is worked on at the same time."""
@@ -23,48 +22,17 @@ class OnParts(Protocol):
         """Nearly all of the work is arithmetic on whole arrays, in which Python's lock is free."""
 
 
-class _SingleThreaded:
-    """Matrix products of NumPy, SciPy and FAISS on one thread, as long as anybody holds this.
+@contextmanager
+def single_threaded_products() -> Iterator[None]:
+    """Matrix products of NumPy, SciPy and FAISS on one thread.
 
-    A library's number of threads belongs to the process, or with OpenMP to the thread that asks for
-    a product.  The former is put back when the last one lets go, the latter when its own does.
+    Held by arithmetic that has its own threads, and while a model runs in turns with searches.
+    PyTorch's threads and those of each other library wait for their next product by spinning, and
+    take the cores from each other: a search of 75 keys took 14 ms, and what the model ran
+    afterwards three times as long.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holders = 0
-        self._own = threading.local()
-
-    def __enter__(self) -> None:
-        blas = ThreadpoolController().select(user_api="blas").lib_controllers
-        own = [lib for lib in blas if getattr(lib, "threading_layer", None) == "openmp"]
-        before = [(lib, lib.num_threads) for lib in own]
-        self._own.before = [*getattr(self._own, "before", []), before]
-        for lib in own:
-            lib.set_num_threads(1)
-        with self._lock:
-            if not self._holders:
-                self._shared = [(lib, lib.num_threads) for lib in blas if lib not in own]
-                for lib, _ in self._shared:
-                    lib.set_num_threads(1)
-            self._holders += 1
-
-    def __exit__(self, *raised: object) -> None:
-        for lib, threads in self._own.before.pop():
-            lib.set_num_threads(threads)
-        with self._lock:
-            self._holders -= 1
-            if not self._holders:
-                for lib, threads in self._shared:
-                    lib.set_num_threads(threads)
-
-
-single_threaded_products = _SingleThreaded()
-"""Held by arithmetic that has its own threads, and while a model runs in turns with searches.
-
-PyTorch's threads and those of each other library wait for their next product by spinning, and take
-the cores from each other: a search of 75 keys took 14 ms, and what the model ran afterwards three
-times as long."""
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 @contextmanager
@@ -75,5 +43,5 @@ def all_cores() -> Iterator[OnParts]:
     wait for each other longer than they work.
     """
     threads = min(_THREADS, os.cpu_count() or 1)
-    with single_threaded_products, ThreadPoolExecutor(threads) as pool:
+    with single_threaded_products(), ThreadPoolExecutor(threads) as pool:
         yield lambda work, parts: list(pool.map(work, parts))

@@ -47,7 +47,7 @@ def measure_costs(database: Database, texts: Sequence[str]) -> Costs:
         begun = time.perf_counter()
         retriever_keys(database.retriever, texts)
         retriever = (time.perf_counter() - begun) / len(texts)
-    with single_threaded_products:
+    with single_threaded_products():
         tries = [_one_pass(database, texts) for _ in range(_TRIES)]
     # The search by an encoder's key is left out: the encoder's pass takes far longer.
     best = {part: min(t[part] for t in tries) / len(texts) for part in tries[0]}

@@ -1,7 +1,5 @@
 """Products keep to one thread while they would take the cores from others, and not longer."""
 
-import threading
-
 import faiss  # noqa: F401 - its products count, too
 import numpy as np
 import pytest
@@ -22,32 +20,16 @@ def two_threads():
         yield
 
 
-def test_products_have_one_thread_until_the_last_who_asked_for_it_is_done():
-    begun, done = threading.Event(), threading.Event()
-    seen = []
-
-    def other() -> None:
-        with single_threaded_products:
-            seen.append(_threads())
-            begun.set()
-            done.wait()
-            seen.append(_threads())
-
-    thread = threading.Thread(target=other)
-    with single_threaded_products, single_threaded_products:
-        thread.start()
-        begun.wait()
-        assert 1 in _threads()
-    # What belongs to the process is still held, what is this thread's own is not.
-    assert _threads() == {1, 2}
-    done.set()
-    thread.join()
-    assert seen == [{1}, {1}]
+def test_products_have_one_thread_until_the_outermost_who_asked_for_it_is_done():
+    with single_threaded_products():
+        with single_threaded_products():
+            assert _threads() == {1}
+        assert _threads() == {1}
     assert _threads() == {2}
 
 
 def test_an_error_gives_the_threads_back():
-    with pytest.raises(ZeroDivisionError), single_threaded_products:
+    with pytest.raises(ZeroDivisionError), single_threaded_products():
         raise ZeroDivisionError
     assert _threads() == {2}
 

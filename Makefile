@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help install demo test lint types unit services kills chunks clean \
-	benchmark-honesty benchmark-quality benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-speed benchmark-gpu benchmark-orchestration
+	benchmark-honesty benchmark-quality benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-words benchmark-speed benchmark-gpu benchmark-orchestration
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ benchmark-index: install ## which index so many keys get, its recall, time and m
 
 benchmark-fits: install ## the fit of 77 and 150 labels against the sweep, on the data sets in RAEE_DATA
 	@$(BIN)/python benchmarks/fits.py
+
+benchmark-words: install ## the n-grams alone: the fit of 100,000 texts, a version's file, rows/s, on the data sets in RAEE_DATA
+	@$(BIN)/python -m benchmarks.words
 
 benchmark-orchestration: install ## what server and workers cost, from 10 to 1,000 chunks
 	@$(BIN)/python benchmarks/orchestration.py

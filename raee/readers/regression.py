@@ -5,7 +5,8 @@ Its solvers stop when the gradient is small.  On states that hardly vary in most
 a long way from the optimum: two fits of states that differ by 1e-7 then differ by 0.05 in their
 errors, and a rebuild would not give what a build from nothing gives.  Here Newton's steps
 reach the optimum, each found by conjugate gradients in coordinates in which the problem is nearly
-round: the axes of the states' variance, and those of the labels that are mistaken for each other.
+round: the axes of the states' variance, around and in units of the rows that are unsure of a label,
+and those of the labels that are mistaken for each other.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +30,11 @@ _NEWTON, _CONJUGATE, _HALVINGS = 100, 1_000, 30
 _ROUNDING = 1e-7
 """Share of the loss that single precision does not see."""
 _LEAST = 1e-12
-"""Share of the labels' largest variance below which one is not told from none."""
+"""Share of the rows that are unsure of a label, at least, of those of the label with the most."""
+_NARROW = 1e-3
+"""Share of all rows' variance that those that are unsure of a label have, at least."""
+_ALIKE = 1e-6
+"""Least eigenvalue of how labels are mistaken for each other, of which the mean is 1."""
 _ROWS_AT_ONCE = 1_024
 
 Single = NDArray[np.float32]
@@ -164,24 +169,45 @@ class _Problem:
     def rounding(self, errors: Sequence[Single]) -> Callable[[Single], Single]:
         """The inverse of about what `bend` does.
 
-        It is exact if how sure rows are of their labels has nothing to do with where they are: then
-        the curvature is the product of the states' covariance, diagonal here, and the labels'.
+        A row counts for a label by how unsure it is of it.  For each label, the rows' mean and
+        variance along each axis are exact, and the axes are taken to be independent; how labels
+        are mistaken for each other is taken to be the same everywhere.
         """
 
         def work(part: _Part) -> Single:
-            probabilities = part[1].copy()
-            probabilities[part[0].own] += 1
-            return probabilities @ probabilities.T
+            (rows, error), own = part, part[0].own
+            unsure = error * (1 - error)
+            unsure[own] = -error[own] * (1 + error[own])
+            chance = error.copy()
+            chance[own] += 1
+            found = unsure @ rows.states, unsure @ np.square(rows.states), chance @ chance.T
+            return np.concatenate(found, axis=1)
 
-        covariance = -self._sum(work, errors).astype(np.float64)
-        np.fill_diagonal(covariance, 0.0)
-        np.fill_diagonal(covariance, -covariance.sum(axis=0))
+        found, width = self._sum(work, errors).astype(np.float64), len(self.spread)
+        first, second, together = np.split(found, [width, 2 * width], axis=1)
+        count = np.maximum(first[:, -1:], _LEAST * first[:, -1].max() + _LEAST)
+        mean = first / count
+        variance = np.maximum(second / count - np.square(mean), _NARROW * self.spread)
+        mean[:, -1], variance[:, -1] = 0.0, 1.0  # the bias has no axis: it takes up the means
+        root = np.sqrt(count * variance + self.ridge)
+        weight = np.sqrt(count)
+        mistaken = -together / (weight * weight.T)
+        np.fill_diagonal(mistaken, 1.0)
         # Nothing depends on the sum of the labels' maps, which is 0 and stays it.
-        values, axes = np.linalg.eigh(covariance + covariance.trace() / len(covariance) ** 2)
-        values = np.maximum(values, _LEAST * values[-1] + _LEAST)
-        inverse = (1 / (values[:, None] * self.spread + self.ridge)).astype(np.float32)
-        turn = axes.astype(np.float32)
-        return lambda slope: turn @ (inverse * (turn.T @ slope))
+        values, axes = np.linalg.eigh(mistaken + weight * weight.T / count.sum())
+        # The penalty has nothing to do with other labels: its share does not mix them.
+        own_share = (self.ridge / np.square(root)).mean(axis=0)
+        mixed = np.maximum(values, _ALIKE)[:, None] * (1 - own_share) + own_share
+        singles: list[Single] = [a.astype(np.float32) for a in (mean, 1 / root, axes, 1 / mixed)]
+        m, scale, turn, inverse = singles
+
+        def rounded(slope: Single) -> Single:
+            inside: Single = turn.T @ (scale * (slope - m * slope[:, -1:]))
+            moved: Single = scale * (turn @ (inverse * inside))
+            moved[:, -1] -= (m * moved).sum(axis=1)
+            return moved - moved.mean(axis=0)
+
+        return rounded
 
     def _sum(self, work: Callable[[_Part], Single], errors: Sequence[Single]) -> Single:
         found = self.each(work, list(zip(self.parts, errors, strict=True)))

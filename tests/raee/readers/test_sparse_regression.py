@@ -6,6 +6,7 @@ import scipy.sparse as sp
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
+from raee.readers import sparse_regression
 from raee.readers.sparse_regression import SparseMap, regress_sparse
 
 _ALIKE = 2e-3
@@ -94,3 +95,28 @@ def test_a_map_that_has_not_seen_a_label_is_no_place_to_begin():
     assert near.biases[2] == -np.inf
     found = regress_sparse(rows, label, 3, 3.0, near)
     np.testing.assert_array_equal(found.weights, regress_sparse(rows, label, 3, 3.0).weights)
+
+
+@pytest.mark.parametrize("labels", [2, 4])
+@pytest.mark.parametrize("begin", ["nothing", "near"])
+def test_columns_of_one_row_are_joined_without_a_difference(labels, begin, monkeypatch):
+    rows, label = _rows(labels, rows=200, columns=3_000)
+    assert (np.bincount(rows.indices, minlength=3_000) == 1).sum() > 300
+    monkeypatch.setattr(sparse_regression, "_DECREMENT", 1e-5)
+    near = regress_sparse(rows[:150], label[:150], labels, 3.0) if begin == "near" else None
+    joined = regress_sparse(rows, label, labels, 10.0, near)
+    monkeypatch.setattr(sparse_regression, "_joined", lambda rows: sp.eye_array(3_000, dtype="f4"))
+    plain = regress_sparse(rows, label, labels, 10.0, near)
+    np.testing.assert_allclose(joined.weights, plain.weights, atol=1e-3)
+    np.testing.assert_allclose(joined.biases, plain.biases, atol=1e-4)
+    np.testing.assert_allclose(_probabilities(joined, rows), _probabilities(plain, rows), atol=1e-4)
+
+
+def test_a_row_acts_through_one_column_instead_of_those_that_it_alone_has():
+    rows = np.zeros((4, 7), np.float32)
+    rows[[0, 3], 0] = rows[[1, 3], 1] = 1
+    rows[0, 2:5], rows[2, 5] = [3, 0, 4], 2  # columns 3 and 6 are nobody's
+    basis = sparse_regression._joined(sp.csr_matrix(rows))
+    np.testing.assert_allclose((basis.T @ basis).toarray(), np.eye(4), atol=1e-6)
+    expected = [[1, 0, 5, 0], [0, 1, 0, 0], [0, 0, 0, 2], [1, 1, 0, 0]]
+    np.testing.assert_allclose(rows @ basis.toarray(), expected, atol=1e-6)

@@ -60,6 +60,47 @@ def test_it_is_the_optimum_that_another_search_finds(alike):
     np.testing.assert_allclose(point, theirs.x, atol=2e-3)
 
 
+def _tight(experts, label, alike):
+    """The optimum by SciPy's L-BFGS-B, which goes on until it can no further."""
+    number, _, labels = experts.shape
+    own = np.eye(labels)[label]
+
+    def loss(point):
+        weights, offsets = point[:number], point[number:]
+        logs = log_softmax(np.tensordot(weights, experts, 1) + offsets, axis=1)
+        apart = np.where(alike, weights - weights[alike].mean(), 0) if alike.any() else 0 * weights
+        value = 3.0 * weights.sum() + 15.0 * apart @ apart + 5.0 * offsets @ offsets
+        error = np.exp(logs) - own
+        slope = np.tensordot(experts, error, 2) + 3.0 + 30.0 * apart
+        return value - (own * logs).sum(), np.r_[slope, error.sum(axis=0) + 10.0 * offsets]
+
+    start, bounds = np.zeros(number + labels), [(0, None)] * number + [(None, None)] * labels
+    options = {"ftol": 0, "gtol": 1e-7, "maxiter": 100_000, "maxfun": 100_000, "maxcor": 50}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    return Weights(found[:number], found[number:])
+
+
+@pytest.mark.parametrize(
+    ("number", "labels", "rows"), [(3, 2, 500), (8, 20, 4_000), (5, 300, 60), (40, 3, 200)]
+)
+def test_weights_are_those_of_a_search_that_goes_on_to_the_end(number, labels, rows):
+    """Many rows in several parts, more labels than rows, and experts that hardly differ."""
+    experts, label = _experts(number, labels, rows)
+    experts[number // 2 :] = 0.9 * experts[:1] + 0.1 * experts[number // 2 :]
+    alike = np.arange(number) >= 2
+    found, expected = fit_weights(experts, label, alike), _tight(experts, label, alike)
+    np.testing.assert_allclose(found.experts, expected.experts, atol=1e-4)
+    np.testing.assert_allclose(found.offsets, expected.offsets, atol=1e-4)
+    single = fit_weights(experts.astype(np.float32), label, alike)
+    np.testing.assert_allclose(single.experts, expected.experts, atol=1e-4)
+
+
+def test_without_rows_nothing_weighs_anything():
+    found = fit_weights(np.zeros((2, 0, 3)), np.zeros(0, int), np.ones(2, bool))
+    np.testing.assert_allclose(found.experts, 0, atol=1e-9)
+    np.testing.assert_allclose(found.offsets, 0, atol=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_an_expert_that_is_noise_or_wrong_weighs_nothing(seed):
     experts, label = _experts(2, rows=600, seed=seed)

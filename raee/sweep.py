@@ -12,7 +12,7 @@ from torch import Tensor
 from raee.answers import answers_of
 from raee.config import KeySpec
 from raee.model.backbones import Backbone
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batch, encode, token_batches
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
 from raee.neighbours.keys import check_key, layer_key, retriever_keys
@@ -87,18 +87,19 @@ def sweep(
     encoded = encode(backbone, prompt, texts)
     hashes = text_hashes(encoded.token_ids)
     for batch in token_batches(backbone, encoded):
-        attention, positions = batch.inputs["attention_mask"], batch.answer_positions
         read = torch.zeros(2, depths, len(batch.rows), device=backbone.device)
 
         def visit(
             depth: int,
             states: Tensor,
             rows: Tensor,
-            at: NDArray[np.int64] = batch.rows,
-            attention: Tensor = attention,
-            positions: Tensor = positions,
+            batch: Batch = batch,
             read: Tensor = read,
         ) -> None:
+            at = batch.rows
+            attention, positions = backbone.tokens_at(
+                depth, batch.inputs["attention_mask"], batch.answer_positions
+            )
             if head is not None:
                 distributions = head(depth, states, attention, positions)
                 read[1, depth], answer = distributions.max(dim=1)
@@ -107,10 +108,10 @@ def sweep(
                     collected.add_heads(depth, at, distributions)
             if collected is not None:
                 for name in collected.states:
-                    vectors = probe_state(backbone, name, states, attention, positions)
+                    vectors = probe_state(backbone, name, depth, states, attention, positions)
                     collected.add(name, depth, at, vectors)
             if retriever is None and depth in key.depths:
-                keys[key.depths.index(depth)][at] = layer_key(backbone, states, attention)
+                keys[key.depths.index(depth)][at] = layer_key(backbone, depth, states, attention)
 
         walk(backbone.stack, batch.inputs, visit)
         answer, confidence = read.cpu().numpy()

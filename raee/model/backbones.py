@@ -37,18 +37,35 @@ class Backbone:
     @property
     def hidden_size(self) -> int:
         """Width of a state."""
-        return int(self.stack.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        return self.stack.width
 
     @property
     def layer_parameters(self) -> int:
-        """How many parameters a token meets in one full pass, embeddings left out."""
-        one_pass = sum(p.numel() for p in self.stack.layers.parameters())
-        return one_pass * self.depth // len(self.stack.layers)
+        """How many parameters a token meets in one full pass, embeddings left out.
 
-    def normed(self, states: Tensor) -> Tensor:
-        """States (.., hidden) as the head expects them: after the model's final norm, if any.
-
-        The norm applies once, at every depth: the walk shows even the last depth's states from
-        before it.
+        A decoder's count in full, although it runs one token of a row.
         """
-        return states if self.stack.final_norm is None else self.stack.final_norm(states)
+        return sum(
+            sum(p.numel() for p in part.layers.parameters()) * part.depth // len(part.layers)
+            for part in self.stack.parts
+        )
+
+    def normed(self, states: Tensor, depth: int) -> Tensor:
+        """States (.., hidden) of a depth as the head expects them: after the final norm, if any.
+
+        In an encoder it is the encoder's own norm, in a decoder the decoder's.  It applies once, at
+        every depth: the walk shows even the last depth's states from before it.
+        """
+        return self.stack.part_at(depth).normed(states)
+
+    def tokens_at(
+        self, depth: int, attention: Tensor, answer_positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Which of the tokens that a walk shows at a depth are real, and where rows are read.
+
+        attention: (n, tokens), 1 at a row's real tokens; answer_positions: (n,); both as a batch
+        has them.  They are returned as they are, but a decoder has one token a row: its first step.
+        """
+        if depth <= self.stack.ends[0]:
+            return attention, answer_positions
+        return torch.ones_like(attention[:, :1]), torch.zeros_like(answer_positions)

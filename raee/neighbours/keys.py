@@ -28,13 +28,16 @@ def check_key(key: KeySpec, backbone: Backbone) -> None:
         )
 
 
-def layer_key(backbone: Backbone, states: Tensor, attention: Tensor) -> NDArray[np.float32]:
+def layer_key(
+    backbone: Backbone, depth: int, states: Tensor, attention: Tensor
+) -> NDArray[np.float32]:
     """Keys (n, hidden) out of a pass: the mean over each row's real tokens, unit vectors.
 
     It is the mean whatever the encoder's own pooling is, because every text has the same first
-    token at depth 0.  states: (n, tokens, hidden); attention: (n, tokens), 1 at real tokens.
+    token at depth 0.  states: (n, tokens, hidden) of a depth; attention: (n, tokens), 1 at real
+    tokens.
     """
-    return token_mean(backbone, states, attention).cpu().numpy()
+    return token_mean(backbone, depth, states, attention).cpu().numpy()
 
 
 def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -55,7 +58,7 @@ def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.floa
             attention: Tensor = attention,
         ) -> None:
             if depth == retriever.depth:
-                keys[at] = pooled(retriever, states, attention).cpu().numpy()
+                keys[at] = pooled(retriever, depth, states, attention).cpu().numpy()
 
         walk(retriever.stack, batch.inputs, visit)
         check_numbers(retriever, texts, at, keys[at])

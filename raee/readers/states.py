@@ -12,23 +12,23 @@ from raee.model.backbones import Backbone
 from raee.readers.fit import StateName
 
 
-def pooled(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
+def pooled(backbone: Backbone, depth: int, states: Tensor, attention: Tensor) -> Tensor:
     """One float32 unit vector a row, (n, hidden): the mean over its real tokens, or its first.
 
     The sentence encoder's configuration says which; other models get the mean.  states:
-    (n, tokens, hidden); attention: (n, tokens), 1 at real tokens.
+    (n, tokens, hidden) of a depth; attention: (n, tokens), 1 at real tokens.
     """
     if backbone.pooling == "cls":
-        return normalised(backbone.normed(states[:, 0]).float())
-    return token_mean(backbone, states, attention)
+        return normalised(backbone.normed(states[:, 0], depth).float())
+    return token_mean(backbone, depth, states, attention)
 
 
-def token_mean(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
+def token_mean(backbone: Backbone, depth: int, states: Tensor, attention: Tensor) -> Tensor:
     """One float32 unit vector a row, (n, hidden): the mean over its real tokens.
 
-    states: (n, tokens, hidden); attention: (n, tokens), 1 at real tokens.
+    states: (n, tokens, hidden) of a depth; attention: (n, tokens), 1 at real tokens.
     """
-    states = backbone.normed(states).float()
+    states = backbone.normed(states, depth).float()
     # The direction of the mean is that of the sum.
     return normalised(torch.einsum("ntd,nt->nd", states, attention.float()))
 
@@ -36,6 +36,7 @@ def token_mean(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
 def probe_state(
     backbone: Backbone,
     state: StateName,
+    depth: int,
     states: Tensor,
     attention: Tensor,
     answer_positions: Tensor,
@@ -43,15 +44,25 @@ def probe_state(
     """What fitted readers read of rows: float32 unit vectors (n, hidden).
 
     `mean`: the mean over a row's real tokens.  `answer`: what the family's head reads, the state
-    at the mask token or the sentence encoder's own pooling.  states: (n, tokens, hidden);
-    attention: (n, tokens), 1 at real tokens; answer_positions: (n,).
+    at the answer position or the sentence encoder's own pooling.  states: (n, tokens, hidden) of a
+    depth; attention: (n, tokens), 1 at real tokens; answer_positions: (n,).
     """
     if state == "mean":
-        return token_mean(backbone, states, attention)
+        return token_mean(backbone, depth, states, attention)
     if backbone.family == "sentence-encoder":
-        return pooled(backbone, states, attention)
+        return pooled(backbone, depth, states, attention)
+    return normalised(answer_state(backbone, depth, states, answer_positions).float())
+
+
+def answer_state(
+    backbone: Backbone, depth: int, states: Tensor, answer_positions: Tensor
+) -> Tensor:
+    """(n, hidden) the state at each row's answer position, as a language model's head expects it.
+
+    states: (n, tokens, hidden) of a depth; answer_positions: (n,).
+    """
     rows = torch.arange(states.shape[0], device=states.device)
-    return normalised(backbone.normed(states[rows, answer_positions]).float())
+    return backbone.normed(states[rows, answer_positions], depth)
 
 
 def probe_states(backbone: Backbone) -> tuple[StateName, ...]:

@@ -23,7 +23,7 @@ def test_the_cut_head_gives_the_label_words_columns_of_the_whole_one(folder_of, 
     tokens = label_tokens(backbone.tokenizer, ["terrible", "great", "okay"])
     batch = pad([[0, 9, 8, 7, 6, 2], [0, 9, 2]], backbone.tokenizer.pad_token_id, backbone.device)
     with torch.inference_mode():
-        whole = backbone.model(**batch).logits[:, 1, tokens]
+        whole = backbone.model(**batch).logits[:, 1, tokens].float()
         states = backbone.stack.model(**batch).last_hidden_state[:, 1]
         cut = LabelColumns(backbone, tokens)(states)
     tolerance = {"float32": 1e-5, "bfloat16": 0.05}[dtype]

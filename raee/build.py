@@ -186,7 +186,7 @@ def prepared(
     warn_of_single_rows(counts)
     prompt = resolve_prompt(method.prompt, family, labels_in_order(counts))
     backbone = backbone_of(method.backbone)
-    if family == "masked-lm":
+    if family != "sentence-encoder":
         label_tokens(backbone.tokenizer, prompt.words)
     check_room(backbone, prompt)
     check_key(method.key, backbone)
@@ -332,7 +332,7 @@ def _swept(
         own_texts = list(compress(texts, some))
         return sweep(backbone, prompt, head, method.key, retriever, own_texts, own, on_rows)
 
-    if backbone.family == "masked-lm":
+    if backbone.family != "sentence-encoder":
         words = head_reader(backbone, prompt, None)
         return read(words, everything, sampled), words, None
     of_centre = np.zeros(len(texts), bool)

@@ -53,8 +53,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters are the keys of a job file (docs/job.md):
 
-    model: hub name or folder of a sentence encoder or a masked LM; safetensors weights only.
-    family: `sentence-encoder` or `masked-lm`; by default what the model's files say.
+    model: hub name or folder of a sentence encoder or a language model; safetensors weights only.
+    family: `sentence-encoder`, `masked-lm`, `causal-lm` or `seq2seq-lm`; by default what the
+        model's files say.
     revision: of the model on the hub.
     dtype: `auto` (bfloat16 on a GPU that has it, float32 elsewhere), or one by its name.
     prompt: a built-in prompt's name, or {"template": .., "labels": {label name: words}}; a

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -33,7 +34,8 @@ class Encoded:
     token_ids: list[NDArray[np.int32]]
     """One array a row, special tokens included."""
     answer_positions: NDArray[np.int64]
-    """(n,) position of the template's mask token in each row; -1 if the template has none."""
+    """(n,) position of the token that each row is read at: the template's mask token, or the last
+    one of a causal or an encoder-decoder model; -1 for sentence encoders."""
     truncated: NDArray[np.bool_]
     """(n,) True if the text did not fit the model and lost its end."""
 
@@ -82,6 +84,8 @@ def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
             # A text may hold the mask token too; the template's is the first or the last one.
             found = np.flatnonzero(row == backbone.tokenizer.mask_token_id)
             positions[i] = found[0] if prompt.mask_is_first else found[-1]
+    elif backbone.family in ("causal-lm", "seq2seq-lm"):
+        positions = np.array([len(row) - 1 for row in token_ids], dtype=np.int64)
     return Encoded(token_ids, positions, truncated)
 
 
@@ -112,7 +116,7 @@ def token_batches(
         yield Batch(
             rows,
             own,
-            pad(own, backbone.tokenizer.pad_token_id, backbone.device),
+            pad(own, padding_of(backbone.tokenizer), backbone.device),
             torch.as_tensor(encoded.answer_positions[rows], device=backbone.device),
         )
 
@@ -127,6 +131,14 @@ def pad(
     ids[mask] = np.concatenate(token_ids)
     both = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
     return {name: torch.from_numpy(values).to(device) for name, values in both.items()}
+
+
+def padding_of(tokenizer: Any) -> int:
+    """The token that rows are padded with.
+
+    No row attends to it, so any token will do if the tokenizer has none for that.
+    """
+    return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def without_token(backbone: Backbone, texts: pl.Series) -> pl.Series:

@@ -6,18 +6,31 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 
-from raee.config import BackboneSpec
+from raee.config import BackboneSpec, Family
 from raee.errors import InputError, cut, listed
 from raee.model.backbones import Backbone, Pooling
-from raee.model.batches import pad
+from raee.model.batches import pad, padding_of
 from raee.model.files import fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
-from raee.model.structure import find_stack
+from raee.model.structure import walkable_stack
 from raee.model.walk import Inputs
 
 logger = logging.getLogger(__name__)
+
+_CLASSES: dict[Family, Any] = {
+    "masked-lm": AutoModelForMaskedLM,
+    "sentence-encoder": AutoModel,
+    "causal-lm": AutoModelForCausalLM,
+    "seq2seq-lm": AutoModelForSeq2SeqLM,
+}
 
 _PROBE_TEXTS = ("a", "a b c", "a b")
 """Three texts of different lengths, so that a batch of them needs a mask."""
@@ -45,8 +58,7 @@ def _load(spec: BackboneSpec, device: torch.device) -> Backbone:
         tokenizer = AutoTokenizer.from_pretrained(
             spec.model, revision=spec.revision, trust_remote_code=False
         )
-        auto = AutoModelForMaskedLM if spec.family == "masked-lm" else AutoModel
-        model, loading = auto.from_pretrained(
+        model, loading = _CLASSES[spec.family].from_pretrained(
             spec.model,
             revision=spec.revision,
             trust_remote_code=False,
@@ -64,7 +76,7 @@ def _load(spec: BackboneSpec, device: torch.device) -> Backbone:
             f"backbone {spec.model!r} (revision {spec.revision!r}) cannot be loaded; give a "
             f"local folder or a hub name with safetensors weights ({reason})"
         ) from error
-    if model.config.is_encoder_decoder:
+    if model.config.is_encoder_decoder and spec.family != "seq2seq-lm":
         raise InputError(
             f"backbone {spec.model!r}: {type(model).__name__} is an encoder with a decoder; give a "
             "model that only encodes"
@@ -72,10 +84,18 @@ def _load(spec: BackboneSpec, device: torch.device) -> Backbone:
     _check(spec, tokenizer, loading)
     model = model.eval().requires_grad_(False).to(device)
     base = model.base_model
+    if spec.family == "masked-lm":
+        # MobileBERT's embeddings look at the token that follows: what follows the last is nothing.
+        model.get_input_embeddings().weight[tokenizer.pad_token_id] = 0
+    for module in base.modules():
+        # Every row is passed once: keys and values kept for a next token would be memory for none.
+        if hasattr(module, "config"):
+            module.config.use_cache = False
+    start = _first_step(spec, model) if spec.family == "seq2seq-lm" else None
     return Backbone(
         family=spec.family,
         model=model,
-        stack=find_stack(base, *_probe_batches(tokenizer, device)),
+        stack=walkable_stack(base, *_probe_batches(tokenizer, device), start),
         tokenizer=tokenizer,
         device=device,
         max_tokens=_max_tokens(spec, tokenizer, base),
@@ -102,7 +122,9 @@ def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> No
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no words; are files missing?")
     _check_limit(spec, "model_max_length", tokenizer.model_max_length)
-    if tokenizer.pad_token_id is None:
+    # Some encoders count positions by it; the other families do with any token.
+    encodes = spec.family in ("masked-lm", "sentence-encoder")
+    if encodes and tokenizer.pad_token_id is None:
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no padding token")
     if spec.family == "masked-lm" and tokenizer.mask_token_id is None:
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no mask token")
@@ -125,8 +147,21 @@ def _probe_batches(tokenizer: Any, device: torch.device) -> tuple[Inputs, Inputs
     ids = [tokenizer(text)["input_ids"] for text in _PROBE_TEXTS]
     # A tokenizer that knows none of these letters still gives rows of different lengths.
     ids = [row + row[-1:] * i for i, row in enumerate(ids)]
-    two = pad(ids[:2], tokenizer.pad_token_id, device)
-    return two, pad(ids, tokenizer.pad_token_id, device)
+    padding = padding_of(tokenizer)
+    return pad(ids[:2], padding, device), pad(ids, padding, device)
+
+
+def _first_step(spec: BackboneSpec, model: Any) -> int:
+    """The token that a decoder starts with."""
+    for config in (model.generation_config, model.config):
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            token = getattr(config, name, None)
+            if isinstance(token, int):
+                return token
+    raise InputError(
+        f"backbone {spec.model!r}: neither its config.json nor its generation_config.json says "
+        "with which token its decoder starts (decoder_start_token_id)"
+    )
 
 
 def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:

@@ -10,35 +10,63 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from raee.errors import InputError, cut
 from raee.model.backbones import Backbone
+from raee.model.frames import Frame
 
 
-def label_tokens(tokenizer: Any, words: Sequence[str]) -> list[int]:
-    """The token of each label word as it is after a space, in the words' order.
+def label_tokens(tokenizer: Any, words: Sequence[str], frame: Frame | None = None) -> list[int]:
+    """The token that each label word begins with where the model answers, in the words' order.
 
-    Raises InputError if a word is not one known token, or two words are the same one.
+    frame: of a model that writes: the token that comes right after the prompt.  Without, and if the
+    words have a mask's position, a word is as it is after a space, and one token.  Raises
+    InputError if a word has none or, for a mask, several, if it is unknown, or if two words begin
+    with the same one.
     """
+    written = frame is not None and frame.lead is not None
     tokens: dict[int, str] = {}
     for word in words:
-        ids = tokenizer(" " + word, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            pieces = tokenizer.convert_ids_to_tokens(ids)
+        ids = _word_ids(tokenizer, frame, word)
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        if len(ids) != 1 and not (ids and written):
             raise InputError(
                 f"label word {cut(repr(word))} is {len(ids)} tokens for this tokenizer "
                 f"({cut(pieces)}); "
                 "choose a word that is one token"
             )
-        if ids[0] == tokenizer.unk_token_id:
+        if tokenizer.unk_token_id in ids:
             raise InputError(
                 f"label word {cut(repr(word))} is unknown to this tokenizer "
                 f"({tokenizer.unk_token}); choose another word"
             )
         if ids[0] in tokens:
+            both = f"label words {cut(repr(tokens[ids[0]]))} and {cut(repr(word))}"
+            if written:
+                raise InputError(
+                    f"{both} both begin with the token {cut(repr(pieces[0]))} for this tokenizer; "
+                    "choose words that begin differently"
+                )
             raise InputError(
-                f"label words {cut(repr(tokens[ids[0]]))} and {cut(repr(word))} are the same token "
-                "for this tokenizer; choose different words"
+                f"{both} are the same token for this tokenizer; choose different words"
             )
         tokens[ids[0]] = word
     return list(tokens)
+
+
+def _word_ids(tokenizer: Any, frame: Frame | None, word: str) -> list[int]:
+    """The tokens of a label word.  Raises InputError if it changes the tokens before it."""
+    if frame is None or frame.lead is None or frame.in_decoder:
+        space = "" if frame is not None and frame.in_decoder else " "
+        alone: list[int] = tokenizer(space + word, add_special_tokens=False)["input_ids"]
+        return alone
+    prompt = frame.around("a")
+    answer = frame.lead + word if word else ""
+    asked, answered = tokenizer([prompt, prompt + answer], add_special_tokens=False)["input_ids"]
+    if answered[: len(asked)] != asked:
+        raise InputError(
+            f"label word {cut(repr(word))} makes one token with the end of prompt.template for "
+            "this tokenizer; end the template in a space or a new line"
+        )
+    own: list[int] = answered[len(asked) :]
+    return own
 
 
 class LabelColumns:

@@ -45,28 +45,28 @@ class Candidates:
     They are drawn by their texts: by nothing of their order, and the same in every process.
     """
 
-    def __init__(self, prompt: Prompt, before: Prompt | None = None) -> None:
+    def __init__(self, examples: int, before: Prompt | None = None) -> None:
         """Begin without rows.
 
-        before: the parent's prompt, whose demonstrations are kept if all are still in the corpus.
+        examples: how many of each label are asked for.  before: the parent's prompt, whose
+        demonstrations are kept if all are still in the corpus.
         """
-        self._prompt = prompt
-        self._most = 2 * prompt.examples + _SPARE
+        self._examples = examples
+        self._most = 2 * examples + _SPARE
         self._by_label: dict[str, dict[str, tuple[bool, str, str]]] = {}
-        self._before = () if before is None else before.shown
-        if before is not None and before.examples != prompt.examples:
-            self._before = ()
+        alike = before is not None and before.examples == examples
+        self._before = before.shown if before is not None and alike else ()
         self._gone = {(example.key, example.label) for example in self._before}
 
     def add(self, texts: Iterable[str], labels: Iterable[str]) -> None:
         """Take usable rows, both (rows,).  labels: by their names."""
-        if not self._prompt.examples:
+        if not self._examples:
             return
         for text, label in zip(texts, labels, strict=True):
             key = text_key(text)
             self._gone.discard((key, label))
             own = self._by_label.setdefault(label, {})
-            own.setdefault(key, (len(text) > EXAMPLE_CHARACTERS, key, _shown(text)))
+            own.setdefault(key, (len(text) > EXAMPLE_CHARACTERS, key, _shown(text.strip())))
             if len(own) > 4 * self._most:
                 self._by_label[label] = {row[1]: row for row in self._least(own)}
 
@@ -84,7 +84,7 @@ class Candidates:
         for label in labels:
             own = self._least(self._by_label.get(label, {}))
             found = [(key, text) for _, key, text in own if key not in taken and fit(text)]
-            found = found[: min(self._prompt.examples, len(own) // 2)]
+            found = found[: min(self._examples, len(own) // 2)]
             picked[label] = [Example(text, label, key) for key, text in found]
             taken.update(key for key, _ in found)
         return tuple(_interleaved([*picked.values()]))

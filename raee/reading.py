@@ -81,7 +81,7 @@ class TextReader:
         self, database: Database, encoded: Encoded, ratio: NDArray[np.float64] | None = None
     ) -> None:
         """Begin with the rows of a classification.  ratio: as in `BatchReader`."""
-        self._database, self._encoded, self._ratio = database, encoded, ratio
+        self._database, self._own_ids, self._ratio = database, encoded.own_ids, ratio
         self._rows = np.arange(len(encoded.token_ids))
 
     def read(self, position: int, rows: NDArray[np.int64]) -> Read:
@@ -93,7 +93,7 @@ class TextReader:
 
     def token_ids(self, due: Due) -> TokenIds:
         """The rows' token ids."""
-        return token_ids([self._encoded.token_ids[i] for i in self._rows[due]])
+        return token_ids([self._own_ids[i] for i in self._rows[due]])
 
     def parameters(self, name: str) -> Any:
         """A fitted reader's parameters."""

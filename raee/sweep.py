@@ -122,7 +122,7 @@ def sweep(
         confidences[batch.rows] = confidence.T
         on_rows(len(batch.rows))
     of_row = np.empty(rows, object)
-    of_row[:] = encoded.token_ids
+    of_row[:] = encoded.own_ids
     if collected is None:
         return Sweep(answers, confidences, keys, hashes, of_row)
     sums, states = collected.sums(), collected.states

@@ -53,7 +53,8 @@ class Manifest(BaseModel):
     created_at: datetime
     job: dict[str, Any]
     prompt: dict[str, Any]
-    """Template, labels and their words, as they were resolved."""
+    """Template, labels and their words, as they were resolved; `chat`, `examples` (of each label)
+    and `shown`, the demonstrations that were picked, each with its text, label and key."""
     backbone: dict[str, str]
     """Fingerprints of the backbone: SHA-256 of configuration, tokenizer, weights; dtype."""
     key: dict[str, str]

@@ -20,7 +20,7 @@ from raee.errors import InputError, listed
 from raee.exits import Entries, parse_exits
 from raee.model.backbones import Backbone
 from raee.model.loaded import backbone_of, retriever_of
-from raee.model.prompts import Prompt, declared_labels, resolve_prompt
+from raee.model.prompts import Example, Prompt, declared_labels, resolve_prompt
 from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index, open_index
 from raee.neighbours.lists import nearest_other_texts
@@ -76,7 +76,8 @@ def check_fits(job: Job, manifest: Manifest) -> None:
             f"{where} has the labels {listed(manifest.labels)}, the job's prompt has "
             f"{listed(declared)}; {mend}"
         )
-    if resolve_prompt(job.prompt, job.backbone.family) != prompt_of(manifest):
+    asked = replace(prompt_of(manifest), shown=())
+    if resolve_prompt(job.prompt, job.backbone.family) != asked:
         raise InputError(f"{where} was built with another prompt than the job's; {mend}")
 
 
@@ -271,7 +272,14 @@ def tuning_of(manifest: Manifest) -> Tuning | None:
 def prompt_of(manifest: Manifest) -> Prompt:
     """The prompt that a version gives its model."""
     prompt = manifest.prompt
-    return Prompt(tuple(prompt["labels"]), tuple(prompt["words"]), prompt["template"])
+    return Prompt(
+        tuple(prompt["labels"]),
+        tuple(prompt["words"]),
+        prompt["template"],
+        prompt.get("chat", False),
+        prompt.get("examples", 0),
+        tuple(Example(**example) for example in prompt.get("shown", ())),
+    )
 
 
 def _check_model(

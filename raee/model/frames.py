@@ -69,7 +69,7 @@ def frame_of(prompt: Prompt, tokenizer: Any, family: Family) -> Frame:
         before, after, lead = _in_chat(prompt, tokenizer)
         return Frame(before, after, False, 0, lead, family == "seq2seq-lm")
     before, after = prompt.frame(tokenizer.mask_token or "")
-    lead = None
+    lead: str | None = None
     if family in GENERATIVE:
         after, lead = _answered(after)
     shown = "".join(_demonstration(prompt, each, lead) + _BETWEEN[family] for each in prompt.shown)

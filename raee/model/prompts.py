@@ -119,6 +119,11 @@ def resolve_prompt(
     return Prompt(tuple(corpus_labels), tuple(corpus_labels))
 
 
+def examples_of(spec: str | PromptSpec | None) -> int:
+    """How many rows of each label a job wants to have shown before a text."""
+    return spec.examples if isinstance(spec, PromptSpec) else 0
+
+
 def declared_labels(spec: str | PromptSpec | None, family: Family) -> tuple[str, ...] | None:
     """The labels that the prompt names, or None if the corpus names them.
 

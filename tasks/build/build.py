@@ -5,6 +5,7 @@ All that reads a build asks this object; `tasks.build.table` has the steps that 
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from importlib import import_module
@@ -310,7 +311,6 @@ class Build(Work):
         indexes = None
         if indexed is not None:
             indexes = {path: index.model_dump() for path, index in indexed.indexes.items()}
-        prompt = plan.prompt
         return Manifest(
             format=FORMAT,
             name=plan.job.name,
@@ -318,11 +318,11 @@ class Build(Work):
             parent=plan.parent,
             created_at=datetime.now(UTC),
             job=plan.job.model_dump(mode="json"),
-            prompt={"template": prompt.template, "labels": prompt.labels, "words": prompt.words},
+            prompt=asdict(plan.prompt),
             backbone=plan.backbone,
             key=plan.key,
             exits=[str(e) for e in plan.exits],
-            labels=list(prompt.labels),
+            labels=list(plan.prompt.labels),
             rows=self.swept.rows,
             rejected=dict(self.swept.rejected),
             files=[],

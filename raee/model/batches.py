@@ -172,7 +172,7 @@ def without_token(backbone: Backbone, texts: pl.Series) -> pl.Series:
 def _coded(backbone: Backbone, frame: Frame, texts: Sequence[str]) -> tuple[list[list[int]], Any]:
     """Token ids of texts in their frame, and what the tokenizer says of them beside."""
     coded = backbone.tokenizer(
-        [frame.around(text) for text in texts],
+        [frame.around(text) + frame.answer for text in texts],
         add_special_tokens=frame.special_tokens,
         return_attention_mask=False,
         return_token_type_ids=False,

@@ -4,7 +4,7 @@ A frame is made of strings that the tokenizer reads in one piece with the text: 
 tokens where they meet those that the model expects.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 from unicodedata import category, east_asian_width
@@ -46,16 +46,20 @@ class Frame:
     after: str
     special_tokens: bool
     """Whether the tokenizer adds its own special tokens; a chat template has them all."""
-    closing: int
-    """How many of these are at the end of a row and are left out, since the answer comes there."""
     lead: str | None
     """What comes between the end of the prompt and a label word: a space or nothing; None if the
     word has the position of a mask."""
     in_decoder: bool
     """Whether the label word is the first that a decoder writes, with nothing before it."""
+    answer: str = ""
+    """An answer that the tokenizer reads after the prompt of a causal model.  The prompt's last
+    tokens may depend on whether a word comes: they are those that precede it in a finished text."""
+    closing: int = 0
+    """How many tokens at the end of a row are the answer's, or special ones behind it: they are
+    left out, since the model answers there."""
 
     def around(self, text: str) -> str:
-        """The whole that the tokenizer reads."""
+        """The whole prompt."""
         return self.before + text + self.after
 
 
@@ -66,24 +70,43 @@ def frame_of(prompt: Prompt, tokenizer: Any, family: Family) -> Frame:
     does not show the user's message once.
     """
     if prompt.chat:
-        before, after, lead = _in_chat(prompt, tokenizer)
-        return Frame(before, after, False, 0, lead, family == "seq2seq-lm")
+        begin, end, in_answer = _in_chat(prompt, tokenizer)
+        frame = Frame(begin, end, False, in_answer, family == "seq2seq-lm")
+        return _answered_by(frame, prompt, tokenizer, 0) if family == "causal-lm" else frame
     before, after = prompt.frame(tokenizer.mask_token or "")
     lead: str | None = None
     if family in GENERATIVE:
         after, lead = _answered(after)
     shown = "".join(_demonstration(prompt, each, lead) + _BETWEEN[family] for each in prompt.shown)
-    closing = _closing_tokens(tokenizer) if family == "causal-lm" else 0
-    return Frame(shown + before, after, True, closing, lead, family == "seq2seq-lm")
+    frame = Frame(shown + before, after, True, lead, family == "seq2seq-lm")
+    if family != "causal-lm":
+        return frame
+    marks = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    return _answered_by(frame, prompt, tokenizer, len([*takewhile(bool, reversed(marks))]))
 
 
-def check_chat(prompt: Prompt, tokenizer: Any) -> None:
-    """Raises InputError if a prompt is a chat and the tokenizer has no chat template."""
-    if prompt.chat and not tokenizer.chat_template:
+def answer_tokens(tokenizer: Any, frame: Frame, word: str) -> tuple[list[int], list[int]]:
+    """The tokens of a causal model's prompt, special ones apart, and those of a word after it.
+
+    Raises InputError if the word makes one token with the end of the prompt.
+    """
+    prompt = frame.around("a")
+    coded = tokenizer(prompt + (frame.lead or "") + word, add_special_tokens=False, verbose=False)
+    ids, offsets = coded["input_ids"], coded[0].offsets
+    own = len([*takewhile(lambda span: span[1] <= len(prompt), offsets)])
+    if own < len(ids) and offsets[own][0] < len(prompt):
         raise InputError(
-            "prompt.template 'chat': this model's tokenizer has no chat template; give a template "
-            "with {text} instead, or the instruction-tuned model of the same name"
+            f"label word {cut(repr(word))} makes one token with the end of prompt.template for "
+            "this tokenizer; end the template in a space or a new line"
         )
+    return ids[:own], ids[own:]
+
+
+def _answered_by(frame: Frame, prompt: Prompt, tokenizer: Any, special: int) -> Frame:
+    """The frame with the first label word as an answer.  special: tokens that close a row."""
+    answer = (frame.lead or "") + prompt.words[0] if prompt.words else ""
+    written = len(answer_tokens(tokenizer, frame, prompt.words[0])[1]) if answer else 0
+    return replace(frame, answer=answer, closing=special + written)
 
 
 def _demonstration(prompt: Prompt, example: Example, lead: str | None) -> str:
@@ -109,15 +132,13 @@ def _answered(end: str) -> tuple[str, str]:
     return bare, "" if bare == end and (apart or wide) else " "
 
 
-def _closing_tokens(tokenizer: Any) -> int:
-    """How many special tokens the tokenizer puts after a text."""
-    marks = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
-    return len([*takewhile(bool, reversed(marks))])
-
-
 def _in_chat(prompt: Prompt, tokenizer: Any) -> tuple[str, str, str]:
     """What a chat has before and after the text, and before a label word in the answer."""
-    check_chat(prompt, tokenizer)
+    if not tokenizer.chat_template:
+        raise InputError(
+            "prompt.template 'chat': this model's tokenizer has no chat template; give a template "
+            "with {text} instead, or a model that was trained to chat"
+        )
     before, after = prompt.frame()
 
     def message(text: str) -> dict[str, str]:

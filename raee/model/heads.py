@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from raee.errors import InputError, cut
 from raee.model.backbones import Backbone
-from raee.model.frames import Frame
+from raee.model.frames import Frame, answer_tokens
 
 
 def label_tokens(tokenizer: Any, words: Sequence[str], frame: Frame | None = None) -> list[int]:
@@ -23,10 +23,9 @@ def label_tokens(tokenizer: Any, words: Sequence[str], frame: Frame | None = Non
     """
     written = frame is not None and frame.lead is not None
     tokens: dict[int, str] = {}
-    for word in words:
-        ids = _word_ids(tokenizer, frame, word)
+    for word, ids in zip(words, _all_tokens(tokenizer, words, frame), strict=True):
         pieces = tokenizer.convert_ids_to_tokens(ids)
-        if len(ids) != 1 and not (ids and written):
+        if not ids or (len(ids) > 1 and not written):
             raise InputError(
                 f"label word {cut(repr(word))} is {len(ids)} tokens for this tokenizer "
                 f"({cut(pieces)}); "
@@ -51,22 +50,19 @@ def label_tokens(tokenizer: Any, words: Sequence[str], frame: Frame | None = Non
     return list(tokens)
 
 
-def _word_ids(tokenizer: Any, frame: Frame | None, word: str) -> list[int]:
-    """The tokens of a label word.  Raises InputError if it changes the tokens before it."""
+def _all_tokens(tokenizer: Any, words: Sequence[str], frame: Frame | None) -> list[list[int]]:
+    """All tokens of each label word.  Raises InputError if words change the end of the prompt."""
     if frame is None or frame.lead is None or frame.in_decoder:
         space = "" if frame is not None and frame.in_decoder else " "
-        alone: list[int] = tokenizer(space + word, add_special_tokens=False)["input_ids"]
-        return alone
-    prompt = frame.around("a")
-    answer = frame.lead + word if word else ""
-    asked, answered = tokenizer([prompt, prompt + answer], add_special_tokens=False)["input_ids"]
-    if answered[: len(asked)] != asked:
-        raise InputError(
-            f"label word {cut(repr(word))} makes one token with the end of prompt.template for "
-            "this tokenizer; end the template in a space or a new line"
-        )
-    own: list[int] = answered[len(asked) :]
-    return own
+        return [tokenizer(space + word, add_special_tokens=False)["input_ids"] for word in words]
+    found = [answer_tokens(tokenizer, frame, word) if word else ([], []) for word in words]
+    for word, (prompt, own) in zip(words, found, strict=True):
+        if own and prompt != found[0][0]:
+            raise InputError(
+                f"label words {cut(repr(words[0]))} and {cut(repr(word))} change the end of "
+                "prompt.template differently for this tokenizer; end it in a space or a new line"
+            )
+    return [own for _, own in found]
 
 
 class LabelColumns:

@@ -278,7 +278,8 @@ class TestBadInput:
             ({"policy": "nope"}, "^policy: Input tag 'nope'"),
             (
                 {"family": "gpt"},
-                "^family: Input should be 'masked-lm', 'sentence-encoder', 'causal-lm' or 'seq2seq-lm'",
+                "^family: Input should be 'masked-lm', 'sentence-encoder', "
+                "'causal-lm' or 'seq2seq-lm'",
             ),
             ({"dtype": "int8"}, "^dtype: Input should be"),
             ({"revision": None}, "^revision: Input should be a valid string"),

@@ -29,7 +29,7 @@ def text_key(text: str) -> str:
 
     Letters' cases, widths and accents' encodings are one, and so is all white space.
     """
-    plain = " ".join(normalize("NFKC", text).casefold().split())
+    plain = " ".join(normalize("NFKC", normalize("NFKC", text).casefold()).split())
     return sha256(plain.encode()).hexdigest()[:32]
 
 

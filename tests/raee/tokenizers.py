@@ -7,7 +7,7 @@ front of a text.  Some add special tokens, some have no padding token, some a ch
 from collections.abc import Iterator
 
 import transformers as t
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from tests.texts import WORDS
@@ -33,7 +33,12 @@ GEMMA_CHAT = (
     "{% if add_generation_prompt %}<turn>model\n{% endif %}"
 )
 
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,:;!?'\"()[]{}-0123456789\n"
+_LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+_LETTERS = "".join(map(chr, range(0x21, 0x7F))) + "\n"
 _MORE = ("is", "answer", "text", "Review", "Sentiment", "very")
 
 
@@ -42,7 +47,7 @@ def make(kind: str, pad: bool = False) -> t.PreTrainedTokenizerFast:
     tokenizer, start, end, chat, special = {
         "gpt2": lambda: (_byte_bpe(), None, None, None, ("<|endoftext|>",)),
         "llama3": lambda: (
-            _byte_bpe(),
+            _byte_bpe(_LLAMA3_WORDS),
             "<s>",
             None,
             LLAMA3_CHAT,
@@ -86,12 +91,17 @@ def _vocabulary(pieces: Iterator[str] | list[str]) -> dict[str, int]:
     return {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
 
 
-def _byte_bpe() -> Tokenizer:
+def _byte_bpe(words: str | None = None) -> Tokenizer:
+    """Bytes in words, which a regular expression finds: by default GPT-2's."""
     merges = [*_merged(tuple(f"Ġ{word}" for word in (*WORDS, *_MORE))), ("Ċ", "Ċ")]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = _vocabulary([*alphabet, *("".join(pair) for pair in merges)])
     tokenizer = Tokenizer(models.BPE(pieces, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    own = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words is None)
+    if words is not None:
+        split = pre_tokenizers.Split(Regex(words), "isolated")
+        own = pre_tokenizers.Sequence([split, own])
+    tokenizer.pre_tokenizer = own
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -107,7 +117,7 @@ def _marked(scheme: str) -> Tokenizer:
     pieces, merges = _pieces_with_bytes(tuple(f"▁{word}" for word in (*WORDS, *_MORE)))
     tokenizer = Tokenizer(models.BPE(pieces, merges, unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    tokenizer.decoder = _decoder()
     return tokenizer
 
 
@@ -117,8 +127,13 @@ def _gemma() -> Tokenizer:
     pieces, merges = _pieces_with_bytes(words)
     tokenizer = Tokenizer(models.BPE(pieces, merges, unk_token="<unk>", byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.decoder = decoders.Replace("▁", " ")
+    tokenizer.decoder = _decoder()
     return tokenizer
+
+
+def _decoder() -> decoders.Decoder:
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    return decoders.Sequence(steps)
 
 
 def _unigram() -> Tokenizer:

@@ -28,6 +28,10 @@ METHODS = {
         "prompt": {"template": "{text} It was {mask}.", "labels": WORDS},
         "policy": {"name": "raee", "k": 40},
     },
+    "masked LM that is shown examples": {
+        "model": "bert",
+        "prompt": {"template": "{text} It was {mask}.", "labels": WORDS, "examples": 1},
+    },
     "key with a model of its own": {
         "model": "bert-encoder",
         "key": {"model": "mpnet-encoder"},

@@ -5,7 +5,9 @@ front of a text.  Some add special tokens, some have no padding token, some a ch
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import torch
 import transformers as t
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
@@ -80,6 +82,25 @@ def make(kind: str, pad: bool = False) -> t.PreTrainedTokenizerFast:
     )
     made.chat_template = chat
     return made
+
+
+def save_causal_lm(folder: Path, kind: str = "gpt2") -> Path:
+    """A small causal LM with random weights, and the tokenizer of a kind, in a folder."""
+    tokenizer = make(kind, pad=True)
+    tokenizer.model_max_length = 128
+    config = t.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+    )
+    torch.manual_seed(0)
+    t.logging.disable_progress_bar()
+    t.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def _merged(words: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -57,8 +57,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     family: `sentence-encoder` or `masked-lm`; by default what the model's files say.
     revision: of the model on the hub.
     dtype: `auto` (bfloat16 on a GPU that has it, float32 elsewhere), or one by its name.
-    prompt: a built-in prompt's name, or {"template": .., "labels": {label name: words}}; a
-        sentence encoder needs none: labels are then their own descriptions.
+    prompt: a built-in prompt's name, or {"template": .., "labels": {label name: words}}, and
+        more keys; a sentence encoder needs none: labels are then their own descriptions.
     key: by which vectors neighbours are found, such as {"layers": [0, 4]}; default: depth 0.
     policy: at which exit a row answers: a name, or a mapping with settings.
     far: what becomes of rows unlike those that it was fitted on; None: nothing.

@@ -72,6 +72,8 @@ def check_swept(build: Build, attempt: Attempt) -> StepRecord:
     check_all_there(corpus.uri, swept.rows + swept.shown, swept.rejected, expected)
     check_rejected(corpus.uri, swept.rejected, expected, build.plan.job.max_reject_fraction)
     logger.info("%d rows are new, %d known", swept.new, swept.rows - swept.new)
+    if swept.shown:
+        logger.info("%d rows are left out: the prompt shows their texts as examples", swept.shown)
     return StepRecord(rows=swept.rows)
 
 

@@ -67,7 +67,8 @@ class Manifest(BaseModel):
     """By reason, rows of the corpus that were rejected."""
     files: list[FileRecord]
     corpus: dict[str, Any]
-    """Address and rows of the corpus, and the fingerprint of its content."""
+    """Address and rows of the corpus, and the fingerprint of its content; if the prompt shows
+    examples, `shown`: how many rows have their texts, and are no entries."""
     metrics: dict[str, dict[str, Any]]
     """By policy, its figures on the version's own rows, each without its text; cross-fitted if the
     policy was picked on these rows."""

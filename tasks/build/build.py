@@ -326,7 +326,7 @@ class Build(Work):
             rows=self.swept.rows,
             rejected=dict(self.swept.rejected),
             files=[],
-            corpus=plan.corpus,
+            corpus=plan.corpus | ({"shown": self.swept.shown} if plan.prompt.shown else {}),
             metrics={} if evaluated is None else evaluated.metrics,
             policy=plan.job.policy.model_dump(),
             seconds={},

@@ -58,7 +58,10 @@ class TestVersion:
         out = {row["id"] for rows in by_key.values() for row in rows}
         assert {*entries["id"].to_pylist()} == {row["id"] for row in ROWS} - out
         assert manifest_of(version)["rows"] == len(ROWS) - len(out)
-        assert manifest_of(version)["corpus"]["rows"] == len(ROWS)
+        corpus = manifest_of(version)["corpus"]
+        assert (corpus["rows"], corpus["shown"]) == (len(ROWS), len(out))
+        verified = raee("verify", "demo", "--store", built.store)
+        assert verified.code == 0, verified.err
 
     def test_answers_as_the_model_does_that_is_shown_them(self, built, settings):
         version = built.only_version()

@@ -20,7 +20,7 @@ EXAMPLE_CHARACTERS = 400
 _SPARE = 8
 """Rows of a label beyond those asked for that are kept in mind: some may not be fit to be shown."""
 
-SEED = 0
+_SEED = 0
 """Of the order in which labels are shown."""
 
 
@@ -117,7 +117,7 @@ def _shown(text: str) -> str:
 
 def _interleaved(by_label: Sequence[Sequence[Example]]) -> Iterator[Example]:
     """One of each label, in an order of its own, then the next of each."""
-    orders = np.random.default_rng(SEED)
+    orders = np.random.default_rng(_SEED)
     for number in range(max(map(len, by_label), default=0)):
         order = orders.permutation(len(by_label))
         yield from (by_label[i][number] for i in order if number < len(by_label[i]))

@@ -112,9 +112,9 @@ def _answered_by(frame: Frame, prompt: Prompt, tokenizer: Any, special: int) -> 
 def _demonstration(prompt: Prompt, example: Example, lead: str | None) -> str:
     """A labelled text in the template's own form."""
     word = prompt.words[prompt.labels.index(example.label)]
-    before, after = prompt.frame(word)  # if the template has a mask, the word takes its position
     if lead is None:
-        return before + example.text + after
+        return prompt.render(example.text, word)  # the word takes the mask's position
+    before, after = prompt.frame()
     return before + example.text + _answered(after)[0] + lead + word
 
 

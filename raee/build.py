@@ -350,7 +350,7 @@ def _swept(
         own_texts = list(compress(texts, some))
         return sweep(backbone, prompt, head, method.key, retriever, own_texts, own, on_rows)
 
-    if backbone.family == "masked-lm":
+    if backbone.family != "sentence-encoder":
         words = head_reader(backbone, prompt, None)
         return read(words, everything, sampled), words, None
     of_centre = np.zeros(len(texts), bool)

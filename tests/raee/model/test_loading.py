@@ -293,7 +293,8 @@ def test_the_fingerprint_changes_with_what_changes_answers(copy_of):
         "tokenizer": lambda: _change_json(folder / "tokenizer_config.json", model_max_length=30),
         "weights": lambda: _add_one(folder / "model.safetensors"),
     }
-    for part, change in changes.items():
+    template = folder / "chat_template.jinja"
+    for part, change in [*changes.items(), ("tokenizer", lambda: template.write_text("a chat"))]:
         change()
         after = _load(folder, family="sentence-encoder").fingerprint
         assert [key for key in before if before[key] != after[key]] == [part]

@@ -190,11 +190,11 @@ def prepared(
         label_tokens(backbone.tokenizer, prompt.words)
     check_room(backbone, prompt)
     check_key(method.key, backbone)
-    retriever = retriever_of(method.key, method.backbone.dtype)
+    retriever = retriever_of(method.key, method.backbone.dtype, method.backbone.device)
     if retriever is not None:
         check_room(retriever, PLAIN_TEXT)
     if method.index != "auto":
-        width = (backbone if retriever is None else retriever).hidden_size
+        width = backbone.hidden_size if retriever is None else retriever.pooled_size
         check_index_spec(method.index, width, rows)
     check_policy(method.policy, exits_of(backbone.depth, method.key.depths))
     return backbone, prompt, retriever

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raee.build import Built
 from raee.classify import Predictions, classify
-from raee.config import BackboneSpec, FarSpec, Method, PolicySpec, RunnablePolicy
+from raee.config import ANYWHERE, BackboneSpec, FarSpec, Method, PolicySpec, RunnablePolicy
 from raee.errors import InputError
 from raee.evaluation import PolicyFigures, compare_on, majority_figures, read_for
 from raee.model.backbones import Backbone
@@ -123,7 +123,7 @@ def packed(runner: Runner, backbone: BackboneSpec, centre: Tensor | None) -> Pac
         runner=of_runner,
         database={name: getattr(database, name) for name in kept},
         indexes=tuple(_bytes_of(index) for index in database.indexes),
-        backbone=BackboneSpec.model_validate(backbone.model_dump() | {"dtype": dtype}),
+        backbone=backbone.model_copy(update={"dtype": dtype} | ANYWHERE),
         fingerprints=_fingerprints(database.backbone, database.retriever),
         centre=None if centre is None else centre.cpu().numpy(),
     )
@@ -136,7 +136,7 @@ def unpacked(parts: Packed) -> Runner:
     """
     key = parts.database["key"]
     backbone = backbone_of(parts.backbone)
-    retriever = retriever_of(key, parts.backbone.dtype)
+    retriever = retriever_of(key, parts.backbone.dtype, parts.backbone.device)
     if _fingerprints(backbone, retriever) != parts.fingerprints:
         raise InputError(
             f"{parts.runner['where']} was built with another model than {parts.backbone.model!r} "

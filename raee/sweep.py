@@ -18,7 +18,7 @@ from raee.model.walk import walk
 from raee.neighbours.keys import check_key, layer_key, retriever_keys
 from raee.readers.fit import StateName
 from raee.readers.head import HeadReader, SentenceHead, pooled_state
-from raee.readers.states import check_numbers, probe_state, probe_states
+from raee.readers.states import check_numbers, probe_state, probe_states, width_of
 from raee.readers.sums import Sums
 from raee.texts import TextHashes, text_hashes
 
@@ -184,30 +184,30 @@ class _Collected:
     """Sums of states by label, and the states of the sampled rows, as batches come in."""
 
     def __init__(self, backbone: Backbone, labelled: Labelled) -> None:
-        depths, width = backbone.depth + 1, backbone.hidden_size
-        names = probe_states(backbone)
+        depths = backbone.depth + 1
+        widths = {name: width_of(backbone, name) for name in probe_states(backbone)}
         self._labelled = labelled
         self._position = np.cumsum(labelled.sample) - 1
         self.states: dict[StateName, NDArray[np.float32]] = {
             name: np.zeros((depths, int(labelled.sample.sum()), width), dtype=np.float32)
-            for name in names
+            for name, width in widths.items()
         }
         size = depths, int(labelled.sample.sum()), labelled.labels
         self.heads = np.zeros(size, dtype=np.float32)
-        nothing = torch.zeros((), dtype=torch.float64, device=backbone.device)
-        self._first = {n: nothing.new_zeros(depths, labelled.labels, width) for n in names}
-        self._second = {n: nothing.new_zeros(depths, width, width) for n in names}
-        self._one_hot = torch.eye(labelled.labels, dtype=torch.float64, device=backbone.device)
+        nothing = torch.zeros((), dtype=torch.float64, device=backbone.sums_device)
+        self._first = {n: nothing.new_zeros(depths, labelled.labels, w) for n, w in widths.items()}
+        self._second = {n: nothing.new_zeros(depths, w, w) for n, w in widths.items()}
+        self._one_hot = torch.eye(labelled.labels, dtype=torch.float64, device=nothing.device)
 
     def add(self, name: StateName, depth: int, rows: NDArray[np.int64], vectors: Tensor) -> None:
         """Take the vectors (n, width) of some rows at a depth."""
-        exact = vectors.double()
+        exact = vectors.to(self._one_hot.device).double()
         label = torch.as_tensor(self._labelled.label[rows].astype(np.int64), device=exact.device)
         self._first[name][depth] += self._one_hot[label].T @ exact
         self._second[name][depth] += exact.T @ exact
         sampled = self._labelled.sample[rows]
         if sampled.any():
-            kept = vectors[torch.as_tensor(sampled, device=exact.device)]
+            kept = vectors[torch.as_tensor(sampled, device=vectors.device)]
             self.states[name][depth, self._position[rows[sampled]]] = kept.cpu().numpy()
 
     def add_heads(self, depth: int, rows: NDArray[np.int64], distributions: Tensor) -> None:

@@ -1,7 +1,7 @@
 """A frozen model with everything that reading it needs."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from raee.config import Family
 from raee.model.walk import Stack
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "lasttoken"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Backbone:
     model: nn.Module
     """The model with its head (a sentence encoder has none)."""
     stack: Stack
+    """Its layers, or the lowest of them if no more are read."""
+    depth: int
+    """How many layers the whole model has: the last depth."""
     tokenizer: Any
     device: torch.device
     max_tokens: int
@@ -28,16 +32,27 @@ class Backbone:
     """How a sentence encoder makes one vector of its tokens."""
     fingerprint: dict[str, str]
     """SHA-256 of config, tokenizer and weights, and the dtype that the weights run in."""
-
-    @property
-    def depth(self) -> int:
-        """How many layers there are: the last depth."""
-        return self.stack.depth
+    after_pooling: nn.Sequential | None = None
+    """Modules that a sentence encoder has after its pooling, in float32."""
+    prefix: str = ""
+    """What a sentence encoder's configuration puts before every text."""
 
     @property
     def hidden_size(self) -> int:
         """Width of a state."""
         return int(self.stack.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of what a sentence encoder makes of a text."""
+        linear = [m for m in self.after_pooling or () for m in m.modules()]
+        sizes = [m.out_features for m in linear if isinstance(m, nn.Linear)]
+        return sizes[-1] if sizes else self.hidden_size
+
+    @property
+    def sums_device(self) -> torch.device:
+        """Where sums in float64 are kept: Apple's GPUs have no such numbers."""
+        return torch.device("cpu") if self.device.type == "mps" else self.device
 
     @property
     def layer_parameters(self) -> int:

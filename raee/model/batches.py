@@ -1,7 +1,7 @@
 """Texts as token ids, and rows as batches of a token budget."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -17,7 +17,7 @@ from raee.model.prompts import Prompt
 _TEXTS_AT_ONCE = 1_000
 """Texts given to the tokenizer in one call: bounds what its Python lists take."""
 
-_TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536}
+_TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 """Tokens of one batch, padding included: enough to fill the device, small enough for its caches."""
 
 
@@ -69,6 +69,8 @@ def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
     A text that does not fit the model loses its end; the template never does.  Raises InputError
     if the template alone does not fit.
     """
+    if backbone.prefix and prompt.template == "{text}":
+        prompt = replace(prompt, template=backbone.prefix + prompt.template)
     mask = backbone.tokenizer.mask_token or ""
     token_ids: list[NDArray[np.int32]] = []
     truncated = np.zeros(len(texts), dtype=bool)

@@ -38,12 +38,12 @@ def layer_key(backbone: Backbone, states: Tensor, attention: Tensor) -> NDArray[
 
 
 def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Keys (n, hidden) of a sentence encoder of their own: its embeddings, unit vectors.
+    """Keys (n, pooled size) of a sentence encoder of their own: its embeddings, unit vectors.
 
     They are pooled as the encoder's configuration says.  Raises InputError if the encoder answers
     a text with values that are no numbers.
     """
-    keys = np.zeros((len(texts), retriever.hidden_size), dtype=np.float32)
+    keys = np.zeros((len(texts), retriever.pooled_size), dtype=np.float32)
     for batch in token_batches(retriever, encode(retriever, PLAIN_TEXT, texts)):
         at, attention = batch.rows, batch.inputs["attention_mask"]
 

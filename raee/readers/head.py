@@ -125,12 +125,12 @@ def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Te
     result = torch.zeros(
         backbone.depth + 1,
         len(texts),
-        backbone.hidden_size,
+        backbone.pooled_size,
         dtype=torch.float64,
-        device=backbone.device,
+        device=backbone.sums_device,
     )
     for batch in token_batches(backbone, encode(backbone, prompt, texts)):
-        at = torch.as_tensor(batch.rows, device=backbone.device)
+        at = torch.as_tensor(batch.rows, device=result.device)
         attention = batch.inputs["attention_mask"]
 
         def visit(
@@ -140,7 +140,7 @@ def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Te
             at: Tensor = at,
             attention: Tensor = attention,
         ) -> None:
-            result[depth, at] = pooled(backbone, states, attention).double()
+            result[depth, at] = pooled(backbone, states, attention).to(result.device).double()
 
         walk(backbone.stack, batch.inputs, visit)
         check_numbers(backbone, texts, batch.rows, result[-1, at].cpu().numpy())

@@ -13,14 +13,27 @@ from raee.readers.fit import StateName
 
 
 def pooled(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
-    """One float32 unit vector a row, (n, hidden): the mean over its real tokens, or its first.
+    """One float32 unit vector a row, (n, pooled size): what a sentence encoder makes of its states.
 
-    The sentence encoder's configuration says which; other models get the mean.  states:
-    (n, tokens, hidden); attention: (n, tokens), 1 at real tokens.
+    The encoder's configuration says what: the mean over the row's real tokens, its first or its
+    last one, and the modules that follow.  states: (n, tokens, hidden); attention: (n, tokens), 1
+    at real tokens.
     """
-    if backbone.pooling == "cls":
-        return normalised(backbone.normed(states[:, 0]).float())
-    return token_mean(backbone, states, attention)
+    after = backbone.after_pooling
+    if backbone.pooling == "mean":
+        if after is None:
+            return token_mean(backbone, states, attention)
+        real = attention.float()
+        sums = torch.einsum("ntd,nt->nd", backbone.normed(states).float(), real)
+        vectors = sums / real.sum(dim=1, keepdim=True)
+    else:
+        # Of equal ones, the first is found.
+        first = attention.argmax(dim=1)
+        last = attention.shape[1] - 1 - attention.flip(1).argmax(dim=1)
+        rows = torch.arange(states.shape[0], device=states.device)
+        read = states[rows, first if backbone.pooling == "cls" else last]
+        vectors = backbone.normed(read).float()
+    return normalised(vectors if after is None else after(vectors))
 
 
 def token_mean(backbone: Backbone, states: Tensor, attention: Tensor) -> Tensor:
@@ -43,7 +56,8 @@ def probe_state(
     """What fitted readers read of rows: float32 unit vectors (n, hidden).
 
     `mean`: the mean over a row's real tokens.  `answer`: what the family's head reads, the state
-    at the mask token or the sentence encoder's own pooling.  states: (n, tokens, hidden);
+    at the mask token, or what the sentence encoder's own pooling and the modules after it make of
+    the states; its width is `width_of`.  states: (n, tokens, hidden);
     attention: (n, tokens), 1 at real tokens; answer_positions: (n,).
     """
     if state == "mean":
@@ -56,8 +70,15 @@ def probe_state(
 
 def probe_states(backbone: Backbone) -> tuple[StateName, ...]:
     """The states among which a database's fitted readers choose theirs."""
-    pools_mean = backbone.family == "sentence-encoder" and backbone.pooling == "mean"
-    return ("mean",) if pools_mean else ("mean", "answer")
+    encodes = backbone.family == "sentence-encoder"
+    plain = backbone.pooling == "mean" and backbone.after_pooling is None
+    return ("mean",) if encodes and plain else ("mean", "answer")
+
+
+def width_of(backbone: Backbone, state: StateName) -> int:
+    """Width of a state."""
+    encodes = backbone.family == "sentence-encoder"
+    return backbone.pooled_size if encodes and state == "answer" else backbone.hidden_size
 
 
 def normalised(vectors: Tensor) -> Tensor:

@@ -161,7 +161,8 @@ class Build(Work):
     @property
     def retriever(self) -> Backbone | None:
         """The key's own model, in memory; None if the key is one of the backbone's layers."""
-        return retriever_of(self.plan.job.key, self.plan.job.backbone.dtype)
+        backbone = self.plan.job.backbone
+        return retriever_of(self.plan.job.key, backbone.dtype, backbone.device)
 
     @cached_property
     def parent(self) -> Parent | None:

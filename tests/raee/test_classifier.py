@@ -15,7 +15,7 @@ from sklearn.utils import estimator_checks
 
 from raee import Classifier
 from raee.errors import InputError
-from raee.model.loaded import backbone_of
+from raee.model.loaded import forget_models
 from raee.policies.compared import COMPARED
 from tests.flows.opinions import opinions
 from tests.raee.errors import refused
@@ -237,7 +237,7 @@ class TestHabits:
     def test_a_pickle_whose_model_is_another_by_now_is_refused(self, tmp_path, rows):
         folder = save_model("bert-encoder", tmp_path / "model")
         data = pickle.dumps(Classifier(folder, policy="full").fit(*rows))
-        backbone_of.cache_clear()
+        forget_models()
         with (folder / "tokenizer_config.json").open("a") as file:
             file.write("\n")
         with refused("was built with another model than"):
@@ -276,7 +276,7 @@ class TestBadInput:
         ("changed", "match"),
         [
             ({"policy": "nope"}, "^policy: Input tag 'nope'"),
-            ({"family": "gpt"}, "^family: Input should be 'masked-lm' or 'sentence-encoder'"),
+            ({"family": "gpt"}, "^family: Input should be 'masked-lm', 'sentence-encoder', 'causal-lm' or 'seq2seq-lm'"),
             ({"dtype": "int8"}, "^dtype: Input should be"),
             ({"revision": None}, "^revision: Input should be a valid string"),
             ({"prompt": {"label": {}}}, "^prompt.PromptSpec.labels: Field required; "),

@@ -167,18 +167,20 @@ def load_readings(version: Version) -> Readings:
 
 
 @lru_cache(maxsize=1)
-def load_database(version: Version, backbone: BackboneSpec, key: KeySpec) -> Database:
+def load_database(
+    version: Version, backbone: BackboneSpec, key: KeySpec, deepest: int | None = None
+) -> Database:
     """A published version in memory, read in the dtype it was built in unless the job names one.
 
-    Raises InputError if there is no such version, a file is not what its manifest says, or the
-    models are not those that the version was built with.
+    deepest: the most layers that a row may run; what is above them need not be loaded.  Raises
+    InputError if there is no such version, a file is not what its manifest says, or the models are
+    not those that the version was built with.
     """
     manifest = version.manifest()
     if backbone.dtype == "auto":
-        backbone = BackboneSpec.model_validate(
-            backbone.model_dump() | {"dtype": manifest.backbone["dtype"]}
-        )
-    model, retriever = backbone_of(backbone), retriever_of(key, backbone.dtype)
+        backbone = backbone.model_copy(update={"dtype": manifest.backbone["dtype"]})
+    model = backbone_of(backbone, deepest)
+    retriever = retriever_of(key, backbone.dtype, backbone.device)
     _check_model(manifest, "backbone", backbone.model, model, manifest.backbone)
     if retriever is not None:
         _check_model(manifest, "key", key.model, retriever, manifest.key)

@@ -38,6 +38,11 @@ class Backbone:
     """What a sentence encoder's configuration puts before every text."""
 
     @property
+    def deepest(self) -> int:
+        """The deepest depth that can be read: of a model that is not whole, one below its last."""
+        return self.depth if self.stack.depth == self.depth else self.stack.depth - 1
+
+    @property
     def hidden_size(self) -> int:
         """Width of a state."""
         return int(self.stack.model.config.hidden_size)  # type: ignore[union-attr,arg-type]

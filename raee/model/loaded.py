@@ -16,7 +16,7 @@ def backbone_of(spec: BackboneSpec, deepest: int | None = None) -> Backbone:
     deepest: that depth; by default the last.  Raises InputError as `load_backbone` does.
     """
     held = _held(spec)
-    if held and held[0].stack.depth < (held[0].depth if deepest is None else deepest):
+    if held and held[0].deepest < (held[0].depth if deepest is None else deepest):
         held.clear()  # what there was of it goes before more is loaded
     if not held:
         held.append(load_backbone(spec, deepest=deepest))

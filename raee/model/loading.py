@@ -26,7 +26,7 @@ from raee.model.structure import find_stack
 from raee.model.truncated import lower_part
 from raee.model.walk import Inputs, Stack
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("raee")
 
 _PROBE_TEXTS = ("a", "a b c", "a b")
 """Three texts of different lengths, so that a batch of them needs a mask."""
@@ -138,7 +138,7 @@ def _in_part(
 ) -> tuple[Any, Stack, int] | None:
     """A model's lowest layers, how a batch runs through them, and how many layers there are in all.
 
-    None if it has no more layers, or cannot be loaded in part: whatever is wrong with it is said
+    None if all are needed, or it cannot be loaded in part: whatever is wrong with it is said
     when it is loaded whole.
     """
     try:

@@ -18,18 +18,20 @@ def layers_of(model: nn.Module) -> nn.ModuleList | None:
     return max((each for each in lists if each not in inner), key=len, default=None)
 
 
-def lower_part(auto: Any, config: Any, layers: int, **settings: Any) -> tuple[Any, int] | None:
-    """A class that loads as the library's own does but for the layers above the lowest few.
+def lower_part(auto: Any, config: Any, deepest: int, **settings: Any) -> tuple[Any, int] | None:
+    """A class that loads as the library's own does but for the layers that are not needed.
 
-    auto: the library's class by which the model is found; config: the model's own; layers: how
-    many are kept, one at least.  Returns the class, and how many layers the whole model has; None
-    if it has no more than these, or is an encoder with a decoder.
+    auto: the library's class by which the model is found; config: the model's own; deepest: the
+    deepest depth that is read.  Returns the class, and how many layers the whole model has; None
+    if all of them are needed, or it is an encoder with a decoder.
     """
     if config.is_encoder_decoder:
         return None
     with torch.device("meta"):
         whole = auto.from_config(config, **settings)
-    kind, found, kept = type(whole), layers_of(whole.base_model), max(layers, 1)
+    # What comes after a layer is seen as it is in the whole only if another layer follows: with one
+    # layer, DeBERTa's convolution between the first two would look like a final norm.
+    kind, found, kept = type(whole), layers_of(whole.base_model), max(deepest, 1) + 1
     if found is None or len(found) <= kept:
         return None
 

@@ -24,6 +24,8 @@ class Backbone:
     """Its layers, or the lowest of them if no more are read."""
     depth: int
     """How many layers the whole model has: the last depth."""
+    deepest: int
+    """The deepest depth that can be read; less than the last if upper layers are not loaded."""
     tokenizer: Any
     device: torch.device
     max_tokens: int
@@ -36,11 +38,6 @@ class Backbone:
     """Modules that a sentence encoder has after its pooling, in float32."""
     prefix: str = ""
     """What a sentence encoder's configuration puts before every text."""
-
-    @property
-    def deepest(self) -> int:
-        """The deepest depth that can be read: of a model that is not whole, one below its last."""
-        return self.depth if self.stack.depth == self.depth else self.stack.depth - 1
 
     @property
     def hidden_size(self) -> int:

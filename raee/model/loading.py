@@ -23,7 +23,7 @@ from raee.model.hub import quiet_libraries, without_a_dead_hub
 from raee.model.kinds import class_of
 from raee.model.sentence import sentence_parts
 from raee.model.structure import find_stack
-from raee.model.truncated import lower_part
+from raee.model.truncated import LowerPart, lower_part
 from raee.model.walk import Inputs, Stack
 
 logger = logging.getLogger("raee")
@@ -85,19 +85,15 @@ def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Back
     parts = sentence_parts(spec) if spec.family == "sentence-encoder" else None
     dtype = _dtype(spec.dtype, device)
     place = _Place(tokenizer, dtype, device)
-    found = None if deepest is None else _in_part(spec, kind, config, place, deepest)
-    if found is None:
-        model, stack = _loaded(spec, kind, place)
-        depth = stack.depth
-    else:
-        model, stack, depth = found
+    part = None if deepest is None else _in_part(spec, kind, config, place, deepest)
+    model, stack, lower = (*_loaded(spec, kind, place), None) if part is None else part
     if parts is not None and parts.after_pooling is not None:
         parts.after_pooling.to(device)
     logger.info(
         "backbone %s: %s of %d layers loaded, %s on %s, in %.1f s",
         spec.model,
-        "all" if found is None else f"the lowest {stack.depth}",
-        depth,
+        "all" if lower is None else f"the lowest {lower.layers}",
+        stack.depth if lower is None else lower.depth,
         str(dtype).removeprefix("torch."),
         device,
         time.monotonic() - begun,
@@ -106,7 +102,8 @@ def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Back
         family=spec.family,
         model=model,
         stack=stack,
-        depth=depth,
+        depth=stack.depth if lower is None else lower.depth,
+        deepest=stack.depth if lower is None else lower.deepest,
         tokenizer=tokenizer,
         device=device,
         max_tokens=_max_tokens(spec, tokenizer, model.base_model),
@@ -135,8 +132,8 @@ def _in_part(
     config: Any,
     place: "_Place",
     deepest: int,
-) -> tuple[Any, Stack, int] | None:
-    """A model's lowest layers, how a batch runs through them, and how many layers there are in all.
+) -> tuple[Any, Stack, LowerPart] | None:
+    """A model's lower layers, how a batch runs through them, and what they are of the whole.
 
     None if all are needed, or it cannot be loaded in part: whatever is wrong with it is said
     when it is loaded whole.
@@ -145,12 +142,12 @@ def _in_part(
         lower = lower_part(kind, config, deepest, trust_remote_code=spec.trust_remote_code)
         if lower is None:
             return None
-        model, stack = _loaded(spec, lower[0], place)
+        model, stack = _loaded(spec, lower.kind, place)
     except Exception as error:
         logger.info("backbone %s cannot be loaded in part (%s)", spec.model, cut(error))
         return None
     # A model that runs a layer more than once has another depth than layers.
-    return (model, stack, lower[1]) if stack.depth == len(stack.layers) else None
+    return (model, stack, lower) if stack.depth == lower.layers else None
 
 
 def _loaded(spec: BackboneSpec, kind: Any, place: "_Place") -> tuple[Any, Stack]:

@@ -63,7 +63,8 @@ def _kept(sizes: Sequence[int], deepest: int) -> list[int]:
     layer, DeBERTa's convolution between the first two would look like a final norm.  Of a list that
     is not read, one layer stays: a pass goes through it.
     """
-    kept, below = [], 0
+    kept: list[int] = []
+    below = 0
     for size in sizes:
         reads = not kept or deepest > below
         kept.append(min(size, max(deepest - below, 1) + 1 if reads else 1))

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     WithJsonSchema,
@@ -18,9 +16,10 @@ from pydantic import (
 )
 
 from raee.errors import clauses, cut, is_unicode, listed
+from raee.model.spec import BackboneSpec as BackboneSpec
+from raee.model.spec import Family as Family
+from raee.model.spec import Settings as Settings
 from raee.readers.table import READERS
-
-Family = Literal["masked-lm", "sentence-encoder", "causal-lm", "seq2seq-lm"]
 
 
 def _known_reader(name: str) -> str:
@@ -48,13 +47,6 @@ MOST_LABELS = 1 << 16
 PRICE = 0.03
 """Accuracy that a full pass must buy, by default: what the labelled rows of eight public data sets
 are answered best with at 1.2 layers of 6 (BENCHMARKS.md, what a price buys)."""
-
-
-class Settings(BaseModel):
-    """A part of the job file: immutable, and an unknown key is an error."""
-
-    # JSON, which plans are kept in, has no infinity.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _in_order(value: Any) -> Any:
@@ -106,57 +98,6 @@ class PromptSpec(Settings):
         "the order of the label integers. As flow parameters, give a list of single ones: "
         "PostgreSQL behind the orchestrator keeps no order of keys.",
     )
-
-
-class BackboneSpec(Settings):
-    """The frozen model that answers: which it is, and how this machine loads it.
-
-    What a version is depends on the former alone.
-    """
-
-    family: Family = Field(description="How the model's own head is read.")
-    model: str = Field(description="Hub name or local folder.")
-    revision: str = Field(default="main", description="Branch, tag or commit on the hub.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="`auto`: bfloat16 on a GPU that has it, float32 elsewhere."
-    )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = Field(
-        default="auto", description="`auto` (the first GPU, or the CPU), cpu, cuda, cuda:N or mps."
-    )
-    device_map: Literal["auto"] | None = Field(
-        default=None,
-        description="`auto`: a model larger than one GPU is spread over all, and the CPU; needs "
-        "the package accelerate.",
-    )
-    attn_implementation: str | None = Field(
-        default=None,
-        min_length=1,
-        description="transformers' name of an attention, such as `sdpa` or `eager`; default: the "
-        "library's choice.",
-    )
-    trust_remote_code: bool = Field(
-        default=False, description="Whether code that comes with the model may run."
-    )
-    pickled_weights: bool = Field(
-        default=False, description="Whether weights may be loaded that are not safetensors."
-    )
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "BackboneSpec":
-        if self.device_map is not None and self.device != "auto":
-            raise ValueError("give `device` or `device_map`, not both")
-        return self
-
-
-ANYWHERE = {"device": "auto", "device_map": None, "attn_implementation": None}
-"""What of a backbone's settings is for one machine, as it is by default."""
-
-_TRUSTED = {"trust_remote_code": False, "pickled_weights": False}
-
-
-def untrusting(spec: BackboneSpec) -> BackboneSpec:
-    """A model as another job names it: for any machine, and nothing is trusted on its word."""
-    return spec.model_copy(update=ANYWHERE | _TRUSTED)
 
 
 class KeySpec(Settings):

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from raee.build import Built
 from raee.classify import Predictions, classify
-from raee.config import ANYWHERE, BackboneSpec, FarSpec, Method, PolicySpec, RunnablePolicy
+from raee.config import BackboneSpec, FarSpec, Method, PolicySpec, RunnablePolicy
 from raee.errors import InputError
 from raee.evaluation import PolicyFigures, compare_on, majority_figures, read_for
 from raee.model.backbones import Backbone
 from raee.model.batches import without_token
 from raee.model.loaded import backbone_of, retriever_of
+from raee.model.spec import ANYWHERE
 from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index, index_from
 from raee.policies.baselines import MAJORITY

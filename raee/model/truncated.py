@@ -48,26 +48,26 @@ def lower_part(auto: Any, config: Any, deepest: int, **settings: Any) -> LowerPa
     # The library looks up the source of a class by its name and module.
     own = {"__init__": begin, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
     cut = next(i for i, few in enumerate(kept) if few < sizes[i])
+    below = sum(sizes[:cut])
     return LowerPart(
         kind=type(kind.__name__, (kind,), own),
         layers=sum(kept),
         depth=sum(sizes),
-        deepest=sum(sizes[:cut]) + kept[cut] - 1,
+        deepest=below + (kept[cut] if cut == 0 or deepest > below else 0),
     )
 
 
 def _kept(sizes: Sequence[int], deepest: int) -> list[int]:
     """How many layers are kept of each list; one after the other they are the model's layers.
 
-    What comes after a layer is seen as it is in the whole only if another layer follows: with one
-    layer, DeBERTa's convolution between the first two would look like a final norm.  Of a list that
-    is not read, one layer stays: a pass goes through it.
+    There are two at least: of one alone, what is only between the first two (DeBERTa's convolution)
+    would look like a final norm.  Of a list that is not read, one stays: a pass goes through it.
     """
     kept: list[int] = []
     below = 0
     for size in sizes:
         reads = not kept or deepest > below
-        kept.append(min(size, max(deepest - below, 1) + 1 if reads else 1))
+        kept.append(min(size, max(deepest - below, 2) if reads else 1))
         below += size
     return kept
 

@@ -2,7 +2,8 @@
 
 import logging
 
-from raee.config import Method, untrusting
+from raee.config import Method
+from raee.model.spec import untrusting
 from raee.policies.compared import runnable
 from raee.runner import Runner
 from storage.database import open_version

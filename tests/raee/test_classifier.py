@@ -230,6 +230,16 @@ class TestHabits:
         large = Classifier(folder_of("minilm"), policy="full").fit(rows[0][:20], rows[1][:20])
         assert len(pickle.dumps(large)) < weights.stat().st_size / 10
 
+    def test_a_pickle_is_read_on_a_machine_without_the_device(self, encoder, rows):
+        classifier = Classifier(encoder, policy="full", device="cpu", attn_implementation="eager")
+        data = pickle.dumps(classifier.fit(*rows))
+        # What it names is not looked for where it is read.
+        data = data.replace(b"eager", b"nopes")
+        again = pickle.loads(data)
+        np.testing.assert_allclose(
+            again.predict_proba(UNSEEN), classifier.predict_proba(UNSEEN), atol=1e-5
+        )
+
     def test_one_that_is_not_fitted_is_pickled_too(self, encoder):
         again = pickle.loads(pickle.dumps(Classifier(encoder, policy="full")))
         assert again.get_params() == Classifier(encoder, policy="full").get_params()

@@ -53,7 +53,7 @@ def test_layers_above_the_deepest_that_a_row_may_run_are_not_needed(
 ):
     assert deepest_run(database.entries, database.key, policy, far) == deepest
     part = load_backbone(spec_of("bert", "float32"), torch.device("cpu"), deepest)
-    assert part.stack.depth == min(LAYERS, max(deepest, 1) + 1)
+    assert part.stack.depth == max(deepest, 2)
     partly = replace(database, backbone=part, head=head_for(part))
     found, right = (classify(d, policy, (*UNSEEN, *TEXTS), far=far) for d in (partly, database))
     assert found.layers.max() <= deepest

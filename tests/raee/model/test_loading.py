@@ -12,6 +12,7 @@ import transformers
 from raee.config import BackboneSpec
 from raee.model.batches import pad
 from raee.model.loading import device_of, load_backbone
+from raee.model.walk import walk
 from tests.raee.errors import refused
 from tests.raee.models import LAYERS, MASKED_LMS, POSITIONS, WIDTH, make_tokenizer
 
@@ -151,6 +152,20 @@ def test_a_device_map_without_its_package_is_refused(folder_of, monkeypatch):
     monkeypatch.setattr("raee.model.loading.find_spec", lambda name: None)
     with refused("backbone.device_map needs the package accelerate"):
         _load(folder_of("bert"), device_map="auto")
+
+
+def test_a_model_that_the_library_places_walks_as_another(spec_of, backbone_of):
+    pytest.importorskip("accelerate")  # an extra
+    spec = spec_of("bert", "float32").model_copy(update={"device_map": "auto"})
+    placed = load_backbone(spec)
+    shown: list[torch.Tensor] = []
+    for backbone in (placed, backbone_of("bert")):
+        batch = pad([[0, 9, 8, 2], [0, 2]], 1, backbone.device)
+        walk(backbone.stack, batch, lambda depth, states, rows: shown.append(states.cpu()))
+    half = len(shown) // 2
+    assert half == LAYERS + 1
+    for own, right in zip(shown[:half], shown[half:], strict=True):
+        torch.testing.assert_close(own, right)
 
 
 def test_code_that_comes_with_a_model_never_runs_and_nobody_is_asked(copy_of, monkeypatch):

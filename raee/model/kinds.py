@@ -21,27 +21,17 @@ _LOADED_BY: dict[Family, Any] = {
     "seq2seq-lm": AutoModelForSeq2SeqLM,
 }
 
-_RECURRENT = {
-    "falcon_mamba": "state-space",
-    "mamba": "state-space",
-    "mamba2": "state-space",
-    "recurrent_gemma": "recurrent",
-    "rwkv": "recurrent",
-    "xlstm": "recurrent",
-}
-"""Models by their configuration's `model_type`, for a refusal before weights are read; what is not
-here is found by how it runs."""
-
 
 def class_of(spec: BackboneSpec, config: Any) -> Any:
     """The library's class that loads a model as its family's.
 
     config: the model's own.  Raises InputError if the model is not of the family.
     """
-    if config.model_type in _RECURRENT:
+    base = AutoModel._model_mapping[type(config)] if _knows(AutoModel, config) else None
+    if getattr(base, "_is_stateful", False):
         raise InputError(
-            f"backbone {spec.model!r} is a {_RECURRENT[config.model_type]} model "
-            f"({config.model_type}): its layers cannot be left early; give one with attention"
+            f"backbone {spec.model!r}: {base.__name__} cannot be walked: layers of it are recurrent "
+            "(a state-space model or the like), and rows cannot leave them one by one"
         )
     auto, encodes = _LOADED_BY[spec.family], _is_encoder_alone(config)
     if spec.family == "sentence-encoder" and encodes:

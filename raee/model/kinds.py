@@ -30,8 +30,8 @@ def class_of(spec: BackboneSpec, config: Any) -> Any:
     base = AutoModel._model_mapping[type(config)] if _knows(AutoModel, config) else None
     if getattr(base, "_is_stateful", False):
         raise InputError(
-            f"backbone {spec.model!r}: {base.__name__} cannot be walked: layers of it are recurrent "
-            "(a state-space model or the like), and rows cannot leave them one by one"
+            f"backbone {spec.model!r}: {base.__name__} cannot be walked: layers of it are "
+            "recurrent (a state-space model or the like), and rows cannot leave them one by one"
         )
     auto, encodes = _LOADED_BY[spec.family], _is_encoder_alone(config)
     if spec.family == "sentence-encoder" and encodes:

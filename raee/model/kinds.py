@@ -27,7 +27,7 @@ def class_of(spec: BackboneSpec, config: Any) -> Any:
 
     config: the model's own.  Raises InputError if the model is not of the family.
     """
-    base = AutoModel._model_mapping[type(config)] if _knows(AutoModel, config) else None
+    base: Any = AutoModel._model_mapping[type(config)] if _knows(AutoModel, config) else None
     if getattr(base, "_is_stateful", False):
         raise InputError(
             f"backbone {spec.model!r}: {base.__name__} cannot be walked: layers of it are "

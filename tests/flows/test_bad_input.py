@@ -278,6 +278,10 @@ class TestClassifyRefuses:
         match = "was built with backbone.revision 'main', the job says 'v2'"
         _refused(ready, match, *_arguments(ready, backbone=_encoder(ready, revision="v2")))
 
+    def test_a_device_that_is_not_there(self, ready):
+        match = "backbone.device 'cuda:99' is not there; this machine has cpu"
+        _refused(ready, match, *_arguments(ready, backbone=_encoder(ready, device="cuda:99")))
+
     def test_a_backbone_with_other_weights(self, ready):
         model = shutil.copytree(ready.model_of("bert-encoder"), ready.root / "model")
         weights = safetensors.torch.load_file(model / "model.safetensors")

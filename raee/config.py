@@ -20,7 +20,7 @@ from pydantic import (
 from raee.errors import clauses, cut, is_unicode, listed
 from raee.readers.table import READERS
 
-Family = Literal["masked-lm", "sentence-encoder"]
+Family = Literal["masked-lm", "sentence-encoder", "causal-lm", "seq2seq-lm"]
 
 
 def _known_reader(name: str) -> str:

@@ -276,7 +276,11 @@ class TestBadInput:
         ("changed", "match"),
         [
             ({"policy": "nope"}, "^policy: Input tag 'nope'"),
-            ({"family": "gpt"}, "^family: Input should be 'masked-lm' or 'sentence-encoder'"),
+            (
+                {"family": "gpt"},
+                "^family: Input should be 'masked-lm', 'sentence-encoder', 'causal-lm' or "
+                "'seq2seq-lm'",
+            ),
             ({"dtype": "int8"}, "^dtype: Input should be"),
             ({"revision": None}, "^revision: Input should be a valid string"),
             ({"prompt": {"label": {}}}, "^prompt.PromptSpec.labels: Field required; "),

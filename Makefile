@@ -9,8 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help install demo test lint types unit services kills chunks clean \
-	benchmark-honesty benchmark-quality benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-words benchmark-speed benchmark-gpu benchmark-orchestration
+.PHONY: help install demo test lint types unit services kills chunks clean train-small-causal \
+	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-words benchmark-speed benchmark-gpu benchmark-orchestration
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ unit: install services ## pytest
 
 benchmark-quality: install ## accuracy and layers on the data sets in RAEE_DATA
 	@$(BIN)/python benchmarks/quality.py
+
+train-small-causal: install ## a small causal model, out of the texts in RAEE_DATA, into the folder RAEE_CAUSAL
+	@$(BIN)/python benchmarks/small_causal.py $(MINUTES)
+
+benchmark-paper: install ## the paper's figures of MODEL=roberta-large, t5-large, llama-3-8b or gemma-7b beside ours
+	@$(BIN)/python benchmarks/paper.py $(MODEL) $(TASKS)
 
 benchmark-honesty: install ## what figures are worth on unseen texts, on the data sets in RAEE_DATA
 	@$(BIN)/python -m benchmarks.honesty

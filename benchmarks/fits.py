@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from raee.build import CENTRE_ROWS, judges_of, prepared
 from raee.config import BackboneSpec, Method, PromptSpec
+from raee.examples import Candidates
 from raee.readers.fit import Judges, Unfitted, WordRows
 from raee.readers.fitting import fit_readers
 from raee.readers.head import head_reader, read_centre
@@ -84,7 +85,9 @@ def swept(rows: int, labels: int) -> tuple[Sums, Judges, TokenIds, NDArray[np.fl
         prompt=PromptSpec(labels={str(c): f"label {c}" for c in range(labels)}),
     )
     counts = dict(enumerate(np.bincount(label, minlength=labels).tolist()))
-    backbone, prompt, retriever = prepared(method, rows, {str(c): n for c, n in counts.items()})
+    backbone, prompt, retriever = prepared(
+        method, rows, {str(c): n for c, n in counts.items()}, Candidates(0)
+    )
     head = head_reader(backbone, prompt, read_centre(backbone, prompt, texts[:CENTRE_ROWS]))
     labelled = Labelled(label, labels, np.ones(rows, bool))
     found = sweep(backbone, prompt, head, method.key, retriever, texts, labelled)

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import compress
 from types import MappingProxyType
 from typing import Any
@@ -29,14 +30,16 @@ from raee.config import (
 )
 from raee.drawn import evenly
 from raee.errors import InputError, cut, listed
+from raee.examples import Candidates, rows_left
 from raee.exits import Entries, Exit, exits_of, in_order
 from raee.labels import in_order as labels_in_order
 from raee.labels import warn_of_single_rows
 from raee.model.backbones import Backbone
 from raee.model.batches import check_room, without_token
+from raee.model.frames import frame_of
 from raee.model.heads import label_tokens
 from raee.model.loaded import backbone_of, retriever_of
-from raee.model.prompts import Prompt, declared_labels, resolve_prompt
+from raee.model.prompts import Prompt, declared_labels, examples_of, resolve_prompt
 from raee.neighbours.choice import choose_index
 from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index
@@ -107,8 +110,12 @@ def build(
     does not load, a label that the prompt does not name, a policy's exit that there is not; or if a
     text has no token.
     """
-    backbone, prompt, retriever = prepared(method, len(texts), Counter(labels))
+    candidates = Candidates(examples_of(method.prompt))
+    candidates.add(texts, labels)
+    backbone, prompt, retriever = prepared(method, len(texts), Counter(labels), candidates)
     _check_tokens(backbone, texts)
+    left = rows_left(prompt, texts)
+    texts, labels = [*compress(texts, left)], [*compress(labels, left)]
     place = {name: i for i, name in enumerate(prompt.labels)}
     label = np.array([place[name] for name in labels], np.uint16)
     labelled = Labelled(label, len(prompt.labels), sample_of(label, method.sample_rows))
@@ -168,11 +175,12 @@ def build(
 
 
 def prepared(
-    method: Method, rows: int, counts: Mapping[str, int]
+    method: Method, rows: int, counts: Mapping[str, int], candidates: Candidates
 ) -> tuple[Backbone, Prompt, Backbone | None]:
     """The models and the prompt of a build, looked over before anything is read.
 
-    counts: rows of each label.  Returns backbone, prompt and the key's own model, if it has one.
+    counts: rows of each label.  candidates: the rows, which the prompt may show.  Returns backbone,
+    prompt and the key's own model, if it has one.
     Raises InputError as `build` does.
     """
     family = method.backbone.family
@@ -186,18 +194,28 @@ def prepared(
     warn_of_single_rows(counts)
     prompt = resolve_prompt(method.prompt, family, labels_in_order(counts))
     backbone = backbone_of(method.backbone)
-    if family == "masked-lm":
-        label_tokens(backbone.tokenizer, prompt.words)
+    shown = candidates.pick(prompt.labels, partial(_can_be_shown, backbone))
+    prompt = replace(prompt, shown=shown)
+    if family != "sentence-encoder":
+        frame = frame_of(prompt, backbone.tokenizer, family)
+        label_tokens(backbone.tokenizer, prompt.words, frame)
     check_room(backbone, prompt)
     check_key(method.key, backbone)
-    retriever = retriever_of(method.key, method.backbone.dtype)
+    retriever = retriever_of(method.key, method.backbone.dtype, method.backbone.device)
     if retriever is not None:
         check_room(retriever, PLAIN_TEXT)
     if method.index != "auto":
-        width = (backbone if retriever is None else retriever).hidden_size
+        width = backbone.hidden_size if retriever is None else retriever.pooled_size
         check_index_spec(method.index, width, rows)
     check_policy(method.policy, exits_of(backbone.depth, method.key.depths))
     return backbone, prompt, retriever
+
+
+def _can_be_shown(backbone: Backbone, text: str) -> bool:
+    """Whether a text has tokens, and none of them is a special one."""
+    if any(token in text for token in backbone.tokenizer.all_special_tokens):
+        return False
+    return not without_token(backbone, pl.Series([text])).any()
 
 
 def _check_tokens(backbone: Backbone, texts: Sequence[str]) -> None:
@@ -332,7 +350,7 @@ def _swept(
         own_texts = list(compress(texts, some))
         return sweep(backbone, prompt, head, method.key, retriever, own_texts, own, on_rows)
 
-    if backbone.family == "masked-lm":
+    if backbone.family != "sentence-encoder":
         words = head_reader(backbone, prompt, None)
         return read(words, everything, sampled), words, None
     of_centre = np.zeros(len(texts), bool)

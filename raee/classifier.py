@@ -53,12 +53,15 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters are the keys of a job file (docs/job.md):
 
-    model: hub name or folder of a sentence encoder or a masked LM; safetensors weights only.
-    family: `sentence-encoder` or `masked-lm`; by default what the model's files say.
+    model: hub name or folder of a sentence encoder or a language model; safetensors weights only.
+    family: `sentence-encoder`, `masked-lm`, `causal-lm` or `seq2seq-lm`; by default what the
+        model's files say.
     revision: of the model on the hub.
     dtype: `auto` (bfloat16 on a GPU that has it, float32 elsewhere), or one by its name.
-    prompt: a built-in prompt's name, or {"template": .., "labels": {label name: words}}; a
-        sentence encoder needs none: labels are then their own descriptions.
+    device, device_map, attn_implementation, trust_remote_code, pickled_weights: how the model is
+        loaded; a pickle, and what is published, may be read on machines without that device.
+    prompt: a built-in prompt's name, or {"template": .., "labels": {label name: words}}, and
+        more keys; a sentence encoder needs none: labels are then their own descriptions.
     key: by which vectors neighbours are found, such as {"layers": [0, 4]}; default: depth 0.
     policy: at which exit a row answers: a name, or a mapping with settings.
     far: what becomes of rows unlike those that it was fitted on; None: nothing.
@@ -91,6 +94,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         family: str | None = None,
         revision: str = "main",
         dtype: str = "auto",
+        device: str = "auto",
+        device_map: str | None = None,
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+        pickled_weights: bool = False,
         prompt: str | Mapping[str, Any] | PromptSpec | None = None,
         key: Mapping[str, Any] | KeySpec | None = None,
         policy: str | Mapping[str, Any] | PolicySpec = "tuned",
@@ -103,6 +111,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.family = family
         self.revision = revision
         self.dtype = dtype
+        self.device = device
+        self.device_map = device_map
+        self.attn_implementation = attn_implementation
+        self.trust_remote_code = trust_remote_code
+        self.pickled_weights = pickled_weights
         self.prompt = prompt
         self.key = key
         self.policy = policy
@@ -278,6 +291,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "model": str(self.model),
                 "revision": self.revision,
                 "dtype": self.dtype,
+                "device": self.device,
+                "device_map": self.device_map,
+                "attn_implementation": self.attn_implementation,
+                "trust_remote_code": self.trust_remote_code,
+                "pickled_weights": self.pickled_weights,
             },
             "key": {} if self.key is None else self.key,
             "policy": self.policy,

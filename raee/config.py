@@ -3,24 +3,24 @@
 This module is light on purpose: importing it loads neither torch nor faiss.
 """
 
-from collections import Counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     WithJsonSchema,
     model_validator,
 )
 
-from raee.errors import clauses, cut, is_unicode, listed
+from raee.errors import clauses, cut, listed
+from raee.model.spec import BackboneSpec as BackboneSpec
+from raee.model.spec import Family as Family
+from raee.prompt_spec import MOST_LABELS as MOST_LABELS
+from raee.prompt_spec import PromptSpec as PromptSpec
 from raee.readers.table import READERS
-
-Family = Literal["masked-lm", "sentence-encoder"]
+from raee.settings import Settings as Settings
 
 
 def _known_reader(name: str) -> str:
@@ -42,81 +42,9 @@ PAPER_NEIGHBOURS = 12
 MOST_NEIGHBOURS = 10_000
 """The most neighbours that a policy may ask for: a build lists half as many again for each row."""
 
-MOST_LABELS = 1 << 16
-"""The most labels of a database: its entries store them as numbers of 16 bits."""
-
 PRICE = 0.03
 """Accuracy that a full pass must buy, by default: what the labelled rows of eight public data sets
 are answered best with at 1.2 layers of 6 (BENCHMARKS.md, what a price buys)."""
-
-
-class Settings(BaseModel):
-    """A part of the job file: immutable, and an unknown key is an error."""
-
-    # JSON, which plans are kept in, has no infinity.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _in_order(value: Any) -> Any:
-    """A list of single labels becomes a mapping; anything else stays as it is."""
-    if not isinstance(value, list):
-        return value
-    if not all(isinstance(v, dict) for v in value):
-        raise ValueError(
-            "an item of a list of labels is a label with its word, such as `bad: poor`"
-        )
-    pairs = [pair for each in value for pair in each.items()]
-    counts = Counter(name for name, _ in pairs)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise ValueError(f"label {cut(repr(min(twice, key=str)))} stands twice")
-    return dict(pairs)
-
-
-def _text(value: str) -> str:
-    """A text, if a file can hold it; raises ValueError if it is not valid Unicode."""
-    if not is_unicode(value):
-        raise ValueError(f"{cut(ascii(value))} is not valid Unicode")
-    return value
-
-
-def _numbered(labels: dict[str, str]) -> dict[str, str]:
-    """Labels, if all can be numbered; raises ValueError if there are too many."""
-    if len(labels) > MOST_LABELS:
-        raise ValueError(
-            f"{len(labels):,} labels ({listed(labels)}) are more than the {MOST_LABELS:,} that a "
-            "database holds"
-        )
-    return labels
-
-
-class PromptSpec(Settings):
-    """A prompt of the user's own: what is asked of the model."""
-
-    template: str | None = Field(
-        default=None,
-        description="The text's frame: `{text}` once; for masked LMs also `{mask}` once.",
-    )
-    labels: Annotated[
-        dict[Annotated[str, AfterValidator(_text)], str],
-        AfterValidator(_numbered),
-        BeforeValidator(_in_order, json_schema_input_type=dict[str, str] | list[dict[str, str]]),
-    ] = Field(
-        min_length=1,
-        description="Label name to label word (masked LM) or description (sentence encoder), in "
-        "the order of the label integers. As flow parameters, give a list of single ones: "
-        "PostgreSQL behind the orchestrator keeps no order of keys.",
-    )
-
-
-class BackboneSpec(Settings):
-    """The frozen model that answers."""
-
-    family: Family = Field(description="How the model's own head is read.")
-    model: str = Field(description="Hub name or local folder; safetensors weights only.")
-    revision: str = Field(default="main", description="Branch, tag or commit on the hub.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="`auto`: bfloat16 on a GPU that has it, float32 elsewhere."
-    )
 
 
 class KeySpec(Settings):

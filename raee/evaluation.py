@@ -30,7 +30,7 @@ COMPARED_WITH = ("full", *BASELINES)
 """What every policy is compared with, row by row: the model's own head, what people do without
 raee."""
 
-_TIMED = {"cpu": 150, "cuda": 2_400}
+_TIMED = {"cpu": 150, "cuda": 2_400, "mps": 600}
 """Rows on which rows/s are measured, at most: they fill some batches of the device."""
 
 _ROUNDS = 2

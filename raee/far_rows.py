@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raee.config import FarSpec, RunnablePolicy
+from raee.config import FarSpec, KeySpec, RunnablePolicy
 from raee.exits import Entries
 from raee.policies.table import Plan, exits_used, neighbours_planned_on
 from raee.reading import Database
@@ -52,6 +52,21 @@ def asks_neighbours(database: Database, spec: RunnablePolicy) -> bool:
         any(entries.exits[i].depth == database.key.depth for i in votes)
         or neighbours_planned_on(spec) > 0
     )
+
+
+def deepest_run(entries: Entries, key: KeySpec, spec: RunnablePolicy, far: FarSpec | None) -> int:
+    """The most layers that a row may run under a policy: what lies above them is never needed.
+
+    Raises InputError if the database lacks an exit that the policy needs.
+    """
+    used = exits_used(spec, entries)
+    deepest = max((int(entries.depths[i]) for i in used if not entries.before_walk[i]), default=0)
+    if neighbours_planned_on(spec):
+        deepest = max(deepest, key.depth)
+    # Far rows are among those that come to the key, and may leave at full depth.
+    if far is not None and far.then == "full" and deepest >= key.depth:
+        return entries.exits[entries.full].depth
+    return deepest
 
 
 def far_rows(database: Database, spec: RunnablePolicy, far: FarSpec | None) -> FarRows | None:

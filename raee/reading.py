@@ -81,7 +81,7 @@ class TextReader:
         self, database: Database, encoded: Encoded, ratio: NDArray[np.float64] | None = None
     ) -> None:
         """Begin with the rows of a classification.  ratio: as in `BatchReader`."""
-        self._database, self._encoded, self._ratio = database, encoded, ratio
+        self._database, self._own_ids, self._ratio = database, encoded.own_ids, ratio
         self._rows = np.arange(len(encoded.token_ids))
 
     def read(self, position: int, rows: NDArray[np.int64]) -> Read:
@@ -93,7 +93,7 @@ class TextReader:
 
     def token_ids(self, due: Due) -> TokenIds:
         """The rows' token ids."""
-        return token_ids([self._encoded.token_ids[i] for i in self._rows[due]])
+        return token_ids([self._own_ids[i] for i in self._rows[due]])
 
     def parameters(self, name: str) -> Any:
         """A fitted reader's parameters."""
@@ -135,8 +135,12 @@ class BatchReader:
 
         states: (present rows, tokens, hidden); rows: (present rows,) positions in the batch.
         """
-        self.depth, self._states, self._rows = depth, states, rows
+        self.depth, self._states = depth, states
         self._present = rows.cpu().numpy()
+        batch = self._batch
+        self._attention, self._positions = self._database.backbone.tokens_at(
+            depth, batch.inputs["attention_mask"][rows], batch.answer_positions[rows]
+        )
         self._vectors.clear()
         for name, depths in self._wanted.items():
             for what, found in reader(name).pass_by(self).items() if depth <= depths[-1] else ():
@@ -187,13 +191,11 @@ class BatchReader:
 
     def head(self, due: Due) -> NDArray[np.float32]:
         """(due, labels) the distributions of the model's own head."""
-        rows, states = self._rows, self._states
+        shown = [self._states, self._attention, self._positions]
         if not isinstance(due, slice):
-            chosen = torch.as_tensor(due, device=rows.device)
-            rows, states = rows[chosen], states[chosen]
-        attention = self._batch.inputs["attention_mask"][rows]
-        positions = self._batch.answer_positions[rows]
-        return self._database.head(self.depth, states, attention, positions).cpu().numpy()
+            chosen = torch.as_tensor(due, device=self._states.device)
+            shown = [each[chosen] for each in shown]
+        return self._database.head(self.depth, *shown).cpu().numpy()
 
     def neighbours(self, due: Due) -> Neighbours:
         """The neighbours that vote, (due, k), by the key at this depth."""
@@ -227,10 +229,13 @@ class BatchReader:
     def _whole(self, state: StateName) -> Tensor:
         """The vectors of all present rows; made once a depth, whoever asks."""
         if state not in self._vectors:
-            attention = self._batch.inputs["attention_mask"][self._rows]
-            positions = self._batch.answer_positions[self._rows]
             self._vectors[state] = probe_state(
-                self._database.backbone, state, self._states, attention, positions
+                self._database.backbone,
+                state,
+                self.depth,
+                self._states,
+                self._attention,
+                self._positions,
             )
         return self._vectors[state]
 

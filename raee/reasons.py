@@ -50,7 +50,7 @@ def ngrams_on(database: Database, text: str, label: int) -> list[NgramSay]:
     if len(database.entries.labels) == 1:
         return []
     fitted: Ngrams = database.fits.parameters[WORDS.name]
-    row = fitted.rows(token_ids(encode(database.backbone, database.prompt, [text]).token_ids))
+    row = fitted.rows(token_ids(encode(database.backbone, database.prompt, [text]).own_ids))
     weights = fitted.map.weights[row.indices].astype(np.float64)
     others = np.delete(weights, label, axis=1).mean(axis=1)
     says = fitted.temperature * row.data * (weights[:, label] - others)

@@ -18,6 +18,7 @@ from raee.evaluation import PolicyFigures, compare_on, majority_figures, read_fo
 from raee.model.backbones import Backbone
 from raee.model.batches import without_token
 from raee.model.loaded import backbone_of, retriever_of
+from raee.model.spec import ANYWHERE
 from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index, index_from
 from raee.policies.baselines import MAJORITY
@@ -123,7 +124,7 @@ def packed(runner: Runner, backbone: BackboneSpec, centre: Tensor | None) -> Pac
         runner=of_runner,
         database={name: getattr(database, name) for name in kept},
         indexes=tuple(_bytes_of(index) for index in database.indexes),
-        backbone=BackboneSpec.model_validate(backbone.model_dump() | {"dtype": dtype}),
+        backbone=backbone.model_copy(update={"dtype": dtype} | ANYWHERE),
         fingerprints=_fingerprints(database.backbone, database.retriever),
         centre=None if centre is None else centre.cpu().numpy(),
     )
@@ -136,7 +137,7 @@ def unpacked(parts: Packed) -> Runner:
     """
     key = parts.database["key"]
     backbone = backbone_of(parts.backbone)
-    retriever = retriever_of(key, parts.backbone.dtype)
+    retriever = retriever_of(key, parts.backbone.dtype, parts.backbone.device)
     if _fingerprints(backbone, retriever) != parts.fingerprints:
         raise InputError(
             f"{parts.runner['where']} was built with another model than {parts.backbone.model!r} "

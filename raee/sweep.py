@@ -12,13 +12,13 @@ from torch import Tensor
 from raee.answers import answers_of
 from raee.config import KeySpec
 from raee.model.backbones import Backbone
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batch, encode, token_batches
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
 from raee.neighbours.keys import check_key, layer_key, retriever_keys
 from raee.readers.fit import StateName
 from raee.readers.head import HeadReader, SentenceHead, pooled_state
-from raee.readers.states import check_numbers, probe_state, probe_states
+from raee.readers.states import check_numbers, probe_state, probe_states, width_of
 from raee.readers.sums import Sums
 from raee.texts import TextHashes, text_hashes
 
@@ -87,18 +87,19 @@ def sweep(
     encoded = encode(backbone, prompt, texts)
     hashes = text_hashes(encoded.token_ids)
     for batch in token_batches(backbone, encoded):
-        attention, positions = batch.inputs["attention_mask"], batch.answer_positions
         read = torch.zeros(2, depths, len(batch.rows), device=backbone.device)
 
         def visit(
             depth: int,
             states: Tensor,
             rows: Tensor,
-            at: NDArray[np.int64] = batch.rows,
-            attention: Tensor = attention,
-            positions: Tensor = positions,
+            batch: Batch = batch,
             read: Tensor = read,
         ) -> None:
+            at = batch.rows
+            attention, positions = backbone.tokens_at(
+                depth, batch.inputs["attention_mask"], batch.answer_positions
+            )
             if head is not None:
                 distributions = head(depth, states, attention, positions)
                 read[1, depth], answer = distributions.max(dim=1)
@@ -107,10 +108,10 @@ def sweep(
                     collected.add_heads(depth, at, distributions)
             if collected is not None:
                 for name in collected.states:
-                    vectors = probe_state(backbone, name, states, attention, positions)
+                    vectors = probe_state(backbone, name, depth, states, attention, positions)
                     collected.add(name, depth, at, vectors)
             if retriever is None and depth in key.depths:
-                keys[key.depths.index(depth)][at] = layer_key(backbone, states, attention)
+                keys[key.depths.index(depth)][at] = layer_key(backbone, depth, states, attention)
 
         walk(backbone.stack, batch.inputs, visit)
         answer, confidence = read.cpu().numpy()
@@ -122,7 +123,7 @@ def sweep(
         confidences[batch.rows] = confidence.T
         on_rows(len(batch.rows))
     of_row = np.empty(rows, object)
-    of_row[:] = encoded.token_ids
+    of_row[:] = encoded.own_ids
     if collected is None:
         return Sweep(answers, confidences, keys, hashes, of_row)
     sums, states = collected.sums(), collected.states
@@ -184,30 +185,30 @@ class _Collected:
     """Sums of states by label, and the states of the sampled rows, as batches come in."""
 
     def __init__(self, backbone: Backbone, labelled: Labelled) -> None:
-        depths, width = backbone.depth + 1, backbone.hidden_size
-        names = probe_states(backbone)
+        depths = backbone.depth + 1
+        widths = {name: width_of(backbone, name) for name in probe_states(backbone)}
         self._labelled = labelled
         self._position = np.cumsum(labelled.sample) - 1
         self.states: dict[StateName, NDArray[np.float32]] = {
             name: np.zeros((depths, int(labelled.sample.sum()), width), dtype=np.float32)
-            for name in names
+            for name, width in widths.items()
         }
         size = depths, int(labelled.sample.sum()), labelled.labels
         self.heads = np.zeros(size, dtype=np.float32)
-        nothing = torch.zeros((), dtype=torch.float64, device=backbone.device)
-        self._first = {n: nothing.new_zeros(depths, labelled.labels, width) for n in names}
-        self._second = {n: nothing.new_zeros(depths, width, width) for n in names}
-        self._one_hot = torch.eye(labelled.labels, dtype=torch.float64, device=backbone.device)
+        nothing = torch.zeros((), dtype=torch.float64, device=backbone.sums_device)
+        self._first = {n: nothing.new_zeros(depths, labelled.labels, w) for n, w in widths.items()}
+        self._second = {n: nothing.new_zeros(depths, w, w) for n, w in widths.items()}
+        self._one_hot = torch.eye(labelled.labels, dtype=torch.float64, device=nothing.device)
 
     def add(self, name: StateName, depth: int, rows: NDArray[np.int64], vectors: Tensor) -> None:
         """Take the vectors (n, width) of some rows at a depth."""
-        exact = vectors.double()
+        exact = vectors.to(self._one_hot.device).double()
         label = torch.as_tensor(self._labelled.label[rows].astype(np.int64), device=exact.device)
         self._first[name][depth] += self._one_hot[label].T @ exact
         self._second[name][depth] += exact.T @ exact
         sampled = self._labelled.sample[rows]
         if sampled.any():
-            kept = vectors[torch.as_tensor(sampled, device=exact.device)]
+            kept = vectors[torch.as_tensor(sampled, device=vectors.device)]
             self.states[name][depth, self._position[rows[sampled]]] = kept.cpu().numpy()
 
     def add_heads(self, depth: int, rows: NDArray[np.int64], distributions: Tensor) -> None:

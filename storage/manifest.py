@@ -53,7 +53,8 @@ class Manifest(BaseModel):
     created_at: datetime
     job: dict[str, Any]
     prompt: dict[str, Any]
-    """Template, labels and their words, as they were resolved."""
+    """Template, labels and their words, as they were resolved; `chat`, `examples` (of each label)
+    and `shown`, the demonstrations that were picked, each with its text, label and key."""
     backbone: dict[str, str]
     """Fingerprints of the backbone: SHA-256 of configuration, tokenizer, weights; dtype."""
     key: dict[str, str]
@@ -66,7 +67,8 @@ class Manifest(BaseModel):
     """By reason, rows of the corpus that were rejected."""
     files: list[FileRecord]
     corpus: dict[str, Any]
-    """Address and rows of the corpus, and the fingerprint of its content."""
+    """Address and rows of the corpus, and the fingerprint of its content; if the prompt shows
+    examples, `shown`: how many rows have their texts, and are no entries."""
     metrics: dict[str, dict[str, Any]]
     """By policy, its figures on the version's own rows, each without its text; cross-fitted if the
     policy was picked on these rows."""

@@ -77,17 +77,18 @@ class Scan:
         """How many rows there are, usable or not."""
         return sum(counted.rows for counted in self._counted)
 
-    def sample(self, rows: int) -> dict[str, int] | None:
+    def sample(self, rows: int, more: int = 0) -> dict[str, int] | None:
         """A sample of about so many labelled rows, in which labels keep their shares.
 
         It is given, by label name, as the largest of `sample_numbers` of a text in the sample; None
-        if all rows are in it.  The numbers are as good as random, and the same on every machine.
+        if all rows are in it.  more: rows of each label beyond these.  The numbers are as good as
+        random, and the same on every machine.
         """
         if rows >= self.rows:
             return None
         limits = {}
         for name, kept in self._numbers.items():
-            wanted = max(1, round(rows * len(kept) / self.rows))
+            wanted = min(len(kept), max(1, round(rows * len(kept) / self.rows)) + more)
             numbers = np.frombuffer(kept, np.uint32)
             numbers.partition(wanted - 1)  # in place, since their order means nothing
             limits[name] = int(numbers[wanted - 1])
@@ -131,11 +132,13 @@ def scan(
     max_reject_fraction: float = 1.0,
     on_rows: Callable[[int], None] = lambda rows: None,
     most_labels: int | None = None,
+    on_usable: Callable[[pl.DataFrame], None] = lambda rows: None,
 ) -> Scan:
     """Look at every row of a labelled corpus.
 
     declared: the labels that the prompt names, in order.  on_rows is told of rows as they are
-    read.  most_labels: how many a database holds.
+    read.  most_labels: how many a database holds.  on_usable is given the usable rows, with the
+    columns text and label, as they are read.
     Raises InputError if the corpus is empty, lacks a column, has a label that the prompt does not,
     has two rows of one id, or has too many unusable rows or labels.
     """
@@ -169,6 +172,7 @@ def scan(
                 )
             if spec.id is not None:
                 ids.frombytes(usable["id"].hash().to_numpy().tobytes())
+            on_usable(usable)
             on_rows(len(batch))
         result._counted.append(Counted(count, marks))
     result.labels = Counter({name: len(kept) for name, kept in result._numbers.items()})

@@ -16,7 +16,7 @@ _REUSED = 0.1
 """Share of a new row's cost that a row costs whose readings a parent has, to be on the safe side:
 the new rows may all be together."""
 
-_FLOPS = {"cpu": 3e10, "cuda": 3e13}
+_FLOPS = {"cpu": 3e10, "cuda": 3e13, "mps": 1e12}
 """Operations a second that one core, or one GPU, is assumed to do; the order of size is enough."""
 
 _CHARACTERS_PER_TOKEN = 4

@@ -20,7 +20,7 @@ from raee.errors import InputError, listed
 from raee.exits import Entries, parse_exits
 from raee.model.backbones import Backbone
 from raee.model.loaded import backbone_of, retriever_of
-from raee.model.prompts import Prompt, declared_labels, resolve_prompt
+from raee.model.prompts import Example, Prompt, declared_labels, resolve_prompt
 from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index, open_index
 from raee.neighbours.lists import nearest_other_texts
@@ -76,7 +76,8 @@ def check_fits(job: Job, manifest: Manifest) -> None:
             f"{where} has the labels {listed(manifest.labels)}, the job's prompt has "
             f"{listed(declared)}; {mend}"
         )
-    if resolve_prompt(job.prompt, job.backbone.family) != prompt_of(manifest):
+    asked = replace(prompt_of(manifest), shown=())
+    if resolve_prompt(job.prompt, job.backbone.family) != asked:
         raise InputError(f"{where} was built with another prompt than the job's; {mend}")
 
 
@@ -167,18 +168,20 @@ def load_readings(version: Version) -> Readings:
 
 
 @lru_cache(maxsize=1)
-def load_database(version: Version, backbone: BackboneSpec, key: KeySpec) -> Database:
+def load_database(
+    version: Version, backbone: BackboneSpec, key: KeySpec, deepest: int | None = None
+) -> Database:
     """A published version in memory, read in the dtype it was built in unless the job names one.
 
-    Raises InputError if there is no such version, a file is not what its manifest says, or the
-    models are not those that the version was built with.
+    deepest: the most layers that a row may run; what is above them need not be loaded.  Raises
+    InputError if there is no such version, a file is not what its manifest says, or the models are
+    not those that the version was built with.
     """
     manifest = version.manifest()
     if backbone.dtype == "auto":
-        backbone = BackboneSpec.model_validate(
-            backbone.model_dump() | {"dtype": manifest.backbone["dtype"]}
-        )
-    model, retriever = backbone_of(backbone), retriever_of(key, backbone.dtype)
+        backbone = backbone.model_copy(update={"dtype": manifest.backbone["dtype"]})
+    model = backbone_of(backbone, deepest)
+    retriever = retriever_of(key, backbone.dtype, backbone.device)
     _check_model(manifest, "backbone", backbone.model, model, manifest.backbone)
     if retriever is not None:
         _check_model(manifest, "key", key.model, retriever, manifest.key)
@@ -271,7 +274,14 @@ def tuning_of(manifest: Manifest) -> Tuning | None:
 def prompt_of(manifest: Manifest) -> Prompt:
     """The prompt that a version gives its model."""
     prompt = manifest.prompt
-    return Prompt(tuple(prompt["labels"]), tuple(prompt["words"]), prompt["template"])
+    return Prompt(
+        tuple(prompt["labels"]),
+        tuple(prompt["words"]),
+        prompt["template"],
+        prompt.get("chat", False),
+        prompt.get("examples", 0),
+        tuple(Example(**example) for example in prompt.get("shown", ())),
+    )
 
 
 def _check_model(

@@ -8,8 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from raee.examples import rows_left
 from raee.model.backbones import Backbone
 from raee.model.batches import without_token
+from raee.model.prompts import Prompt
 from storage.checked_rows import by_reason
 from storage.corpus import CorpusSpec
 from storage.scan import Shard, read_shard
@@ -33,6 +35,11 @@ class ShardRows:
     def texts(self) -> list[str]:
         """The texts of the usable rows."""
         return self.usable["text"].to_list()
+
+    def without_shown(self, prompt: Prompt) -> "ShardRows":
+        """The rows less those that have the text of one of the prompt's demonstrations."""
+        left = pl.Series(rows_left(prompt, self.usable["text"]), dtype=pl.Boolean)
+        return ShardRows(self.usable.filter(left), self.rejects)
 
     def rejected(self) -> dict[str, int]:
         """By reason, how many rows are not usable."""

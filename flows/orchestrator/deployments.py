@@ -154,7 +154,7 @@ def _as_parameters(job: Job) -> dict[str, Any]:
     """A job as a server may keep it: PostgreSQL sorts the keys of what it stores."""
     parameters = job.model_dump(mode="json", exclude_unset=True)
     prompt = parameters.get("prompt")
-    if isinstance(prompt, dict):
+    if isinstance(prompt, dict) and "labels" in prompt:
         prompt["labels"] = [{name: word} for name, word in prompt["labels"].items()]
     return parameters
 

@@ -1,7 +1,7 @@
 """A frozen model with everything that reading it needs."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from raee.config import Family
 from raee.model.walk import Stack
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "lasttoken"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Backbone:
     model: nn.Module
     """The model with its head (a sentence encoder has none)."""
     stack: Stack
+    """Its layers, or the lowest of them if no more are read."""
+    depth: int
+    """How many layers the whole model has: the last depth."""
+    deepest: int
+    """The deepest depth that can be read; less than the last if upper layers are not loaded."""
     tokenizer: Any
     device: torch.device
     max_tokens: int
@@ -28,27 +34,56 @@ class Backbone:
     """How a sentence encoder makes one vector of its tokens."""
     fingerprint: dict[str, str]
     """SHA-256 of config, tokenizer and weights, and the dtype that the weights run in."""
-
-    @property
-    def depth(self) -> int:
-        """How many layers there are: the last depth."""
-        return self.stack.depth
+    after_pooling: nn.Sequential | None = None
+    """Modules that a sentence encoder has after its pooling, in float32."""
+    prefix: str = ""
+    """What a sentence encoder's configuration puts before every text."""
 
     @property
     def hidden_size(self) -> int:
         """Width of a state."""
-        return int(self.stack.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        return self.stack.width
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of what a sentence encoder makes of a text."""
+        linear = [m for m in self.after_pooling or () for m in m.modules()]
+        sizes = [m.out_features for m in linear if isinstance(m, nn.Linear)]
+        return sizes[-1] if sizes else self.hidden_size
+
+    @property
+    def sums_device(self) -> torch.device:
+        """Where sums in float64 are kept: Apple's GPUs have no such numbers."""
+        return torch.device("cpu") if self.device.type == "mps" else self.device
 
     @property
     def layer_parameters(self) -> int:
-        """How many parameters a token meets in one full pass, embeddings left out."""
-        one_pass = sum(p.numel() for p in self.stack.layers.parameters())
-        return one_pass * self.depth // len(self.stack.layers)
+        """How many parameters a token meets in one full pass, embeddings left out.
 
-    def normed(self, states: Tensor) -> Tensor:
-        """States (.., hidden) as the head expects them: after the model's final norm, if any.
-
-        The norm applies once, at every depth: the walk shows even the last depth's states from
-        before it.
+        A decoder's count in full, although it runs one token of a row.
         """
-        return states if self.stack.final_norm is None else self.stack.final_norm(states)
+        loaded = sum(
+            sum(p.numel() for p in part.layers.parameters()) * part.depth // len(part.layers)
+            for part in self.stack.parts
+        )
+        return loaded * self.depth // self.stack.depth
+
+    def normed(self, states: Tensor, depth: int) -> Tensor:
+        """States (.., hidden) of a depth as the head expects them: after the final norm, if any.
+
+        In an encoder it is the encoder's own norm, in a decoder the decoder's.  It applies once, at
+        every depth: the walk shows even the last depth's states from before it.
+        """
+        return self.stack.part_at(depth).normed(states)
+
+    def tokens_at(
+        self, depth: int, attention: Tensor, answer_positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Which of the tokens that a walk shows at a depth are real, and where rows are read.
+
+        attention: (n, tokens), 1 at a row's real tokens; answer_positions: (n,); both as a batch
+        has them.  They are returned as they are, but a decoder has one token a row: its first step.
+        """
+        if depth <= self.stack.ends[0]:
+            return attention, answer_positions
+        return torch.ones_like(attention[:, :1]), torch.zeros_like(answer_positions)

@@ -1,8 +1,9 @@
 """Texts as token ids, and rows as batches of a token budget."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,14 +13,18 @@ from torch import Tensor
 
 from raee.errors import InputError, cut
 from raee.model.backbones import Backbone
-from raee.model.prompts import Prompt
+from raee.model.frames import Frame, frame_of
+from raee.model.prompts import GENERATIVE, Prompt
 
 _TEXTS_AT_ONCE = 1_000
 """Texts given to the tokenizer in one call: bounds what its Python lists take."""
 
-_TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536}
+_TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 """Tokens of one batch, padding included: enough to fill the device, small enough for its caches."""
 
+
+_DIFFERENT = ("a", "The", "1", ".", " a", "\n", '"', "\u00e9", "\u4e2d", "\U0001f600")
+"""Texts that begin in different ways: what tokens they have in common do not depend on a text."""
 
 _FEW_CHARACTERS = 16
 _LETTER = "[0-9A-Za-z]"
@@ -33,14 +38,27 @@ class Encoded:
     token_ids: list[NDArray[np.int32]]
     """One array a row, special tokens included."""
     answer_positions: NDArray[np.int64]
-    """(n,) position of the template's mask token in each row; -1 if the template has none."""
+    """(n,) position of the token that each row is read at: the template's mask token, or the last
+    one of a causal or an encoder-decoder model; -1 for sentence encoders."""
     truncated: NDArray[np.bool_]
     """(n,) True if the text did not fit the model and lost its end."""
+    prefix: NDArray[np.int32]
+    """The tokens that rows begin with whatever the text is: of models that write and of prompts
+    with demonstrations; none of other prompts, whose tokens all count as a row's own."""
+    shared: NDArray[np.int64]
+    """(n,) how many of a row's first tokens are the first of `prefix`: all, unless the text has
+    merged with the last ones; never the row's last token.  Only in a causal model are their states
+    the same in all rows, too."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(n,) tokens of each row."""
         return np.array([len(ids) for ids in self.token_ids], dtype=np.int64)
+
+    @property
+    def own_ids(self) -> list[NDArray[np.int32]]:
+        """One array a row: its tokens without the shared ones, which tell no row from another."""
+        return [ids[n:] for ids, n in zip(self.token_ids, self.shared, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -50,39 +68,47 @@ class Batch:
     rows: NDArray[np.int64]
     """(n,) positions of the batch's rows among those encoded."""
     token_ids: list[NDArray[np.int32]]
-    """One array a row, without padding."""
+    """One array a row, without padding and without the tokens that all rows share."""
     inputs: dict[str, Tensor]
     answer_positions: Tensor
     """(n,) int64; as in `Encoded`."""
 
 
 def check_room(backbone: Backbone, prompt: Prompt) -> None:
-    """Raises InputError if a prompt's template leaves a text no room in the model."""
+    """Raises InputError if what surrounds a text leaves it no room in the model."""
     (alone,) = encode(backbone, prompt, [""]).token_ids
-    if len(alone) == backbone.max_tokens:
+    if len(alone) >= backbone.max_tokens:
         raise _no_room(backbone, prompt, len(alone))
 
 
 def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
     """Texts in the prompt's template as token ids.
 
-    A text that does not fit the model loses its end; the template never does.  Raises InputError
-    if the template alone does not fit.
+    A text that does not fit the model loses its end; template and demonstrations never do.  Raises
+    InputError if these alone do not fit, or the prompt is a chat that the tokenizer cannot write.
     """
-    mask = backbone.tokenizer.mask_token or ""
+    if backbone.prefix and prompt.template == "{text}":
+        prompt = replace(prompt, template=backbone.prefix + prompt.template)
+    frame = frame_of(prompt, backbone.tokenizer, backbone.family)
     token_ids: list[NDArray[np.int32]] = []
     truncated = np.zeros(len(texts), dtype=bool)
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         some = slice(start, start + _TEXTS_AT_ONCE)
-        ids, truncated[some] = _fitting(backbone, prompt, texts[some], mask)
+        ids, truncated[some] = _fitting(backbone, prompt, frame, texts[some])
         token_ids += [np.asarray(row, dtype=np.int32) for row in ids]
     positions = np.full(len(texts), -1, dtype=np.int64)
-    if "{mask}" in prompt.template:
+    if backbone.family in GENERATIVE:
+        positions[:] = [len(row) - 1 for row in token_ids]
+    elif "{mask}" in prompt.template:
         for i, row in enumerate(token_ids):
             # A text may hold the mask token too; the template's is the first or the last one.
             found = np.flatnonzero(row == backbone.tokenizer.mask_token_id)
             positions[i] = found[0] if prompt.mask_is_first else found[-1]
-    return Encoded(token_ids, positions, truncated)
+    prefix = np.zeros(0, np.int32)
+    if backbone.family in GENERATIVE or prompt.shown:
+        prefix = _prefix(backbone, frame)
+    shared = np.array([_common(prefix, row[:-1]) for row in token_ids], dtype=np.int64)
+    return Encoded(token_ids, positions, truncated, prefix, shared)
 
 
 def token_batches(
@@ -108,11 +134,11 @@ def token_batches(
         size = max(1, budget // int(lengths[order[start]]))
         rows = order[start : start + size]
         start += size
-        own = [encoded.token_ids[i] for i in rows]
+        whole = [encoded.token_ids[i] for i in rows]
         yield Batch(
             rows,
-            own,
-            pad(own, backbone.tokenizer.pad_token_id, backbone.device),
+            [encoded.token_ids[i][encoded.shared[i] :] for i in rows],
+            pad(whole, padding_of(backbone.tokenizer), backbone.device),
             torch.as_tensor(encoded.answer_positions[rows], device=backbone.device),
         )
 
@@ -127,6 +153,14 @@ def pad(
     ids[mask] = np.concatenate(token_ids)
     both = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
     return {name: torch.from_numpy(values).to(device) for name, values in both.items()}
+
+
+def padding_of(tokenizer: Any) -> int:
+    """The token that rows are padded with.
+
+    No row attends to it, so any token will do if the tokenizer has none for that.
+    """
+    return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def without_token(backbone: Backbone, texts: pl.Series) -> pl.Series:
@@ -145,47 +179,65 @@ def without_token(backbone: Backbone, texts: pl.Series) -> pl.Series:
     return pl.Series(empty)
 
 
-def _fitting(
-    backbone: Backbone, prompt: Prompt, texts: Sequence[str], mask: str
-) -> tuple[list[list[int]], NDArray[np.bool_]]:
-    """Token ids of the longest start of each text that fits the model with its template.
+def _coded(backbone: Backbone, frame: Frame, texts: Sequence[str]) -> tuple[list[list[int]], Any]:
+    """Token ids of texts in their frame, and what the tokenizer says of them beside."""
+    coded = backbone.tokenizer(
+        [frame.around(text) + frame.answer for text in texts],
+        add_special_tokens=frame.special_tokens,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,  # it would warn of texts over its limit, which are truncated right here
+    )
+    return [ids[: len(ids) - frame.closing] for ids in coded["input_ids"]], coded
 
-    It also returns, (n,), which texts lost their end.  Raises InputError if the template alone
-    does not fit.
+
+def _prefix(backbone: Backbone, frame: Frame) -> NDArray[np.int32]:
+    """The tokens that all rows of a frame begin with: those that texts as different share."""
+    first, *others = (np.asarray(ids, np.int32) for ids in _coded(backbone, frame, _DIFFERENT)[0])
+    return first[: min(_common(first, ids) for ids in others)]
+
+
+def _common(prefix: NDArray[np.int32], row: NDArray[np.int32]) -> int:
+    """How many tokens two rows have in common from the first on."""
+    size = min(len(prefix), len(row))
+    differ = np.flatnonzero(prefix[:size] != row[:size])
+    return int(differ[0]) if len(differ) else size
+
+
+def _fitting(
+    backbone: Backbone, prompt: Prompt, frame: Frame, texts: Sequence[str]
+) -> tuple[list[list[int]], NDArray[np.bool_]]:
+    """Token ids of the longest start of each text that fits the model in its frame.
+
+    It also returns, (n,), which texts lost their end.  Raises InputError if the frame alone does
+    not fit.
     """
     found: dict[int, list[int]] = {}
     truncated = np.zeros(len(texts), dtype=bool)
     left = dict(enumerate(texts))
     # Texts go in rounds, not one by one: the tokenizer shares many out among its threads.
     while left:
-        coded = backbone.tokenizer(
-            [prompt.render(text, mask) for text in left.values()],
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # it would warn of texts over its limit, which are truncated right here
-        )
+        rows, coded = _coded(backbone, frame, [*left.values()])
         too_long: dict[int, str] = {}
-        for i, (row, ids) in enumerate(zip(left, coded["input_ids"], strict=True)):
-            if len(ids) <= backbone.max_tokens:
+        for i, (row, ids) in enumerate(zip(left, rows, strict=True)):
+            surplus = len(ids) - backbone.max_tokens
+            if surplus <= 0:
                 found[row] = ids
+            elif not left[row]:
+                raise _no_room(backbone, prompt, len(ids))
             else:
-                too_long[row] = _shorter(backbone, prompt, left[row], mask, coded[i].offsets)
+                too_long[row] = _shorter(frame, left[row], surplus, coded[i].offsets)
                 truncated[row] = True
         left = too_long
     return [found[row] for row in range(len(texts))], truncated
 
 
-def _shorter(
-    backbone: Backbone, prompt: Prompt, text: str, mask: str, offsets: Sequence[tuple[int, int]]
-) -> str:
+def _shorter(frame: Frame, text: str, surplus: int, offsets: Sequence[tuple[int, int]]) -> str:
     """The text less as many of its last tokens as are too many.
 
-    offsets: begin and end of each token of the text in its template, in characters of the latter.
+    offsets: begin and end of each token of the text in its frame, in characters of the latter.
     """
-    surplus = len(offsets) - backbone.max_tokens
-    if not text:
-        raise _no_room(backbone, prompt, len(offsets))
-    before = len(prompt.frame(mask)[0])
+    before = len(frame.before)
     # The characters at which the text's own tokens start, from the last one back.
     starts = (
         start - before
@@ -197,7 +249,8 @@ def _shorter(
 
 
 def _no_room(backbone: Backbone, prompt: Prompt, alone: int) -> InputError:
+    beside = f" with {len(prompt.shown)} examples" if prompt.shown else ""
+    template = f"prompt.template {cut(repr(prompt.template))}"
     return InputError(
-        f"prompt.template {cut(repr(prompt.template))} alone is {alone} tokens; "
-        f"the model takes {backbone.max_tokens}"
+        f"{template}{beside} alone is {alone} tokens; the model takes {backbone.max_tokens}"
     )

@@ -7,12 +7,19 @@ from raee.model.hub import quiet_libraries, without_a_dead_hub
 
 _OF_SENTENCE_ENCODERS = ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
 
+_HEADS = {
+    # T5's and GPT-2's names are of an older fashion.
+    "seq2seq-lm": ("ForConditionalGeneration", "T5WithLMHeadModel"),
+    "causal-lm": ("ForCausalLM", "GPT2LMHeadModel"),
+}
+"""How the names of the classes end that have a family's head."""
+
 
 def family_of(model: str, revision: str) -> Family:
     """The family of a model in a folder or on the hub.
 
-    A sentence encoder has files of sentence-transformers, or no head; a masked LM has the head of
-    one.  Raises InputError if there is no such model, or it is neither.
+    A sentence encoder has files of sentence-transformers, or no head; the others have the head of
+    their family.  Raises InputError if there is no such model, or it is of none.
     """
     spec = BackboneSpec(family="sentence-encoder", model=model, revision=revision)
     with quiet_libraries(), without_a_dead_hub(spec):
@@ -27,11 +34,13 @@ def family_of(model: str, revision: str) -> Family:
     heads = config.get("architectures") or []
     if any(str(head).endswith("ForMaskedLM") for head in heads):
         return "masked-lm"
-    # GPT2LMHeadModel and the like end so, too.
+    family: Family = "seq2seq-lm" if config.get("is_encoder_decoder") else "causal-lm"
+    if any(str(head).endswith(_HEADS[family]) for head in heads):
+        return family
     if heads and all(str(h).endswith("Model") and "Head" not in str(h) for h in heads):
         return "sentence-encoder"
     raise InputError(
-        f"model {model!r} is neither a sentence encoder nor a masked LM by its files "
-        f"(architectures: {listed(heads)}); if it is one, say so: family='sentence-encoder' or "
-        "family='masked-lm'"
+        f"model {model!r} is neither a sentence encoder nor a language model by its files "
+        f"(architectures: {listed(heads)}); if it is one, say so: family='sentence-encoder', "
+        "family='masked-lm', family='causal-lm' or family='seq2seq-lm'"
     )

@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from transformers.utils.hub import cached_file
 
 from raee.config import BackboneSpec
 from raee.errors import InputError
 
+_POOLING = "1_Pooling/config.json"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -21,6 +25,7 @@ _TOKENIZER_FILES = (
     "spm.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
+    "chat_template.jinja",
 )
 
 
@@ -39,8 +44,8 @@ def model_file(spec: BackboneSpec, name: str) -> Path | None:
     return None if path is None else Path(path)
 
 
-def json_file(spec: BackboneSpec, name: str) -> dict | None:
-    """An object in a JSON file of a model; None if there is none.
+def json_file(spec: BackboneSpec, name: str, kind: type = dict) -> Any:
+    """An object in a JSON file of a model, or what kind it is to be; None if there is no file.
 
     Raises InputError if the file holds anything else.
     """
@@ -49,22 +54,26 @@ def json_file(spec: BackboneSpec, name: str) -> dict | None:
         found = None if path is None else json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise InputError(f"backbone {spec.model!r}: {name} is no JSON ({error})") from error
-    if not isinstance(found, dict | None):
-        raise InputError(f"backbone {spec.model!r}: {name} is no JSON object")
+    if not isinstance(found, kind | None):
+        what = "object" if kind is dict else "list"
+        raise InputError(f"backbone {spec.model!r}: {name} is no JSON {what}")
     return found
 
 
-def fingerprint(spec: BackboneSpec) -> dict[str, str]:
-    """SHA-256 of what decides a model's answers: configuration, tokenizer and weights."""
-    weights = ["model.safetensors"]
-    # If both are there, it is the whole file that is loaded.
-    if model_file(spec, weights[0]) is None:
-        index = json_file(spec, "model.safetensors.index.json") or {"weight_map": {}}
-        weights = sorted({*index["weight_map"].values()})
+def fingerprint(
+    spec: BackboneSpec, configs: Sequence[str] = (), weights: Sequence[str] = ()
+) -> dict[str, str]:
+    """SHA-256 of what decides a model's answers: configuration, tokenizer and weights.
+
+    It is of whole files, however many layers are loaded.  configs, weights: further files of
+    either kind, of a sentence encoder's modules.
+    """
+    first = ["config.json", _POOLING, "sentence_bert_config.json"]
+    code = _code(spec) if spec.trust_remote_code else []
     parts = {
-        "config": ["config.json", "1_Pooling/config.json", "sentence_bert_config.json"],
+        "config": [*first, *(name for name in configs if name not in first), *code],
         "tokenizer": list(_TOKENIZER_FILES),
-        "weights": weights,
+        "weights": [*_weights(spec), *weights],
     }
     result = {}
     for part, names in parts.items():
@@ -72,7 +81,31 @@ def fingerprint(spec: BackboneSpec) -> dict[str, str]:
         for name in names:
             path = model_file(spec, name)
             if path is not None:
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+                there = path.stat()
+                digest.update(_digest(path, there.st_size, there.st_mtime_ns))
         result[part] = digest.hexdigest()
     return result
+
+
+def _weights(spec: BackboneSpec) -> list[str]:
+    """The files that the library loads: of each format, if both are there, the whole one."""
+    formats = ["model.safetensors", *(["pytorch_model.bin"] if spec.pickled_weights else [])]
+    for whole in formats:
+        if model_file(spec, whole) is not None:
+            return [whole]
+        if (index := json_file(spec, f"{whole}.index.json")) is not None:
+            return sorted({*index["weight_map"].values()})
+    return []
+
+
+def _code(spec: BackboneSpec) -> list[str]:
+    """The files of the code that comes with a model and may run."""
+    named = ((json_file(spec, "config.json") or {}).get("auto_map") or {}).values()
+    return sorted({f"{name.partition('.')[0]}.py" for name in named if isinstance(name, str)})
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, size: int, changed: int) -> bytes:
+    """The SHA-256 of a file as it is at a time; read once a process, for it may be large."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

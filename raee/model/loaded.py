@@ -10,14 +10,35 @@ from raee.model.backbones import Backbone
 from raee.model.loading import load_backbone
 
 
+def backbone_of(spec: BackboneSpec, deepest: int | None = None) -> Backbone:
+    """A loaded model, in which a depth and all below it can be read.
+
+    deepest: that depth; by default the last.  Raises InputError as `load_backbone` does.
+    """
+    held = _held(spec)
+    if held and held[0].deepest < (held[0].depth if deepest is None else deepest):
+        held.clear()  # what there was of it goes before more is loaded
+    if not held:
+        held.append(load_backbone(spec, deepest=deepest))
+    return held[0]
+
+
 @lru_cache(maxsize=2)
-def backbone_of(spec: BackboneSpec) -> Backbone:
-    """A loaded model; raises InputError as `load_backbone` does."""
-    return load_backbone(spec)
+def _held(spec: BackboneSpec) -> list[Backbone]:
+    """The model that is held, if one is, whole or as far up as it was needed."""
+    return []
 
 
-def retriever_of(key: KeySpec, dtype: str) -> Backbone | None:
-    """The key's own model, in the backbone's dtype; None where the key is one of its layers."""
+def forget_models() -> None:
+    """Drop the models that are held."""
+    _held.cache_clear()
+
+
+def retriever_of(key: KeySpec, dtype: str, device: str = "auto") -> Backbone | None:
+    """The key's own model, in the backbone's dtype and on its device.
+
+    None if the key is one of the backbone's layers.
+    """
     if key.of_backbone:
         return None
     return backbone_of(
@@ -27,6 +48,7 @@ def retriever_of(key: KeySpec, dtype: str) -> Backbone | None:
                 "model": key.model,
                 "revision": key.revision,
                 "dtype": dtype,
+                "device": device,
             }
         )
     )

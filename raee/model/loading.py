@@ -1,87 +1,196 @@
-"""Frozen models are loaded whole from the hub or a folder, or refused in one line."""
+"""Frozen models are loaded from the hub or a folder, or refused in one line."""
 
 import logging
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import CONFIG_NAME
 
 from raee.config import BackboneSpec
 from raee.errors import InputError, cut, listed
-from raee.model.backbones import Backbone, Pooling
-from raee.model.batches import pad
+from raee.model.backbones import Backbone
+from raee.model.batches import pad, padding_of
 from raee.model.files import fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
-from raee.model.structure import find_stack
-from raee.model.walk import Inputs
+from raee.model.kinds import class_of
+from raee.model.sentence import sentence_parts
+from raee.model.structure import walkable_stack
+from raee.model.truncated import LowerPart, lower_part
+from raee.model.walk import Inputs, Stack
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("raee")
 
 _PROBE_TEXTS = ("a", "a b c", "a b")
 """Three texts of different lengths, so that a batch of them needs a mask."""
 
 
-def default_device() -> torch.device:
-    """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device_of(spec: BackboneSpec) -> torch.device:
+    """Where a model's inputs go: the device that a job names, or the first GPU, or the CPU.
 
-
-def load_backbone(spec: BackboneSpec, device: torch.device | None = None) -> Backbone:
-    """Load a frozen model from the hub or a local folder, safetensors only.
-
-    Raises InputError if there is no such model, its weights are in another format, damaged or
-    incomplete, its other files contradict them, or its layers cannot be walked.
+    Raises InputError if there is no such device here.
     """
-    with quiet_libraries(), without_a_dead_hub(spec):
-        return _load(spec, default_device() if device is None else device)
-
-
-def _load(spec: BackboneSpec, device: torch.device) -> Backbone:
-    dtype = _dtype(spec.dtype, device)
-    try:
-        # A model's own code never runs, and nobody is asked whether it may.
-        tokenizer = AutoTokenizer.from_pretrained(
-            spec.model, revision=spec.revision, trust_remote_code=False
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if spec.device == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    device = torch.device(spec.device)
+    there = {"cpu": True, "cuda": (device.index or 0) < gpus, "mps": _has_mps()}
+    if not there[device.type]:
+        known = ["cpu", *(f"cuda:{i}" for i in range(gpus)), *(["mps"] if _has_mps() else [])]
+        raise InputError(
+            f"backbone.device {spec.device!r} is not there; this machine has {listed(known)}"
         )
-        auto = AutoModelForMaskedLM if spec.family == "masked-lm" else AutoModel
-        model, loading = auto.from_pretrained(
+    return device
+
+
+def load_backbone(
+    spec: BackboneSpec, device: torch.device | None = None, deepest: int | None = None
+) -> Backbone:
+    """Load a frozen model from the hub or a local folder.
+
+    device: by default as the spec says.  deepest: the deepest depth that is read; what is above it
+    is not loaded, if the model allows that.  Raises InputError if there is no such model or device,
+    its weights are in another format, damaged or incomplete, its other files contradict them, it is
+    not of its family, or its layers cannot be walked.
+    """
+    if spec.device_map is not None and find_spec("accelerate") is None:
+        raise InputError(
+            "backbone.device_map needs the package accelerate: pip install 'raee[accelerate]'"
+        )
+    place = device_of(spec) if device is None else device
+    with quiet_libraries(), without_a_dead_hub(spec):
+        return _load(spec, place, deepest)
+
+
+def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Backbone:
+    begun = time.monotonic()
+    options = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+    with _in_one_line(spec):
+        if os.path.isdir(spec.model) and not os.path.exists(os.path.join(spec.model, CONFIG_NAME)):
+            raise FileNotFoundError(f"the folder has no {CONFIG_NAME}: it holds no model")
+        # Nobody is asked whether a model's own code may run.
+        tokenizer = AutoTokenizer.from_pretrained(spec.model, **options)
+        config = AutoConfig.from_pretrained(spec.model, **options)
+    kind = class_of(spec, config)
+    parts = sentence_parts(spec) if spec.family == "sentence-encoder" else None
+    dtype = _dtype(spec.dtype, device)
+    place = _Place(tokenizer, dtype, device)
+    part = None if deepest is None else _in_part(spec, kind, config, place, deepest)
+    model, stack, lower = (*_loaded(spec, kind, place), None) if part is None else part
+    if parts is not None and parts.after_pooling is not None:
+        parts.after_pooling.to(device)
+    logger.info(
+        "backbone %s: %s of %d layers loaded, %s on %s, in %.1f s",
+        spec.model,
+        "all" if lower is None else f"the lowest {lower.layers}",
+        stack.depth if lower is None else lower.depth,
+        str(dtype).removeprefix("torch."),
+        device,
+        time.monotonic() - begun,
+    )
+    return Backbone(
+        family=spec.family,
+        model=model,
+        stack=stack,
+        depth=stack.depth if lower is None else lower.depth,
+        deepest=stack.depth if lower is None else lower.deepest,
+        tokenizer=tokenizer,
+        device=device,
+        max_tokens=_max_tokens(spec, tokenizer, model.base_model),
+        pooling="mean" if parts is None else parts.pooling,
+        after_pooling=None if parts is None else parts.after_pooling,
+        prefix="" if parts is None else parts.prefix,
+        fingerprint=fingerprint(
+            spec, *((), ()) if parts is None else (parts.configs, parts.weights)
+        )
+        | {"dtype": str(dtype).removeprefix("torch.")},
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a model's weights are loaded for."""
+
+    tokenizer: Any
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _in_part(
+    spec: BackboneSpec,
+    kind: Any,
+    config: Any,
+    place: "_Place",
+    deepest: int,
+) -> tuple[Any, Stack, LowerPart] | None:
+    """A model's lower layers, how a batch runs through them, and what they are of the whole.
+
+    None if all are needed, or it cannot be loaded in part: whatever is wrong with it is said
+    when it is loaded whole.
+    """
+    try:
+        lower = lower_part(kind, config, deepest, trust_remote_code=spec.trust_remote_code)
+        if lower is None:
+            return None
+        model, stack = _loaded(spec, lower.kind, place)
+    except Exception as error:
+        logger.info("backbone %s cannot be loaded in part (%s)", spec.model, cut(error))
+        return None
+    # A model that runs a layer more than once has another depth than layers.
+    return (model, stack, lower) if stack.depth == lower.layers else None
+
+
+def _loaded(spec: BackboneSpec, kind: Any, place: "_Place") -> tuple[Any, Stack]:
+    """A frozen model, and how a batch runs through it.  kind: the library's class that loads it."""
+    chosen = {"attn_implementation": spec.attn_implementation, "device_map": spec.device_map}
+    with _in_one_line(spec):
+        model, loading = kind.from_pretrained(
             spec.model,
             revision=spec.revision,
-            trust_remote_code=False,
-            use_safetensors=True,
+            trust_remote_code=spec.trust_remote_code,
+            use_safetensors=None if spec.pickled_weights else True,
             ignore_mismatched_sizes=True,  # refused below, with their names
-            dtype=dtype,
+            dtype=place.dtype,
             output_loading_info=True,
             # The checkpoint's own configuration may want something else returned.
             return_dict=True,
             output_hidden_states=False,
+            **{name: value for name, value in chosen.items() if value is not None},
         )
+    _check(spec, place.tokenizer, loading)
+    model = model.eval().requires_grad_(False)
+    if spec.device_map is None:
+        model = model.to(place.device)
+    if spec.family == "masked-lm":
+        # MobileBERT's embeddings look at the token that follows: what follows the last is nothing.
+        model.get_input_embeddings().weight[place.tokenizer.pad_token_id] = 0
+    for module in model.base_model.modules():
+        # Every row is passed once: keys and values kept for a next token would be memory for none.
+        if hasattr(module, "config"):
+            module.config.use_cache = False
+    start = _first_step(spec, model) if spec.family == "seq2seq-lm" else None
+    probes = _probe_batches(place.tokenizer, place.device)
+    return model, walkable_stack(model.base_model, *probes, start)
+
+
+@contextmanager
+def _in_one_line(spec: BackboneSpec) -> Iterator[None]:
+    """Within, what the libraries raise about a model is an InputError."""
+    try:
+        yield
     except Exception as error:  # tokenizers raises bare Exceptions if files do not fit
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(
             f"backbone {spec.model!r} (revision {spec.revision!r}) cannot be loaded; give a "
             f"local folder or a hub name with safetensors weights ({reason})"
         ) from error
-    if model.config.is_encoder_decoder:
-        raise InputError(
-            f"backbone {spec.model!r}: {type(model).__name__} is an encoder with a decoder; give a "
-            "model that only encodes"
-        )
-    _check(spec, tokenizer, loading)
-    model = model.eval().requires_grad_(False).to(device)
-    base = model.base_model
-    return Backbone(
-        family=spec.family,
-        model=model,
-        stack=find_stack(base, *_probe_batches(tokenizer, device)),
-        tokenizer=tokenizer,
-        device=device,
-        max_tokens=_max_tokens(spec, tokenizer, base),
-        pooling=_pooling(spec) if spec.family == "sentence-encoder" else "mean",
-        fingerprint=fingerprint(spec) | {"dtype": str(dtype).removeprefix("torch.")},
-    )
 
 
 def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> None:
@@ -102,7 +211,9 @@ def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> No
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no words; are files missing?")
     _check_limit(spec, "model_max_length", tokenizer.model_max_length)
-    if tokenizer.pad_token_id is None:
+    # Some encoders count positions by it; the other families do with any token.
+    encodes = spec.family in ("masked-lm", "sentence-encoder")
+    if encodes and tokenizer.pad_token_id is None:
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no padding token")
     if spec.family == "masked-lm" and tokenizer.mask_token_id is None:
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no mask token")
@@ -112,6 +223,10 @@ def _check_limit(spec: BackboneSpec, name: str, value: Any) -> None:
     """Raises InputError if a limit of tokens in a model's files is no number."""
     if value is not None and not isinstance(value, int | float):
         raise InputError(f"backbone {spec.model!r}: its {name} is {cut(repr(value))}, no number")
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
@@ -125,8 +240,21 @@ def _probe_batches(tokenizer: Any, device: torch.device) -> tuple[Inputs, Inputs
     ids = [tokenizer(text)["input_ids"] for text in _PROBE_TEXTS]
     # A tokenizer that knows none of these letters still gives rows of different lengths.
     ids = [row + row[-1:] * i for i, row in enumerate(ids)]
-    two = pad(ids[:2], tokenizer.pad_token_id, device)
-    return two, pad(ids, tokenizer.pad_token_id, device)
+    padding = padding_of(tokenizer)
+    return pad(ids[:2], padding, device), pad(ids, padding, device)
+
+
+def _first_step(spec: BackboneSpec, model: Any) -> int:
+    """The token that a decoder starts with."""
+    for config in (model.generation_config, model.config):
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            token = getattr(config, name, None)
+            if isinstance(token, int):
+                return token
+    raise InputError(
+        f"backbone {spec.model!r}: neither its config.json nor its generation_config.json says "
+        "with which token its decoder starts (decoder_start_token_id)"
+    )
 
 
 def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:
@@ -141,22 +269,3 @@ def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:
         limits.append(settings.get("max_seq_length"))
         _check_limit(spec, "max_seq_length", limits[-1])
     return int(min(limit for limit in limits if limit is not None and limit > 0))
-
-
-def _pooling(spec: BackboneSpec) -> Pooling:
-    """What the encoder's own configuration says; else the mean over real tokens."""
-    config = json_file(spec, "1_Pooling/config.json")
-    if config is None:
-        return "mean"
-    # Newer configurations name the mode or list the modes, older ones have a switch for each.
-    modes = config.get("pooling_mode") or [
-        key.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
-        for key, on in config.items()
-        if key.startswith("pooling_mode_") and on
-    ]
-    modes = [modes] if isinstance(modes, str) else modes
-    if modes in (["mean"], []):
-        return "mean"
-    if modes == ["cls"]:
-        return "cls"
-    raise InputError(f"backbone {spec.model!r}: pooling {modes} is neither mean nor cls")

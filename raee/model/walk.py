@@ -3,25 +3,32 @@
 A model's own forward runs with a hook before each of its layers.  The hook shows a visitor the
 states that enter the layer; the visitor says which rows stay; the batch is narrowed to them.  The
 pass ends when no row is left or the deepest wanted depth is reached.  Nothing here knows an
-architecture: layers, the arguments with a batch dimension and the final norm are found by
+architecture: layers, the arguments with a batch dimension and the final norms are found by
 structure and by two small passes (`raee.model.structure`).
+
+An encoder-decoder model is one walk: depths 0 to L_enc in the encoder, and L_enc + 1 to L_enc +
+L_dec in the decoder, at its first step.  The decoder's own embeddings are the same for every row,
+so they are no depth.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers.modeling_outputs import BaseModelOutput
 
 Visit = Callable[[int, Tensor, Tensor], Tensor | None]
 """`visit(depth, states, rows) -> keep`.
 
 states: (n, tokens, hidden), the output of layer `depth` (0: the embeddings) of the rows still in
-the pass; rows: (n,) int64, their positions in the batch; keep: (n,) bool, which of them go on
-(None: all).
+the pass, in a decoder (n, 1, hidden); rows: (n,) int64, their positions in the batch; keep: (n,)
+bool, which of them go on (None: all).
 """
 
 Inputs = Mapping[str, Tensor]
@@ -35,19 +42,64 @@ That takes as long as ten layers do, and a batch that narrows has another shape 
 
 
 @dataclass(frozen=True)
-class Stack:
-    """A model's layers, as found by `raee.model.structure.find_stack`."""
+class Part:
+    """Layers that run one after the other on the same tokens."""
 
-    model: nn.Module
+    module: nn.Module
+    """Its forward runs them: the model without its head, or an encoder or a decoder in it."""
     layers: nn.ModuleList
     depth: int
     """Layers that a full pass runs (ALBERT runs one module `depth` times)."""
     between: tuple[nn.Module, ...]
     """Modules that run between the layers; they see the narrowed batch too."""
-    batched: frozenset[tuple[nn.Module, Path]]
-    """Arguments, by module and path, whose first dimension is the batch."""
-    final_norm: nn.Module | None
-    """The norm that the model applies to the last layer's output, if it has one."""
+    norm: tuple[nn.Module, ...]
+    """What the model applies to the last layer's output, one after the other; mostly one norm."""
+    output: type[BaseModelOutput]
+    """What the module answers with."""
+
+    def normed(self, states: Tensor) -> Tensor:
+        """States (.., hidden) as they are after the norm."""
+        for norm in self.norm:
+            states = norm(states)
+        return states
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A model's layers, as found by `raee.model.structure.find_stack`."""
+
+    model: nn.Module
+    parts: tuple[Part, ...]
+    """One, or an encoder and its decoder."""
+    batched: Mapping[tuple[nn.Module, Path], int]
+    """Arguments, by module and path, whose first dimension is the batch, with how many entries a
+    row has in it (one; BLOOM's ALiBi has one for each head)."""
+    width: int
+    """Of the states as a head reads them."""
+    start: int | None
+    """The token of a decoder's first step; None if there is no decoder."""
+
+    @property
+    def depth(self) -> int:
+        """Layers that a full pass runs."""
+        return self.ends[-1]
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The last depth of each part."""
+        return tuple(accumulate(part.depth for part in self.parts))
+
+    def part_at(self, depth: int) -> Part:
+        """The part whose states a depth shows."""
+        return self.parts[bisect_left(self.ends, depth)]
+
+    def given(self, inputs: Inputs) -> Inputs:
+        """A batch as the model is called with it: a decoder runs its first step."""
+        if self.start is None:
+            return inputs
+        rows = len(inputs["input_ids"])
+        first = torch.full((rows, 1), self.start, device=inputs["input_ids"].device)
+        return {**inputs, "decoder_input_ids": first}
 
 
 class _Done(Exception):  # noqa: N818 - it is no error
@@ -61,69 +113,100 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
     are left.  Returns the layers run, summed over the rows.  One walk at a time on one model: a
     second thread's pass would meet the first one's hooks.
     """
-    size = next(iter(inputs.values())).shape[0]
+    some = next(iter(inputs.values()))
     last = stack.depth if deepest is None else deepest
-    rows = torch.arange(size, device=next(iter(inputs.values())).device)
+    ends = stack.ends
+    rows = torch.arange(some.shape[0], device=some.device)
+    # Of the part: how many rows began it, and which of them are left.
+    began, left = rows.shape[0], rows
+    # Of the states seen last: how many rows they had, and which of these are left.
+    present, keep = began, rows
     depth = 0
     layers_run = 0
+    begins = False  # whether the next layer is the first of a decoder
+    asking = False  # whether the visitor is asked, who may run the head, which calls the decoder
 
-    def narrowed(module: nn.Module, tree: Any, present: int, keep: Tensor) -> Any:
+    def narrowed(module: nn.Module, tree: Any) -> Any:
         def select(path: Path, tensor: Tensor) -> Tensor:
-            if (module, path) not in stack.batched:
+            each = stack.batched.get((module, path))
+            if each is None:
                 return tensor
             # What the model made before the first layer still has every row; what came out of the
             # layer below has those that were present there.
-            if tensor.shape[0] == size:
-                return tensor.index_select(0, rows)
-            return tensor.index_select(0, keep) if tensor.shape[0] == present else tensor
+            if tensor.shape[0] == began * each:
+                return _rows(tensor, left, each)
+            return _rows(tensor, keep, each) if tensor.shape[0] == present * each else tensor
 
         return map_tensors(tree, select)
 
-    def leave(states: Tensor) -> tuple[int, Tensor]:
-        """Ask the visitor; returns how many rows were present and which of them stay."""
-        nonlocal rows
+    def leave(states: Tensor) -> None:
+        """Ask the visitor which rows stay."""
+        nonlocal rows, left, present, keep, asking
         present = rows.shape[0]
+        asking = True
         mask = visit(depth, states, rows)
+        asking = False
         if mask is None:
             keep = torch.arange(present, device=rows.device)
         else:
             keep = mask.to(rows.device).nonzero().squeeze(1)
-            rows = rows.index_select(0, keep)
+            rows, left = rows.index_select(0, keep), left.index_select(0, keep)
         if rows.shape[0] == 0 or depth == last:
             raise _Done
-        return present, keep
+
+    def before_decoder(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        nonlocal began, left, begins
+        if asking:
+            return None
+        given = narrowed(module, args), narrowed(module, kwargs)
+        begins, began = True, rows.shape[0]
+        left = torch.arange(began, device=rows.device)
+        return given
 
     def before_layer(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        nonlocal depth, layers_run
-        present, keep = leave(first_tensor(args, kwargs))
+        nonlocal depth, layers_run, begins
+        if not begins:
+            leave(first_tensor(args, kwargs))
+        begins = False
         depth += 1
         layers_run += rows.shape[0]
-        if rows.shape[0] == size:
+        if rows.shape[0] == began:
             return None
-        return narrowed(module, args, present, keep), narrowed(module, kwargs, present, keep)
+        return narrowed(module, args), narrowed(module, kwargs)
 
     def before_other(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        if rows.shape[0] == size:
+        nonlocal present, keep
+        if rows.shape[0] == began:
             return None
-        keep = torch.arange(rows.shape[0], device=rows.device)
-        return (
-            narrowed(module, args, rows.shape[0], keep),
-            narrowed(module, kwargs, rows.shape[0], keep),
-        )
+        # It comes after a layer, whose output has the rows that are left.
+        present = rows.shape[0]
+        keep = torch.arange(present, device=rows.device)
+        return narrowed(module, args), narrowed(module, kwargs)
 
     def after_layer(module: nn.Module, args: tuple, output: Any) -> None:
-        if depth == stack.depth:
+        if depth in ends:
             leave(states_of(output))
 
     with torch.inference_mode(), sdpa_kernel(_ATTENTION), hooks() as handles:
-        for layer in stack.layers:
-            handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
-            handles.append(layer.register_forward_hook(after_layer))
-        for other in stack.between:
-            handles.append(other.register_forward_pre_hook(before_other, with_kwargs=True))
+        for part in stack.parts:
+            for layer in part.layers:
+                handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
+                handles.append(layer.register_forward_hook(after_layer))
+            for other in part.between:
+                handles.append(other.register_forward_pre_hook(before_other, with_kwargs=True))
+        for part in stack.parts[1:]:
+            handles.append(part.module.register_forward_pre_hook(before_decoder, with_kwargs=True))
         with suppress(_Done):
-            stack.model(**inputs)
+            stack.model(**stack.given(inputs))
     return layers_run
+
+
+def _rows(tensor: Tensor, rows: Tensor, each: int) -> Tensor:
+    """Some rows of a tensor (rows * each, ..)."""
+    rows = rows.to(tensor.device)  # a model's layers may lie on several devices
+    if each == 1:
+        return tensor.index_select(0, rows)
+    return tensor.reshape(-1, each, *tensor.shape[1:]).index_select(0, rows).flatten(0, 1)
 
 
 @contextmanager

@@ -28,22 +28,25 @@ def check_key(key: KeySpec, backbone: Backbone) -> None:
         )
 
 
-def layer_key(backbone: Backbone, states: Tensor, attention: Tensor) -> NDArray[np.float32]:
+def layer_key(
+    backbone: Backbone, depth: int, states: Tensor, attention: Tensor
+) -> NDArray[np.float32]:
     """Keys (n, hidden) out of a pass: the mean over each row's real tokens, unit vectors.
 
     It is the mean whatever the encoder's own pooling is, because every text has the same first
-    token at depth 0.  states: (n, tokens, hidden); attention: (n, tokens), 1 at real tokens.
+    token at depth 0.  states: (n, tokens, hidden) of a depth; attention: (n, tokens), 1 at real
+    tokens.
     """
-    return token_mean(backbone, states, attention).cpu().numpy()
+    return token_mean(backbone, depth, states, attention).cpu().numpy()
 
 
 def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Keys (n, hidden) of a sentence encoder of their own: its embeddings, unit vectors.
+    """Keys (n, pooled size) of a sentence encoder of their own: its embeddings, unit vectors.
 
     They are pooled as the encoder's configuration says.  Raises InputError if the encoder answers
     a text with values that are no numbers.
     """
-    keys = np.zeros((len(texts), retriever.hidden_size), dtype=np.float32)
+    keys = np.zeros((len(texts), retriever.pooled_size), dtype=np.float32)
     for batch in token_batches(retriever, encode(retriever, PLAIN_TEXT, texts)):
         at, attention = batch.rows, batch.inputs["attention_mask"]
 
@@ -55,7 +58,7 @@ def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.floa
             attention: Tensor = attention,
         ) -> None:
             if depth == retriever.depth:
-                keys[at] = pooled(retriever, states, attention).cpu().numpy()
+                keys[at] = pooled(retriever, depth, states, attention).cpu().numpy()
 
         walk(retriever.stack, batch.inputs, visit)
         check_numbers(retriever, texts, at, keys[at])

@@ -17,7 +17,7 @@ from raee.neighbours.keys import retriever_keys
 from raee.policies.costs import Costs
 from raee.reading import BatchReader, Database
 
-_TEXTS = {"cpu": 256, "cuda": 4_096}
+_TEXTS = {"cpu": 256, "cuda": 4_096, "mps": 1_024}
 """Texts that a table is measured on; enough to fill batches."""
 
 _TRIES = 3
@@ -88,6 +88,8 @@ def _one_pass(database: Database, texts: Sequence[str]) -> dict[str, float]:
         nonlocal mark
         if backbone.device.type == "cuda":
             torch.cuda.synchronize(backbone.device)
+        elif backbone.device.type == "mps":
+            torch.mps.synchronize()
         now = time.perf_counter()
         seconds[part] += now - mark
         mark = now

@@ -15,7 +15,7 @@ from raee.model.prompts import Prompt
 from raee.model.walk import walk
 from raee.readers.fit import StateName
 from raee.readers.reader import Due, Here, Look, Reader, Reading
-from raee.readers.states import check_numbers, normalised, pooled, probe_states
+from raee.readers.states import answer_state, check_numbers, normalised, pooled, probe_states
 
 COSINE_SCALE = 20.0
 """Cosines are multiplied by this before the softmax."""
@@ -24,7 +24,7 @@ HeadReader = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """`read(depth, states, attention, answer_positions) -> (n, labels) float32 probabilities`.
 
 states: (n, tokens, hidden) as the walk shows them; attention: (n, tokens), 1 at real tokens;
-answer_positions: (n,) int64.
+answer_positions: (n,) int64; the latter two as `Backbone.tokens_at` says them.
 """
 
 
@@ -34,8 +34,8 @@ def head_reader(backbone: Backbone, prompt: Prompt, centre: Tensor | None) -> He
     centre: (depths, hidden) the database's mean at each depth, for sentence encoders.
     Raises InputError if a label word is not one token.
     """
-    if backbone.family == "masked-lm":
-        return _masked_lm_head(backbone, prompt)
+    if backbone.family != "sentence-encoder":
+        return _language_head(backbone, prompt)
     assert centre is not None, "a sentence encoder is read against its database's centre"
     return sentence_head(backbone, prompt, centre)
 
@@ -54,7 +54,7 @@ class SentenceHead:
         self, depth: int, states: Tensor, attention: Tensor, answer_positions: Tensor
     ) -> Tensor:
         """(n, labels) float32 probabilities; see `HeadReader`."""
-        return self.of_pooled(depth, pooled(self.backbone, states, attention))
+        return self.of_pooled(depth, pooled(self.backbone, depth, states, attention))
 
     def of_pooled(self, depth: int, vectors: Tensor) -> Tensor:
         """(n, labels) float32 probabilities.  vectors: (n, hidden), as `pooled` makes them."""
@@ -109,13 +109,12 @@ def read_centre(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
     return _pooled_by_depth(backbone, prompt, texts).mean(dim=1).float()
 
 
-def _masked_lm_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
+def _language_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
     head = LabelColumns(backbone, label_tokens(backbone.tokenizer, prompt.words))
 
     def read(depth: int, states: Tensor, attention: Tensor, answer_positions: Tensor) -> Tensor:
-        rows = torch.arange(states.shape[0], device=states.device)
-        answer_states = backbone.normed(states[rows, answer_positions])
-        return head(answer_states).float().softmax(dim=1)
+        answers = answer_state(backbone, depth, states, answer_positions)
+        return head(answers).float().softmax(dim=1)
 
     return read
 
@@ -125,12 +124,12 @@ def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Te
     result = torch.zeros(
         backbone.depth + 1,
         len(texts),
-        backbone.hidden_size,
+        backbone.pooled_size,
         dtype=torch.float64,
-        device=backbone.device,
+        device=backbone.sums_device,
     )
     for batch in token_batches(backbone, encode(backbone, prompt, texts)):
-        at = torch.as_tensor(batch.rows, device=backbone.device)
+        at = torch.as_tensor(batch.rows, device=result.device)
         attention = batch.inputs["attention_mask"]
 
         def visit(
@@ -140,7 +139,8 @@ def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Te
             at: Tensor = at,
             attention: Tensor = attention,
         ) -> None:
-            result[depth, at] = pooled(backbone, states, attention).double()
+            vectors = pooled(backbone, depth, states, attention)
+            result[depth, at] = vectors.to(result.device).double()
 
         walk(backbone.stack, batch.inputs, visit)
         check_numbers(backbone, texts, batch.rows, result[-1, at].cpu().numpy())

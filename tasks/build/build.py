@@ -5,6 +5,7 @@ All that reads a build asks this object; `tasks.build.table` has the steps that 
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from importlib import import_module
@@ -161,7 +162,8 @@ class Build(Work):
     @property
     def retriever(self) -> Backbone | None:
         """The key's own model, in memory; None if the key is one of the backbone's layers."""
-        return retriever_of(self.plan.job.key, self.plan.job.backbone.dtype)
+        backbone = self.plan.job.backbone
+        return retriever_of(self.plan.job.key, backbone.dtype, backbone.device)
 
     @cached_property
     def parent(self) -> Parent | None:
@@ -310,7 +312,6 @@ class Build(Work):
         indexes = None
         if indexed is not None:
             indexes = {path: index.model_dump() for path, index in indexed.indexes.items()}
-        prompt = plan.prompt
         return Manifest(
             format=FORMAT,
             name=plan.job.name,
@@ -318,15 +319,15 @@ class Build(Work):
             parent=plan.parent,
             created_at=datetime.now(UTC),
             job=plan.job.model_dump(mode="json"),
-            prompt={"template": prompt.template, "labels": prompt.labels, "words": prompt.words},
+            prompt=asdict(plan.prompt),
             backbone=plan.backbone,
             key=plan.key,
             exits=[str(e) for e in plan.exits],
-            labels=list(prompt.labels),
+            labels=list(plan.prompt.labels),
             rows=self.swept.rows,
             rejected=dict(self.swept.rejected),
             files=[],
-            corpus=plan.corpus,
+            corpus=plan.corpus | ({"shown": self.swept.shown} if plan.prompt.shown else {}),
             metrics={} if evaluated is None else evaluated.metrics,
             policy=plan.job.policy.model_dump(),
             seconds={},

@@ -45,7 +45,7 @@ def read_database_centre(build: Build, attempt: Attempt) -> StepRecord | None:
     texts = json.loads(build.folder.read(CENTRE_TEXTS))
     size = sum(span.rows for span in build.plan.shards[0])
     columns = _columns(build, pooled_state(build.backbone))
-    parts, total = list[pa.Table](), np.zeros((len(columns), build.backbone.hidden_size))
+    parts, total = list[pa.Table](), np.zeros((len(columns), build.backbone.pooled_size))
     with stage("read centre", len(texts)):
         for number, start in enumerate(range(0, len(texts), size)):
             part = _read_part(build, number, texts[start : start + size])

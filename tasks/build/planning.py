@@ -10,17 +10,21 @@ begin at once, one writes `build.json`, and both go on with its plan.
 
 import json
 import logging
+from dataclasses import asdict
 from hashlib import sha256
 from secrets import token_hex
+from typing import Any
 
 import numpy as np
+import polars as pl
 from prefect import task
 from pydantic import BaseModel
 
 from raee.build import prepared
 from raee.config import MOST_LABELS
+from raee.examples import Candidates
 from raee.model.backbones import Backbone
-from raee.model.prompts import Prompt, declared_labels
+from raee.model.prompts import Prompt, declared_labels, examples_of
 from storage.apart import check_store_apart
 from storage.conditional import require_conditional_writes
 from storage.database import new_version_id
@@ -35,6 +39,7 @@ from tasks.build.shards import SWEEP
 from tasks.job import Job
 from tasks.models import shard_rows_of
 from tasks.progress import advance, stage
+from tasks.readings import prompt_of
 from tasks.retrying import RETRIES
 from tasks.steps import STEPS, forget
 
@@ -66,10 +71,10 @@ def plan_build(job: Job) -> PlannedBuild:
     job cannot be done.
     """
     check_store_apart(job.corpus.uri, job.store)
-    backbone, prompt, retriever, found = _look_over(job)
+    parent, works = newest(job), job.database.folder / "work"
+    backbone, prompt, retriever, found = _look_over(job, parent)
     key = backbone.fingerprint if retriever is None else retriever.fingerprint
     recipe = _recipe(job, prompt, backbone.fingerprint, key, found)
-    parent, works = newest(job), job.database.folder / "work"
     while True:
         centre = _inherited_centre(job, parent, backbone, prompt)
         builds = works / _build_key(job, recipe, found, centre)
@@ -112,8 +117,8 @@ def plan_build(job: Job) -> PlannedBuild:
             rows=found.rows,
             rejected=dict(found.rejected),
             corpus={"uri": job.corpus.uri, "rows": found.total, "fingerprint": found.fingerprint},
-            sample=found.sample(job.sample_rows),
-            words_sample=found.sample(max(job.words_rows, job.sample_rows)),
+            sample=found.sample(job.sample_rows, prompt.examples),
+            words_sample=found.sample(max(job.words_rows, job.sample_rows), prompt.examples),
             shards=found.shards(shard_rows_of(job, backbone, found, new)),
         )
         version = _begin(builds, plan, centre, found.centre_texts)
@@ -193,11 +198,17 @@ def forget_build(work: str) -> None:
         Folder(builds).remove()
 
 
-def _look_over(job: Job) -> tuple[Backbone, Prompt, Backbone | None, Scan]:
+def _look_over(job: Job, parent: Manifest | None) -> tuple[Backbone, Prompt, Backbone | None, Scan]:
     declared = declared_labels(job.prompt, job.backbone.family)
+    examples = examples_of(job.prompt)
+    candidates = Candidates(examples, prompt_of(parent) if examples and parent else None)
+
+    def add(rows: pl.DataFrame) -> None:
+        candidates.add(rows["text"], rows["label"])
+
     with stage("read corpus", None):
-        found = scan(job.corpus, declared, job.max_reject_fraction, advance, MOST_LABELS)
-    return *prepared(job.method, found.rows, found.labels), found
+        found = scan(job.corpus, declared, job.max_reject_fraction, advance, MOST_LABELS, add)
+    return *prepared(job.method, found.rows, found.labels, candidates), found
 
 
 def newest(job: Job) -> Manifest | None:
@@ -243,11 +254,18 @@ def _recipe(
     decisive |= {
         "format": FORMAT,
         "corpus_fingerprint": found.fingerprint,
-        "prompt": [prompt.template, prompt.labels, prompt.words],
+        "prompt": [prompt.template, prompt.labels, prompt.words, *_asked_otherwise(prompt)],
         "backbone": backbone,
         "key": [decisive["key"], key],
     }
     return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _asked_otherwise(prompt: Prompt) -> list[Any]:
+    """What the recipe says of a chat and of demonstrations; nothing of a prompt without them."""
+    if not prompt.chat and not prompt.examples:
+        return []
+    return [prompt.chat, prompt.examples, [asdict(example) for example in prompt.shown]]
 
 
 def _build_key(job: Job, recipe: str, found: Scan, centre: bytes | None) -> str:

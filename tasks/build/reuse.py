@@ -32,7 +32,7 @@ from storage.store import Folder
 from storage.version_files import VersionFiles
 from tasks.fitted import read_fits
 from tasks.job import Job
-from tasks.readings import files_of
+from tasks.readings import files_of, prompt_of
 
 logger = logging.getLogger("raee")
 
@@ -78,12 +78,9 @@ def reuses(
         )
         return False
     built = Job.model_validate(parent.job)
-    read_alike = (
-        (parent.backbone, parent.key, built.key) == (backbone, key, job.key)
-        and parent.prompt["template"] == prompt.template
-        and parent.prompt["labels"] == list(prompt.labels)
-        and parent.prompt["words"] == list(prompt.words)
-    )
+    read_alike = (parent.backbone, parent.key, built.key) == (backbone, key, job.key) and prompt_of(
+        parent
+    ) == prompt
     if not read_alike:
         return False
     why_not = None

@@ -43,6 +43,8 @@ class Swept(StepRecord):
     """Rows that were read here."""
     rejected: dict[str, int]
     """Rows that cannot be used, by reason."""
+    shown: int = 0
+    """Rows left out because the prompt shows their text as a demonstration."""
 
 
 SWEEP = Marker("shard", Swept)
@@ -106,6 +108,11 @@ class SweptShards:
     def new(self) -> int:
         """How many rows of all shards were read in this build."""
         return sum(self.left(number).new for number in self.numbers)
+
+    @property
+    def shown(self) -> int:
+        """How many rows of all shards are left out because the prompt shows their texts."""
+        return sum(self.left(number).shown for number in self.numbers)
 
     @property
     def rejected(self) -> Counter[str]:

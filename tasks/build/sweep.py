@@ -47,7 +47,10 @@ def sweep_shard(build: Build, attempt: Attempt, number: int) -> Swept:
     Raises InputError as `rows_of_shard` and the sweep do.
     """
     plan = build.plan
-    rows = rows_of_shard(plan.job.corpus, plan.shards[number], build.backbone, plan.prompt.labels)
+    found = rows_of_shard(plan.job.corpus, plan.shards[number], build.backbone, plan.prompt.labels)
+    rows = found.without_shown(plan.prompt)
+    shown = len(found) - len(rows)
+    advance(shown)
     shard = _look_up(build, rows.usable)
     _write(attempt.folder, shard, build, _read(build, shard))
     files = []
@@ -55,7 +58,8 @@ def sweep_shard(build: Build, attempt: Attempt, number: int) -> Swept:
         name = f"rejects/{part_name(number)}"
         files.append(write_table(attempt.version, name, table_of(rows.rejects)))
     new = int(shard.new.sum())
-    return Swept(rows=len(rows), files=files, new=new, rejected=rows.rejected())
+    rejected = rows.rejected()
+    return Swept(rows=len(rows), files=files, new=new, rejected=rejected, shown=shown)
 
 
 @step(CHECK, opens=open_build, stage="sweep", after=[SWEEP])
@@ -65,9 +69,11 @@ def check_swept(build: Build, attempt: Attempt) -> StepRecord:
     Raises InputError if they were not.
     """
     corpus, swept, expected = build.plan.job.corpus, build.swept, build.plan.corpus["rows"]
-    check_all_there(corpus.uri, swept.rows, swept.rejected, expected)
+    check_all_there(corpus.uri, swept.rows + swept.shown, swept.rejected, expected)
     check_rejected(corpus.uri, swept.rejected, expected, build.plan.job.max_reject_fraction)
     logger.info("%d rows are new, %d known", swept.new, swept.rows - swept.new)
+    if swept.shown:
+        logger.info("%d rows are left out: the prompt shows their texts as examples", swept.shown)
     return StepRecord(rows=swept.rows)
 
 

@@ -3,6 +3,7 @@
 import logging
 
 from raee.config import Method
+from raee.model.spec import untrusting
 from raee.policies.compared import runnable
 from raee.runner import Runner
 from storage.database import open_version
@@ -24,6 +25,7 @@ def load_version(store: str, name_at: str) -> tuple[Method, Runner, str]:
     chosen = open_version(store, name_at)
     manifest = chosen.manifest()
     job = Job.model_validate(manifest.job)
+    job = job.model_copy(update={"backbone": untrusting(job.backbone)})
     database = load_database(chosen, job.backbone, job.key)
     readings, tuning = load_readings(chosen), tuning_of(manifest)
     if job.balance == "corpus":

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from raee.config import PolicySpec, RunnablePolicy
 from raee.errors import InputError
 from raee.exits import parse_exits
+from raee.far_rows import deepest_run
 from raee.policies.compared import runnable
 from raee.policies.table import check_policy
 from raee.reading import Database
@@ -113,8 +114,7 @@ class Classification(Work):
     @property
     def database(self) -> Database:
         """The version that it reads, in memory."""
-        job = self.plan.job
-        return load_database(self.plan.reads, job.backbone, job.key)
+        return _database_for(self.plan.reads, self.plan.job, self.plan.runs)
 
 
 @lru_cache(maxsize=8)
@@ -189,7 +189,7 @@ def plan_classification(
             raise InputError(_other_output(folder, f"version {started.version}"))
         logger.warning("going on with version %s, as begun", started.version)
     if started is None:
-        database = load_database(reads, job.backbone, job.key)
+        database = _database_for(reads, job, runs)
         # The trial is in the work folder, which goes in the end: an output holds nothing else.
         require_conditional_writes((folder / WORK).uri, job.single_writer, folder.uri)
         started = ClassificationPlan(
@@ -228,6 +228,12 @@ def plan_classification(
         done=open_classification(folder.uri).rows_done(PART),
         shards=len(started.shards),
     )
+
+
+def _database_for(version: Version, job: Job, runs: RunnablePolicy) -> Database:
+    """A version in memory, with the layers that rows may run under a policy."""
+    deepest = deepest_run(load_readings(version).entries, job.key, runs, job.far)
+    return load_database(version, job.backbone, job.key, deepest)
 
 
 def is_finished(output: str) -> bool:

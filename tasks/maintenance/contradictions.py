@@ -47,6 +47,7 @@ def _of_exits(manifest: Manifest) -> Iterator[str]:
 def _of_rows(manifest: Manifest) -> Iterator[str]:
     """A manifest counts the same rows several times."""
     rejected = sum(manifest.rejected.values())
+    shown = manifest.corpus.get("shown", 0)
     counts: dict[str, tuple[int | None, int]] = {
         "its entries": (_rows(manifest, "entries/"), manifest.rows),
         "its rejects": (_rows(manifest, "rejects/"), rejected),
@@ -56,7 +57,7 @@ def _of_rows(manifest: Manifest) -> Iterator[str]:
     for file in _below(manifest, "keys/"):
         counts[file.path] = (file.rows, manifest.rows)
     if manifest.pruned is None:
-        counts["its corpus"] = (manifest.corpus.get("rows"), manifest.rows + rejected)
+        counts["its corpus"] = (manifest.corpus.get("rows"), manifest.rows + rejected + shown)
     for what, (counted, expected) in counts.items():
         if counted != expected:
             yield f"{MANIFEST} counts {counted} rows of {what}; its other counts make {expected}"

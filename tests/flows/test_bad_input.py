@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 
 from tests.flows.jobs import flow_states, manifest_of, raee, start_raee
+from tests.raee.tokenizers import save_causal_lm
 from tests.texts import LABELS, sentences
 
 _PR_SET_SECUREBITS = 28
@@ -80,6 +81,49 @@ _JOBS = {
 }
 
 
+_ASKED = "What is it? {text} It is "
+
+_PROMPTS_OF_CAUSAL_LMS = {
+    "a template without the text": (
+        {"template": "it was"},
+        "prompt.template 'it was': family causal-lm needs {text} once and no {mask}",
+    ),
+    "a template with a mask": (
+        {"template": _MASKED},
+        "prompt.template '{text} it was {mask}': family causal-lm needs {text} once and no {mask}",
+    ),
+    "no template": ({}, "prompt.template is missing: family causal-lm needs one with {text} once"),
+    "an instruction without the text": (
+        {"template": "chat", "instruction": "What?"},
+        "prompt.instruction 'What?': family causal-lm needs {text} once and no {mask}",
+    ),
+    "an instruction without a chat": (
+        {"template": _ASKED, "instruction": _ASKED},
+        "prompt.instruction: it goes with `template: chat`",
+    ),
+    "a chat that the tokenizer has no template for": (
+        {"template": "chat"},
+        "prompt.template 'chat': this model's tokenizer has no chat template; give a template",
+    ),
+    "label words that begin alike": (
+        {"template": _ASKED, "labels": {"bad": "very bad", "good": "very good", "odd": "odd"}},
+        "label words 'very bad' and 'very good' both begin with the token 'Ġvery' for this",
+    ),
+    "examples that leave a text no room": (
+        {"template": _ASKED, "examples": 4},
+        "with 12 examples alone is ",
+    ),
+    "a built-in prompt and labels": (
+        {"name": "sst2"},
+        "prompt.labels: the prompt of `name` has its own; give `name` or `labels`",
+    ),
+    "less than no examples": (
+        {"template": _ASKED, "examples": -1},
+        "prompt.examples: input should",
+    ),
+}
+
+
 class TestBuildRefuses:
     @pytest.mark.parametrize("name", _JOBS)
     def test_a_job_with(self, place, name):
@@ -92,6 +136,22 @@ class TestBuildRefuses:
         prompt = {"template": _MASKED, "labels": {"bad": "xyz", "good": "good", "odd": "dull"}}
         backbone = {"family": "masked-lm", "model": place.model_of("bert")}
         match = "label word 'xyz' is 3 tokens for this tokenizer (['x', '##y', '##z'])"
+        _refused(place, match, "build", place.job(prompt=prompt, backbone=backbone))
+
+    @pytest.mark.parametrize("name", _PROMPTS_OF_CAUSAL_LMS)
+    def test_of_a_causal_lm(self, place, tmp_path_factory, name):
+        prompt, match = _PROMPTS_OF_CAUSAL_LMS[name]
+        model = save_causal_lm(tmp_path_factory.mktemp("models"))
+        backbone = {"family": "causal-lm", "model": str(model)}
+        prompt = {"labels": dict(zip(LABELS, ("bad", "great", "okay"), strict=True)), **prompt}
+        _refused(place, match, "build", place.job(prompt=prompt, backbone=backbone))
+        assert not place.store.exists()
+
+    def test_examples_that_leave_a_text_no_room(self, place):
+        labels = {"bad": "bad", "good": "good", "odd": "dull"}
+        prompt = {"template": _MASKED, "labels": labels, "examples": 5}
+        backbone = {"family": "masked-lm", "model": place.model_of("bert")}
+        match = "prompt.template '{text} it was {mask}' with 15 examples alone is "
         _refused(place, match, "build", place.job(prompt=prompt, backbone=backbone))
 
     @pytest.mark.parametrize("content", ["", "id,text,label\n"])
@@ -277,6 +337,10 @@ class TestClassifyRefuses:
     def test_a_backbone_of_another_revision(self, ready):
         match = "was built with backbone.revision 'main', the job says 'v2'"
         _refused(ready, match, *_arguments(ready, backbone=_encoder(ready, revision="v2")))
+
+    def test_a_device_that_is_not_there(self, ready):
+        match = "backbone.device 'cuda:99' is not there; this machine has cpu"
+        _refused(ready, match, *_arguments(ready, backbone=_encoder(ready, device="cuda:99")))
 
     def test_a_backbone_with_other_weights(self, ready):
         model = shutil.copytree(ready.model_of("bert-encoder"), ready.root / "model")

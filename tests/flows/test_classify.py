@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raee.model.loaded import forget_models
+from tasks.readings import load_database
 from tests.flows.jobs import (
     ask_server,
     entries_of,
@@ -31,6 +33,18 @@ def input(published):
 def _version(place):
     (version,) = place.version("").iterdir()
     return version
+
+
+def test_no_layers_are_loaded_that_no_row_can_run(published, input):
+    policy = {"name": "fixed", "exit": "head@1"}
+    for far, loaded in ((None, "the lowest 2"), ({"quantile": 0.9, "then": "full"}, "all")):
+        forget_models()
+        load_database.cache_clear()
+        job = published.job(policy=policy, far=far)
+        output = published.root / f"out-{loaded[-1]}"
+        answer = raee("classify", job, "--input", input, "--output", output)
+        assert answer.code == 0, answer.err
+        assert f": {loaded} of 4 layers loaded, float32 on " in answer.err
 
 
 class TestOutput:

@@ -56,6 +56,13 @@ class TestWhereNothingHasChanged:
         assert published.files() == before
         assert _production(published) == first
 
+    def test_how_a_model_is_loaded_is_no_change(self, published):
+        version, backbone = published.only_version().name, {"family": "sentence-encoder"}
+        backbone["model"] = published.model_of("bert-encoder")
+        loading = {"device": "cpu", "attn_implementation": "sdpa", "pickled_weights": True}
+        answer = raee("build", published.job(backbone=backbone | loading))
+        assert (answer.code, answer.out) == (0, f"{version}\n")
+
     @pytest.mark.parametrize("changed", [{"shard_rows": 7}, {"max_reject_fraction": 0.5}], ids=str)
     def test_a_setting_that_decides_nothing_is_no_change(self, published, changed):
         version = published.only_version().name

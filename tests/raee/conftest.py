@@ -1,6 +1,6 @@
 """Models by name, each made, loaded and read once a run; on the CPU, whatever else there is.
 
-Names are those of `models.MASKED_LMS` and `models.SENTENCE_ENCODERS`, and two trained models:
+Names are those of `models.ARCHITECTURES` and `models.REFUSED`, and two trained models:
 `minilm` (all-MiniLM-L6-v2) and `minilm-mlm` (the shared folder's masked LM).
 """
 
@@ -17,7 +17,7 @@ from raee.config import BackboneSpec
 from raee.model.backbones import Backbone
 from raee.model.loading import load_backbone
 from tests.conftest import SHARED
-from tests.raee.databases import is_masked_lm
+from tests.raee.databases import is_masked_lm, named_family
 from tests.raee.models import save_model
 from tests.raee.plain import Plain
 
@@ -44,8 +44,7 @@ def folder_of(tmp_path_factory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def spec_of(folder_of) -> Callable[..., BackboneSpec]:
     def spec(name: str, dtype: str = "auto") -> BackboneSpec:
-        family = "masked-lm" if is_masked_lm(name) else "sentence-encoder"
-        return BackboneSpec(family=family, model=str(folder_of(name)), dtype=dtype)
+        return BackboneSpec(family=named_family(name), model=str(folder_of(name)), dtype=dtype)
 
     return spec
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from raee.answers import Answers, Neighbours, answers_of
-from raee.config import KeySpec
+from raee.config import Family, KeySpec
 from raee.exits import Entries, Exit, exits_of, in_order
 from raee.model.backbones import Backbone
 from raee.model.batches import encode, token_batches
@@ -27,7 +27,7 @@ from raee.readers.vote import vote
 from raee.reading import Database
 from raee.sweep import Labelled, sweep
 from raee.texts import Texts, copies_of
-from tests.raee.models import MASKED_LMS
+from tests.raee.models import ARCHITECTURES, MASKED_LMS, REFUSED
 
 TEXTS = (
     "a dull story",
@@ -59,29 +59,43 @@ UNSEEN = (
 
 LABELS = ("bad", "good", "so so")
 MASKED = Prompt(LABELS, ("terrible", "great", "okay"), "{text} It was {mask}.")
+ASKED = Prompt(LABELS, ("terrible", "great", "okay"), "{text} It was")
 DESCRIBED = Prompt(LABELS, ("a terrible , bad film", "a great story", "it was okay"))
+_PROMPTS = {
+    "masked-lm": MASKED,
+    "sentence-encoder": DESCRIBED,
+    "causal-lm": ASKED,
+    "seq2seq-lm": ASKED,
+}
 
 
 def is_masked_lm(name: str) -> bool:
     return name in MASKED_LMS or name == "minilm-mlm"
 
 
+def named_family(name: str) -> Family:
+    """The family of the model of a name."""
+    if name in ARCHITECTURES or name in REFUSED:
+        return (ARCHITECTURES | REFUSED)[name].family
+    return "masked-lm" if is_masked_lm(name) else "sentence-encoder"
+
+
 def prompt_of(name: str) -> Prompt:
     """What the tests ask of the model of a name."""
-    return MASKED if is_masked_lm(name) else DESCRIBED
+    return _PROMPTS[named_family(name)]
 
 
 def prompt_for(backbone: Backbone) -> Prompt:
     """What the tests ask of a loaded model."""
-    return MASKED if backbone.family == "masked-lm" else DESCRIBED
+    return _PROMPTS[backbone.family]
 
 
 def head_for(backbone: Backbone, texts: Sequence[str] = TEXTS) -> HeadReader:
     """The head of `prompt_for`, a sentence encoder's with its centre over the texts."""
     prompt = prompt_for(backbone)
-    masked_lm = backbone.family == "masked-lm"
+    described = backbone.family == "sentence-encoder"
     return head_reader(
-        backbone, prompt, None if masked_lm else read_centre(backbone, prompt, list(texts))
+        backbone, prompt, read_centre(backbone, prompt, list(texts)) if described else None
     )
 
 

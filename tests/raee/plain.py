@@ -3,7 +3,7 @@
 Each text runs alone, unpadded, through the whole model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 
 
 class Plain:
@@ -94,6 +100,97 @@ class Plain:
         return token
 
 
+class PlainCausal:
+    """A causal LM, read at the last token of a text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    @torch.no_grad()
+    def states(self, text: str) -> list[Tensor]:
+        """By depth, (tokens, hidden): the hidden states as the model's own head expects them."""
+        ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
+        output = self.model(input_ids=ids, output_hidden_states=True)
+        states = [each[0] for each in output.hidden_states]
+        states[:-1] = [_causal_norm(self.model)(each) for each in states[:-1]]
+        own = output.logits[0, -1]
+        assert torch.allclose(_causal_head(self.model, states[-1][-1]), own, atol=1e-5)
+        return states
+
+    @torch.no_grad()
+    def logits(self, text: str, words: Sequence[str]) -> NDArray[np.float32]:
+        """(depths, words): what the head says at the last token."""
+        answers = torch.stack([each[-1] for each in self.states(text)])
+        return _causal_head(self.model, answers)[:, _tokens(self.tokenizer, words)].numpy()
+
+
+class PlainSeq2Seq:
+    """An encoder-decoder, read at the encoder's last token and at the decoder's first step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    @torch.no_grad()
+    def states(self, text: str) -> list[Tensor]:
+        """By depth, (tokens, hidden): the encoder's, then the decoder's (1, hidden)."""
+        model = self.model
+        ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
+        first = torch.tensor([[model.config.decoder_start_token_id]])
+        output = model(input_ids=ids, decoder_input_ids=first, output_hidden_states=True)
+        states = [each[0] for each in output.encoder_hidden_states]
+        decoded = [each[0] for each in output.decoder_hidden_states[1:]]
+        if "T5" in type(model).__name__:  # BART has a norm in each layer and none after them
+            states[:-1] = [model.encoder.final_layer_norm(each) for each in states[:-1]]
+            decoded[:-1] = [model.decoder.final_layer_norm(each) for each in decoded[:-1]]
+        assert torch.allclose(
+            _seq2seq_head(model, decoded[-1][-1]), output.logits[0, -1], atol=1e-5
+        )
+        return [*states, *decoded]
+
+    @torch.no_grad()
+    def logits(self, text: str, words: Sequence[str]) -> NDArray[np.float32]:
+        """(depths, words): what the head says at the last token of each depth."""
+        answers = torch.stack([each[-1] for each in self.states(text)])
+        return _seq2seq_head(self.model, answers)[:, _tokens(self.tokenizer, words)].numpy()
+
+
+def _tokens(tokenizer, words: Sequence[str]) -> list[int]:
+    return [tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in words]
+
+
+def _causal_norm(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What each architecture's forward does between its last layer and its head."""
+    kind = type(model).__name__
+    if kind in ("GPT2LMHeadModel", "BloomForCausalLM"):
+        return model.transformer.ln_f
+    if kind == "GPTNeoXForCausalLM":
+        return model.gpt_neox.final_layer_norm
+    if kind == "OPTForCausalLM":
+        decoder = model.model.decoder
+        return decoder.project_out if decoder.final_layer_norm is None else decoder.final_layer_norm
+    return model.model.norm
+
+
+def _causal_head(model: nn.Module, states: Tensor) -> Tensor:
+    """Each architecture's head, as its forward writes it."""
+    kind = type(model).__name__
+    logits = model.lm_head(states)
+    if kind == "Gemma2ForCausalLM":
+        cap = model.config.final_logit_softcapping
+        return cap * torch.tanh(logits / cap)
+    return logits / model.config.logits_scaling if kind == "GraniteForCausalLM" else logits
+
+
+def _seq2seq_head(model: nn.Module, states: Tensor) -> Tensor:
+    if "T5" not in type(model).__name__:
+        return model.lm_head(states) + model.final_logits_bias[0]
+    if getattr(model.config, "scale_decoder_outputs", False):
+        states = states * model.config.d_model**-0.5
+    return model.lm_head(states)
+
+
 def _on_cpu(tensor: Tensor) -> Tensor:
     """In the dtype that it has, but for bfloat16, which NumPy does not know."""
     tensor = tensor.cpu()
@@ -103,7 +200,7 @@ def _on_cpu(tensor: Tensor) -> Tensor:
 def _head(model: nn.Module, states: Tensor) -> Tensor:
     """Each architecture's masked-LM head, as its forward writes it."""
     kind = type(model).__name__
-    if kind == "RobertaForMaskedLM":
+    if kind in ("RobertaForMaskedLM", "XLMRobertaForMaskedLM"):
         return model.lm_head(states)
     if kind == "ElectraForMaskedLM":
         return model.generator_lm_head(model.generator_predictions(states))
@@ -116,4 +213,4 @@ def _head(model: nn.Module, states: Tensor) -> Tensor:
         return model.decoder(model.head(states))
     if kind == "DebertaV2ForMaskedLM" and not model.config.legacy:
         return model.lm_predictions(states, model.deberta.embeddings.word_embeddings)
-    return model.cls(states)  # BERT and DeBERTa v2
+    return model.cls(states)  # BERT, MobileBERT and DeBERTa v2

@@ -15,7 +15,7 @@ from sklearn.utils import estimator_checks
 
 from raee import Classifier
 from raee.errors import InputError
-from raee.model.loaded import backbone_of
+from raee.model.loaded import forget_models
 from raee.policies.compared import COMPARED
 from tests.flows.opinions import opinions
 from tests.raee.errors import refused
@@ -230,6 +230,16 @@ class TestHabits:
         large = Classifier(folder_of("minilm"), policy="full").fit(rows[0][:20], rows[1][:20])
         assert len(pickle.dumps(large)) < weights.stat().st_size / 10
 
+    def test_a_pickle_is_read_on_a_machine_without_the_device(self, encoder, rows):
+        classifier = Classifier(encoder, policy="full", device="cpu", attn_implementation="eager")
+        data = pickle.dumps(classifier.fit(*rows))
+        # What it names is not looked for where it is read.
+        data = data.replace(b"eager", b"nopes")
+        again = pickle.loads(data)
+        np.testing.assert_allclose(
+            again.predict_proba(UNSEEN), classifier.predict_proba(UNSEEN), atol=1e-5
+        )
+
     def test_one_that_is_not_fitted_is_pickled_too(self, encoder):
         again = pickle.loads(pickle.dumps(Classifier(encoder, policy="full")))
         assert again.get_params() == Classifier(encoder, policy="full").get_params()
@@ -237,7 +247,7 @@ class TestHabits:
     def test_a_pickle_whose_model_is_another_by_now_is_refused(self, tmp_path, rows):
         folder = save_model("bert-encoder", tmp_path / "model")
         data = pickle.dumps(Classifier(folder, policy="full").fit(*rows))
-        backbone_of.cache_clear()
+        forget_models()
         with (folder / "tokenizer_config.json").open("a") as file:
             file.write("\n")
         with refused("was built with another model than"):
@@ -276,7 +286,11 @@ class TestBadInput:
         ("changed", "match"),
         [
             ({"policy": "nope"}, "^policy: Input tag 'nope'"),
-            ({"family": "gpt"}, "^family: Input should be 'masked-lm' or 'sentence-encoder'"),
+            (
+                {"family": "gpt"},
+                "^family: Input should be 'masked-lm', 'sentence-encoder', "
+                "'causal-lm' or 'seq2seq-lm'",
+            ),
             ({"dtype": "int8"}, "^dtype: Input should be"),
             ({"revision": None}, "^revision: Input should be a valid string"),
             ({"prompt": {"label": {}}}, "^prompt.PromptSpec.labels: Field required; "),

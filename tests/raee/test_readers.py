@@ -89,7 +89,7 @@ def test_pooled_states_are_float32_unit_vectors(backbone_of, name):
     own = _by_depth(
         backbone_of(name),
         lambda depth, states, batch: pooled(
-            backbone_of(name), states, batch.inputs["attention_mask"]
+            backbone_of(name), depth, states, batch.inputs["attention_mask"]
         ),
     )
     assert own.dtype == torch.float32
@@ -100,9 +100,9 @@ def test_padding_has_no_part_in_a_mean(backbone_of):
     backbone = backbone_of("bert-encoder")
     states = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(0))
     attention = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    padded = token_mean(backbone, states, attention)[0]
+    padded = token_mean(backbone, 0, states, attention)[0]
     states[0, 3:] = 1e6
-    torch.testing.assert_close(token_mean(backbone, states, attention)[0], padded)
+    torch.testing.assert_close(token_mean(backbone, 0, states, attention)[0], padded)
 
 
 def test_the_centre_is_the_texts_mean_at_each_depth(backbone_of, plain_of):

@@ -145,6 +145,33 @@ def _drawn(found, rows, labelled_texts):
 
 
 class TestSample:
+    def test_may_have_more_rows_of_each_label(self, tmp_path):
+        rows = [("rare" if n < 2 else "common", f"text {n}") for n in range(200)]
+        uri = write_corpus(tmp_path / "a.jsonl", [{"label": y, "text": t} for y, t in rows])
+        found = _scan(uri)
+        for more, rare in ((0, 1), (1, 2), (5, 2)):
+            limits = found.sample(20, more)
+            drawn = [
+                label
+                for label, text in rows
+                if sample_numbers(pl.Series([text]))[0] <= limits[label]
+            ]
+            assert (drawn.count("rare"), drawn.count("common")) == (rare, 20 + more)
+
+    def test_gives_the_usable_rows_to_who_asks(self, tmp_path):
+        rows = [
+            {"text": "one", "label": "a"},
+            {"text": "", "label": "a"},
+            {"text": "2", "label": 1},
+        ]
+        seen = []
+        uri = write_corpus(tmp_path / "a.jsonl", rows)
+        scan(
+            CorpusSpec(uri=uri),
+            on_usable=lambda some: seen.extend(some.select("text", "label").rows()),
+        )
+        assert seen == [("one", "a"), ("2", "1")]
+
     @settings(max_examples=40)
     @given(
         counts=st.lists(st.integers(1, 60), min_size=1, max_size=5),

@@ -218,7 +218,7 @@ class TestRefused:
         ("key", "changed"),
         [
             ("strenght", {"strenght": 5}),
-            ("backbone.device", {"backbone": _JOB["backbone"] | {"device": "cuda"}}),
+            ("backbone.size", {"backbone": _JOB["backbone"] | {"size": "large"}}),
             ("policy.k", {"policy": {"name": "full", "k": 3}}),
             ("policy.risk.max", {"policy": {"name": "tuned", "risk": {"max_loss": 0.1, "max": 1}}}),
         ],

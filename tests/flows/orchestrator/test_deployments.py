@@ -42,6 +42,15 @@ def test_each_job_gets_a_rebuild_of_its_own_and_nothing_else_changes(place):
     )
 
 
+def test_a_job_with_a_named_prompt_stays_the_same(place):
+    prompt = {"name": "sst2", "template": "chat", "examples": 1}
+    backbone = {"family": "causal-lm", "model": "x"}
+    job = load_job(place.job(prompt=prompt, backbone=backbone))
+    own = definition([job], None)["deployments"][-1]["parameters"]["job"]
+    assert own["prompt"] == prompt
+    assert Job.model_validate(own) == job
+
+
 def test_a_job_without_a_schedule_is_registered_and_fires_never(place):
     own = definition([load_job(place.job())], None)["deployments"][-1]
     assert "schedules" not in own

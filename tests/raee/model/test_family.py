@@ -5,7 +5,7 @@ import pytest
 
 from raee.model.family import family_of
 from tests.raee.errors import refused
-from tests.raee.models import MASKED_LMS, SENTENCE_ENCODERS
+from tests.raee.models import ARCHITECTURES, GENERATIVE_LMS, MASKED_LMS, SENTENCE_ENCODERS
 
 
 @pytest.mark.parametrize("name", MASKED_LMS)
@@ -26,7 +26,12 @@ def test_what_sentence_transformers_has_saved_is_a_sentence_encoder_whatever_its
     assert family_of(str(model), "main") == "sentence-encoder"
 
 
-@pytest.mark.parametrize("kind", ["GPTForCausalLM", "GPT2LMHeadModel"])
+@pytest.mark.parametrize("name", GENERATIVE_LMS)
+def test_a_model_with_the_head_of_a_generative_lm_is_one(name, folder_of):
+    assert family_of(str(folder_of(name)), "main") == ARCHITECTURES[name].family
+
+
+@pytest.mark.parametrize("kind", ["GPTForTokenClassification", "GPT2DoubleHeadsModel"])
 def test_a_model_of_another_kind_is_refused_with_what_to_say(kind, folder_of, tmp_path):
     model = shutil.copytree(folder_of("bert"), tmp_path / "model")
     config = json.loads((model / "config.json").read_text())

@@ -5,8 +5,11 @@ import torch
 
 from raee.config import BackboneSpec
 from raee.model.batches import pad
+from raee.model.frames import frame_of
 from raee.model.heads import LabelColumns, label_tokens
 from raee.model.loading import load_backbone
+from raee.model.prompts import Prompt
+from tests.raee import tokenizers
 from tests.raee.errors import refused
 from tests.raee.models import MASKED_LMS, WIDTH
 
@@ -23,7 +26,7 @@ def test_the_cut_head_gives_the_label_words_columns_of_the_whole_one(folder_of, 
     tokens = label_tokens(backbone.tokenizer, ["terrible", "great", "okay"])
     batch = pad([[0, 9, 8, 7, 6, 2], [0, 9, 2]], backbone.tokenizer.pad_token_id, backbone.device)
     with torch.inference_mode():
-        whole = backbone.model(**batch).logits[:, 1, tokens]
+        whole = backbone.model(**batch).logits[:, 1, tokens].float()
         states = backbone.stack.model(**batch).last_hidden_state[:, 1]
         cut = LabelColumns(backbone, tokens)(states)
     tolerance = {"float32": 1e-5, "bfloat16": 0.05}[dtype]
@@ -80,3 +83,47 @@ def test_a_label_word_that_the_tokenizer_does_not_know_is_refused(backbone_of):
 def test_two_label_words_of_the_same_token_are_refused(backbone_of):
     with refused("label words 'great' and 'Great' are the same token"):
         label_tokens(backbone_of("bert").tokenizer, ["great", "bad", "Great"])
+
+
+class TestWordsThatAreWritten:
+    """Of causal and encoder-decoder models."""
+
+    @staticmethod
+    def _tokens(kind, *words, template="{text} The answer is "):
+        tokenizer = tokenizers.make(kind)
+        family = "seq2seq-lm" if kind == "t5" else "causal-lm"
+        frame = frame_of(Prompt(words, words, template), tokenizer, family)
+        return tokenizer.convert_ids_to_tokens(label_tokens(tokenizer, words, frame))
+
+    @pytest.mark.parametrize(
+        ("kind", "expected"),
+        [
+            ("gpt2", ["Ġvery", "Ġdull", "Ġ"]),
+            ("llama2", ["▁very", "▁dull", "▁"]),
+            ("gemma", ["▁very", "▁dull", "▁"]),
+            ("t5", ["▁very", "▁dull", "▁"]),
+        ],
+    )
+    def test_of_several_tokens_begin_with_the_first(self, kind, expected):
+        assert self._tokens(kind, "very good", "dulled", "2nd") == expected
+
+    @pytest.mark.parametrize("kind", ["gpt2", "llama2", "gemma", "t5"])
+    def test_that_begin_alike_are_refused_with_both_and_the_token(self, kind):
+        match = "label words 'very good' and 'very bad' both begin with the token '[Ġ▁]very' "
+        with refused(match + "for this tokenizer; choose words that begin differently"):
+            self._tokens(kind, "very good", "okay", "very bad")
+
+    def test_that_are_unknown_or_empty_are_refused(self):
+        with refused(r"label word '★' is unknown to this tokenizer \(<unk>\)"):
+            self._tokens("t5", "good", "★")
+        for kind in ("gpt2", "t5"):
+            with refused("label word '' is 0 tokens"):
+                self._tokens(kind, "good", "")
+
+    def test_that_make_one_token_with_the_templates_end_are_refused(self):
+        tokenizer = tokenizers.make("gpt2")
+        tokenizer.add_tokens(["\ngood"])
+        frame = frame_of(Prompt(("a",), ("bad",), "{text}\n"), tokenizer, "causal-lm")
+        match = "label word 'good' makes one token with the end of prompt.template"
+        with refused(match):
+            label_tokens(tokenizer, ["bad", "good"], frame)

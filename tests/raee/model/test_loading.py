@@ -11,7 +11,8 @@ import transformers
 
 from raee.config import BackboneSpec
 from raee.model.batches import pad
-from raee.model.loading import load_backbone
+from raee.model.loading import device_of, load_backbone
+from raee.model.walk import walk
 from tests.raee.errors import refused
 from tests.raee.models import LAYERS, MASKED_LMS, POSITIONS, WIDTH, make_tokenizer
 
@@ -92,6 +93,81 @@ def test_a_model_without_layers_is_refused(copy_of):
         _load(folder, family="sentence-encoder")
 
 
+def test_pickled_weights_are_loaded_if_the_job_says_so(copy_of):
+    folder = copy_of("bert")
+    whole = _load(folder)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    own = _load(folder, pickled_weights=True)
+    batch = pad([[0, 9, 8, 2]], own.tokenizer.pad_token_id, own.device)
+    assert torch.equal(own.model(**batch).logits, whole.model(**batch).logits)
+    before = own.fingerprint["weights"]
+    torch.save(weights | {"more": torch.ones(1)}, folder / "pytorch_model.bin")
+    assert _load(folder, pickled_weights=True).fingerprint["weights"] != before
+
+
+def test_code_that_comes_with_a_model_runs_if_the_job_says_so(copy_of):
+    folder = copy_of("bert-encoder")
+    own = "from transformers import BertConfig, BertModel\n"
+    own += "class A(BertConfig):\n    model_type = 'own'\n"
+    own += "class B(BertModel):\n    config_class = A\n"
+    (folder / "own.py").write_text(own)
+    kinds = {"AutoConfig": "own.A", "AutoModel": "own.B"}
+    _change_json(folder / "config.json", model_type="own", auto_map=kinds)
+    backbone = _load(folder, family="sentence-encoder", trust_remote_code=True)
+    assert type(backbone.model).__name__ == "B"
+    (folder / "own.py").write_text(f"{own}\n")
+    after = _load(folder, family="sentence-encoder", trust_remote_code=True)
+    assert after.fingerprint["config"] != backbone.fingerprint["config"]
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa"])
+def test_the_job_may_name_the_attention(folder_of, name):
+    spec = BackboneSpec(family="masked-lm", model=str(folder_of("bert")), attn_implementation=name)
+    assert load_backbone(spec, torch.device("cpu")).model.config._attn_implementation == name
+
+
+def test_an_attention_that_there_is_not_is_refused(folder_of):
+    with refused("attn_implementation"):
+        _load(folder_of("bert"), attn_implementation="nope")
+
+
+def test_a_device_that_is_not_there_is_refused(folder_of, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    spec = BackboneSpec(family="masked-lm", model=str(folder_of("bert")))
+    devices = {name: device_of(spec.model_copy(update={"device": name})) for name in _DEVICES}
+    assert {name: str(found) for name, found in devices.items()} == _DEVICES
+    for name in ("cuda:2", "mps"):
+        with refused(f"backbone.device '{name}' is not there; this machine has cpu, cuda:0, cuda"):
+            load_backbone(spec.model_copy(update={"device": name}))
+
+
+_DEVICES = {"auto": "cuda", "cpu": "cpu", "cuda": "cuda", "cuda:1": "cuda:1"}
+
+
+def test_a_device_map_without_its_package_is_refused(folder_of, monkeypatch):
+    monkeypatch.setattr("raee.model.loading.find_spec", lambda name: None)
+    with refused("backbone.device_map needs the package accelerate"):
+        _load(folder_of("bert"), device_map="auto")
+
+
+def test_a_model_that_the_library_places_walks_as_another(spec_of, backbone_of):
+    pytest.importorskip("accelerate")  # an extra
+    spec = spec_of("bert", "float32").model_copy(update={"device_map": "auto"})
+    placed = load_backbone(spec)
+    shown: list[torch.Tensor] = []
+    for backbone in (placed, backbone_of("bert")):
+        batch = pad([[0, 9, 8, 2], [0, 2]], 1, backbone.device)
+        walk(backbone.stack, batch, lambda depth, states, rows: shown.append(states.cpu()))
+    half = len(shown) // 2
+    assert half == LAYERS + 1
+    for own, right in zip(shown[:half], shown[half:], strict=True):
+        torch.testing.assert_close(own, right)
+
+
 def test_code_that_comes_with_a_model_never_runs_and_nobody_is_asked(copy_of, monkeypatch):
     folder, asked = copy_of("bert-encoder"), []
     (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
@@ -137,6 +213,13 @@ def test_weights_that_are_missing_are_not_made_up(copy_of):
     folder = copy_of("bert")
     _change_json(folder / "config.json", num_hidden_layers=LAYERS + 1)
     with refused(r"has no weights for bert\.encoder\.layer\.4\."):
+        _load(folder)
+
+
+def test_a_folder_without_a_configuration_is_refused(copy_of):
+    folder = copy_of("bert")
+    (folder / "config.json").unlink()
+    with refused(r"the folder has no config\.json: it holds no model"):
         _load(folder)
 
 
@@ -230,6 +313,8 @@ def test_loading_leaves_the_progress_bars_and_the_logging_as_they_were(folder_of
         # sentence-transformers' own order: the named mode counts, and no mode is the mean.
         ({"pooling_mode": "cls", "pooling_mode_mean_tokens": True}, "cls"),
         ({"word_embedding_dimension": 32}, "mean"),
+        ({"pooling_mode": "lasttoken"}, "lasttoken"),
+        ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, "lasttoken"),
     ],
 )
 def test_pooling_is_what_the_encoders_configuration_says(copy_of, config, pooling):
@@ -293,7 +378,8 @@ def test_the_fingerprint_changes_with_what_changes_answers(copy_of):
         "tokenizer": lambda: _change_json(folder / "tokenizer_config.json", model_max_length=30),
         "weights": lambda: _add_one(folder / "model.safetensors"),
     }
-    for part, change in changes.items():
+    template = folder / "chat_template.jinja"
+    for part, change in [*changes.items(), ("tokenizer", lambda: template.write_text("a chat"))]:
         change()
         after = _load(folder, family="sentence-encoder").fingerprint
         assert [key for key in before if before[key] != after[key]] == [part]

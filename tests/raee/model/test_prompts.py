@@ -1,5 +1,7 @@
 """Prompts frame a text, and bad ones are refused before a model runs."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -114,3 +116,74 @@ def test_what_is_long_in_a_prompt_is_cut_in_what_is_said_of_it():
         resolve_prompt(PromptSpec(template="x" * 10_000, labels={"a": "b"}), "masked-lm")
     with refused(f"^prompt '{'x' * 77}.. is not built in"):
         resolve_prompt("x" * 10_000, "masked-lm")
+
+
+class TestOfModelsThatWrite:
+    @pytest.mark.parametrize("family", ["causal-lm", "seq2seq-lm"])
+    @pytest.mark.parametrize("name", NAMES)
+    def test_built_in_ones_have_the_form_of_an_instruction(self, family, name):
+        assert resolve_prompt(name, family) == built_in(name, "instruct")
+
+    @pytest.mark.parametrize("family", ["causal-lm", "seq2seq-lm"])
+    @pytest.mark.parametrize(
+        "template", ["", "it was", "{text} {mask}", "{text} {text}", "{mask}: {text}"]
+    )
+    def test_a_template_without_one_text_or_with_a_mask_is_refused(self, family, template):
+        with refused(f"family {family} needs {{text}} once and no {{mask}}".replace("{", r"\{")):
+            resolve_prompt(PromptSpec(template=template, labels={"a": "b"}), family)
+
+    def test_a_template_is_needed(self):
+        match = "prompt.template is missing: family causal-lm needs one with .text. once and no"
+        with refused(match + " .mask., or 'chat'"):
+            resolve_prompt(PromptSpec(labels={"a": "b"}), "causal-lm")
+        with refused("prompt is missing: family causal-lm needs a template and label words"):
+            resolve_prompt(None, "causal-lm", ["a"])
+
+    def test_a_chat_has_the_users_the_built_in_or_a_default_message(self):
+        labels = {"x": "bad", "y": "good", "z": "odd"}
+        own = PromptSpec(template="chat", instruction="So? {text}", labels=labels)
+        assert resolve_prompt(own, "causal-lm") == Prompt(
+            ("x", "y", "z"), ("bad", "good", "odd"), "So? {text}", chat=True
+        )
+        named = resolve_prompt(PromptSpec(name="sst2", template="chat"), "causal-lm")
+        assert named == replace(built_in("sst2", "instruct"), chat=True)
+        default = resolve_prompt(PromptSpec(template="chat", labels=labels), "causal-lm")
+        assert default.template == (
+            "Label the text with one of these words: bad, good or odd. Print the word only."
+            "\n\n{text}"
+        )
+
+    def test_a_message_without_one_text_is_refused(self):
+        spec = PromptSpec(template="chat", instruction="So?", labels={"x": "bad"})
+        with refused("prompt.instruction 'So[?]': family causal-lm needs {text} once"):
+            resolve_prompt(spec, "causal-lm")
+
+    @pytest.mark.parametrize("family", ["masked-lm", "sentence-encoder"])
+    def test_a_chat_is_refused_for_other_models(self, family):
+        with refused(f"prompt.template 'chat': family {family} does not chat"):
+            resolve_prompt(PromptSpec(template="chat", labels={"x": "bad"}), family)
+
+
+class TestNamedInAMapping:
+    def test_a_built_in_prompt_is_the_same(self):
+        for family in ("masked-lm", "sentence-encoder", "causal-lm", "seq2seq-lm"):
+            assert resolve_prompt(PromptSpec(name="trec"), family) == resolve_prompt("trec", family)
+
+    def test_a_built_in_prompt_takes_a_template_and_examples(self):
+        spec = PromptSpec(name="sst2", template="{text} {mask}", examples=2)
+        assert resolve_prompt(spec, "masked-lm") == Prompt(
+            ("negative", "positive"), ("terrible", "great"), "{text} {mask}", examples=2
+        )
+
+    def test_it_stays_one_through_json(self):
+        for spec in (
+            PromptSpec(name="sst2", template="chat", instruction="{text}?", examples=1),
+            PromptSpec(template="{text}", labels={"b": "x", "a": "y"}),
+        ):
+            assert PromptSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_examples_are_refused_for_sentence_encoders():
+    spec = PromptSpec(labels={"x": "bad"}, examples=1)
+    with refused("prompt.examples: family sentence-encoder is not asked anything"):
+        resolve_prompt(spec, "sentence-encoder")

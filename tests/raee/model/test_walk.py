@@ -6,11 +6,15 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
+from transformers import LlamaConfig, LlamaModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from raee.model.backbones import Backbone
-from raee.model.structure import find_stack
+from raee.model.batches import pad
+from raee.model.structure import find_stack, walkable_stack
 from raee.model.walk import walk
 from tests.raee.databases import (
     LABELS,
@@ -62,7 +66,7 @@ def check_states(backbone: Backbone, plain: Plain, name: str, tolerance: float) 
     for place, row in enumerate(batch.rows):
         expected = plain.hidden_states(prompt.render(TEXTS[row], mask))
         for depth, states in shown.items():
-            own = backbone.normed(states[place])[: expected.shape[1]].cpu()
+            own = backbone.normed(states[place], depth)[: expected.shape[1]].cpu()
             torch.testing.assert_close(own, expected[depth], atol=tolerance, rtol=tolerance)
 
 
@@ -144,6 +148,53 @@ def test_a_pass_ends_when_the_last_row_left(backbone_of):
     assert layers_run == len(TEXTS)
 
 
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_any_rows_may_leave_a_model_of_any_form_anywhere(data):
+    whole = st.integers
+    groups, each, layers = data.draw(whole(1, 3)), data.draw(whole(1, 3)), data.draw(whole(1, 6))
+    config = LlamaConfig(
+        vocab_size=30,
+        num_key_value_heads=groups,
+        num_attention_heads=groups * each,
+        head_dim=2 * data.draw(whole(1, 5)),
+        hidden_size=groups * each * data.draw(whole(1, 9)),
+        intermediate_size=data.draw(whole(1, 50)),
+        num_hidden_layers=layers,
+        initializer_range=0.2,
+        use_cache=False,
+    )
+    torch.manual_seed(data.draw(whole(0, 99)))
+    model = LlamaModel(config).eval()
+    stack = walkable_stack(
+        model, *(pad([[3], [3, 4], [5]][:n], 0, torch.device("cpu")) for n in (2, 3))
+    )
+    rows = data.draw(
+        st.lists(st.lists(whole(0, 29), min_size=1, max_size=9), min_size=1, max_size=7)
+    )
+    leave_at = torch.tensor(
+        data.draw(st.lists(whole(0, layers), min_size=len(rows), max_size=len(rows)))
+    )
+    shown: dict[tuple[int, int], torch.Tensor] = {}
+
+    def visit(depth, states, present):
+        shown.update({(row, depth): own for row, own in zip(present.tolist(), states, strict=True)})
+        return leave_at[present] > depth
+
+    with rows_seen(model) as seen:
+        layers_run = walk(stack, pad(rows, 0, torch.device("cpu")), visit)
+    assert seen == rows_by_layer(leave_at.numpy())
+    assert layers_run == leave_at.sum()
+    assert set(shown) == {(i, d) for i, last in enumerate(leave_at) for d in range(last + 1)}
+    for row, ids in enumerate(rows):
+        with torch.no_grad():
+            plain = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        for depth in range(leave_at[row] + 1):
+            own = shown[row, depth][: len(ids)]
+            own = model.norm(own) if depth == layers else own
+            torch.testing.assert_close(own, plain[depth][0], atol=1e-5, rtol=1e-5)
+
+
 def test_no_attention_is_planned_anew_for_the_shape_of_every_batch(backbone_of):
     backbone, planned = backbone_of("bert"), torch.backends.cuda.cudnn_sdp_enabled
     before, seen = planned(), []
@@ -196,7 +247,7 @@ def _probes() -> list[dict[str, torch.Tensor]]:
 def test_a_norm_after_the_last_layer_is_found():
     norm = nn.LayerNorm(3)
     stack = find_stack(_Stack(norm), *_probes())
-    assert stack.final_norm is norm
+    assert stack.parts[0].norm == (norm,)
     assert stack.depth == 2
 
 

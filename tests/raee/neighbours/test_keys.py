@@ -15,7 +15,7 @@ def test_a_cls_pooled_encoders_layer_keys_are_means(cls_encoder, plain_of):
     keys = {}
 
     def visit(depth, states, rows):
-        keys[depth] = layer_key(cls_encoder, states, batch.inputs["attention_mask"])
+        keys[depth] = layer_key(cls_encoder, depth, states, batch.inputs["attention_mask"])
 
     walk(cls_encoder.stack, batch.inputs, visit)
     plain = plain_of("bert-encoder")

@@ -23,8 +23,9 @@ _NEAR = 2e-6
 rows' log-probabilities, weighted by the probabilities.  Single precision gets to a tenth of it."""
 _BEYOND = 0.3
 """How far the last of Newton's steps goes beyond that, as a share."""
-_FIRST = 0.1
-"""How much of the gradient the first steps leave, as a share; later ones leave less and less."""
+_FIRST, _LATER = 0.2, 3.0
+"""How much of the gradient a step leaves, as a share: the first ones, and later ones for how wrong
+the map is.  That is about as much as the loss is not the parabola that a step takes it for."""
 _NEWTON, _CONJUGATE, _HALVINGS = 100, 1_000, 30
 """Steps at most, far more than it takes: Newton's, those by which each is found, and halvings."""
 _ROUNDING = 1e-7
@@ -247,9 +248,8 @@ def _search(problem: _Problem, begin: Sequence[Single], rows: int) -> Single:
         wrong = np.sqrt(max(_dot(slope, rounded(slope)), 0.0) / rows)
         if wrong < _NEAR or (gain <= _ROUNDING * loss and wrong > before / 2):
             break
-        step = _newton(
-            problem, errors, slope, rounded, max(min(_FIRST, wrong), _BEYOND * _NEAR / wrong)
-        )
+        share = max(min(_FIRST, _LATER * wrong), _BEYOND * _NEAR / wrong)
+        step = _newton(problem, errors, slope, rounded, share)
         further, down = problem.scores(step), _dot(slope, step)
         for halvings in range(_HALVINGS):
             length = np.float32(0.5**halvings)

@@ -134,6 +134,7 @@ class _Problem:
         return self._slope(moved, step)
 
     def _slope(self, error: Array32, point: Array32) -> Array32:
+        """The slope by that of the rows' scores, which is overwritten."""
         error /= len(error)
         found: Array32 = self._with_bias @ error
         found[:-1] += self._ridge * point[:-1]
@@ -160,8 +161,8 @@ def _optimum(problem: _Problem, point: Array32) -> Array32:
 def _newton_step(problem: _Problem, slope: Array32, chance: Array32) -> Array32:
     """Newton's step by preconditioned conjugate gradients (Nocedal and Wright, 2006, 7.1).
 
-    The arrays are larger than the caches, and the arithmetic on them is most of the time: none is
-    made anew.
+    The arrays are larger than the caches, and arithmetic on them is most of the time: it is done in
+    few arrays, again and again.
     """
     step, left = np.zeros_like(slope), -slope
     towards = left / problem.curvature

@@ -55,10 +55,8 @@ class Weights:
         return found
 
     def further(self, step: "Weights", size: float) -> "Weights":
-        """Some way along a step."""
-        experts = np.maximum(
-            self.experts + size * step.experts, 0.0
-        )  # below by rounding, if at all
+        """Some way along a step, which leads to no weight below 0 but by rounding."""
+        experts = np.maximum(self.experts + size * step.experts, 0.0)
         return Weights(experts, self.offsets + size * step.offsets)
 
 

@@ -104,10 +104,10 @@ def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
             # A text may hold the mask token too; the template's is the first or the last one.
             found = np.flatnonzero(row == backbone.tokenizer.mask_token_id)
             positions[i] = found[0] if prompt.mask_is_first else found[-1]
-    prefix = np.zeros(0, np.int32)
+    prefix, shared = np.zeros(0, np.int32), np.zeros(len(texts), np.int64)
     if backbone.family in GENERATIVE or prompt.shown:
         prefix = _prefix(backbone, frame)
-    shared = np.array([_common(prefix, row[:-1]) for row in token_ids], dtype=np.int64)
+        shared[:] = [_common(prefix, row[:-1]) for row in token_ids]
     return Encoded(token_ids, positions, truncated, prefix, shared)
 
 

@@ -80,6 +80,13 @@ def find_stack(model: nn.Module, two: Inputs, three: Inputs, start: int | None =
     )
 
 
+def outer_lists(module: nn.Module) -> list[nn.ModuleList]:
+    """The lists of modules that lie in no other list: lists in a layer are parts of it."""
+    lists = [each for each in module.modules() if isinstance(each, nn.ModuleList)]
+    inner = {m for each in lists for child in each for m in child.modules()}
+    return [each for each in lists if each not in inner]
+
+
 @dataclass
 class _PartRecord:
     """What one probing pass saw of a part."""
@@ -117,10 +124,8 @@ class _Record:
 
 
 def _layers(model: nn.Module, module: nn.Module) -> nn.ModuleList:
-    """The longest list of modules that lies in no other: lists in a layer are parts of it."""
-    lists = [each for each in module.modules() if isinstance(each, nn.ModuleList)]
-    inner = {m for each in lists for child in each for m in child.modules()}
-    outer = [each for each in lists if each not in inner]
+    """The longest list of modules that lies in no other."""
+    outer = outer_lists(module)
     if not outer:
         raise InputError(f"{type(model).__name__} has no list of layers: it cannot be walked")
     layers = max(outer, key=len)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from raee.model.structure import outer_lists
+
 
 @dataclass(frozen=True)
 class LowerPart:
@@ -76,11 +78,4 @@ def _lists(model: Any) -> list[nn.ModuleList]:
     """A model's lists of layers in the order in which they run: an encoder's, then a decoder's."""
     base = model.base_model
     parts = [base.get_encoder(), base.get_decoder()] if base.config.is_encoder_decoder else [base]
-    return [layers_of(part) for part in parts]
-
-
-def layers_of(model: nn.Module) -> nn.ModuleList:
-    """The longest list of modules that lies in no other: lists in a layer are parts of it."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    inner = {part for each in lists for part in each.modules() if part is not each}
-    return max((each for each in lists if each not in inner), key=len, default=nn.ModuleList())
+    return [max(outer_lists(part), key=len, default=nn.ModuleList()) for part in parts]

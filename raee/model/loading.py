@@ -21,6 +21,7 @@ from raee.model.batches import pad, padding_of
 from raee.model.files import fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 from raee.model.kinds import class_of
+from raee.model.prompts import GENERATIVE
 from raee.model.sentence import sentence_parts
 from raee.model.structure import walkable_stack
 from raee.model.truncated import LowerPart, lower_part
@@ -212,8 +213,7 @@ def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> No
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no words; are files missing?")
     _check_limit(spec, "model_max_length", tokenizer.model_max_length)
     # Some encoders count positions by it; the other families do with any token.
-    encodes = spec.family in ("masked-lm", "sentence-encoder")
-    if encodes and tokenizer.pad_token_id is None:
+    if spec.family not in GENERATIVE and tokenizer.pad_token_id is None:
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no padding token")
     if spec.family == "masked-lm" and tokenizer.mask_token_id is None:
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no mask token")

@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help install demo test lint types unit services kills chunks clean train-small-causal \
-	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-words benchmark-speed benchmark-gpu benchmark-orchestration
+	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-prefix benchmark-words benchmark-speed benchmark-gpu benchmark-orchestration
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ benchmark-scan: install ## the look over 3,000,000 rows, next to a polars query 
 
 benchmark-index: install ## which index so many keys get, its recall, time and memory
 	@$(BIN)/python benchmarks/index.py
+
+benchmark-prefix: install ## a causal model's rows with the prefix that they share kept and without
+	@$(BIN)/python benchmarks/shared_prefix.py
 
 benchmark-fits: install ## the fit of 77 and 150 labels against the sweep, on the data sets in RAEE_DATA
 	@$(BIN)/python benchmarks/fits.py

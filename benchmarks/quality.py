@@ -214,6 +214,7 @@ def fit_few_rows() -> None:
             pl.read_parquet(data / task / f"{part}.parquet") for part in ("train", "test")
         )
         drawn = train.sample(rows, seed=seed, shuffle=True)
+        drawn = drawn.filter(pl.col("text").str.contains(r"\w"))  # mpqa has phrases without a word
         judging = test.sample(min(JUDGING, len(test)), seed=0)
         model = os.environ["RAEE_MINILM"]
         classifier = Classifier(model, prompt=job["prompt"], key=job["key"])

@@ -139,7 +139,7 @@ class BatchReader:
         self._present = rows.cpu().numpy()
         batch = self._batch
         self._attention, self._positions = self._database.backbone.tokens_at(
-            depth, batch.inputs["attention_mask"][rows], batch.answer_positions[rows]
+            depth, batch.own[rows], batch.answer_positions[rows]
         )
         self._vectors.clear()
         for name, depths in self._wanted.items():

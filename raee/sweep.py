@@ -97,9 +97,7 @@ def sweep(
             read: Tensor = read,
         ) -> None:
             at = batch.rows
-            attention, positions = backbone.tokens_at(
-                depth, batch.inputs["attention_mask"], batch.answer_positions
-            )
+            attention, positions = backbone.tokens_at(depth, batch.own, batch.answer_positions)
             if head is not None:
                 distributions = head(depth, states, attention, positions)
                 read[1, depth], answer = distributions.max(dim=1)

@@ -79,9 +79,9 @@ class Backbone:
     def tokens_at(
         self, depth: int, attention: Tensor, answer_positions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Which of the tokens that a walk shows at a depth are real, and where rows are read.
+        """Which of the tokens that a walk shows at a depth are a row's, and where rows are read.
 
-        attention: (n, tokens), 1 at a row's real tokens; answer_positions: (n,); both as a batch
+        attention: (n, tokens), 1 at a row's own tokens; answer_positions: (n,); both as a batch
         has them.  They are returned as they are, but a decoder has one token a row: its first step.
         """
         if depth <= self.stack.ends[0]:

@@ -15,6 +15,8 @@ from raee.errors import InputError, cut
 from raee.model.backbones import Backbone
 from raee.model.frames import Frame, frame_of
 from raee.model.prompts import GENERATIVE, Prompt
+from raee.model.shared import kept_prefix
+from raee.model.walk import Inputs
 
 _TEXTS_AT_ONCE = 1_000
 """Texts given to the tokenizer in one call: bounds what its Python lists take."""
@@ -69,9 +71,13 @@ class Batch:
     """(n,) positions of the batch's rows among those encoded."""
     token_ids: list[NDArray[np.int32]]
     """One array a row, without padding and without the tokens that all rows share."""
-    inputs: dict[str, Tensor]
+    inputs: Inputs
+    """What the model is called with.  Tokens whose keys and values are kept (`raee.model.shared`)
+    do not pass the layers again."""
+    own: Tensor
+    """(n, tokens) int64, of the tokens that pass the layers: 1 at those that are a row's own."""
     answer_positions: Tensor
-    """(n,) int64; as in `Encoded`."""
+    """(n,) int64; as in `Encoded`, among the tokens that pass the layers."""
 
 
 def check_room(backbone: Backbone, prompt: Prompt) -> None:
@@ -124,23 +130,37 @@ def token_batches(
     batched; by default all.  The longest rows come first, so that memory is at its highest in the
     first batch.
     """
-    lengths = encoded.lengths
+    of_prefix, size = kept_prefix(backbone, encoded.prefix), len(encoded.prefix)
+    kept = np.where((of_prefix is not None) & (encoded.shared == size), size, 0)
+    lengths = encoded.lengths - kept
     budget = _TOKEN_BUDGET[backbone.device.type] if budget is None else budget
-    order = np.lexsort((np.zeros_like(lengths) if second is None else second, -lengths))
+    order = np.lexsort((np.zeros_like(lengths) if second is None else second, -lengths, kept))
     if some is not None:
         order = order[some[order]]
     start = 0
     while start < len(order):
-        size = max(1, budget // int(lengths[order[start]]))
-        rows = order[start : start + size]
-        start += size
-        whole = [encoded.token_ids[i] for i in rows]
+        rows = order[start : start + max(1, budget // int(lengths[order[start]]))]
+        before = int(kept[rows[0]])
+        rows = rows[kept[rows] == before]
+        start += len(rows)
+        passing = [encoded.token_ids[i][before:] for i in rows]
+        inputs = pad(passing, padding_of(backbone.tokenizer), backbone.device)
+        shared = torch.as_tensor(encoded.shared[rows] - before, device=backbone.device)
+        real = inputs["attention_mask"]
+        own = real * (torch.arange(real.shape[1], device=real.device) >= shared[:, None])
         yield Batch(
             rows,
             [encoded.token_ids[i][encoded.shared[i] :] for i in rows],
-            pad(whole, padding_of(backbone.tokenizer), backbone.device),
-            torch.as_tensor(encoded.answer_positions[rows], device=backbone.device),
+            {**_after(before, inputs), **of_prefix} if before and of_prefix else inputs,
+            own,
+            torch.as_tensor(encoded.answer_positions[rows] - before, device=backbone.device),
         )
+
+
+def _after(before: int, inputs: Inputs) -> Inputs:
+    """Rows that attend to so many tokens before their own, too."""
+    real = inputs["attention_mask"]
+    return {**inputs, "attention_mask": torch.cat([real.new_ones(len(real), before), real], dim=1)}
 
 
 def pad(

@@ -87,6 +87,16 @@ def outer_lists(module: nn.Module) -> list[nn.ModuleList]:
     return [each for each in lists if each not in inner]
 
 
+def is_far_from(own: Tensor, right: Tensor) -> bool:
+    """Whether states are others than the right ones, and not only rounded otherwise."""
+    if own.shape != right.shape:
+        return True
+    tolerance = _EXACT if right.dtype.itemsize >= 4 else _ROUGH
+    right = right.float()
+    # Numbers that are none are far from any.
+    return not float((own.float() - right).norm() / right.norm().clamp(min=1e-9)) <= tolerance
+
+
 @dataclass
 class _PartRecord:
     """What one probing pass saw of a part."""
@@ -242,8 +252,7 @@ def _check(stack: Stack, three: Inputs) -> None:
             own = shown[row, depth][: len(right)]
             if depth in stack.ends:  # plain passes say these as they are after the norm
                 own = stack.part_at(depth).normed(own)
-            tolerance = _EXACT if right.dtype.itemsize >= 4 else _ROUGH
-            if own.shape != right.shape or _distance(own, right) > tolerance:
+            if is_far_from(own, right):
                 raise _unwalkable(
                     stack.model, f"its states at depth {depth} depend on the other rows of a batch"
                 )
@@ -265,12 +274,6 @@ def _states_alone(stack: Stack, row: Inputs) -> list[Tensor]:
             handles.append(part.module.register_forward_hook(keep))
         stack.model(**stack.given(row), output_hidden_states=True)
     return found
-
-
-def _distance(own: Tensor, right: Tensor) -> float:
-    """How far states are from the right ones, relative to the size of these."""
-    right = right.float()
-    return float((own.float() - right).norm() / right.norm().clamp(min=1e-9))
 
 
 def _unwalkable(model: nn.Module, reason: str) -> InputError:

@@ -31,7 +31,10 @@ the pass, in a decoder (n, 1, hidden); rows: (n,) int64, their positions in the 
 bool, which of them go on (None: all).
 """
 
-Inputs = Mapping[str, Tensor]
+Inputs = Mapping[str, Any]
+"""What a model is called with, token ids first: tensors of a batch's rows, and no rows' but a
+cache of what all of them share."""
+
 Path = tuple[int | str, ...]
 
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

@@ -48,7 +48,7 @@ def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.floa
     """
     keys = np.zeros((len(texts), retriever.pooled_size), dtype=np.float32)
     for batch in token_batches(retriever, encode(retriever, PLAIN_TEXT, texts)):
-        at, attention = batch.rows, batch.inputs["attention_mask"]
+        at, attention = batch.rows, batch.own
 
         def visit(
             depth: int,

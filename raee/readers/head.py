@@ -130,7 +130,7 @@ def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Te
     )
     for batch in token_batches(backbone, encode(backbone, prompt, texts)):
         at = torch.as_tensor(batch.rows, device=result.device)
-        attention = batch.inputs["attention_mask"]
+        attention = batch.own
 
         def visit(
             depth: int,

@@ -60,6 +60,10 @@ UNSEEN = (
 LABELS = ("bad", "good", "so so")
 MASKED = Prompt(LABELS, ("terrible", "great", "okay"), "{text} It was {mask}.")
 ASKED = Prompt(LABELS, ("terrible", "great", "okay"), "{text} It was")
+INSTRUCTED = replace(
+    ASKED, template="was the film good , bad or okay ? never was a dull plot great : {text} It was"
+)
+"""A prompt of which most tokens come before the text."""
 DESCRIBED = Prompt(LABELS, ("a terrible , bad film", "a great story", "it was okay"))
 _PROMPTS = {
     "masked-lm": MASKED,
@@ -157,9 +161,13 @@ def build(
     retriever: Backbone | None = None,
     vote_k: int = 5,
     state: StateName = "mean",
+    asked: Prompt | None = None,
 ) -> Built:
-    """Sweep texts and put them into a database, votes and probes without the text."""
-    prompt, head = prompt_for(backbone), head_for(backbone, texts)
+    """Sweep texts and put them into a database, votes and probes without the text.
+
+    asked: by default `prompt_for`, whose label words it has to have.
+    """
+    prompt, head = asked or prompt_for(backbone), head_for(backbone, texts)
     label, n_labels = np.array(labels, dtype=np.uint16), len(prompt.labels)
     labelled = Labelled(label, n_labels, np.ones(len(label), dtype=bool))
     swept = sweep(backbone, prompt, head, key, retriever, texts, labelled)

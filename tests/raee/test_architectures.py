@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from raee.classify import classify
 from raee.config import BackboneSpec, CascadePolicy, FixedPolicy, KeySpec, RaeePolicy
 from raee.model.backbones import Backbone
 from raee.model.loading import load_backbone
+from raee.model.prompts import Prompt
 from raee.sweep import Labelled, Sweep, sweep
 from tests.raee.conftest import CPU
-from tests.raee.databases import ASKED, LABELS, TEXTS, UNSEEN, build, head_for
+from tests.raee.databases import ASKED, INSTRUCTED, LABELS, TEXTS, UNSEEN, build, head_for
 from tests.raee.errors import refused
 from tests.raee.model.test_walk import rows_by_layer, rows_seen
 from tests.raee.models import ARCHITECTURES, GENERATIVE_LMS, REFUSED, layer_modules
@@ -46,7 +48,7 @@ def plain_of(folder_of):
     return load
 
 
-def swept(backbone: Backbone, texts=TEXTS) -> Sweep:
+def swept(backbone: Backbone, texts=TEXTS, asked: Prompt = ASKED) -> Sweep:
     """What a sweep says of texts at all depths, with the keys of the first, a middle and the last.
 
     All are swept in batches of mixed lengths.
@@ -54,47 +56,61 @@ def swept(backbone: Backbone, texts=TEXTS) -> Sweep:
     key = KeySpec(layers=(0, backbone.depth // 2 + 1, backbone.depth))
     label = np.array([i % len(LABELS) for i in range(len(texts))], np.uint16)
     labelled = Labelled(label, len(LABELS), np.ones(len(texts), bool))
-    return sweep(backbone, ASKED, head_for(backbone), key, None, texts, labelled)
+    return sweep(backbone, asked, head_for(backbone), key, None, texts, labelled)
 
 
-def rendered(texts=TEXTS) -> list[str]:
-    return [f"{text} It was" for text in texts]
+def rendered(texts=TEXTS, asked: Prompt = ASKED) -> list[str]:
+    return [asked.template.replace("{text}", text) for text in texts]
 
 
-def plain_heads(plain, texts=TEXTS) -> NDArray:
+def plain_heads(plain, texts=TEXTS, asked: Prompt = ASKED) -> NDArray:
     """(depths, texts, labels)."""
-    logits = [plain.logits(text, ASKED.words) for text in rendered(texts)]
+    logits = [plain.logits(text, asked.words) for text in rendered(texts, asked)]
     return softmax(np.stack(logits, axis=1), axis=2)
 
 
+def begin_alike(plain, texts: list[str]) -> int:
+    """How many tokens the texts have in common from the first on."""
+    ids = [plain.tokenizer(text)["input_ids"] for text in texts]
+    return len([*takewhile(lambda alike: len({*alike}) == 1, zip(*ids, strict=False))])
+
+
+def own_mean(states: torch.Tensor, shared: int) -> torch.Tensor:
+    """The mean state of the tokens that tell a text from others; a decoder runs one token."""
+    return states[shared if len(states) > 1 else 0 :].mean(dim=0)
+
+
+@pytest.mark.parametrize("asked", [ASKED, INSTRUCTED], ids=["asked", "instructed"])
 @pytest.mark.parametrize("name", GENERATIVE_LMS)
-def test_what_is_read_at_every_depth_is_what_plain_calls_say(backbone_of, plain_of, name):
+def test_what_is_read_at_every_depth_is_what_plain_calls_say(backbone_of, plain_of, name, asked):
     backbone, plain = backbone_of(name), plain_of(name)
-    found = swept(backbone)
-    states = [plain.states(text) for text in rendered()]
-    means = torch.stack([torch.stack([s.mean(dim=0) for s in row]) for row in states], dim=1)
+    found = swept(backbone, asked=asked)
+    texts = rendered(asked=asked)
+    states, shared = [plain.states(text) for text in texts], begin_alike(plain, texts)
+    means = torch.stack([torch.stack([own_mean(s, shared) for s in row]) for row in states], dim=1)
     answers = torch.stack([torch.stack([s[-1] for s in row]) for row in states], dim=1)
     np.testing.assert_allclose(found.states["mean"], normalize(means, dim=2), atol=1e-5)
     np.testing.assert_allclose(found.states["answer"], normalize(answers, dim=2), atol=1e-5)
     for key, depth in zip(found.keys, (0, backbone.depth // 2 + 1, backbone.depth), strict=True):
         np.testing.assert_allclose(key, normalize(means[depth], dim=1), atol=1e-5)
-    expected = plain_heads(plain)
+    expected = plain_heads(plain, asked=asked)
     # So that reading a wrong depth, or a wrong row, would show.
     assert np.abs(np.diff(expected, axis=0)).max(axis=2).min() > 3e-5
     assert np.abs(np.diff(expected[1:], axis=1)).max(axis=2).min() > 3e-5
     np.testing.assert_allclose(found.heads, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("asked", [ASKED, INSTRUCTED], ids=["asked", "instructed"])
 @pytest.mark.parametrize("name", GENERATIVE_LMS)
 def test_a_row_that_leaves_gets_the_answer_of_a_full_pass_and_runs_no_layer_more(
-    backbone_of, plain_of, name
+    backbone_of, plain_of, name, asked
 ):
     backbone = backbone_of(name)
     assert backbone.depth == len(layer_modules(backbone.stack.model))
     key = KeySpec(layers=(1, backbone.depth - 1))
-    database = build(backbone, TEXTS, LABEL, key, state="answer").database
+    database = build(backbone, TEXTS, LABEL, key, state="answer", asked=asked).database
     exits, texts = database.entries.exits, UNSEEN
-    seen, heads = read_all(database, texts, 4), plain_heads(plain_of(name), texts)
+    seen, heads = read_all(database, texts, 4), plain_heads(plain_of(name), texts, asked)
     fixed = [FixedPolicy(exit=str(e)) for e in exits if e.reader in ("head", "probe", "vote")]
     for spec in (*POLICIES, *fixed):
         with rows_seen(backbone.stack.model) as layers:

@@ -1,7 +1,7 @@
 """The n-grams' own cost: the fit of 100,000 texts, the size of a version's file, rows/s.
 
 `make benchmark-words` fits the reader `words` on 100,000 passages of film reviews of 20 labels,
-alone in a process, and prints seconds and the process's peak memory; fits 10,000 short texts of 77
+alone in a process, and prints seconds and what the process's peak memory grows by; fits 10,000 short texts of 77
 labels and prints the size of the file that a version keeps; and classifies the latter with the
 n-grams alone, next to their tokenising.
 
@@ -68,15 +68,18 @@ def main() -> None:
         f"| fit of {ROWS:,} texts of {LABELS} labels, {fit['tokens']:.0f} tokens each | "
         f"{fit['seconds']:.0f} s ({fit['cpu_seconds']:.0f} s of CPU) |"
     )
-    print(f"| peak memory of that process | {fit['bytes'] / 1e9:.2f} GB |")
+    print(
+        f"| peak memory of the fit, beyond {fit['bytes_before'] / 1e9:.2f} GB of the process before "
+        f"(PyTorch, the model, all texts) | {(fit['bytes'] - fit['bytes_before']) / 1e9:.2f} GB |"
+    )
     print(
         f"| n-grams that it knows, cross-fitted accuracy | {fit['ngrams']:,}, {fit['right']:.3f} |"
     )
     print(f"| file of {SIZE[0]:,} texts of {SIZE[1]} labels | {file['bytes'] / 1e6:.1f} MB |")
-    print(f"| rows/s of the tokenizer | {rate['tokenizer']:,.0f} |")
+    print(f"| rows/s of the tokenizer, these texts | {rate['tokenizer']:,.0f} |")
     print(
-        f"| rows/s of a classification by n-grams alone | {rate['classified']:,.0f}, "
-        f"{rate['classified'] / rate['tokenizer']:.0%} |"
+        f"| rows/s of a classification by n-grams alone, with {SIZE[1]} labels | "
+        f"{rate['classified']:,.0f}, {rate['classified'] / rate['tokenizer']:.0%} |"
     )
 
 

@@ -1,9 +1,9 @@
 """The n-grams' own cost: the fit of 100,000 texts, the size of a version's file, rows/s.
 
 `make benchmark-words` fits the reader `words` on 100,000 passages of film reviews of 20 labels,
-alone in a process, and prints seconds and what the process's peak memory grows by; fits 10,000 short texts of 77
-labels and prints the size of the file that a version keeps; and classifies the latter with the
-n-grams alone, next to their tokenising.
+alone in a process, and prints seconds and what the process's peak memory grows by; fits 10,000
+short texts of 77 labels and prints the size of the file that a version keeps; and classifies the
+latter with the n-grams alone, next to their tokenising.
 
 RAEE_DATA: the folder of the data sets, TASK/train.parquet and imdb/unlabelled.parquet.
 """
@@ -68,9 +68,10 @@ def main() -> None:
         f"| fit of {ROWS:,} texts of {LABELS} labels, {fit['tokens']:.0f} tokens each | "
         f"{fit['seconds']:.0f} s ({fit['cpu_seconds']:.0f} s of CPU) |"
     )
+    before, peak = fit["bytes_before"] / 1e9, fit["bytes"] / 1e9
     print(
-        f"| peak memory of the fit, beyond {fit['bytes_before'] / 1e9:.2f} GB of the process before "
-        f"(PyTorch, the model, all texts) | {(fit['bytes'] - fit['bytes_before']) / 1e9:.2f} GB |"
+        f"| peak memory of the fit, beyond {before:.2f} GB of the process before (PyTorch, the "
+        f"model, all texts) | {peak - before:.2f} GB |"
     )
     print(
         f"| n-grams that it knows, cross-fitted accuracy | {fit['ngrams']:,}, {fit['right']:.3f} |"

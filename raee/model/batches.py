@@ -24,6 +24,8 @@ _TEXTS_AT_ONCE = 1_000
 _TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 """Tokens of one batch, padding included: enough to fill the device, small enough for its caches."""
 
+_KEPT_TOKENS = 8
+"""Kept tokens that count as one of a batch: a layer takes memory for their keys and values only."""
 
 _DIFFERENT = ("a", "The", "1", ".", " a", "\n", '"', "\u00e9", "\u4e2d", "\U0001f600")
 """Texts that begin in different ways: what tokens they have in common do not depend on a text."""
@@ -126,6 +128,8 @@ def token_batches(
 ) -> Iterator[Batch]:
     """Batches of at most `budget` tokens, padding included; rows by length, longest first.
 
+    Tokens count that pass the layers, and a part of those whose keys and values are kept.
+
     second: (n,) a second sorting key, such as the planned exit.  some: (n,) the rows that are
     batched; by default all.  The longest rows come first, so that memory is at its highest in the
     first batch.
@@ -134,12 +138,13 @@ def token_batches(
     kept = np.where((of_prefix is not None) & (encoded.shared == size), size, 0)
     lengths = encoded.lengths - kept
     budget = _TOKEN_BUDGET[backbone.device.type] if budget is None else budget
+    counted = lengths + kept // _KEPT_TOKENS
     order = np.lexsort((np.zeros_like(lengths) if second is None else second, -lengths, kept))
     if some is not None:
         order = order[some[order]]
     start = 0
     while start < len(order):
-        rows = order[start : start + max(1, budget // int(lengths[order[start]]))]
+        rows = order[start : start + max(1, budget // int(counted[order[start]]))]
         before = int(kept[rows[0]])
         rows = rows[kept[rows] == before]
         start += len(rows)

@@ -38,6 +38,8 @@ class Backbone:
     """Modules that a sentence encoder has after its pooling, in float32."""
     prefix: str = ""
     """What a sentence encoder's configuration puts before every text."""
+    lower_case: bool = False
+    """Whether a sentence encoder's configuration has every text lower-cased."""
 
     @property
     def hidden_size(self) -> int:

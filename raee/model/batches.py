@@ -97,6 +97,9 @@ def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
     """
     if backbone.prefix and prompt.template == "{text}":
         prompt = replace(prompt, template=backbone.prefix + prompt.template)
+    if backbone.lower_case:
+        prompt = replace(prompt, template=prompt.template.lower())
+        texts = [text.lower() for text in texts]
     frame = frame_of(prompt, backbone.tokenizer, backbone.family)
     token_ids: list[NDArray[np.int32]] = []
     truncated = np.zeros(len(texts), dtype=bool)

@@ -13,6 +13,7 @@ from transformers import (
 
 from raee.config import BackboneSpec, Family
 from raee.errors import InputError, listed
+from raee.model.structure import refuse_recurrent
 
 _LOADED_BY: dict[Family, Any] = {
     "masked-lm": AutoModelForMaskedLM,
@@ -28,11 +29,7 @@ def class_of(spec: BackboneSpec, config: Any) -> Any:
     config: the model's own.  Raises InputError if the model is not of the family.
     """
     base: Any = AutoModel._model_mapping[type(config)] if _knows(AutoModel, config) else None
-    if getattr(base, "_is_stateful", False):
-        raise InputError(
-            f"backbone {spec.model!r}: {base.__name__} cannot be walked: layers of it are "
-            "recurrent (a state-space model or the like), and rows cannot leave them one by one"
-        )
+    refuse_recurrent(base)
     auto, encodes = _LOADED_BY[spec.family], _is_encoder_alone(config)
     if spec.family == "sentence-encoder" and encodes:
         return AutoModelForTextEncoding

@@ -22,7 +22,7 @@ from raee.model.files import fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 from raee.model.kinds import class_of
 from raee.model.prompts import GENERATIVE
-from raee.model.sentence import sentence_parts
+from raee.model.sentence import SETTINGS, sentence_parts
 from raee.model.structure import walkable_stack
 from raee.model.truncated import LowerPart, lower_part
 from raee.model.walk import Inputs, Stack
@@ -108,6 +108,7 @@ def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Back
         pooling="mean" if parts is None else parts.pooling,
         after_pooling=None if parts is None else parts.after_pooling,
         prefix="" if parts is None else parts.prefix,
+        lower_case=parts is not None and parts.lower_case,
         fingerprint=fingerprint(
             spec, *((), ()) if parts is None else (parts.configs, parts.weights)
         )
@@ -209,6 +210,12 @@ def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> No
             f"backbone {spec.model!r} has no weights for {listed(random, 1)}; is it a "
             f"{spec.family} model?"
         )
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"backbone {spec.model!r}: its tokenizer ({type(tokenizer).__name__}) is none of the "
+            "library tokenizers, and does not say where a token stands in a text; save the model's "
+            "folder with a tokenizer.json"
+        )
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no words; are files missing?")
     _check_limit(spec, "model_max_length", tokenizer.model_max_length)
@@ -265,7 +272,7 @@ def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:
             offset = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - offset)
     if spec.family == "sentence-encoder":
-        settings = json_file(spec, "sentence_bert_config.json") or {}
+        settings = json_file(spec, SETTINGS) or {}
         limits.append(settings.get("max_seq_length"))
         _check_limit(spec, "max_seq_length", limits[-1])
     return int(min(limit for limit in limits if limit is not None and limit > 0))

@@ -1,7 +1,8 @@
 """What a sentence encoder's own configuration does beside its transformer.
 
 It is read as sentence-transformers writes it: `modules.json` names the modules in order, and
-`config_sentence_transformers.json` what stands before each text.
+`config_sentence_transformers.json` what stands before each text; `sentence_bert_config.json` has
+the longest text and whether all are lower-cased.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from raee.model.backbones import POOLINGS, Pooling
 from raee.model.files import json_file, model_file
 
 MODULES = "modules.json"
+SETTINGS = "sentence_bert_config.json"
 _PROMPTS = "config_sentence_transformers.json"
 _POOLING = "1_Pooling"
 
@@ -30,6 +32,8 @@ class SentenceParts:
     """Modules that follow the pooling and change more than a vector's length, in float32."""
     prefix: str
     """What stands before every text; often nothing."""
+    lower_case: bool
+    """Whether texts are lower-cased before they are tokenized."""
     configs: tuple[str, ...]
     """Files of the model that say so, for the fingerprint, in order."""
     weights: tuple[str, ...]
@@ -68,6 +72,7 @@ def sentence_parts(spec: BackboneSpec) -> SentenceParts:
         pooling=_pooling(spec, settings),
         after_pooling=nn.Sequential(*after).eval().requires_grad_(False) if after else None,
         prefix=prefix,
+        lower_case=bool((json_file(spec, SETTINGS) or {}).get("do_lower_case", False)),
         configs=tuple(configs),
         weights=tuple(weights),
     )

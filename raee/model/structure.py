@@ -33,12 +33,7 @@ def walkable_stack(model: nn.Module, two: Inputs, three: Inputs, start: int | No
     two, three, start: as in `find_stack`.  Raises InputError if the model cannot be walked, with
     the reason, or answers with values that are no numbers.
     """
-    if getattr(model, "_is_stateful", False):
-        raise _unwalkable(
-            model,
-            "layers of it are recurrent (a state-space model or the like): they keep a state of "
-            "their own from token to token, and rows cannot leave it one by one",
-        )
+    refuse_recurrent(type(model))
     try:
         stack = find_stack(model, two, three, start)
         _check(stack, three)
@@ -46,8 +41,18 @@ def walkable_stack(model: nn.Module, two: Inputs, three: Inputs, start: int | No
         raise
     except Exception as error:  # whatever a model raises whose rows are taken away
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise _unwalkable(model, f"a small pass ends in an error ({reason})") from error
+        raise _unwalkable(type(model), f"a small pass ends in an error ({reason})") from error
     return stack
+
+
+def refuse_recurrent(kind: type[nn.Module]) -> None:
+    """Raises InputError if models of a class are recurrent, as the library says."""
+    if getattr(kind, "_is_stateful", False):
+        raise _unwalkable(
+            kind,
+            "layers of it are recurrent (a state-space model or the like): they keep a state of "
+            "their own from token to token, and rows cannot leave it one by one",
+        )
 
 
 def find_stack(model: nn.Module, two: Inputs, three: Inputs, start: int | None = None) -> Stack:
@@ -70,7 +75,7 @@ def find_stack(model: nn.Module, two: Inputs, three: Inputs, start: int | None =
             )
     widths = {part.answer.shape[-1] for part in first.parts}
     if len(widths) > 1:
-        raise _unwalkable(model, "its encoder and its decoder are of different widths")
+        raise _unwalkable(type(model), "its encoder and its decoder are of different widths")
     return Stack(
         model=model,
         parts=tuple(map(_part, modules, layers, first.parts)),
@@ -254,7 +259,8 @@ def _check(stack: Stack, three: Inputs) -> None:
                 own = stack.part_at(depth).normed(own)
             if is_far_from(own, right):
                 raise _unwalkable(
-                    stack.model, f"its states at depth {depth} depend on the other rows of a batch"
+                    type(stack.model),
+                    f"its states at depth {depth} depend on the other rows of a batch",
                 )
 
 
@@ -265,7 +271,7 @@ def _states_alone(stack: Stack, row: Inputs) -> list[Tensor]:
     def keep(module: nn.Module, args: tuple, output: Any) -> None:
         states = getattr(output, "hidden_states", None) or ()
         if len(states) != depths[module] + 1:
-            raise _unwalkable(stack.model, "it has not one hidden state a layer")
+            raise _unwalkable(type(stack.model), "it has not one hidden state a layer")
         found.extend(each[0] for each in states[min(len(found), 1) :])
 
     depths = {part.module: part.depth for part in stack.parts}
@@ -276,8 +282,8 @@ def _states_alone(stack: Stack, row: Inputs) -> list[Tensor]:
     return found
 
 
-def _unwalkable(model: nn.Module, reason: str) -> InputError:
-    return InputError(f"{type(model).__name__} cannot be walked: {reason}")
+def _unwalkable(kind: type[nn.Module], reason: str) -> InputError:
+    return InputError(f"{kind.__name__} cannot be walked: {reason}")
 
 
 def _same(left: Tensor, right: Tensor) -> bool:

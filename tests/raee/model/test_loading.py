@@ -168,6 +168,15 @@ def test_a_model_that_the_library_places_walks_as_another(spec_of, backbone_of):
         torch.testing.assert_close(own, right)
 
 
+def test_a_tokenizer_that_does_not_say_where_tokens_stand_is_refused(copy_of):
+    folder = copy_of("t5")
+    for file in folder.glob("*token*"):
+        file.unlink()
+    transformers.ByT5Tokenizer().save_pretrained(folder)
+    with refused(r"its tokenizer \(ByT5Tokenizer\) is none of the library tokenizers"):
+        _load(folder, family="seq2seq-lm")
+
+
 def test_code_that_comes_with_a_model_never_runs_and_nobody_is_asked(copy_of, monkeypatch):
     folder, asked = copy_of("bert-encoder"), []
     (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")

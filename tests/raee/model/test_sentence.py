@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tokenizers import normalizers
 from torch import nn
 
 from raee.classify import classify
@@ -145,6 +146,20 @@ class TestPrompt:
         _write(asking / "1_Pooling" / "config.json", {"include_prompt": False})
         with refused("its pooling leaves out the prompt"):
             _load(asking)
+
+
+def test_texts_are_lower_cased_if_the_configuration_says_so(folder):
+    _write(
+        folder / "config_sentence_transformers.json",
+        {"prompts": {"q": "It: "}, "default_prompt_name": "q"},
+    )
+    _write(folder / "sentence_bert_config.json", {"do_lower_case": True})
+    backbone = _load(folder)
+    # A tokenizer that keeps capitals apart.
+    backbone.tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    (ids,) = encode(backbone, Prompt((), ()), ["A Film"]).token_ids
+    assert ids.tolist() == backbone.tokenizer("it: a film")["input_ids"]
+    assert ids.tolist() != backbone.tokenizer("It: A Film")["input_ids"]
 
 
 @pytest.mark.parametrize(

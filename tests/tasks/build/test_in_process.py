@@ -14,12 +14,13 @@ from tasks.entries import read_rows
 from tasks.job import Job
 from tasks.readings import load_database, load_readings
 from tests.raee.errors import refused
-from tests.raee.models import save_model
+from tests.raee.models import ARCHITECTURES, save_model
 from tests.texts import LABELS, sentences
 
 ROWS = sentences(60)
 TEXTS, NAMES = [row["text"] for row in ROWS], [row["label"] for row in ROWS]
 WORDS = dict(zip(LABELS, ("terrible", "great", "okay"), strict=True))
+ASKED = "{text} It was"
 METHODS = {
     "sentence encoder": {"model": "bert-encoder"},
     "keys at two depths": {"model": "bert-encoder", "key": {"layers": [0, 2]}},
@@ -32,6 +33,11 @@ METHODS = {
         "model": "bert",
         "prompt": {"template": "{text} It was {mask}.", "labels": WORDS, "examples": 1},
     },
+    "causal model with an instruction": {
+        "model": "llama",
+        "prompt": {"template": f"was the film good , bad or okay ? {ASKED}", "labels": WORDS},
+    },
+    "encoder-decoder": {"model": "t5", "prompt": {"template": ASKED, "labels": WORDS}},
     "key with a model of its own": {
         "model": "bert-encoder",
         "key": {"model": "mpnet-encoder"},
@@ -48,7 +54,7 @@ def method_of(tmp_path_factory):
         return str(folder / name if (folder / name).exists() else save_model(name, folder / name))
 
     def method(model="bert-encoder", **others) -> Method:
-        family = "masked-lm" if model == "bert" else "sentence-encoder"
+        family = ARCHITECTURES[model].family
         key = dict(others.pop("key", {}))
         if "model" in key:
             key["model"] = folder_of(key["model"])

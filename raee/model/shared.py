@@ -61,6 +61,8 @@ def _computed(backbone: Backbone, prefix: NDArray[np.int32]) -> Inputs | None:
         model(input_ids=ids, use_cache=True, **{name: cache})
         cache.layers = [_shared_by_rows(layer) for layer in cache.layers]
         is_exact = _is_exact(backbone, ids, {name: cache})
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever a model raises that keeps no keys, or others
         logger.info("backbone: rows run whole, with what they share (%s)", cut(error))
         return None
@@ -87,10 +89,12 @@ def _shared_by_rows(layer: Any) -> Any:
 def _is_exact(backbone: Backbone, prefix: Tensor, kept_of_prefix: Inputs) -> bool:
     """Whether rows have the states that a whole pass gives them.
 
-    prefix: (1, tokens).  Of three rows, two have padding and one leaves at depth 1.
+    prefix: (1, tokens).  Of three rows, two have padding, if there is room, and one leaves at
+    depth 1.
     """
-    own = prefix[0, -3:].repeat(3, 1)
-    real = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]], device=own.device)
+    size = min(3, backbone.max_tokens - prefix.shape[1])
+    own = prefix[0, -size:].repeat(3, 1)
+    real = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]], device=own.device)[:, :size]
     ids = torch.cat([prefix.repeat(3, 1), own], dim=1)
     attention = torch.cat([torch.ones_like(prefix).repeat(3, 1), real], dim=1)
     found: list[list[Tensor]] = [[], []]
@@ -100,7 +104,7 @@ def _is_exact(backbone: Backbone, prefix: Tensor, kept_of_prefix: Inputs) -> boo
         def visit(
             depth: int, states: Tensor, rows: Tensor, kept: list[Tensor] = states_of_way
         ) -> Tensor:
-            kept.append(states[:, -3:][real[rows] == 1])
+            kept.append(states[:, -size:][real[rows] == 1])
             return (rows > 0) | (depth < 1)
 
         walk(backbone.stack, {**inputs, "attention_mask": attention}, visit)

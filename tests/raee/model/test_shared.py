@@ -63,6 +63,17 @@ def apart(encoded: Encoded) -> Encoded:
     return replace(encoded, prefix=np.zeros(0, np.int32))
 
 
+def rows_after(prefix: np.ndarray, rows: list[list[int]]) -> Encoded:
+    """Rows of a prefix and of tokens of their own."""
+    return Encoded(
+        token_ids=[np.append(prefix, np.array(row, np.int32)) for row in rows],
+        answer_positions=np.array([len(prefix) + len(row) - 1 for row in rows]),
+        truncated=np.zeros(len(rows), bool),
+        prefix=prefix,
+        shared=np.full(len(rows), len(prefix)),
+    )
+
+
 def assert_equal(found: dict, expected: dict) -> None:
     assert found.keys() == expected.keys()
     for place, states in expected.items():
@@ -98,6 +109,16 @@ def test_a_prefix_passes_the_layers_once_however_many_batches_follow(backbone_of
     # Itself, the two passes that prove it, and one of each row.
     assert first == (3 + len(TEXTS)) * per_pass
     assert len(seen) == first + 3 * per_pass
+
+
+def test_a_prefix_may_leave_a_text_one_token(backbone_of):
+    backbone = backbone_of("gpt2")  # it has a state for each position, and none beyond
+    prefix = np.arange(backbone.max_tokens - 1, dtype=np.int32)
+    encoded = rows_after(prefix, [[5], [6]])
+    with tokens_seen(backbone.stack.model) as seen:
+        walked(backbone, encoded)
+    assert seen[-1] == 2
+    assert_equal(walked(backbone, encoded), walked(backbone, apart(encoded)))
 
 
 def test_a_row_that_begins_otherwise_runs_whole(backbone_of):
@@ -167,13 +188,7 @@ def test_states_are_those_of_a_whole_pass_whatever_the_model_and_the_rows(backbo
     rows = draw(st.lists(tokens, min_size=1, max_size=6))
     probes = [pad([[1], [2, 3], [4, 5, 6]][:n], 0, torch.device("cpu")) for n in (2, 3)]
     backbone = replace(backbone_of("llama"), model=model, stack=walkable_stack(model, *probes))
-    encoded = Encoded(
-        token_ids=[np.array(prefix + row, np.int32) for row in rows],
-        answer_positions=np.array([len(prefix + row) - 1 for row in rows]),
-        truncated=np.zeros(len(rows), bool),
-        prefix=np.array(prefix, np.int32),
-        shared=np.full(len(rows), len(prefix)),
-    )
+    encoded = rows_after(np.array(prefix, np.int32), rows)
     leave_at = np.array([draw(st.integers(0, config.num_hidden_layers)) for _ in rows])
     budget = draw(st.sampled_from([1, 15, 1_000]))
     kept = walked(backbone, encoded, leave_at, budget)

@@ -14,6 +14,7 @@ from torch import Tensor
 from raee.errors import InputError, cut
 from raee.model.backbones import Backbone
 from raee.model.frames import Frame, frame_of
+from raee.model.long_texts import beginning, splits_at_spaces
 from raee.model.prompts import GENERATIVE, Prompt
 from raee.model.shared import kept_prefix
 from raee.model.walk import Inputs
@@ -23,6 +24,9 @@ _TEXTS_AT_ONCE = 1_000
 
 _TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 """Tokens of one batch, padding included: enough to fill the device, small enough for its caches."""
+
+_CHARACTERS = 8
+"""Characters of a token: of so many for each token that a model takes, a text is too long."""
 
 _KEPT_TOKENS = 8
 """Kept tokens that count as one of a batch: a layer takes memory for their keys and values only."""
@@ -243,20 +247,26 @@ def _fitting(
     found: dict[int, list[int]] = {}
     truncated = np.zeros(len(texts), dtype=bool)
     left = dict(enumerate(texts))
+    if splits_at_spaces(backbone.tokenizer):
+        most = _CHARACTERS * backbone.max_tokens
+        left = {row: beginning(text, most) for row, text in left.items()}
     # Texts go in rounds, not one by one: the tokenizer shares many out among its threads.
     while left:
         rows, coded = _coded(backbone, frame, [*left.values()])
-        too_long: dict[int, str] = {}
+        again: dict[int, str] = {}
         for i, (row, ids) in enumerate(zip(left, rows, strict=True)):
             surplus = len(ids) - backbone.max_tokens
-            if surplus <= 0:
-                found[row] = ids
-            elif not left[row]:
-                raise _no_room(backbone, prompt, len(ids))
-            else:
-                too_long[row] = _shorter(frame, left[row], surplus, coded[i].offsets)
+            if surplus > 0:
+                if not left[row]:
+                    raise _no_room(backbone, prompt, len(ids))
+                again[row] = _shorter(frame, left[row], surplus, coded[i].offsets)
                 truncated[row] = True
-        left = too_long
+            elif not truncated[row] and len(left[row]) < len(texts[row]):
+                longer = beginning(texts[row], 2 * len(left[row]))
+                again[row] = longer if len(longer) > len(left[row]) else texts[row]
+            else:
+                found[row] = ids
+        left = again
     return [found[row] for row in range(len(texts))], truncated
 
 

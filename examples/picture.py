@@ -40,7 +40,7 @@ def main(figures: str, picture: str) -> None:
             colour = "#d1495b" if policy == "tuned" else "#33658a"
             spread = [[accuracy - low], [high - accuracy]]
             axes.errorbar(layers, accuracy, spread, fmt="o", color=colour, elinewidth=1, capsize=3)
-            right = policy == "tuned" or layers == found["depth"]
+            right = policy == "tuned" or layers in (0, found["depth"])
             axes.annotate(
                 name,
                 (layers, accuracy),
@@ -51,7 +51,7 @@ def main(figures: str, picture: str) -> None:
                 color=colour,
                 fontweight="bold" if policy == "tuned" else "normal",
             )
-        axes.set_xlim(0, 1.3 * found["depth"])
+        axes.set_xlim(-0.02 * found["depth"], 1.3 * found["depth"])
         axes.set_xticks(range(found["depth"] + 1))
         axes.set_xlabel(f"layers that a message runs, of {found['depth']}, on average")
         axes.set_title(

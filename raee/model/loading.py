@@ -264,8 +264,22 @@ def _first_step(spec: BackboneSpec, model: Any) -> int:
     )
 
 
+def _first_ranges(config: Any) -> list[int]:
+    """How long a batch's rows may be for none to change the positions of the others.
+
+    LongRoPE turns all tokens of a batch otherwise once its longest row leaves the first of two
+    ranges: a row's answer would depend on the rows beside it, and on kept keys and values.
+    """
+    found = getattr(config, "rope_parameters", None) or {}
+    # Some models have parameters for each kind of layer.
+    kinds = [found, *(each for each in found.values() if isinstance(each, dict))]
+    longs = [each for each in kinds if each.get("rope_type") == "longrope"]
+    return [each["original_max_position_embeddings"] for each in longs]
+
+
 def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:
     limits = [tokenizer.model_max_length, getattr(base.config, "max_position_embeddings", None)]
+    limits += _first_ranges(base.config)
     for name, module in base.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             # RoBERTa's positions start after the padding token's.

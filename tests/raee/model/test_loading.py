@@ -265,8 +265,23 @@ def test_a_tokenizer_without_a_token_that_is_needed_is_refused(copy_of, role, na
     tokenizer = make_tokenizer("wordpiece")
     tokenizer._special_tokens_map[role] = None
     tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()  # nobody waits for weights to be told
     with refused(f"its tokenizer has no {name} token"):
         _load(folder)
+
+
+def test_a_sentence_encoder_that_reads_from_left_to_right_needs_no_padding_token(folder_of):
+    backbone = _load(folder_of("llama"), family="sentence-encoder")
+    assert backbone.tokenizer.pad_token_id is None
+    assert backbone.depth == 3
+
+
+def test_a_tokenizer_that_needs_a_package_is_refused_with_its_name(copy_of):
+    folder = copy_of("llama")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with refused("sentencepiece"):
+        _load(folder, family="causal-lm")
 
 
 def test_a_model_of_another_kind_is_refused(copy_of):

@@ -78,7 +78,8 @@ class LabelColumns:
     def __init__(self, backbone: Backbone, tokens: Sequence[int]) -> None:
         self._model = backbone.model
         self._stack = backbone.stack
-        vocabulary = int(self._model.config.vocab_size)  # type: ignore[union-attr,arg-type]
+        config: Any = self._model.config
+        vocabulary = int(config.get_text_config().vocab_size)  # a model may read images, too
         columns = torch.as_tensor(tokens, device=backbone.device)
         below = {id(t) for p in self._stack.parts for t in _tensors(p.module).values()}
         made: dict[int, Tensor] = {}

@@ -295,9 +295,10 @@ def _first_ranges(config: Any) -> list[int]:
     return [each["original_max_position_embeddings"] for each in longs]
 
 
-def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:
-    limits = [tokenizer.model_max_length, getattr(base.config, "max_position_embeddings", None)]
-    limits += _first_ranges(base.config)
+def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: Any) -> int:
+    config = base.config.get_text_config()  # of a model that reads images, too
+    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
+    limits += _first_ranges(config)
     for name, module in base.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             # RoBERTa's positions start after the padding token's.

@@ -175,6 +175,8 @@ def _causal_norm(model: nn.Module) -> Callable[[Tensor], Tensor]:
     if kind == "OPTForCausalLM":
         decoder = model.model.decoder
         return decoder.project_out if decoder.final_layer_norm is None else decoder.final_layer_norm
+    if kind == "Gemma3ForConditionalGeneration":
+        return model.model.language_model.norm
     return model.model.norm
 
 

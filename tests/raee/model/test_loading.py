@@ -431,6 +431,15 @@ def test_the_fingerprint_changes_with_what_changes_answers(copy_of):
     assert halved == before | {"dtype": "bfloat16"}
 
 
+def test_the_fingerprint_changes_with_the_token_that_a_decoder_starts_with(copy_of):
+    folder = copy_of("t5")
+    before = _load(folder, family="seq2seq-lm")
+    _change_json(folder / "generation_config.json", decoder_start_token_id=2)
+    after = _load(folder, family="seq2seq-lm")
+    assert (before.stack.start, after.stack.start) == (1, 2)
+    assert before.fingerprint["config"] != after.fingerprint["config"]
+
+
 def _add_one(weights: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1

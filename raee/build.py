@@ -38,7 +38,7 @@ from raee.model.backbones import Backbone
 from raee.model.batches import check_room, without_token
 from raee.model.frames import frame_of
 from raee.model.heads import label_tokens
-from raee.model.loaded import backbone_of, retriever_of
+from raee.model.loaded import backbone_of, retriever_of, tokenizer_of
 from raee.model.prompts import Prompt, declared_labels, examples_of, resolve_prompt
 from raee.neighbours.choice import choose_index
 from raee.neighbours.gpu import search_on
@@ -193,12 +193,12 @@ def prepared(
         raise InputError(f"{len(counts):,} labels are more than the {MOST_LABELS:,} of a database")
     warn_of_single_rows(counts)
     prompt = resolve_prompt(method.prompt, family, labels_in_order(counts))
+    if family != "sentence-encoder":  # before weights are loaded, or downloaded
+        tokenizer = tokenizer_of(method.backbone)
+        label_tokens(tokenizer, prompt.words, frame_of(prompt, tokenizer, family))
     backbone = backbone_of(method.backbone)
     shown = candidates.pick(prompt.labels, partial(_can_be_shown, backbone))
     prompt = replace(prompt, shown=shown)
-    if family != "sentence-encoder":
-        frame = frame_of(prompt, backbone.tokenizer, family)
-        label_tokens(backbone.tokenizer, prompt.words, frame)
     check_room(backbone, prompt)
     check_key(method.key, backbone)
     retriever = retriever_of(method.key, method.backbone.dtype, method.backbone.device)

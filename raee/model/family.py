@@ -10,7 +10,8 @@ _OF_SENTENCE_ENCODERS = ("modules.json", "sentence_bert_config.json", "1_Pooling
 _HEADS = {
     # T5's and GPT-2's names are of an older fashion.
     "seq2seq-lm": ("ForConditionalGeneration", "T5WithLMHeadModel"),
-    "causal-lm": ("ForCausalLM", "GPT2LMHeadModel"),
+    # The second is of models that read images, too.
+    "causal-lm": ("ForCausalLM", "ForConditionalGeneration", "GPT2LMHeadModel"),
 }
 """How the names of the classes end that have a family's head."""
 

@@ -69,6 +69,8 @@ def fingerprint(
     either kind, of a sentence encoder's modules.
     """
     first = ["config.json", _POOLING, "sentence_bert_config.json"]
+    if spec.family == "seq2seq-lm":
+        first.append("generation_config.json")  # the token that a decoder starts with
     code = _code(spec) if spec.trust_remote_code else []
     parts = {
         "config": [*first, *(name for name in configs if name not in first), *code],

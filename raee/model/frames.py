@@ -167,17 +167,11 @@ def _in_chat(prompt: Prompt, tokenizer: Any) -> tuple[str, str, str]:
 
 def _rendered(tokenizer: Any, turns: list[dict[str, str]], asks: bool) -> str:
     """A chat by the tokenizer's own template.  asks: whether the assistant's turn begins there."""
-    template = tokenizer.get_chat_template()
-    if "strftime_now" in template:
-        day = "".join(f"|replace({code!r},{value!r})" for code, value in _TODAY.items())
-        template = (
-            f"{{%- macro strftime_now(format) -%}}{{{{ format{day} }}}}{{%- endmacro -%}}{template}"
-        )
     try:
         return str(
             tokenizer.apply_chat_template(
                 turns,
-                chat_template=template,
+                chat_template=_on_one_day(tokenizer.get_chat_template()),
                 tokenize=False,
                 add_generation_prompt=asks,
                 **_NO_THINKING,
@@ -188,3 +182,11 @@ def _rendered(tokenizer: Any, turns: list[dict[str, str]], asks: bool) -> str:
             f"prompt.template 'chat': this model's chat template cannot be used "
             f"({cut(error, 200)}); give a template with {{text}} instead"
         ) from error
+
+
+def _on_one_day(template: str) -> str:
+    """A chat template that is told the same day every day."""
+    if "strftime_now" not in template:
+        return template
+    day = "".join(f"|replace({code!r},{value!r})" for code, value in _TODAY.items())
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{day} }}}}{{%- endmacro -%}}{template}"

@@ -12,15 +12,14 @@ from raee.model.backbones import Backbone
 from raee.model.frames import Frame, answer_tokens
 
 
-def label_tokens(tokenizer: Any, words: Sequence[str], frame: Frame | None = None) -> list[int]:
+def label_tokens(tokenizer: Any, words: Sequence[str], frame: Frame) -> list[int]:
     """The token that each label word begins with where the model answers, in the words' order.
 
-    frame: of a model that writes: the token that comes right after the prompt.  Without, and if the
-    words have a mask's position, a word is as it is after a space, and one token.  Raises
-    InputError if a word has none or, for a mask, several, if it is unknown, or if two words begin
-    with the same one.
+    A model that writes answers right after the frame; a word that has a mask's position is as it is
+    after a space, and one token.  Raises InputError if a word has no token or, for a mask, several,
+    if it is unknown, or if two words begin with the same one.
     """
-    written = frame is not None and frame.lead is not None
+    written = frame.lead is not None
     tokens: dict[int, str] = {}
     for word, ids in zip(words, _all_tokens(tokenizer, words, frame), strict=True):
         pieces = tokenizer.convert_ids_to_tokens(ids)
@@ -49,10 +48,10 @@ def label_tokens(tokenizer: Any, words: Sequence[str], frame: Frame | None = Non
     return list(tokens)
 
 
-def _all_tokens(tokenizer: Any, words: Sequence[str], frame: Frame | None) -> list[list[int]]:
+def _all_tokens(tokenizer: Any, words: Sequence[str], frame: Frame) -> list[list[int]]:
     """All tokens of each label word.  Raises InputError if words change the end of the prompt."""
-    if frame is None or frame.lead is None or frame.in_decoder:
-        space = "" if frame is not None and frame.in_decoder else " "
+    if frame.lead is None or frame.in_decoder:
+        space = "" if frame.in_decoder else " "
         return [tokenizer(space + word, add_special_tokens=False)["input_ids"] for word in words]
     found = [answer_tokens(tokenizer, frame, word) if word else ([], []) for word in words]
     for word, (prompt, own) in zip(words, found, strict=True):
@@ -78,7 +77,8 @@ class LabelColumns:
     def __init__(self, backbone: Backbone, tokens: Sequence[int]) -> None:
         self._model = backbone.model
         self._stack = backbone.stack
-        vocabulary = int(self._model.config.vocab_size)  # type: ignore[union-attr,arg-type]
+        config: Any = self._model.config
+        vocabulary = int(config.get_text_config().vocab_size)  # a model may read images, too
         columns = torch.as_tensor(tokens, device=backbone.device)
         below = {id(t) for p in self._stack.parts for t in _tensors(p.module).values()}
         made: dict[int, Tensor] = {}

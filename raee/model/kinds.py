@@ -13,6 +13,7 @@ from transformers import (
 
 from raee.config import BackboneSpec, Family
 from raee.errors import InputError, listed
+from raee.model.prompts import GENERATIVE
 from raee.model.structure import refuse_recurrent
 
 _LOADED_BY: dict[Family, Any] = {
@@ -43,13 +44,20 @@ def class_of(spec: BackboneSpec, config: Any) -> Any:
         return auto
     fits = [family for family in _LOADED_BY if _is_of(family, config)]
     if spec.family not in fits:
+        reason = f"transformers' {auto.__name__} has none"
+        if _knows(auto, config):
+            two_way = spec.family == "causal-lm"
+            reason = f"{reason} that reads from left to right" if two_way else "it has no decoder"
         raise InputError(
-            f"backbone {spec.model!r}: a {config.model_type} is no {spec.family} "
-            f"(transformers' {auto.__name__} has none"
-            f"{' that reads from left to right' if _knows(auto, config) else ''}); it may be "
-            f"family: {listed(fits) if fits else 'none'}"
+            f"backbone {spec.model!r}: a {config.model_type} is no {spec.family} ({reason}); it "
+            f"may be family: {listed(fits) if fits else 'none'}"
         )
     return auto
+
+
+def needs_padding(spec: BackboneSpec, config: Any) -> bool:
+    """Whether a model needs a token to pad with: some encoders count positions by it."""
+    return spec.family not in GENERATIVE and not _is_of("causal-lm", config)
 
 
 def _is_of(family: Family, config: Any) -> bool:
@@ -77,4 +85,4 @@ def _is_encoder_alone(config: Any) -> bool:
     """Whether a checkpoint is the encoder of an encoder-decoder, as sentence encoders may be."""
     names = config.architectures or []
     alone = bool(names) and all(str(name).endswith("EncoderModel") for name in names)
-    return config.is_encoder_decoder and alone and _knows(AutoModelForTextEncoding, config)
+    return alone and _knows(AutoModelForTextEncoding, config)

@@ -20,8 +20,7 @@ from raee.model.backbones import Backbone
 from raee.model.batches import pad, padding_of
 from raee.model.files import fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
-from raee.model.kinds import class_of
-from raee.model.prompts import GENERATIVE
+from raee.model.kinds import class_of, needs_padding
 from raee.model.sentence import SETTINGS, sentence_parts
 from raee.model.structure import walkable_stack
 from raee.model.truncated import LowerPart, lower_part
@@ -70,8 +69,17 @@ def load_backbone(
         return _load(spec, place, deepest)
 
 
-def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Backbone:
-    begun = time.monotonic()
+def load_tokenizer(spec: BackboneSpec) -> Any:
+    """A model's tokenizer, without its weights.
+
+    Raises InputError for all that the model's small files tell, as `load_backbone` does.
+    """
+    with quiet_libraries(), without_a_dead_hub(spec):
+        return _looked_over(spec)[0]
+
+
+def _looked_over(spec: BackboneSpec) -> tuple[Any, Any, Any]:
+    """A model's tokenizer, its configuration and the library's class that loads it."""
     options = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     with _in_one_line(spec):
         if os.path.isdir(spec.model) and not os.path.exists(os.path.join(spec.model, CONFIG_NAME)):
@@ -80,6 +88,13 @@ def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Back
         tokenizer = AutoTokenizer.from_pretrained(spec.model, **options)
         config = AutoConfig.from_pretrained(spec.model, **options)
     kind = class_of(spec, config)
+    _check_tokenizer(spec, tokenizer, config)
+    return tokenizer, config, kind
+
+
+def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Backbone:
+    begun = time.monotonic()
+    tokenizer, config, kind = _looked_over(spec)
     parts = sentence_parts(spec) if spec.family == "sentence-encoder" else None
     dtype = _dtype(spec.dtype, device)
     place = _Place(tokenizer, dtype, device)
@@ -166,7 +181,7 @@ def _loaded(spec: BackboneSpec, kind: Any, place: "_Place") -> tuple[Any, Stack]
             output_hidden_states=False,
             **{name: value for name, value in chosen.items() if value is not None},
         )
-    _check(spec, place.tokenizer, loading)
+    _check_weights(spec, loading)
     model = model.eval().requires_grad_(False)
     if spec.device_map is None:
         model = model.to(place.device)
@@ -188,15 +203,15 @@ def _in_one_line(spec: BackboneSpec) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # tokenizers raises bare Exceptions if files do not fit
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = cut(str(error).strip() or repr(error), 400)
         raise InputError(
             f"backbone {spec.model!r} (revision {spec.revision!r}) cannot be loaded; give a "
             f"local folder or a hub name with safetensors weights ({reason})"
         ) from error
 
 
-def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> None:
-    """Raises InputError for what `transformers` loads without a word but cannot answer."""
+def _check_weights(spec: BackboneSpec, loading: Mapping[str, Any]) -> None:
+    """Raises InputError for weights that `transformers` makes up without a word."""
     if other := sorted(loading["mismatched_keys"]):
         name, has, says = other[0]
         raise InputError(
@@ -210,6 +225,10 @@ def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> No
             f"backbone {spec.model!r} has no weights for {listed(random, 1)}; is it a "
             f"{spec.family} model?"
         )
+
+
+def _check_tokenizer(spec: BackboneSpec, tokenizer: Any, config: Any) -> None:
+    """Raises InputError if a tokenizer lacks what a model's family needs.  config: the model's."""
     if not tokenizer.is_fast:
         raise InputError(
             f"backbone {spec.model!r}: its tokenizer ({type(tokenizer).__name__}) is none of the "
@@ -219,8 +238,7 @@ def _check(spec: BackboneSpec, tokenizer: Any, loading: Mapping[str, Any]) -> No
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no words; are files missing?")
     _check_limit(spec, "model_max_length", tokenizer.model_max_length)
-    # Some encoders count positions by it; the other families do with any token.
-    if spec.family not in GENERATIVE and tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None and needs_padding(spec, config):
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no padding token")
     if spec.family == "masked-lm" and tokenizer.mask_token_id is None:
         raise InputError(f"backbone {spec.model!r}: its tokenizer has no mask token")
@@ -264,8 +282,23 @@ def _first_step(spec: BackboneSpec, model: Any) -> int:
     )
 
 
-def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: nn.Module) -> int:
-    limits = [tokenizer.model_max_length, getattr(base.config, "max_position_embeddings", None)]
+def _first_ranges(config: Any) -> list[int]:
+    """How long a batch's rows may be for none to change the positions of the others.
+
+    LongRoPE turns all tokens of a batch otherwise once its longest row leaves the first of two
+    ranges: a row's answer would depend on the rows beside it, and on kept keys and values.
+    """
+    found = getattr(config, "rope_parameters", None) or {}
+    # Some models have parameters for each kind of layer.
+    kinds = [found, *(each for each in found.values() if isinstance(each, dict))]
+    longs = [each for each in kinds if each.get("rope_type") == "longrope"]
+    return [each["original_max_position_embeddings"] for each in longs]
+
+
+def _max_tokens(spec: BackboneSpec, tokenizer: Any, base: Any) -> int:
+    config = base.config.get_text_config()  # of a model that reads images, too
+    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
+    limits += _first_ranges(config)
     for name, module in base.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             # RoBERTa's positions start after the padding token's.

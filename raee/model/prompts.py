@@ -188,6 +188,8 @@ def _check_template(key: str, template: str, family: Family) -> None:
 def _check_different(words: dict[str, str]) -> None:
     label_of: dict[str, str] = {}
     for label, word in words.items():
+        if not word.strip():
+            raise InputError(f"prompt.labels: {cut(repr(label))} is {cut(repr(word))}; give a word")
         if word in label_of:
             raise InputError(
                 f"prompt.labels: {cut(repr(label_of[word]))} and {cut(repr(label))} are both "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from raee.model.backbones import Backbone
 from raee.model.batches import encode, token_batches
+from raee.model.frames import frame_of
 from raee.model.heads import LabelColumns, label_tokens
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
@@ -32,7 +33,7 @@ def head_reader(backbone: Backbone, prompt: Prompt, centre: Tensor | None) -> He
     """The reader `head` of a backbone: the model's own head, restricted to the labels.
 
     centre: (depths, hidden) the database's mean at each depth, for sentence encoders.
-    Raises InputError if a label word is not one token.
+    Raises InputError as `raee.model.heads.label_tokens` does.
     """
     if backbone.family != "sentence-encoder":
         return _language_head(backbone, prompt)
@@ -110,7 +111,8 @@ def read_centre(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Tensor:
 
 
 def _language_head(backbone: Backbone, prompt: Prompt) -> HeadReader:
-    head = LabelColumns(backbone, label_tokens(backbone.tokenizer, prompt.words))
+    frame = frame_of(prompt, backbone.tokenizer, backbone.family)
+    head = LabelColumns(backbone, label_tokens(backbone.tokenizer, prompt.words, frame))
 
     def read(depth: int, states: Tensor, attention: Tensor, answer_positions: Tensor) -> Tensor:
         answers = answer_state(backbone, depth, states, answer_positions)

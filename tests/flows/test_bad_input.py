@@ -147,6 +147,24 @@ class TestBuildRefuses:
         _refused(place, match, "build", place.job(prompt=prompt, backbone=backbone))
         assert not place.store.exists()
 
+    @pytest.mark.parametrize(
+        "name",
+        ["a chat that the tokenizer has no template for", "label words that begin alike"],
+    )
+    def test_what_the_tokenizer_tells_before_weights_are_read(self, place, tmp_path_factory, name):
+        prompt, match = _PROMPTS_OF_CAUSAL_LMS[name]
+        model = save_causal_lm(tmp_path_factory.mktemp("models"))
+        (model / "model.safetensors").unlink()
+        backbone = {"family": "causal-lm", "model": str(model)}
+        prompt = {"labels": dict(zip(LABELS, ("bad", "great", "okay"), strict=True)), **prompt}
+        _refused(place, match, "build", place.job(prompt=prompt, backbone=backbone))
+
+    @pytest.mark.parametrize("word", ["", "  "])
+    def test_a_blank_label_word(self, place, word):
+        labels = {label: label for label in LABELS} | {"odd": word}
+        match = "prompt.labels: 'odd' is "
+        _refused(place, match, "build", place.job(prompt={"labels": labels}))
+
     def test_examples_that_leave_a_text_no_room(self, place):
         labels = {"bad": "bad", "good": "good", "odd": "dull"}
         prompt = {"template": _MASKED, "labels": labels, "examples": 5}

@@ -148,6 +148,18 @@ ARCHITECTURES = {
         | {"num_hidden_layers": 4},
         "causal",
     ),
+    # Of a model that reads images, too, what reads text.
+    "gemma3-images": Architecture(
+        _CAUSAL,
+        t.Gemma3ForConditionalGeneration,
+        {
+            "text_config": _GEMMA | {"sliding_window": 5, "query_pre_attn_scalar": 6},
+            "vision_config": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+            | {"intermediate_size": 24, "image_size": 28, "patch_size": 14},
+            "mm_tokens_per_image": 4,
+        },
+        "causal",
+    ),
     "phi3": Architecture(_CAUSAL, t.Phi3ForCausalLM, _LLAMA, "causal"),
     "gpt2": Architecture(
         _CAUSAL,
@@ -247,6 +259,9 @@ def save_model(name: str, folder: Path) -> Path:
         "eos_token_id": 2,
         **architecture.settings,
     }
+    if "text_config" in settings:
+        own = ("vocab_size", "bos_token_id", "pad_token_id", "eos_token_id")
+        settings["text_config"] = settings["text_config"] | {n: settings.pop(n) for n in own}
     model = made(made.config_class(**settings))
     with torch.no_grad():
         # Biases and norms too, so that none of them can be left out unnoticed; large enough for
@@ -291,6 +306,8 @@ def layer_modules(model: nn.Module) -> list[nn.Module]:
         return [layer for part in both for layer in (part.block if "T5" in kind else part.layers)]
     if kind in ("GPT2Model", "BloomModel"):
         return list(model.h)
+    if kind == "Gemma3Model":
+        return list(model.language_model.layers)
     if kind == "OPTModel":
         return list(model.decoder.layers)
     if kind == "AlbertModel":  # one module, called once a layer

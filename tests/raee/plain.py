@@ -122,7 +122,8 @@ class PlainCausal:
     def logits(self, text: str, words: Sequence[str]) -> NDArray[np.float32]:
         """(depths, words): what the head says at the last token."""
         answers = torch.stack([each[-1] for each in self.states(text)])
-        return _causal_head(self.model, answers)[:, _tokens(self.tokenizer, words)].numpy()
+        after_a_space = [f" {word}" for word in words]
+        return _causal_head(self.model, answers)[:, _tokens(self.tokenizer, after_a_space)].numpy()
 
 
 class PlainSeq2Seq:
@@ -151,13 +152,17 @@ class PlainSeq2Seq:
 
     @torch.no_grad()
     def logits(self, text: str, words: Sequence[str]) -> NDArray[np.float32]:
-        """(depths, words): what the head says at the last token of each depth."""
+        """(depths, words): what the head says at the last token of each depth.
+
+        Nothing comes before a word in the decoder.
+        """
         answers = torch.stack([each[-1] for each in self.states(text)])
         return _seq2seq_head(self.model, answers)[:, _tokens(self.tokenizer, words)].numpy()
 
 
 def _tokens(tokenizer, words: Sequence[str]) -> list[int]:
-    return [tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in words]
+    """The token that each word begins with, as it is written."""
+    return [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
 
 
 def _causal_norm(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -170,6 +175,8 @@ def _causal_norm(model: nn.Module) -> Callable[[Tensor], Tensor]:
     if kind == "OPTForCausalLM":
         decoder = model.model.decoder
         return decoder.project_out if decoder.final_layer_norm is None else decoder.final_layer_norm
+    if kind == "Gemma3ForConditionalGeneration":
+        return model.model.language_model.norm
     return model.model.norm
 
 

@@ -229,6 +229,7 @@ class TestChat:
             ("{{ messages[0].content * 2 }}", "shows the user's message 2 times"),
             ("{{ raise_exception('no\nusers') }}", r"template cannot be used \(no users\)"),
             ("{% broken", "template cannot be used"),
+            ({"tool_use": "a", "rag": "b"}, "template cannot be used .This model has multiple"),
         ],
     )
     def test_of_a_template_that_does_not_show_the_message_is_refused(self, template, match):

@@ -19,11 +19,16 @@ def _load(folder, dtype="auto"):
     return load_backbone(spec, torch.device("cpu"))
 
 
+def _at_a_mask(tokenizer, words) -> list[int]:
+    frame = frame_of(Prompt((), tuple(words), "{text} {mask}"), tokenizer, "masked-lm")
+    return label_tokens(tokenizer, words, frame)
+
+
 @pytest.mark.parametrize("name", MASKED_LMS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_cut_head_gives_the_label_words_columns_of_the_whole_one(folder_of, name, dtype):
     backbone = _load(folder_of(name), dtype)
-    tokens = label_tokens(backbone.tokenizer, ["terrible", "great", "okay"])
+    tokens = _at_a_mask(backbone.tokenizer, ["terrible", "great", "okay"])
     batch = pad([[0, 9, 8, 7, 6, 2], [0, 9, 2]], backbone.tokenizer.pad_token_id, backbone.device)
     with torch.inference_mode():
         whole = backbone.model(**batch).logits[:, 1, tokens].float()
@@ -35,7 +40,7 @@ def test_the_cut_head_gives_the_label_words_columns_of_the_whole_one(folder_of, 
 
 def test_the_cut_head_never_multiplies_by_the_whole_vocabulary(backbone_of):
     backbone = backbone_of("bert")
-    columns = LabelColumns(backbone, label_tokens(backbone.tokenizer, ["great", "bad"]))
+    columns = LabelColumns(backbone, _at_a_mask(backbone.tokenizer, ["great", "bad"]))
     widths = []
     decoder = backbone.model.cls.predictions.decoder
     handle = decoder.register_forward_hook(lambda m, args, out: widths.append(out.shape[-1]))
@@ -52,13 +57,13 @@ def test_a_head_that_cannot_be_cut_is_refused(folder_of):
     decoder = backbone.model.cls.predictions.decoder
     decoder.register_forward_hook(lambda module, args, out: out + bias[: out.shape[-1]])
     with refused("BertForMaskedLM: its head cannot be cut down to the label words"):
-        LabelColumns(backbone, label_tokens(backbone.tokenizer, ["great", "bad"]))
+        LabelColumns(backbone, _at_a_mask(backbone.tokenizer, ["great", "bad"]))
 
 
 def test_a_label_word_is_the_token_that_follows_a_space(backbone_of):
     for name, token in (("bert", "great"), ("roberta", "Ġgreat"), ("albert", "▁great")):
         tokenizer = backbone_of(name).tokenizer
-        assert tokenizer.convert_ids_to_tokens(label_tokens(tokenizer, ["great"])) == [token]
+        assert tokenizer.convert_ids_to_tokens(_at_a_mask(tokenizer, ["great"])) == [token]
 
 
 def test_a_label_word_of_several_tokens_is_refused_with_its_tokens(backbone_of):
@@ -67,22 +72,22 @@ def test_a_label_word_of_several_tokens_is_refused_with_its_tokens(backbone_of):
         ("roberta", r"is 8 tokens .*\['Ġa', 'w', 'e', 's', 'o', 'm', 'e', 'Ċ'\]"),
     ):
         with refused(shown):
-            label_tokens(backbone_of(name).tokenizer, ["great", "awesome\n"])
+            _at_a_mask(backbone_of(name).tokenizer, ["great", "awesome\n"])
 
 
 def test_an_empty_label_word_is_refused(backbone_of):
     with refused("label word '' is 0 tokens"):
-        label_tokens(backbone_of("bert").tokenizer, [""])
+        _at_a_mask(backbone_of("bert").tokenizer, [""])
 
 
 def test_a_label_word_that_the_tokenizer_does_not_know_is_refused(backbone_of):
     with refused(r"label word '★' is unknown to this tokenizer \(\[UNK\]\)"):
-        label_tokens(backbone_of("bert").tokenizer, ["great", "★"])
+        _at_a_mask(backbone_of("bert").tokenizer, ["great", "★"])
 
 
 def test_two_label_words_of_the_same_token_are_refused(backbone_of):
     with refused("label words 'great' and 'Great' are the same token"):
-        label_tokens(backbone_of("bert").tokenizer, ["great", "bad", "Great"])
+        _at_a_mask(backbone_of("bert").tokenizer, ["great", "bad", "Great"])
 
 
 class TestWordsThatAreWritten:

@@ -27,6 +27,11 @@ def _class(family: Family, config: t.PreTrainedConfig) -> str:
             t.T5Config(architectures=["T5EncoderModel"]),
             "AutoModelForTextEncoding",
         ),
+        (
+            "sentence-encoder",
+            t.T5Config(architectures=["T5EncoderModel"], is_encoder_decoder=False),
+            "AutoModelForTextEncoding",
+        ),
     ],
 )
 def test_a_family_has_its_own_class(family, config, name):
@@ -51,6 +56,7 @@ def test_a_family_has_its_own_class(family, config, name):
         ("masked-lm", t.T5Config(), "it is an encoder with a decoder; .* family: seq2seq-lm"),
         ("sentence-encoder", t.T5Config(), "T5Model is an encoder with a decoder"),
         ("seq2seq-lm", t.BertConfig(), "a bert is no seq2seq-lm"),
+        ("seq2seq-lm", t.T5Config(is_encoder_decoder=False), "no seq2seq-lm .it has no decoder.;"),
         ("seq2seq-lm", t.GPT2Config(), "a gpt2 is no seq2seq-lm .* sentence-encoder, causal-lm"),
         ("causal-lm", t.MambaConfig(), "MambaModel cannot be walked: layers of it are recurrent"),
         ("sentence-encoder", t.RwkvConfig(), "RwkvModel cannot be walked"),

@@ -265,8 +265,23 @@ def test_a_tokenizer_without_a_token_that_is_needed_is_refused(copy_of, role, na
     tokenizer = make_tokenizer("wordpiece")
     tokenizer._special_tokens_map[role] = None
     tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()  # nobody waits for weights to be told
     with refused(f"its tokenizer has no {name} token"):
         _load(folder)
+
+
+def test_a_sentence_encoder_that_reads_from_left_to_right_needs_no_padding_token(folder_of):
+    backbone = _load(folder_of("llama"), family="sentence-encoder")
+    assert backbone.tokenizer.pad_token_id is None
+    assert backbone.depth == 3
+
+
+def test_a_tokenizer_that_needs_a_package_is_refused_with_its_name(copy_of):
+    folder = copy_of("llama")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with refused("sentencepiece"):
+        _load(folder, family="causal-lm")
 
 
 def test_a_model_of_another_kind_is_refused(copy_of):
@@ -376,6 +391,25 @@ def test_an_encoders_own_limit_counts(copy_of):
     assert _load(folder, family="sentence-encoder").max_tokens == 20
 
 
+def test_a_row_never_leaves_the_first_of_two_ranges_of_positions(tmp_path):
+    tokenizer = make_tokenizer("causal")
+    config = transformers.Phi3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=POSITIONS,
+        original_max_position_embeddings=20,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4}
+        | {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4},
+        pad_token_id=1,
+    )
+    transformers.Phi3ForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert _load(tmp_path, family="causal-lm").max_tokens == 20
+
+
 def test_the_fingerprint_changes_with_what_changes_answers(copy_of):
     folder = copy_of("bert-encoder")
     before = _load(folder, family="sentence-encoder").fingerprint
@@ -395,6 +429,15 @@ def test_the_fingerprint_changes_with_what_changes_answers(copy_of):
         before = after
     halved = _load(folder, family="sentence-encoder", dtype="bfloat16").fingerprint
     assert halved == before | {"dtype": "bfloat16"}
+
+
+def test_the_fingerprint_changes_with_the_token_that_a_decoder_starts_with(copy_of):
+    folder = copy_of("t5")
+    before = _load(folder, family="seq2seq-lm")
+    _change_json(folder / "generation_config.json", decoder_start_token_id=2)
+    after = _load(folder, family="seq2seq-lm")
+    assert (before.stack.start, after.stack.start) == (1, 2)
+    assert before.fingerprint["config"] != after.fingerprint["config"]
 
 
 def _add_one(weights: Path) -> None:

@@ -8,16 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
-from transformers import LlamaConfig, LlamaModel
 
 from raee.model import shared
 from raee.model.backbones import Backbone
-from raee.model.batches import Encoded, encode, pad, token_batches
+from raee.model.batches import Encoded, encode, token_batches
 from raee.model.prompts import Prompt
-from raee.model.structure import walkable_stack
 from raee.model.walk import walk
 from tests.raee.databases import INSTRUCTED, TEXTS
 from tests.raee.models import ARCHITECTURES, GENERATIVE_LMS, layer_modules
@@ -164,32 +160,3 @@ def test_a_model_that_answers_otherwise_with_kept_keys_runs_rows_whole(
     with caplog.at_level(logging.INFO, "raee"):
         assert_equal(walked(backbone, encoded), expected)
     assert "rows run whole" in caplog.text
-
-
-@given(data=st.data())
-@settings(max_examples=25)
-def test_states_are_those_of_a_whole_pass_whatever_the_model_and_the_rows(backbone_of, data):
-    draw = data.draw
-    groups, each = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    config = LlamaConfig(
-        vocab_size=50,
-        hidden_size=groups * each * draw(st.sampled_from([2, 4, 6])),
-        num_attention_heads=groups * each,
-        num_key_value_heads=groups,
-        num_hidden_layers=draw(st.integers(2, 5)),
-        intermediate_size=draw(st.integers(3, 20)),
-        initializer_range=0.3,
-        use_cache=False,
-    )
-    torch.manual_seed(draw(st.integers(0, 100)))
-    model = LlamaModel(config).eval()
-    tokens = st.lists(st.integers(0, 49), min_size=1, max_size=12)
-    prefix = draw(st.lists(st.integers(0, 49), min_size=8, max_size=20))
-    rows = draw(st.lists(tokens, min_size=1, max_size=6))
-    probes = [pad([[1], [2, 3], [4, 5, 6]][:n], 0, torch.device("cpu")) for n in (2, 3)]
-    backbone = replace(backbone_of("llama"), model=model, stack=walkable_stack(model, *probes))
-    encoded = rows_after(np.array(prefix, np.int32), rows)
-    leave_at = np.array([draw(st.integers(0, config.num_hidden_layers)) for _ in rows])
-    budget = draw(st.sampled_from([1, 15, 1_000]))
-    kept = walked(backbone, encoded, leave_at, budget)
-    assert_equal(kept, walked(backbone, apart(encoded), leave_at, budget))

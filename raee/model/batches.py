@@ -141,14 +141,17 @@ def token_batches(
     batched; by default all.  The longest rows come first, so that memory is at its highest in the
     first batch.
     """
+    chosen = np.arange(len(encoded.token_ids)) if some is None else np.flatnonzero(some)
+    if not len(chosen):
+        return  # no pass of the prefix for rows that have all left before the walk
     of_prefix, size = kept_prefix(backbone, encoded.prefix), len(encoded.prefix)
     kept = np.where((of_prefix is not None) & (encoded.shared == size), size, 0)
     lengths = encoded.lengths - kept
     budget = _TOKEN_BUDGET[backbone.device.type] if budget is None else budget
     counted = lengths + kept // _KEPT_TOKENS
-    order = np.lexsort((np.zeros_like(lengths) if second is None else second, -lengths, kept))
-    if some is not None:
-        order = order[some[order]]
+    later = np.zeros_like(lengths) if second is None else second
+    order = chosen[np.lexsort((later[chosen], -lengths[chosen], kept[chosen]))]
+    own_ids = encoded.own_ids
     start = 0
     while start < len(order):
         rows = order[start : start + max(1, budget // int(counted[order[start]]))]
@@ -162,7 +165,7 @@ def token_batches(
         own = real * (torch.arange(real.shape[1], device=real.device) >= shared[:, None])
         yield Batch(
             rows,
-            [encoded.token_ids[i][encoded.shared[i] :] for i in rows],
+            [own_ids[i] for i in rows],
             {**_after(before, inputs), **of_prefix} if before and of_prefix else inputs,
             own,
             torch.as_tensor(encoded.answer_positions[rows] - before, device=backbone.device),
@@ -247,8 +250,8 @@ def _fitting(
     found: dict[int, list[int]] = {}
     truncated = np.zeros(len(texts), dtype=bool)
     left = dict(enumerate(texts))
-    if splits_at_spaces(backbone.tokenizer):
-        most = _CHARACTERS * backbone.max_tokens
+    most = _CHARACTERS * backbone.max_tokens
+    if any(len(text) > most for text in texts) and splits_at_spaces(backbone.tokenizer):
         left = {row: beginning(text, most) for row, text in left.items()}
     # Texts go in rounds, not one by one: the tokenizer shares many out among its threads.
     while left:

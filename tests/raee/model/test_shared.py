@@ -107,6 +107,15 @@ def test_a_prefix_passes_the_layers_once_however_many_batches_follow(backbone_of
     assert len(seen) == first + 3 * per_pass
 
 
+def test_a_prefix_passes_no_layer_if_no_row_follows(backbone_of):
+    backbone = backbone_of("llama")
+    asked = replace(INSTRUCTED, template="again " + INSTRUCTED.template)
+    encoded = encode(backbone, asked, TEXTS)
+    with tokens_seen(backbone.stack.model) as seen:
+        assert not [*token_batches(backbone, encoded, some=np.zeros(len(TEXTS), bool))]
+    assert not seen
+
+
 def test_a_prefix_may_leave_a_text_one_token(backbone_of):
     backbone = backbone_of("gpt2")  # it has a state for each position, and none beyond
     prefix = np.arange(backbone.max_tokens - 1, dtype=np.int32)

@@ -2,10 +2,10 @@
 
 from raee.config import BackboneSpec, Family
 from raee.errors import InputError, listed
-from raee.model.files import json_file, model_file
+from raee.model.files import MODULES, POOLING, SETTINGS, json_file, model_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 
-_OF_SENTENCE_ENCODERS = ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
+_OF_SENTENCE_ENCODERS = (MODULES, SETTINGS, f"{POOLING}/config.json")
 
 _HEADS = {
     # T5's and GPT-2's names are of an older fashion.

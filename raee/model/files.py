@@ -12,7 +12,11 @@ from transformers.utils.hub import cached_file
 from raee.config import BackboneSpec
 from raee.errors import InputError
 
-_POOLING = "1_Pooling/config.json"
+MODULES = "modules.json"
+SETTINGS = "sentence_bert_config.json"
+POOLING = "1_Pooling"
+"""Files, and a folder with a config.json, that sentence encoders have by these names."""
+
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -68,7 +72,7 @@ def fingerprint(
     It is of whole files, however many layers are loaded.  configs, weights: further files of
     either kind, of a sentence encoder's modules.
     """
-    first = ["config.json", _POOLING, "sentence_bert_config.json"]
+    first = ["config.json", f"{POOLING}/config.json", SETTINGS]
     if spec.family == "seq2seq-lm":
         first.append("generation_config.json")  # the token that a decoder starts with
     code = _code(spec) if spec.trust_remote_code else []

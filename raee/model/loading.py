@@ -18,10 +18,10 @@ from raee.config import BackboneSpec
 from raee.errors import InputError, cut, listed
 from raee.model.backbones import Backbone
 from raee.model.batches import pad, padding_of
-from raee.model.files import fingerprint, json_file
+from raee.model.files import SETTINGS, fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 from raee.model.kinds import class_of, needs_padding
-from raee.model.sentence import SETTINGS, sentence_parts
+from raee.model.sentence import sentence_parts
 from raee.model.structure import walkable_stack
 from raee.model.truncated import LowerPart, lower_part
 from raee.model.walk import Inputs, Stack
@@ -144,7 +144,7 @@ def _in_part(
     spec: BackboneSpec,
     kind: Any,
     config: Any,
-    place: "_Place",
+    place: _Place,
     deepest: int,
 ) -> tuple[Any, Stack, LowerPart] | None:
     """A model's lower layers, how a batch runs through them, and what they are of the whole.
@@ -164,7 +164,7 @@ def _in_part(
     return (model, stack, lower) if stack.depth == lower.layers else None
 
 
-def _loaded(spec: BackboneSpec, kind: Any, place: "_Place") -> tuple[Any, Stack]:
+def _loaded(spec: BackboneSpec, kind: Any, place: _Place) -> tuple[Any, Stack]:
     """A frozen model, and how a batch runs through it.  kind: the library's class that loads it."""
     chosen = {"attn_implementation": spec.attn_implementation, "device_map": spec.device_map}
     with _in_one_line(spec):

@@ -15,12 +15,9 @@ from torch import Tensor, nn
 from raee.config import BackboneSpec
 from raee.errors import InputError, cut
 from raee.model.backbones import POOLINGS, Pooling
-from raee.model.files import json_file, model_file
+from raee.model.files import MODULES, POOLING, SETTINGS, json_file, model_file
 
-MODULES = "modules.json"
-SETTINGS = "sentence_bert_config.json"
 _PROMPTS = "config_sentence_transformers.json"
-_POOLING = "1_Pooling"
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def _modules(spec: BackboneSpec) -> list[Any]:
     """
     listed = json_file(spec, MODULES, list)
     if listed is None:
-        return [_POOLING]
+        return [POOLING]
     found = []
     for module in listed:
         if not isinstance(module, dict) or not isinstance(module.get("type"), str):

@@ -32,8 +32,8 @@ bool, which of them go on (None: all).
 """
 
 Inputs = Mapping[str, Any]
-"""What a model is called with, token ids first: tensors of a batch's rows, and no rows' but a
-cache of what all of them share."""
+"""What a model is called with: tensors of a batch's rows, token ids first, and perhaps a cache of
+what all of them share."""
 
 Path = tuple[int | str, ...]
 

@@ -31,11 +31,11 @@ def check_key(key: KeySpec, backbone: Backbone) -> None:
 def layer_key(
     backbone: Backbone, depth: int, states: Tensor, attention: Tensor
 ) -> NDArray[np.float32]:
-    """Keys (n, hidden) out of a pass: the mean over each row's real tokens, unit vectors.
+    """Keys (n, hidden) out of a pass: the mean over each row's own tokens, unit vectors.
 
     It is the mean whatever the encoder's own pooling is, because every text has the same first
-    token at depth 0.  states: (n, tokens, hidden) of a depth; attention: (n, tokens), 1 at real
-    tokens.
+    token at depth 0.  states: (n, tokens, hidden) of a depth; attention: (n, tokens), 1 at a
+    row's own tokens.
     """
     return token_mean(backbone, depth, states, attention).cpu().numpy()
 

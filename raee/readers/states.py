@@ -37,9 +37,9 @@ def pooled(backbone: Backbone, depth: int, states: Tensor, attention: Tensor) ->
 
 
 def token_mean(backbone: Backbone, depth: int, states: Tensor, attention: Tensor) -> Tensor:
-    """One float32 unit vector a row, (n, hidden): the mean over its real tokens.
+    """One float32 unit vector a row, (n, hidden): the mean over its own tokens.
 
-    states: (n, tokens, hidden) of a depth; attention: (n, tokens), 1 at real tokens.
+    states: (n, tokens, hidden) of a depth; attention: (n, tokens), 1 at a row's own tokens.
     """
     states = backbone.normed(states, depth).float()
     # The direction of the mean is that of the sum.
@@ -56,11 +56,10 @@ def probe_state(
 ) -> Tensor:
     """What fitted readers read of rows: float32 unit vectors (n, hidden).
 
-    `mean`: the mean over a row's real tokens.  `answer`: what the family's head reads, the state
-    at the mask token, or what the sentence encoder's own pooling and the modules after it make of
-    the states; its width is `width_of`.  states: (n, tokens, hidden) of a
-    depth;
-    attention: (n, tokens), 1 at real tokens; answer_positions: (n,).
+    `mean`: the mean over a row's own tokens.  `answer`: what the family's head reads, the state at
+    the answer position, or what the sentence encoder's own pooling and the modules after it make of
+    the states; its width is `width_of`.  states: (n, tokens, hidden) of a depth; attention:
+    (n, tokens), 1 at a row's own tokens; answer_positions: (n,).
     """
     if state == "mean":
         return token_mean(backbone, depth, states, attention)

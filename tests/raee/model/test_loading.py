@@ -391,23 +391,16 @@ def test_an_encoders_own_limit_counts(copy_of):
     assert _load(folder, family="sentence-encoder").max_tokens == 20
 
 
-def test_a_row_never_leaves_the_first_of_two_ranges_of_positions(tmp_path):
-    tokenizer = make_tokenizer("causal")
-    config = transformers.Phi3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
-        max_position_embeddings=POSITIONS,
+def test_a_row_never_leaves_the_first_of_two_ranges_of_positions(copy_of):
+    folder = copy_of("phi3")
+    assert _load(folder, family="causal-lm").max_tokens == POSITIONS
+    ranges = {"short_factor": [1.0] * 5, "long_factor": [4.0] * 5}
+    _change_json(
+        folder / "config.json",
         original_max_position_embeddings=20,
-        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4}
-        | {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4},
-        pad_token_id=1,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, **ranges},
     )
-    transformers.Phi3ForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    assert _load(tmp_path, family="causal-lm").max_tokens == 20
+    assert _load(folder, family="causal-lm").max_tokens == 20
 
 
 def test_the_fingerprint_changes_with_what_changes_answers(copy_of):

@@ -21,6 +21,8 @@ from raee.model.batches import pad, padding_of
 from raee.model.files import SETTINGS, fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 from raee.model.kinds import class_of, needs_padding
+from raee.model.linears import can_pack, pack
+from raee.model.native import check_native
 from raee.model.sentence import sentence_parts
 from raee.model.structure import walkable_stack
 from raee.model.truncated import LowerPart, lower_part
@@ -65,8 +67,30 @@ def load_backbone(
             "backbone.device_map needs the package accelerate: pip install 'raee[accelerate]'"
         )
     place = device_of(spec) if device is None else device
+    check_native(spec.dtype, place)
+    begun = time.monotonic()
     with quiet_libraries(), without_a_dead_hub(spec):
-        return _load(spec, place, deepest)
+        loaded = _load(spec, place, deepest)
+    layers = loaded.stack.depth
+    logger.info(
+        "backbone %s: %s of %d layers loaded, %s on %s, in %.1f s",
+        spec.model,
+        "all" if layers == loaded.depth else f"the lowest {layers}",
+        loaded.depth,
+        loaded.fingerprint["dtype"],
+        place,
+        time.monotonic() - begun,
+    )
+    return loaded
+
+
+def load_lowest(spec: BackboneSpec) -> Backbone:
+    """As few of a model's lowest layers as can be loaded, to try them.
+
+    Raises InputError as `load_backbone` does.
+    """
+    with quiet_libraries(), without_a_dead_hub(spec):
+        return _load(spec, device_of(spec), 1)
 
 
 def load_tokenizer(spec: BackboneSpec) -> Any:
@@ -93,7 +117,6 @@ def _looked_over(spec: BackboneSpec) -> tuple[Any, Any, Any]:
 
 
 def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Backbone:
-    begun = time.monotonic()
     tokenizer, config, kind = _looked_over(spec)
     parts = sentence_parts(spec) if spec.family == "sentence-encoder" else None
     dtype = _dtype(spec.dtype, device)
@@ -102,15 +125,10 @@ def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Back
     model, stack, lower = (*_loaded(spec, kind, place), None) if part is None else part
     if parts is not None and parts.after_pooling is not None:
         parts.after_pooling.to(device)
-    logger.info(
-        "backbone %s: %s of %d layers loaded, %s on %s, in %.1f s",
-        spec.model,
-        "all" if lower is None else f"the lowest {lower.layers}",
-        stack.depth if lower is None else lower.depth,
-        str(dtype).removeprefix("torch."),
-        device,
-        time.monotonic() - begun,
-    )
+    if device.type == "cpu" and spec.device_map is None and can_pack():
+        for each in stack.parts:
+            for layer in each.layers:
+                pack(layer, int8=spec.dtype == "int8")
     return Backbone(
         family=spec.family,
         model=model,
@@ -127,7 +145,7 @@ def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Back
         fingerprint=fingerprint(
             spec, *((), ()) if parts is None else (parts.configs, parts.weights)
         )
-        | {"dtype": str(dtype).removeprefix("torch.")},
+        | {"dtype": "int8" if spec.dtype == "int8" else str(dtype).removeprefix("torch.")},
     )
 
 
@@ -255,6 +273,8 @@ def _has_mps() -> bool:
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "int8":  # all but the linear layers of its layers
+        return torch.float32
     if name == "auto":
         native = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if native else torch.float32

@@ -21,8 +21,10 @@ class BackboneSpec(Settings):
     family: Family = Field(description="How the model's own head is read.")
     model: str = Field(description="Hub name or local folder.")
     revision: str = Field(default="main", description="Branch, tag or commit on the hub.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="`auto`: bfloat16 on a GPU that has it, float32 elsewhere."
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        default="auto",
+        description="`auto`: bfloat16 on a GPU that has it; on a CPU the fastest of float32, "
+        "bfloat16 and int8, if it has them.",
     )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = Field(
         default="auto", description="`auto` (the first GPU, or the CPU), cpu, cuda, cuda:N or mps."

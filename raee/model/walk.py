@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_outputs import BaseModelOutput
 
+from raee.model.attention import ShortRows
+
 Visit = Callable[[int, Tensor, Tensor], Tensor | None]
 """`visit(depth, states, rows) -> keep`.
 
@@ -190,7 +192,7 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
         if depth in ends:
             leave(states_of(output))
 
-    with torch.inference_mode(), sdpa_kernel(_ATTENTION), hooks() as handles:
+    with torch.inference_mode(), sdpa_kernel(_ATTENTION), ShortRows(), hooks() as handles:
         for part in stack.parts:
             for layer in part.layers:
                 handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))

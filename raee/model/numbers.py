@@ -1,0 +1,122 @@
+"""In which numbers a model runs: what the hardware multiplies natively, and then what is fastest.
+
+A model's lowest layers are loaded in the numbers that the processor has, and a batch runs through
+one of them in each.  What costs precision has to be worth it: a format is taken only if it is
+faster by a tenth than the ones before it.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from raee.config import BackboneSpec
+from raee.model.backbones import Backbone
+from raee.model.batches import pad, padding_of
+from raee.model.loading import device_of, load_lowest
+from raee.model.native import Dtype, native_formats
+from raee.model.walk import Inputs, walk
+
+logger = logging.getLogger("raee")
+
+_WORTH = 0.9
+"""Share of the time of more precise numbers that others may take to be chosen."""
+
+_SECONDS = 1.0
+"""Time of a trial, all formats together; a large model's takes longer."""
+
+_ROWS = 16
+_TOKENS = 512
+_OPERATIONS = 2e10
+"""Most tokens of a trial's batch, in so many rows; and about how much arithmetic it may be."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers that a model runs in, and why."""
+
+    dtype: Dtype
+    why: str
+    milliseconds: Mapping[str, float]
+    """By format, how long a batch took in one layer on one core; empty if there was no trial."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The record of a manifest."""
+        return asdict(self)
+
+
+@lru_cache(maxsize=8)
+def numbers_of(spec: BackboneSpec) -> Numbers:
+    """The numbers of a model on this machine: the job's own, or what `auto` is here.
+
+    Raises InputError as `load_backbone` does.
+    """
+    if spec.dtype != "auto":
+        return Numbers(spec.dtype, "the job names it", {})
+    device = device_of(spec)
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return Numbers("bfloat16", "the GPU has it", {})
+    formats = native_formats() if device.type == "cpu" and spec.device_map is None else ["float32"]
+    if len(formats) == 1:
+        return Numbers("float32", "the processor has no faster format", {})
+    found = _trial(spec, formats)
+    chosen = formats[0]
+    for name in formats[1:]:
+        if found[name] < _WORTH * found[chosen]:
+            chosen = name
+    why = ", ".join(f"{name} {found[name]:.1f} ms" for name in formats)
+    logger.info(
+        "backbone %s runs in %s (a batch in one layer on one core: %s)", spec.model, chosen, why
+    )
+    return Numbers(chosen, f"the fastest: {why}", found)
+
+
+def settled(spec: BackboneSpec, dtype: str | None = None) -> BackboneSpec:
+    """A model with its numbers named.
+
+    dtype: those of a version; by default `numbers_of` says them.
+    """
+    return _in(spec, numbers_of(spec).dtype if dtype is None else dtype)
+
+
+def _trial(spec: BackboneSpec, formats: Sequence[Dtype]) -> dict[str, float]:
+    """By format, the milliseconds that a batch takes in the lowest layer, on one core."""
+    threads = torch.get_num_threads()
+    try:
+        # On one thread: several wait for each other, the longer the more else the machine does.
+        torch.set_num_threads(1)
+        # One model after the other: a large one's embeddings are held once.
+        return {name: _milliseconds(load_lowest(_in(spec, name)), len(formats)) for name in formats}
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _milliseconds(model: Backbone, formats: int) -> float:
+    batch = _batch(model)
+    tries: list[float] = []
+    begun = time.perf_counter()
+    while len(tries) < 3 or time.perf_counter() - begun < _SECONDS / formats:
+        started = time.perf_counter()
+        walk(model.stack, batch, lambda depth, states, rows: None, 1)
+        tries.append(time.perf_counter() - started)
+    return 1_000 * min(tries)
+
+
+def _in(spec: BackboneSpec, dtype: str) -> BackboneSpec:
+    return spec.model_copy(update={"dtype": dtype})
+
+
+def _batch(model: Backbone) -> Inputs:
+    """Rows of two lengths, as many tokens as a trial has time for."""
+    of_layer = model.layer_parameters / model.depth
+    tokens = max(_ROWS, min(_TOKENS, int(_OPERATIONS / (2 * of_layer))))
+    longest = min(model.max_tokens, tokens // _ROWS)
+    ids = np.random.default_rng(0).integers(0, len(model.tokenizer), (_ROWS, longest))
+    rows = [row[: longest - i % 2] if longest > 1 else row for i, row in enumerate(ids)]
+    return pad(rows, padding_of(model.tokenizer), model.device)

@@ -20,9 +20,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from raee.build import CENTRE_ROWS, judges_of, prepared
+from raee.build import CENTRE_ROWS, judges_of
 from raee.config import BackboneSpec, Method, PromptSpec
 from raee.examples import Candidates
+from raee.model.loaded import backbone_of
+from raee.prepared import prepared
 from raee.readers.fit import Judges, Unfitted, WordRows
 from raee.readers.fitting import fit_readers
 from raee.readers.head import head_reader, read_centre
@@ -85,12 +87,13 @@ def swept(rows: int, labels: int) -> tuple[Sums, Judges, TokenIds, NDArray[np.fl
         prompt=PromptSpec(labels={str(c): f"label {c}" for c in range(labels)}),
     )
     counts = dict(enumerate(np.bincount(label, minlength=labels).tolist()))
-    backbone, prompt, retriever = prepared(
-        method, rows, {str(c): n for c, n in counts.items()}, Candidates(0)
+    prompt = prepared(
+        method, rows, {str(c): n for c, n in counts.items()}, Candidates(0), backbone_of
     )
+    backbone = backbone_of(method.backbone)
     head = head_reader(backbone, prompt, read_centre(backbone, prompt, texts[:CENTRE_ROWS]))
     labelled = Labelled(label, labels, np.ones(rows, bool))
-    found = sweep(backbone, prompt, head, method.key, retriever, texts, labelled)
+    found = sweep(backbone, prompt, head, method.key, None, texts, labelled)
     judges = judges_of(found, labelled)["mean"]
     return found.sums["mean"], judges, token_ids([*found.token_ids]), found.heads
 

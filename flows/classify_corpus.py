@@ -67,7 +67,9 @@ def classify_corpus(
     use_credentials(job.credentials)
     output = output.replace(DATE, f"{runtime.flow_run.scheduled_start_time:%Y-%m-%d}")
     with about(job.name):
-        planned = plan_classification(job, input, output, version, policy or job.policy)
+        planned = plan_classification(
+            job, input, output, version, policy or job.policy, by_workers=workers is not None
+        )
     if planned.shards:
         with about(job.name, planned.version):
             try:

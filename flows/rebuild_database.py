@@ -14,6 +14,7 @@ from raee.errors import InputError
 from tasks.about import about
 from tasks.artifacts import record_asset, record_report, record_versions
 from tasks.build.build import look_up_build
+from tasks.build.centre import read_database_centre
 from tasks.build.gate import promote_if_as_good
 from tasks.build.planning import PlannedBuild, forget_build, plan_build
 from tasks.build.publish import publish_build
@@ -46,7 +47,7 @@ def rebuild_database(job: Job, workers: Workers | None = None) -> str:
     begun = time.monotonic()
     use_credentials(job.credentials)
     with about(job.name):
-        planned = plan_build(job)
+        planned = plan_build(job, by_workers=workers is not None)
     with about(job.name, planned.version):
         if planned.unchanged:
             return planned.version
@@ -73,6 +74,8 @@ def run_steps(planned: PlannedBuild, job: Job, workers: Workers | None) -> None:
     Raises what the steps raise, and with workers as `spread` does.
     """
     for step in BUILD_STEPS:
+        if step is read_database_centre and workers is not None:
+            continue  # a worker that sweeps reads it, in the numbers of its own machine
         if step is sweep_shard:
             with stage(step.stage, planned.rows, planned.done):
                 spread(_shards(planned, job), workers)

@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.orchestrator.runs import do_chunk
 from tasks.build.build import look_up_build
+from tasks.build.centre import read_database_centre
 from tasks.build.sweep import sweep_shard
 from tasks.credentials import use_credentials
 
@@ -17,4 +18,5 @@ def sweep_shards(address: str, first: int, count: int, credentials: str | None =
     """
     use_credentials(credentials)
     plan = look_up_build(address).plan
+    read_database_centre(address)
     return do_chunk(plan.target, address, sweep_shard, first, count, "swept")

@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import compress
 from types import MappingProxyType
 from typing import Any
@@ -23,37 +22,32 @@ from torch import Tensor
 
 from raee.answers import Answers, Neighbours, answers_of, spread_over
 from raee.config import (
-    MOST_LABELS,
     PAPER_NEIGHBOURS,
     KeySpec,
     Method,
 )
 from raee.drawn import evenly
-from raee.errors import InputError, cut, listed
+from raee.errors import InputError, listed
 from raee.examples import Candidates, rows_left
 from raee.exits import Entries, Exit, exits_of, in_order
-from raee.labels import in_order as labels_in_order
-from raee.labels import warn_of_single_rows
 from raee.model.backbones import Backbone
-from raee.model.batches import check_room, without_token
-from raee.model.frames import frame_of
-from raee.model.heads import label_tokens
-from raee.model.loaded import backbone_of, retriever_of, tokenizer_of
-from raee.model.prompts import Prompt, declared_labels, examples_of, resolve_prompt
+from raee.model.batches import without_token
+from raee.model.loaded import backbone_of, retriever_of
+from raee.model.precision import settled
+from raee.model.prompts import Prompt, examples_of
 from raee.neighbours.choice import choose_index
 from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index
-from raee.neighbours.keys import PLAIN_TEXT, check_key
 from raee.neighbours.lists import nearest_other_texts
 from raee.neighbours.near_copies import copies_record
-from raee.neighbours.training import built_index, check_index_spec
+from raee.neighbours.training import built_index
 from raee.policies.compared import beside_baselines, judged, metrics_of, objective_of
 from raee.policies.costs import Costs
 from raee.policies.measuring import measure_costs, texts_measured
 from raee.policies.objectives import Tuning
 from raee.policies.replay import Trial
-from raee.policies.table import check_policy
 from raee.policies.tuning import neighbours_needed, study
+from raee.prepared import prepared
 from raee.readers.discriminant import scatter_at
 from raee.readers.fit import Judges, StateName, Unfitted, WordRows
 from raee.readers.fitting import Fitted, fit_readers
@@ -112,7 +106,10 @@ def build(
     """
     candidates = Candidates(examples_of(method.prompt))
     candidates.add(texts, labels)
-    backbone, prompt, retriever = prepared(method, len(texts), Counter(labels), candidates)
+    model = settled(method.backbone)
+    method = method.model_copy(update={"backbone": model})
+    prompt = prepared(method, len(texts), Counter(labels), candidates, backbone_of)
+    backbone, retriever = backbone_of(model), retriever_of(method.key, model)
     _check_tokens(backbone, texts)
     left = rows_left(prompt, texts)
     texts, labels = [*compress(texts, left)], [*compress(labels, left)]
@@ -172,50 +169,6 @@ def build(
         metrics=metrics,
         copies=copies,
     )
-
-
-def prepared(
-    method: Method, rows: int, counts: Mapping[str, int], candidates: Candidates
-) -> tuple[Backbone, Prompt, Backbone | None]:
-    """The models and the prompt of a build, looked over before anything is read.
-
-    counts: rows of each label.  candidates: the rows, which the prompt may show.  Returns backbone,
-    prompt and the key's own model, if it has one.
-    Raises InputError as `build` does.
-    """
-    family = method.backbone.family
-    declared = declared_labels(method.prompt, family)
-    if declared is not None and (unknown := sorted(set(counts) - set(declared))):
-        raise InputError(
-            f"label {cut(repr(unknown[0]))} is not in the prompt; its labels are {listed(declared)}"
-        )
-    if len(counts) > MOST_LABELS:
-        raise InputError(f"{len(counts):,} labels are more than the {MOST_LABELS:,} of a database")
-    warn_of_single_rows(counts)
-    prompt = resolve_prompt(method.prompt, family, labels_in_order(counts))
-    if family != "sentence-encoder":  # before weights are loaded, or downloaded
-        tokenizer = tokenizer_of(method.backbone)
-        label_tokens(tokenizer, prompt.words, frame_of(prompt, tokenizer, family))
-    backbone = backbone_of(method.backbone)
-    shown = candidates.pick(prompt.labels, partial(_can_be_shown, backbone))
-    prompt = replace(prompt, shown=shown)
-    check_room(backbone, prompt)
-    check_key(method.key, backbone)
-    retriever = retriever_of(method.key, method.backbone.dtype, method.backbone.device)
-    if retriever is not None:
-        check_room(retriever, PLAIN_TEXT)
-    if method.index != "auto":
-        width = backbone.hidden_size if retriever is None else retriever.pooled_size
-        check_index_spec(method.index, width, rows)
-    check_policy(method.policy, exits_of(backbone.depth, method.key.depths))
-    return backbone, prompt, retriever
-
-
-def _can_be_shown(backbone: Backbone, text: str) -> bool:
-    """Whether a text has tokens, and none of them is a special one."""
-    if any(token in text for token in backbone.tokenizer.all_special_tokens):
-        return False
-    return not without_token(backbone, pl.Series([text])).any()
 
 
 def _check_tokens(backbone: Backbone, texts: Sequence[str]) -> None:

@@ -119,7 +119,7 @@ def packed(runner: Runner, backbone: BackboneSpec, centre: Tensor | None) -> Pac
     database = runner.database
     of_runner = {f.name: getattr(runner, f.name) for f in fields(Runner) if f.name != "database"}
     kept = [f.name for f in fields(Database) if f.name not in _REBUILT]
-    dtype = database.backbone.fingerprint["dtype"]
+    dtype = database.backbone.dtype
     return Packed(
         runner=of_runner,
         database={name: getattr(database, name) for name in kept},
@@ -137,7 +137,7 @@ def unpacked(parts: Packed) -> Runner:
     """
     key = parts.database["key"]
     backbone = backbone_of(parts.backbone)
-    retriever = retriever_of(key, parts.backbone.dtype, parts.backbone.device)
+    retriever = retriever_of(key, parts.backbone)
     if _fingerprints(backbone, retriever) != parts.fingerprints:
         raise InputError(
             f"{parts.runner['where']} was built with another model than {parts.backbone.model!r} "
@@ -164,4 +164,4 @@ def _bytes_of(index: Index) -> bytes:
 def _fingerprints(
     backbone: Backbone, retriever: Backbone | None
 ) -> tuple[dict[str, str] | None, ...]:
-    return backbone.fingerprint, None if retriever is None else retriever.fingerprint
+    return backbone.identity, None if retriever is None else retriever.identity

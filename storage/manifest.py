@@ -81,6 +81,9 @@ class Manifest(BaseModel):
     """Modelled seconds of a row's parts, and the machine that they were measured on."""
     tuning: dict[str, Any] | None = None
     """What the search over policies found."""
+    precision: dict[str, Any] | None = None
+    """The number format that the backbone runs in, why, and what a trial took in each; None if the
+    version is older than such trials."""
     temperatures: dict[str, float] | None = None
     """By exit, for heads and votes: the temperature that calibrates their confidences; None before
     format 4."""

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from raee.model.backbones import Backbone
+from raee.model.backbones import Outline
+from raee.model.loading import device_of
 from raee.neighbours.choice import choose_index
 from storage.scan import Scan
 from tasks.job import Job
@@ -16,7 +17,7 @@ _REUSED = 0.1
 """Share of a new row's cost that a row costs whose readings a parent has, to be on the safe side:
 the new rows may all be together."""
 
-_FLOPS = {"cpu": 3e10, "cuda": 3e13, "mps": 1e12}
+_FLOPS = {"cpu": 1e11, "cuda": 3e13, "mps": 1e12}
 """Operations a second that one core, or one GPU, is assumed to do; the order of size is enough."""
 
 _CHARACTERS_PER_TOKEN = 4
@@ -30,20 +31,24 @@ def index_spec_of(job: Job, rows: int, width: int) -> str:
     return choose_index(rows, width) if job.index == "auto" else job.index
 
 
-def shard_rows_of(job: Job, backbone: Backbone, found: Scan, new: float = 1.0) -> int:
+def shard_rows_of(job: Job, backbone: Outline, found: Scan, new: float = 1.0) -> int:
     """Rows of a shard: as the job says, or as `auto` is on this machine.
 
     new: the share of rows that are read and not reused.
     """
     if job.shard_rows == "auto":
-        return auto_shard_rows(backbone, found.mean_characters, new)
+        device = device_of(job.backbone).type
+        return auto_shard_rows(backbone, device, found.mean_characters, new)
     return job.shard_rows
 
 
-def auto_shard_rows(backbone: Backbone, mean_characters: float, new: float) -> int:
-    """Rows that take about SHARD_SECONDS on this machine, in hundreds; never over 50,000."""
-    cores = torch.get_num_threads() if backbone.device.type == "cpu" else 1
+def auto_shard_rows(backbone: Outline, device: str, mean_characters: float, new: float) -> int:
+    """Rows that take about SHARD_SECONDS on this machine, in hundreds; never over 50,000.
+
+    device: the type of the one that reads.
+    """
+    cores = torch.get_num_threads() if device == "cpu" else 1
     tokens = min(backbone.max_tokens, mean_characters / _CHARACTERS_PER_TOKEN + 2)
     row_flops = 2 * backbone.layer_parameters * tokens * (new + (1 - new) * _REUSED)
-    rows = SHARD_SECONDS * _FLOPS[backbone.device.type] * cores / row_flops
+    rows = SHARD_SECONDS * _FLOPS[device] * cores / row_flops
     return min(50_000, max(1, math.ceil(rows / 100)) * 100)

@@ -18,8 +18,9 @@ from raee.config import PAPER_NEIGHBOURS, BackboneSpec, KeySpec, RunnablePolicy
 from raee.drawn import evenly
 from raee.errors import InputError, listed
 from raee.exits import Entries, parse_exits
-from raee.model.backbones import Backbone
-from raee.model.loaded import backbone_of, retriever_of
+from raee.model.backbones import Backbone, Outline
+from raee.model.loaded import backbone_of, retriever_of, retriever_spec
+from raee.model.loading import outline_of
 from raee.model.prompts import Example, Prompt, declared_labels, resolve_prompt
 from raee.neighbours.gpu import search_on
 from raee.neighbours.index import Index, open_index
@@ -181,7 +182,7 @@ def load_database(
     if backbone.dtype == "auto":
         backbone = backbone.model_copy(update={"dtype": manifest.backbone["dtype"]})
     model = backbone_of(backbone, deepest)
-    retriever = retriever_of(key, backbone.dtype, backbone.device)
+    retriever = retriever_of(key, backbone)
     _check_model(manifest, "backbone", backbone.model, model, manifest.backbone)
     if retriever is not None:
         _check_model(manifest, "key", key.model, retriever, manifest.key)
@@ -284,8 +285,20 @@ def prompt_of(manifest: Manifest) -> Prompt:
     )
 
 
+def check_outlines(manifest: Manifest, backbone: BackboneSpec, key: KeySpec) -> Outline:
+    """What a job's model is by its small files, if it is the one that a version was built with.
+
+    Raises InputError if it is not, or the key's model is not.
+    """
+    model, of_key = outline_of(backbone), retriever_spec(key, backbone)
+    _check_model(manifest, "backbone", backbone.model, model, manifest.backbone)
+    if of_key is not None:
+        _check_model(manifest, "key", of_key.model, outline_of(of_key), manifest.key)
+    return model
+
+
 def _check_model(
-    manifest: Manifest, what: str, name: str, model: Backbone, built_with: dict[str, str]
+    manifest: Manifest, what: str, name: str, model: Outline, built_with: dict[str, str]
 ) -> None:
     for part, value in built_with.items():
         if part != "dtype" and model.fingerprint[part] != value:

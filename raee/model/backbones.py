@@ -13,62 +13,60 @@ Pooling = Literal["mean", "cls", "lasttoken"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A loaded model with everything that reading it needs."""
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What a model's small files say of it, and how its texts become tokens."""
 
     family: Family
-    model: nn.Module
-    """The model with its head (a sentence encoder has none)."""
-    stack: Stack
-    """Its layers, or the lowest of them if no more are read."""
+    tokenizer: Any
     depth: int
     """How many layers the whole model has: the last depth."""
-    deepest: int
-    """The deepest depth that can be read; less than the last if upper layers are not loaded."""
-    tokenizer: Any
-    device: torch.device
+    hidden_size: int
+    """Width of a state."""
+    pooled_size: int
+    """Width of what a sentence encoder makes of a text."""
+    layer_parameters: int
+    """How many parameters a token meets in one full pass, embeddings left out.
+
+    A decoder's count in full, although it runs one token of a row.
+    """
     max_tokens: int
     """Longest input in tokens, special ones included."""
-    pooling: Pooling
-    """How a sentence encoder makes one vector of its tokens."""
     fingerprint: dict[str, str]
-    """SHA-256 of config, tokenizer and weights, and the dtype that the weights run in."""
-    after_pooling: nn.Sequential | None = None
-    """Modules that a sentence encoder has after its pooling, in float32."""
+    """SHA-256 of config, tokenizer and weights."""
     prefix: str = ""
     """What a sentence encoder's configuration puts before every text."""
     lower_case: bool = False
     """Whether a sentence encoder's configuration has every text lower-cased."""
 
-    @property
-    def hidden_size(self) -> int:
-        """Width of a state."""
-        return self.stack.width
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone(Outline):
+    """A loaded model with everything that reading it needs."""
+
+    model: nn.Module
+    """The model with its head (a sentence encoder has none)."""
+    stack: Stack
+    """Its layers, or the lowest of them if no more are read."""
+    deepest: int
+    """The deepest depth that can be read; less than the last if upper layers are not loaded."""
+    device: torch.device
+    dtype: str
+    """The number format that it runs in."""
+    pooling: Pooling
+    """How a sentence encoder makes one vector of its tokens."""
+    after_pooling: nn.Sequential | None = None
+    """Modules that a sentence encoder has after its pooling, in float32."""
 
     @property
-    def pooled_size(self) -> int:
-        """Width of what a sentence encoder makes of a text."""
-        linear = [m for m in self.after_pooling or () for m in m.modules()]
-        sizes = [m.out_features for m in linear if isinstance(m, nn.Linear)]
-        return sizes[-1] if sizes else self.hidden_size
+    def identity(self) -> dict[str, str]:
+        """What decides its answers: fingerprints and number format."""
+        return self.fingerprint | {"dtype": self.dtype}
 
     @property
     def sums_device(self) -> torch.device:
         """Where sums in float64 are kept: Apple's GPUs have no such numbers."""
         return torch.device("cpu") if self.device.type == "mps" else self.device
-
-    @property
-    def layer_parameters(self) -> int:
-        """How many parameters a token meets in one full pass, embeddings left out.
-
-        A decoder's count in full, although it runs one token of a row.
-        """
-        loaded = sum(
-            sum(p.numel() for p in part.layers.parameters()) * part.depth // len(part.layers)
-            for part in self.stack.parts
-        )
-        return loaded * self.depth // self.stack.depth
 
     def normed(self, states: Tensor, depth: int) -> Tensor:
         """States (.., hidden) of a depth as the head expects them: after the final norm, if any.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raee.errors import InputError, cut
-from raee.model.backbones import Backbone
+from raee.model.backbones import Backbone, Outline
 from raee.model.frames import Frame, frame_of
 from raee.model.long_texts import beginning, splits_at_spaces
 from raee.model.prompts import GENERATIVE, Prompt
@@ -86,14 +86,14 @@ class Batch:
     """(n,) int64; as in `Encoded`, among the tokens that pass the layers."""
 
 
-def check_room(backbone: Backbone, prompt: Prompt) -> None:
+def check_room(backbone: Outline, prompt: Prompt) -> None:
     """Raises InputError if what surrounds a text leaves it no room in the model."""
     (alone,) = encode(backbone, prompt, [""]).token_ids
     if len(alone) >= backbone.max_tokens:
         raise _no_room(backbone, prompt, len(alone))
 
 
-def encode(backbone: Backbone, prompt: Prompt, texts: Sequence[str]) -> Encoded:
+def encode(backbone: Outline, prompt: Prompt, texts: Sequence[str]) -> Encoded:
     """Texts in the prompt's template as token ids.
 
     A text that does not fit the model loses its end; template and demonstrations never do.  Raises
@@ -198,7 +198,7 @@ def padding_of(tokenizer: Any) -> int:
     return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
-def without_token(backbone: Backbone, texts: pl.Series) -> pl.Series:
+def without_token(backbone: Outline, texts: pl.Series) -> pl.Series:
     """(rows,) True if the tokenizer makes nothing of a text.
 
     It is asked of texts that look so: without a visible character, or short and without a letter or
@@ -214,7 +214,7 @@ def without_token(backbone: Backbone, texts: pl.Series) -> pl.Series:
     return pl.Series(empty)
 
 
-def _coded(backbone: Backbone, frame: Frame, texts: Sequence[str]) -> tuple[list[list[int]], Any]:
+def _coded(backbone: Outline, frame: Frame, texts: Sequence[str]) -> tuple[list[list[int]], Any]:
     """Token ids of texts in their frame, and what the tokenizer says of them beside."""
     coded = backbone.tokenizer(
         [frame.around(text) + frame.answer for text in texts],
@@ -226,7 +226,7 @@ def _coded(backbone: Backbone, frame: Frame, texts: Sequence[str]) -> tuple[list
     return [ids[: len(ids) - frame.closing] for ids in coded["input_ids"]], coded
 
 
-def _prefix(backbone: Backbone, frame: Frame) -> NDArray[np.int32]:
+def _prefix(backbone: Outline, frame: Frame) -> NDArray[np.int32]:
     """The tokens that all rows of a frame begin with: those that texts as different share."""
     first, *others = (np.asarray(ids, np.int32) for ids in _coded(backbone, frame, _DIFFERENT)[0])
     return first[: min(_common(first, ids) for ids in others)]
@@ -240,7 +240,7 @@ def _common(prefix: NDArray[np.int32], row: NDArray[np.int32]) -> int:
 
 
 def _fitting(
-    backbone: Backbone, prompt: Prompt, frame: Frame, texts: Sequence[str]
+    backbone: Outline, prompt: Prompt, frame: Frame, texts: Sequence[str]
 ) -> tuple[list[list[int]], NDArray[np.bool_]]:
     """Token ids of the longest start of each text that fits the model in its frame.
 
@@ -289,7 +289,7 @@ def _shorter(frame: Frame, text: str, surplus: int, offsets: Sequence[tuple[int,
     return text[: last[surplus - 1]] if len(last) > surplus else ""
 
 
-def _no_room(backbone: Backbone, prompt: Prompt, alone: int) -> InputError:
+def _no_room(backbone: Outline, prompt: Prompt, alone: int) -> InputError:
     beside = f" with {len(prompt.shown)} examples" if prompt.shown else ""
     template = f"prompt.template {cut(repr(prompt.template))}"
     return InputError(

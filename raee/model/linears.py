@@ -25,7 +25,7 @@ _NOUGHT = 1e-30
 
 
 class Packed(nn.Module):
-    """A linear layer whose weights oneDNN has put in order, in their own numbers."""
+    """A linear layer whose weights oneDNN has put in order, in their own number format."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """weight: (out, in)."""
@@ -76,7 +76,7 @@ class Int8(nn.Module):
 
 def can_pack() -> bool:
     """Whether oneDNN has an order of weights here."""
-    return torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+    return torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
 
 
 def pack(layer: nn.Module, *, int8: bool) -> None:

@@ -44,21 +44,25 @@ def forget_models() -> None:
     _held.cache_clear()
 
 
-def retriever_of(key: KeySpec, dtype: str, device: str = "auto") -> Backbone | None:
+def retriever_of(key: KeySpec, backbone: BackboneSpec) -> Backbone | None:
     """The key's own model, in the backbone's dtype and on its device.
 
     None if the key is one of the backbone's layers.
     """
+    spec = retriever_spec(key, backbone)
+    return None if spec is None else backbone_of(spec)
+
+
+def retriever_spec(key: KeySpec, backbone: BackboneSpec) -> BackboneSpec | None:
+    """Which model a key has of its own; None if it is one of the backbone's layers."""
     if key.of_backbone:
         return None
-    return backbone_of(
-        BackboneSpec.model_validate(
-            {
-                "family": "sentence-encoder",
-                "model": key.model,
-                "revision": key.revision,
-                "dtype": dtype,
-                "device": device,
-            }
-        )
+    return BackboneSpec.model_validate(
+        {
+            "family": "sentence-encoder",
+            "model": key.model,
+            "revision": key.revision,
+            "dtype": backbone.dtype,
+            "device": backbone.device,
+        }
     )

@@ -16,16 +16,16 @@ from transformers.utils import CONFIG_NAME
 
 from raee.config import BackboneSpec
 from raee.errors import InputError, cut, listed
-from raee.model.backbones import Backbone
+from raee.model.backbones import Backbone, Outline
 from raee.model.batches import pad, padding_of
 from raee.model.files import SETTINGS, fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 from raee.model.kinds import class_of, needs_padding
 from raee.model.linears import can_pack, pack
 from raee.model.native import check_native
-from raee.model.sentence import sentence_parts
+from raee.model.sentence import SentenceParts, sentence_parts
 from raee.model.structure import walkable_stack
-from raee.model.truncated import LowerPart, lower_part
+from raee.model.truncated import LowerPart, layer_lists, lower_part
 from raee.model.walk import Inputs, Stack
 
 logger = logging.getLogger("raee")
@@ -77,7 +77,7 @@ def load_backbone(
         spec.model,
         "all" if layers == loaded.depth else f"the lowest {layers}",
         loaded.depth,
-        loaded.fingerprint["dtype"],
+        loaded.dtype,
         place,
         time.monotonic() - begun,
     )
@@ -116,36 +116,88 @@ def _looked_over(spec: BackboneSpec) -> tuple[Any, Any, Any]:
     return tokenizer, config, kind
 
 
+def outline_of(spec: BackboneSpec) -> Outline:
+    """What a model's small files say of it; its weights are hashed and not loaded.
+
+    Raises InputError for all that these files tell, as `load_backbone` does.
+    """
+    with quiet_libraries(), without_a_dead_hub(spec):
+        tokenizer, config, kind = _looked_over(spec)
+        parts = _sentence_parts(spec)
+        with _in_one_line(spec), torch.device("meta"):
+            model = kind.from_config(config, trust_remote_code=spec.trust_remote_code)
+        lists = layer_lists(model)
+        layers = sum(len(layers) for layers in lists)
+        # A model that runs a layer more than once has another depth than layers.
+        repeats = (
+            max(1, getattr(config, "num_hidden_layers", 1) // layers) if len(lists) == 1 else 1
+        )
+        parameters = sum(p.numel() for layers in lists for p in layers.parameters())
+        width = config.get_text_config().hidden_size
+        size = repeats * layers, width, repeats * parameters
+        return Outline(**_outlined(spec, tokenizer, model, parts, *size))
+
+
+def _outlined(
+    spec: BackboneSpec,
+    tokenizer: Any,
+    model: Any,
+    parts: SentenceParts | None,
+    depth: int,
+    width: int,
+    layer_parameters: int,
+) -> dict[str, Any]:
+    """The fields of an outline.  width: of a state."""
+    return {
+        "family": spec.family,
+        "tokenizer": tokenizer,
+        "depth": depth,
+        "hidden_size": width,
+        "pooled_size": width if parts is None else parts.pooled_size(width),
+        "layer_parameters": layer_parameters,
+        "max_tokens": _max_tokens(spec, tokenizer, model.base_model),
+        "fingerprint": fingerprint(
+            spec, *((), ()) if parts is None else (parts.configs, parts.weights)
+        ),
+        "prefix": "" if parts is None else parts.prefix,
+        "lower_case": parts is not None and parts.lower_case,
+    }
+
+
+def _sentence_parts(spec: BackboneSpec) -> SentenceParts | None:
+    return sentence_parts(spec) if spec.family == "sentence-encoder" else None
+
+
 def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Backbone:
     tokenizer, config, kind = _looked_over(spec)
-    parts = sentence_parts(spec) if spec.family == "sentence-encoder" else None
-    dtype = _dtype(spec.dtype, device)
-    place = _Place(tokenizer, dtype, device)
+    parts = _sentence_parts(spec)
+    place = _Place(tokenizer, _dtype(spec.dtype, device), device)
     part = None if deepest is None else _in_part(spec, kind, config, place, deepest)
     model, stack, lower = (*_loaded(spec, kind, place), None) if part is None else part
     if parts is not None and parts.after_pooling is not None:
         parts.after_pooling.to(device)
+    depth = stack.depth if lower is None else lower.depth
+    parameters = sum(
+        sum(p.numel() for p in part.layers.parameters()) * part.depth // len(part.layers)
+        for part in stack.parts
+    )
+    # Before weights are put in another order: they count as what they are.
+    outlined = _outlined(
+        spec, tokenizer, model, parts, depth, stack.width, parameters * depth // stack.depth
+    )
     if device.type == "cpu" and spec.device_map is None and can_pack():
         for each in stack.parts:
             for layer in each.layers:
                 pack(layer, int8=spec.dtype == "int8")
     return Backbone(
-        family=spec.family,
         model=model,
         stack=stack,
-        depth=stack.depth if lower is None else lower.depth,
         deepest=stack.depth if lower is None else lower.deepest,
-        tokenizer=tokenizer,
         device=device,
-        max_tokens=_max_tokens(spec, tokenizer, model.base_model),
+        dtype="int8" if spec.dtype == "int8" else str(place.dtype).removeprefix("torch."),
         pooling="mean" if parts is None else parts.pooling,
         after_pooling=None if parts is None else parts.after_pooling,
-        prefix="" if parts is None else parts.prefix,
-        lower_case=parts is not None and parts.lower_case,
-        fingerprint=fingerprint(
-            spec, *((), ()) if parts is None else (parts.configs, parts.weights)
-        )
-        | {"dtype": "int8" if spec.dtype == "int8" else str(dtype).removeprefix("torch.")},
+        **outlined,
     )
 
 

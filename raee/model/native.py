@@ -1,4 +1,4 @@
-"""The numbers that a machine's processors multiply natively."""
+"""The number formats that a machine's processors multiply natively."""
 
 import logging
 from typing import Literal
@@ -25,7 +25,7 @@ def native_formats() -> list[Dtype]:
 
 
 def check_native(dtype: str, device: torch.device) -> None:
-    """Raises InputError if a machine cannot read a model in its numbers."""
+    """Raises InputError if a machine cannot read a model in its number format."""
     if dtype != "int8":
         if dtype == "bfloat16" and device.type == "cpu" and dtype not in native_formats():
             logger.warning(

@@ -36,6 +36,12 @@ class SentenceParts:
     weights: tuple[str, ...]
     """Files with the weights of these modules, in order."""
 
+    def pooled_size(self, width: int) -> int:
+        """Width of a text's vector.  width: of a state."""
+        modules = [m for m in self.after_pooling or () for m in m.modules()]
+        sizes = [m.out_features for m in modules if isinstance(m, nn.Linear)]
+        return sizes[-1] if sizes else width
+
 
 def sentence_parts(spec: BackboneSpec) -> SentenceParts:
     """What the configuration of a sentence encoder says; without one, the mean over real tokens.

@@ -23,8 +23,8 @@ _EXACT = 1e-3
 """How far a row's states may be from those that it has alone, relative to their size."""
 
 _ROUGH = 0.25
-"""The same in half precision, which rounds differently in other shapes, so that an expert may be
-chosen differently.  A row that is given another one's mask is as far off as any two rows are."""
+"""The same in formats of less precision: they round differently in other shapes, so that an expert
+may be chosen differently.  A row that is given another one's mask is as far off as any two rows."""
 
 
 def walkable_stack(model: nn.Module, two: Inputs, three: Inputs, start: int | None = None) -> Stack:
@@ -92,11 +92,14 @@ def outer_lists(module: nn.Module) -> list[nn.ModuleList]:
     return [each for each in lists if each not in inner]
 
 
-def is_far_from(own: Tensor, right: Tensor) -> bool:
-    """Whether states are others than the right ones, and not only rounded otherwise."""
+def is_far_from(own: Tensor, right: Tensor, rough: bool) -> bool:
+    """Whether states are others than the right ones, and not only rounded otherwise.
+
+    rough: whether they come from a model in another number format than float32.
+    """
     if own.shape != right.shape:
         return True
-    tolerance = _EXACT if right.dtype.itemsize >= 4 else _ROUGH
+    tolerance = _ROUGH if rough else _EXACT
     right = right.float()
     # Numbers that are none are far from any.
     return not float((own.float() - right).norm() / right.norm().clamp(min=1e-9)) <= tolerance
@@ -257,7 +260,7 @@ def _check(stack: Stack, three: Inputs) -> None:
             own = shown[row, depth][: len(right)]
             if depth in stack.ends:  # plain passes say these as they are after the norm
                 own = stack.part_at(depth).normed(own)
-            if is_far_from(own, right):
+            if is_far_from(own, right, right.dtype.itemsize < 4):
                 raise _unwalkable(
                     type(stack.model),
                     f"its states at depth {depth} depend on the other rows of a batch",

@@ -36,7 +36,7 @@ def lower_part(auto: Any, config: Any, deepest: int, **settings: Any) -> LowerPa
     """
     with torch.device("meta"):
         whole = auto.from_config(config, **settings)
-    sizes = [len(layers) for layers in _lists(whole)]
+    sizes = [len(layers) for layers in layer_lists(whole)]
     kept = _kept(sizes, deepest)
     if kept == sizes:
         return None
@@ -44,7 +44,7 @@ def lower_part(auto: Any, config: Any, deepest: int, **settings: Any) -> LowerPa
 
     def begin(self: Any, *args: Any, **kwargs: Any) -> None:
         kind.__init__(self, *args, **kwargs)
-        for layers, few in zip(_lists(self), kept, strict=True):
+        for layers, few in zip(layer_lists(self), kept, strict=True):
             del layers[few:]
 
     # The library looks up the source of a class by its name and module.
@@ -74,7 +74,7 @@ def _kept(sizes: Sequence[int], deepest: int) -> list[int]:
     return kept
 
 
-def _lists(model: Any) -> list[nn.ModuleList]:
+def layer_lists(model: Any) -> list[nn.ModuleList]:
     """A model's lists of layers in the order in which they run: an encoder's, then a decoder's."""
     base = model.base_model
     parts = [base.get_encoder(), base.get_decoder()] if base.config.is_encoder_decoder else [base]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from raee.config import KeySpec
 from raee.errors import InputError
-from raee.model.backbones import Backbone
+from raee.model.backbones import Backbone, Outline
 from raee.model.batches import encode, token_batches
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
@@ -18,7 +18,7 @@ PLAIN_TEXT = Prompt(labels=(), words=())
 """The prompt of a key's own model: the text and nothing else."""
 
 
-def check_key(key: KeySpec, backbone: Backbone) -> None:
+def check_key(key: KeySpec, backbone: Outline) -> None:
     """Raises InputError if a key's layer is deeper than the backbone."""
     deepest = key.depths[-1]
     if deepest > backbone.depth:

@@ -109,5 +109,5 @@ def check_numbers(
         raise InputError(
             f"{type(backbone.model).__name__} answers {cut(repr(texts[rows[wrong][0]]))} with what "
             f"are no numbers: its weights are damaged, or leave the range of "
-            f"{backbone.fingerprint['dtype']}"
+            f"{backbone.dtype}"
         )

@@ -5,6 +5,7 @@ All that reads a build asks this object; `tasks.build.table` has the steps that 
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -17,8 +18,10 @@ from prefect import task
 
 from raee import __version__
 from raee.answers import Answers, Neighbours
+from raee.config import BackboneSpec
 from raee.model.backbones import Backbone
 from raee.model.loaded import backbone_of, retriever_of
+from raee.model.precision import Precision, in_precision, precision_of
 from raee.neighbours.choice import IndexRecord
 from raee.neighbours.index import Index
 from raee.policies.compared import objective_of
@@ -51,6 +54,8 @@ SEED = 0
 
 CENTRE_ROWS = "rows.parquet"
 SOURCE, FITTED = "source.parquet", "fitted.parquet"
+PRECISION = "precision.json"
+"""The file beside the plan with the format that the first worker to read has found fastest."""
 COSTS, TUNING = "costs.json", "tuning.json"
 """Files that steps write for later ones, below their attempts' folders."""
 
@@ -154,16 +159,39 @@ class Build(Work):
         assert isinstance(found, marker.leaves)
         return found
 
+    @cached_property
+    def precision(self) -> Precision:
+        """The number format that the models run in, on all workers.
+
+        Whoever asks first finds out, if the plan does not say.
+        """
+        if self.plan.precision is not None:
+            return self.plan.precision
+        if not self.folder.exists(PRECISION):
+            found = json.dumps(precision_of(self.plan.job.backbone).record)
+            with suppress(FileExistsError):
+                self.folder.write_new(PRECISION, found.encode())
+        return Precision(**json.loads(self.folder.read(PRECISION)))
+
+    @cached_property
+    def _model(self) -> BackboneSpec:
+        return in_precision(self.plan.job.backbone, self.precision.dtype)
+
+    @property
+    def identities(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Fingerprints and formats of the backbone and of the key's model."""
+        dtype = {"dtype": self.precision.dtype}
+        return self.plan.backbone | dtype, self.plan.key | dtype
+
     @property
     def backbone(self) -> Backbone:
         """The job's model, in memory."""
-        return backbone_of(self.plan.job.backbone)
+        return backbone_of(self._model)
 
     @property
     def retriever(self) -> Backbone | None:
         """The key's own model, in memory; None if the key is one of the backbone's layers."""
-        backbone = self.plan.job.backbone
-        return retriever_of(self.plan.job.key, backbone.dtype, backbone.device)
+        return retriever_of(self.plan.job.key, self._model)
 
     @cached_property
     def parent(self) -> Parent | None:
@@ -320,8 +348,9 @@ class Build(Work):
             created_at=datetime.now(UTC),
             job=plan.job.model_dump(mode="json"),
             prompt=asdict(plan.prompt),
-            backbone=plan.backbone,
-            key=plan.key,
+            backbone=self.identities[0],
+            key=self.identities[1],
+            precision=self.precision.record,
             exits=[str(e) for e in plan.exits],
             labels=list(plan.prompt.labels),
             rows=self.swept.rows,

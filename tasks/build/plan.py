@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from raee.exits import Exit, exits_of
+from raee.model.precision import Precision
 from raee.model.prompts import Prompt
 from storage.database import Version
 from storage.manifest import index_path
@@ -31,7 +32,11 @@ class BuildPlan(BaseModel):
     """Digest of what decides a version, its centre apart; the parent's if nothing has changed."""
     prompt: Prompt
     backbone: dict[str, str]
+    """Fingerprints of the backbone, its number format apart."""
     key: dict[str, str]
+    """The same of the key's model."""
+    precision: Precision | None
+    """The number format of the models; None if the first worker that reads finds out."""
     depth: int
     """Layers of the backbone."""
     rows: int

@@ -20,11 +20,14 @@ import polars as pl
 from prefect import task
 from pydantic import BaseModel
 
-from raee.build import prepared
 from raee.config import MOST_LABELS
 from raee.examples import Candidates
-from raee.model.backbones import Backbone
+from raee.model.backbones import Outline
+from raee.model.loaded import backbone_of, retriever_spec
+from raee.model.loading import outline_of
+from raee.model.precision import Precision, in_precision, precision_of
 from raee.model.prompts import Prompt, declared_labels, examples_of
+from raee.prepared import prepared
 from storage.apart import check_store_apart
 from storage.conditional import require_conditional_writes
 from storage.database import new_version_id
@@ -34,7 +37,7 @@ from storage.scan import Scan, scan, text_hash
 from storage.store import Folder
 from tasks.build.build import open_build
 from tasks.build.plan import CENTRE_TEXTS, PLAN, BuildPlan
-from tasks.build.reuse import load_parent, reuses
+from tasks.build.reuse import load_parent, reads_alike, reuses
 from tasks.build.shards import SWEEP
 from tasks.job import Job
 from tasks.models import shard_rows_of
@@ -63,20 +66,20 @@ class PlannedBuild(BaseModel):
 
 
 @task(**RETRIES)
-def plan_build(job: Job) -> PlannedBuild:
+def plan_build(job: Job, *, by_workers: bool = False) -> PlannedBuild:
     """Check the job, split its corpus into shards, and write the plan.
 
-    If the same build died before, it goes on with the plan that it had.  If nothing has changed
+    by_workers: whether others sweep, so that no model is loaded here.  If the same build died
+    before, it goes on with the plan that it had.  If nothing has changed
     since the newest version, nothing is written.  Raises InputError, with nothing written, if the
     job cannot be done.
     """
     check_store_apart(job.corpus.uri, job.store)
     parent, works = newest(job), job.database.folder / "work"
-    backbone, prompt, retriever, found = _look_over(job, parent)
-    key = backbone.fingerprint if retriever is None else retriever.fingerprint
+    backbone, key, precision, prompt, found = _look_over(job, parent, by_workers)
     recipe = _recipe(job, prompt, backbone.fingerprint, key, found)
     while True:
-        centre = _inherited_centre(job, parent, backbone, prompt)
+        centre = _inherited_centre(job, parent, backbone, precision, prompt)
         builds = works / _build_key(job, recipe, found, centre)
         version = _under_way(builds)
         before, parent = parent, newest(job)
@@ -102,7 +105,7 @@ def plan_build(job: Job) -> PlannedBuild:
         builds, version = ending, parent.id
     if version is None:
         require_conditional_writes(job.store, job.single_writer)
-        takes_over = reuses(job, parent, prompt, backbone.fingerprint, key)
+        takes_over = reuses(job, parent, prompt, backbone.fingerprint, key, precision)
         new = _share_of_new(job, parent, found) if takes_over else 1.0
         plan = BuildPlan(
             job=job,
@@ -113,6 +116,7 @@ def plan_build(job: Job) -> PlannedBuild:
             prompt=prompt,
             backbone=backbone.fingerprint,
             key=key,
+            precision=precision,
             depth=backbone.depth,
             rows=found.rows,
             rejected=dict(found.rejected),
@@ -198,7 +202,10 @@ def forget_build(work: str) -> None:
         Folder(builds).remove()
 
 
-def _look_over(job: Job, parent: Manifest | None) -> tuple[Backbone, Prompt, Backbone | None, Scan]:
+def _look_over(
+    job: Job, parent: Manifest | None, by_workers: bool
+) -> tuple[Outline, dict[str, str], Precision | None, Prompt, Scan]:
+    """The backbone, the key's model's fingerprints, the precision, the prompt and the corpus."""
     declared = declared_labels(job.prompt, job.backbone.family)
     examples = examples_of(job.prompt)
     candidates = Candidates(examples, prompt_of(parent) if examples and parent else None)
@@ -208,7 +215,34 @@ def _look_over(job: Job, parent: Manifest | None) -> tuple[Backbone, Prompt, Bac
 
     with stage("read corpus", None):
         found = scan(job.corpus, declared, job.max_reject_fraction, advance, MOST_LABELS, add)
-    return *prepared(job.method, found.rows, found.labels, candidates), found
+    precision = _precision(job, parent)
+    if precision is None and not by_workers:
+        precision = precision_of(job.backbone)
+    model = job.backbone if precision is None else in_precision(job.backbone, precision.dtype)
+    method = job.method.model_copy(update={"backbone": model})
+    opened = outline_of if by_workers else backbone_of
+    prompt = prepared(method, found.rows, found.labels, candidates, opened)
+    of_key = retriever_spec(job.key, model)
+    backbone = opened(model)
+    key = backbone if of_key is None else opened(of_key)
+    return backbone, key.fingerprint, precision, prompt, found
+
+
+def _precision(job: Job, parent: Manifest | None) -> Precision | None:
+    """The format that the job names, or by `auto` the one that its parent has found for its model.
+
+    None if it has to be found.
+    """
+    if job.backbone.dtype != "auto":
+        return precision_of(job.backbone)
+    if parent is None or parent.precision is None or parent.job["backbone"]["dtype"] != "auto":
+        return None
+    return Precision(**parent.precision) if _same_model(parent, job) else None
+
+
+def _same_model(parent: Manifest, job: Job) -> bool:
+    before, now = parent.job["backbone"], job.backbone.model_dump(mode="json")
+    return all(before[name] == now[name] for name in ("family", "model", "revision"))
 
 
 def newest(job: Job) -> Manifest | None:
@@ -225,12 +259,16 @@ def newest(job: Job) -> Manifest | None:
 
 
 def _inherited_centre(
-    job: Job, parent: Manifest | None, backbone: Backbone, prompt: Prompt
+    job: Job,
+    parent: Manifest | None,
+    backbone: Outline,
+    precision: Precision | None,
+    prompt: Prompt,
 ) -> bytes | None:
     """The file of the parent's centre if the parent was read in the same way, else None."""
     if (
         parent is None
-        or parent.backbone != backbone.fingerprint
+        or not reads_alike(parent.backbone, backbone.fingerprint, precision)
         or parent.prompt["template"] != prompt.template
         or CENTRE not in [f.path for f in parent.files]
     ):

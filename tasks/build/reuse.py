@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from raee.errors import clauses
 from raee.exits import parse_exits
+from raee.model.precision import Precision
 from raee.model.prompts import Prompt
 from raee.readers.fitting import Fits
 from storage.database import Version, verify
@@ -54,11 +55,12 @@ def reuses(
     prompt: Prompt,
     backbone: dict[str, str],
     key: dict[str, str],
+    precision: Precision | None,
 ) -> bool:
     """Whether a build can reuse its parent's readings; logs why not if that is a surprise.
 
-    backbone, key: fingerprints of the build's models.  Raises InputError if a file of the parent
-    cannot be read.
+    backbone, key: fingerprints of the build's models.  precision: their number format; None if
+    it has yet to be found.  Raises InputError if a file of the parent cannot be read.
     """
     if parent is None or not parent.swept:
         return False
@@ -78,10 +80,19 @@ def reuses(
         )
         return False
     built = Job.model_validate(parent.job)
-    read_alike = (parent.backbone, parent.key, built.key) == (backbone, key, job.key) and prompt_of(
-        parent
-    ) == prompt
-    if not read_alike:
+    if (built.key, prompt_of(parent)) != (job.key, prompt):
+        return False
+    if not reads_alike(parent.backbone, backbone, precision):
+        before = {part: value for part, value in parent.backbone.items() if part != "dtype"}
+        if before == backbone and parent.precision is None and job.backbone.dtype == "auto":
+            logger.warning(
+                "nothing of version %s is reused: it was read in %s by a raee that did not look "
+                "for the fastest number format; all rows are read anew, this once",
+                parent.id,
+                parent.backbone["dtype"],
+            )
+        return False
+    if not reads_alike(parent.key, key, precision):
         return False
     why_not = None
     # What leaves is taken out of the probes' sums, for which its states are needed, or its text.
@@ -95,6 +106,14 @@ def reuses(
     if why_not is not None:
         logger.warning("nothing of version %s is reused: %s", parent.id, why_not)
     return why_not is None
+
+
+def reads_alike(before: dict[str, str], model: dict[str, str], precision: Precision | None) -> bool:
+    """Whether a model reads as another did.
+
+    before: the other's fingerprints and its number format.  model: fingerprints.
+    """
+    return precision is not None and before == model | {"dtype": precision.dtype}
 
 
 class Parts:

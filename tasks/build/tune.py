@@ -122,7 +122,7 @@ def _costs(build: Build) -> dict[str, Any]:
     here = {"machine": machine(database), "rows": build.swept.rows}
     before = None if parent is None else parent.costs
     if parent is not None and before is not None:
-        same_models = (parent.backbone, parent.key) == (plan.backbone, plan.key)
+        same_models = (parent.backbone, parent.key) == build.identities
         same_key = parent.job["key"] == plan.job.key.model_dump(mode="json")
         # A search takes longer among more rows.
         alike = 0.8 < here["rows"] / before["rows"] < 1.25

@@ -30,7 +30,7 @@ from storage.store import Folder
 from tasks.job import Job
 from tasks.models import shard_rows_of
 from tasks.progress import advance, stage
-from tasks.readings import check_fits, load_database, load_readings, tuning_of
+from tasks.readings import check_fits, check_outlines, load_database, load_readings, tuning_of
 from tasks.retrying import RETRIES
 from tasks.steps import STEPS, Marker, StepRecord, Work, forget
 
@@ -149,11 +149,18 @@ class PlannedClassification(BaseModel):
 
 @task(**RETRIES)
 def plan_classification(
-    job: Job, uri: str, output: str, version: str | None, policy: PolicySpec
+    job: Job,
+    uri: str,
+    output: str,
+    version: str | None,
+    policy: PolicySpec,
+    *,
+    by_workers: bool = False,
 ) -> PlannedClassification:
     """Check the input, split it into shards, and write the plan in the output.
 
-    version: an id or an alias; by default as `Database.open`.  If the same classification died
+    version: an id or an alias; by default as `Database.open`.  by_workers: whether others
+    classify, so that no model is loaded here.  If the same classification died
     before, it goes on with the version that it began with.  Raises InputError, with nothing
     written, if it cannot be done.
     """
@@ -189,7 +196,11 @@ def plan_classification(
             raise InputError(_other_output(folder, f"version {started.version}"))
         logger.warning("going on with version %s, as begun", started.version)
     if started is None:
-        database = _database_for(reads, job, runs)
+        readings = load_readings(reads)
+        if by_workers:
+            backbone = check_outlines(manifest, job.backbone, job.key)
+        else:
+            backbone = _database_for(reads, job, runs).backbone
         # The trial is in the work folder, which goes in the end: an output holds nothing else.
         require_conditional_writes((folder / WORK).uri, job.single_writer, folder.uri)
         started = ClassificationPlan(
@@ -200,14 +211,14 @@ def plan_classification(
             policy=policy,
             runs=runs,
             lines={
-                str(database.entries.exits[position]): line
-                for position, line in load_readings(reads).written_lines(runs).items()
+                str(readings.entries.exits[position]): line
+                for position, line in readings.written_lines(runs).items()
             },
             corpus=corpus,
             output=folder.uri,
             fingerprint=found.fingerprint,
             rows=found.rows,
-            shards=found.shards(shard_rows_of(job, database.backbone, found)),
+            shards=found.shards(shard_rows_of(job, backbone, found)),
             seconds=seconds,
         )
         (folder / WORK).write_new(_PLAN, started.model_dump_json().encode())

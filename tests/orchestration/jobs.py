@@ -46,7 +46,11 @@ class Place:
             "corpus": {"uri": f"{(self.folder / 'corpus').uri}/*.parquet", "id": "id"},
             # A list: the server's PostgreSQL would sort the keys of a mapping.
             "prompt": {"labels": [{label: f"a {label} film"} for label in LABELS]},
-            "backbone": {"family": "sentence-encoder", "model": self.model},
+            "backbone": {
+                "family": "sentence-encoder",
+                "model": self.model,
+                "dtype": "float32",
+            },
             "key": {"layer": 1},
             "shard_rows": shard_rows,
             **more,

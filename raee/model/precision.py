@@ -1,6 +1,6 @@
-"""In which numbers a model runs: what the hardware multiplies natively, and then what is fastest.
+"""In which number format a model runs: one that the hardware multiplies natively, the fastest.
 
-A model's lowest layers are loaded in the numbers that the processor has, and a batch runs through
+A model's lowest layers are loaded in each format that the processor has, and a batch runs through
 one of them in each.  What costs precision has to be worth it: a format is taken only if it is
 faster by a tenth than the ones before it.
 """
@@ -25,7 +25,7 @@ from raee.model.walk import Inputs, walk
 logger = logging.getLogger("raee")
 
 _WORTH = 0.9
-"""Share of the time of more precise numbers that others may take to be chosen."""
+"""Share of the time of a more precise format that another may take to be chosen."""
 
 _SECONDS = 1.0
 """Time of a trial, all formats together; a large model's takes longer."""
@@ -37,8 +37,8 @@ _OPERATIONS = 2e10
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """The numbers that a model runs in, and why."""
+class Precision:
+    """The number format that a model runs in, and why."""
 
     dtype: Dtype
     why: str
@@ -52,19 +52,19 @@ class Numbers:
 
 
 @lru_cache(maxsize=8)
-def numbers_of(spec: BackboneSpec) -> Numbers:
-    """The numbers of a model on this machine: the job's own, or what `auto` is here.
+def precision_of(spec: BackboneSpec) -> Precision:
+    """The format of a model on this machine: the job's own, or what `auto` is here.
 
     Raises InputError as `load_backbone` does.
     """
     if spec.dtype != "auto":
-        return Numbers(spec.dtype, "the job names it", {})
+        return Precision(spec.dtype, "the job names it", {})
     device = device_of(spec)
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return Numbers("bfloat16", "the GPU has it", {})
-    formats = native_formats() if device.type == "cpu" and spec.device_map is None else ["float32"]
-    if len(formats) == 1:
-        return Numbers("float32", "the processor has no faster format", {})
+        return Precision("bfloat16", "the GPU has it", {})
+    formats = native_formats()
+    if device.type != "cpu" or spec.device_map is not None or len(formats) == 1:
+        return Precision("float32", "nothing faster is known here", {})
     found = _trial(spec, formats)
     chosen = formats[0]
     for name in formats[1:]:
@@ -74,25 +74,32 @@ def numbers_of(spec: BackboneSpec) -> Numbers:
     logger.info(
         "backbone %s runs in %s (a batch in one layer on one core: %s)", spec.model, chosen, why
     )
-    return Numbers(chosen, f"the fastest: {why}", found)
+    return Precision(
+        chosen, f"the fastest: {why}", {str(name): taken for name, taken in found.items()}
+    )
 
 
-def settled(spec: BackboneSpec, dtype: str | None = None) -> BackboneSpec:
-    """A model with its numbers named.
-
-    dtype: those of a version; by default `numbers_of` says them.
-    """
-    return _in(spec, numbers_of(spec).dtype if dtype is None else dtype)
+def settled(spec: BackboneSpec) -> BackboneSpec:
+    """A model with its number format named, as `precision_of` finds it."""
+    return in_precision(spec, precision_of(spec).dtype)
 
 
-def _trial(spec: BackboneSpec, formats: Sequence[Dtype]) -> dict[str, float]:
+def in_precision(spec: BackboneSpec, dtype: str) -> BackboneSpec:
+    """A model that runs in some number format."""
+    return spec.model_copy(update={"dtype": dtype})
+
+
+def _trial(spec: BackboneSpec, formats: Sequence[Dtype]) -> dict[Dtype, float]:
     """By format, the milliseconds that a batch takes in the lowest layer, on one core."""
     threads = torch.get_num_threads()
     try:
         # On one thread: several wait for each other, the longer the more else the machine does.
         torch.set_num_threads(1)
         # One model after the other: a large one's embeddings are held once.
-        return {name: _milliseconds(load_lowest(_in(spec, name)), len(formats)) for name in formats}
+        return {
+            name: _milliseconds(load_lowest(in_precision(spec, name)), len(formats))
+            for name in formats
+        }
     finally:
         torch.set_num_threads(threads)
 
@@ -106,10 +113,6 @@ def _milliseconds(model: Backbone, formats: int) -> float:
         walk(model.stack, batch, lambda depth, states, rows: None, 1)
         tries.append(time.perf_counter() - started)
     return 1_000 * min(tries)
-
-
-def _in(spec: BackboneSpec, dtype: str) -> BackboneSpec:
-    return spec.model_copy(update={"dtype": dtype})
 
 
 def _batch(model: Backbone) -> Inputs:

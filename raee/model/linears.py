@@ -32,7 +32,7 @@ class Packed(nn.Module):
         super().__init__()
         ordered = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
         self.weight = nn.Parameter(ordered, requires_grad=False)
-        self.bias = bias
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, states: Tensor) -> Tensor:
         """(.., in) to (.., out)."""
@@ -53,7 +53,8 @@ class Int8(nn.Module):
         rounded = (weight / scale[:, None]).round().to(torch.int8)
         ordered = torch.ops.onednn.qlinear_prepack(rounded, None)
         self.weight = nn.Parameter(ordered, requires_grad=False)
-        self.bias = torch.zeros(len(weight)) if bias is None else bias
+        bias = torch.zeros(len(weight)) if bias is None else bias
+        self.bias = nn.Parameter(bias, requires_grad=False)
         self._scale = scale
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
         # Processors multiply bytes without a sign by bytes with one: nought is 128.

@@ -108,7 +108,11 @@ class Workplace:
             "store": str(self.store),
             "corpus": {"uri": str(self.root / "train.csv"), "id": "id"},
             "prompt": {"labels": {label: f"a {label} film" for label in LABELS}},
-            "backbone": {"family": "sentence-encoder", "model": self.model_of("bert-encoder"), "dtype": "float32"},
+            "backbone": {
+                "family": "sentence-encoder",
+                "model": self.model_of("bert-encoder"),
+                "dtype": "float32",
+            },
             "key": {"layer": 1},
             "shard_rows": 20,
         }

@@ -18,7 +18,7 @@ from raee.model.backbones import Backbone
 from raee.model.loading import load_backbone
 from tests.conftest import SHARED
 from tests.raee.databases import is_masked_lm, named_family
-from tests.raee.models import save_model
+from tests.raee.models import save_model, unpack
 from tests.raee.plain import Plain
 
 CPU = torch.device("cpu")
@@ -66,6 +66,7 @@ def exact_backbone_of(spec_of, monkeypatch) -> Callable[[str], Backbone]:
 
     def load(name: str) -> Backbone:
         backbone = load_backbone(spec_of(name), CPU)
+        unpack(backbone.model)
         backbone.model.double()
         return backbone
 

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import nn
 
 from raee.config import Family
+from raee.model.linears import Packed
 from tests.texts import WORDS
 
 LAYERS = 4
@@ -355,6 +356,17 @@ def _unigram() -> tuple[Tokenizer, dict[str, str]]:
 def _roles(special: tuple[str, ...]) -> dict[str, str]:
     roles = ("cls_token", "pad_token", "sep_token", "unk_token", "mask_token")
     return dict(zip(roles, special, strict=True))
+
+
+def unpack(model: nn.Module) -> None:
+    """Give a loaded model PyTorch's own linear layers again, in place."""
+    for parent in [*model.modules()]:
+        for name, child in [*parent.named_children()]:
+            if isinstance(child, Packed):
+                weight = child.weight.to_dense()
+                linear = nn.Linear(*reversed(weight.shape), bias=child.bias is not None)
+                linear.weight, linear.bias = nn.Parameter(weight), child.bias
+                setattr(parent, name, linear.requires_grad_(False))
 
 
 _BOTH_ENDS = "{start} $A {end}"

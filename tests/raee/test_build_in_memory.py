@@ -26,7 +26,11 @@ TEXTS, NAMES = [row["text"] for row in ROWS], [row["label"] for row in ROWS]
 @pytest.fixture(scope="module")
 def method_of(folder_of):
     def method(**others) -> Method:
-        backbone = {"family": "sentence-encoder", "model": str(folder_of("bert-encoder"))}
+        backbone = {
+            "family": "sentence-encoder",
+            "model": str(folder_of("bert-encoder")),
+            "dtype": "float32",
+        }
         return Method.model_validate({"backbone": backbone, **others})
 
     return method

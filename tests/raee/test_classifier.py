@@ -291,7 +291,7 @@ class TestBadInput:
                 "^family: Input should be 'masked-lm', 'sentence-encoder', "
                 "'causal-lm' or 'seq2seq-lm'",
             ),
-            ({"dtype": "int8"}, "^dtype: Input should be"),
+            ({"dtype": "int4"}, "^dtype: Input should be"),
             ({"revision": None}, "^revision: Input should be a valid string"),
             ({"prompt": {"label": {}}}, "^prompt.PromptSpec.labels: Field required; "),
             ({"sample_rows": 0}, "^sample_rows: Input should be greater"),

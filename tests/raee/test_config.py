@@ -144,7 +144,7 @@ def test_a_key_that_means_nothing_is_refused(values, says):
     [
         (BackboneSpec, {"family": "masked-lm", "model": "m", "revison": "main"}),
         (BackboneSpec, {"family": "causal", "model": "m"}),
-        (BackboneSpec, {"family": "masked-lm", "model": "m", "dtype": "int8"}),
+        (BackboneSpec, {"family": "masked-lm", "model": "m", "dtype": "int4"}),
         (FarSpec, {"quantile": 0}),
         (FarSpec, {"quantile": 1.0}),
         (FarSpec, {"then": "drop"}),

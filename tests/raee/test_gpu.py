@@ -107,7 +107,7 @@ def test_by_default_rows_are_read_in_bfloat16_as_well_as_plain_calls_do(
 ):
     backbone = on_gpu(name)
     assert {p.dtype for p in backbone.model.parameters()} == {torch.bfloat16}
-    assert backbone.fingerprint["dtype"] == "bfloat16"
+    assert backbone.dtype == "bfloat16"
     read, rows = leave(backbone), whole_batch(backbone).rows
     exact = where_they_leave(exact_plain_of(name), name, rows)
     plain = where_they_leave(plain_on_gpu(name, torch.bfloat16), name, rows)

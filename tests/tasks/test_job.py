@@ -293,7 +293,7 @@ class TestRefused:
             ("prompt.labels.strong", {"prompt": {"labels": {"strong": 5}}}),
             ("prompt.labels", {"prompt": {"labels": ["strong", "weak"]}}),
             ("backbone.family", {"backbone": {"family": "causal", "model": "x"}}),
-            ("backbone.dtype", {"backbone": _JOB["backbone"] | {"dtype": "int8"}}),
+            ("backbone.dtype", {"backbone": _JOB["backbone"] | {"dtype": "int4"}}),
             ("key.layer", {"key": {"layer": -1}}),
             ("key", {"key": {"model": "/models/minilm", "layer": 3}}),
             ("policy", {"policy": 5}),

@@ -19,5 +19,5 @@ def test_a_model_is_loaded_once_a_process(encoder):
 
 
 def test_a_key_has_a_model_of_its_own_or_none(encoder):
-    assert retriever_of(KeySpec(layer=2), "float32") is None
-    assert retriever_of(KeySpec(model=encoder), "float32") is backbone_of(_spec(encoder))
+    assert retriever_of(KeySpec(layer=2), _spec(encoder)) is None
+    assert retriever_of(KeySpec(model=encoder), _spec("m")) is backbone_of(_spec(encoder))

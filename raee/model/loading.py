@@ -128,14 +128,15 @@ def outline_of(spec: BackboneSpec) -> Outline:
             model = kind.from_config(config, trust_remote_code=spec.trust_remote_code)
         lists = layer_lists(model)
         layers = sum(len(layers) for layers in lists)
-        # A model that runs a layer more than once has another depth than layers.
-        repeats = (
-            max(1, getattr(config, "num_hidden_layers", 1) // layers) if len(lists) == 1 else 1
-        )
         parameters = sum(p.numel() for layers in lists for p in layers.parameters())
-        width = config.get_text_config().hidden_size
-        size = repeats * layers, width, repeats * parameters
-        return Outline(**_outlined(spec, tokenizer, model, parts, *size))
+        config = model.config.get_text_config()  # of a model that reads images, too
+        # ALBERT runs one layer as often as its configuration says.
+        times = config.num_hidden_layers if layers == 1 else 1
+        width = config.hidden_size
+        if spec.family == "causal-lm":  # OPT narrows its last states for the head
+            width = model.get_output_embeddings().weight.shape[1]
+        sizes = times * layers, width, times * parameters
+        return Outline(**_outlined(spec, tokenizer, model, parts, *sizes))
 
 
 def _outlined(

@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help install demo test lint types unit services kills chunks clean train-small-causal \
-	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-prefix benchmark-words benchmark-speed benchmark-gpu benchmark-orchestration
+	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-prefix benchmark-precision benchmark-words benchmark-speed benchmark-gpu benchmark-orchestration
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ benchmark-prefix: install ## a causal model's rows with the prefix that they sha
 
 benchmark-fits: install ## the fit of 77 and 150 labels against the sweep, on the data sets in RAEE_DATA
 	@$(BIN)/python benchmarks/fits.py
+
+benchmark-precision: install ## accuracy and rows/s of each number format that the processor has, on the data sets in RAEE_DATA
+	@$(BIN)/python -m benchmarks.precision
 
 benchmark-words: install ## the n-grams alone: the fit of 100,000 texts, a version's file, rows/s, on the data sets in RAEE_DATA
 	@$(BIN)/python -m benchmarks.words

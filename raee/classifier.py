@@ -57,7 +57,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     family: `sentence-encoder`, `masked-lm`, `causal-lm` or `seq2seq-lm`; by default what the
         model's files say.
     revision: of the model on the hub.
-    dtype: `auto` (bfloat16 on a GPU that has it, float32 elsewhere), or one by its name.
+    dtype: `auto` (bfloat16 on a GPU that has it, on a CPU the fastest that it has), or one by its
+        name.
     device, device_map, attn_implementation, trust_remote_code, pickled_weights: how the model is
         loaded; a pickle, and what is published, may be read on machines without that device.
     prompt: a built-in prompt's name, or {"template": .., "labels": {label name: words}}, and

@@ -24,6 +24,7 @@ from raee.build import CENTRE_ROWS, judges_of
 from raee.config import BackboneSpec, Method, PromptSpec
 from raee.examples import Candidates
 from raee.model.loaded import backbone_of
+from raee.model.precision import settled
 from raee.prepared import prepared
 from raee.readers.fit import Judges, Unfitted, WordRows
 from raee.readers.fitting import fit_readers
@@ -87,10 +88,10 @@ def swept(rows: int, labels: int) -> tuple[Sums, Judges, TokenIds, NDArray[np.fl
         prompt=PromptSpec(labels={str(c): f"label {c}" for c in range(labels)}),
     )
     counts = dict(enumerate(np.bincount(label, minlength=labels).tolist()))
-    prompt = prepared(
-        method, rows, {str(c): n for c, n in counts.items()}, Candidates(0), backbone_of
+    prompt, *_ = prepared(
+        method, rows, {str(c): n for c, n in counts.items()}, Candidates(0), settled, backbone_of
     )
-    backbone = backbone_of(method.backbone)
+    backbone = backbone_of(settled(method.backbone))
     head = head_reader(backbone, prompt, read_centre(backbone, prompt, texts[:CENTRE_ROWS]))
     labelled = Labelled(label, labels, np.ones(rows, bool))
     found = sweep(backbone, prompt, head, method.key, None, texts, labelled)

@@ -106,9 +106,9 @@ def build(
     """
     candidates = Candidates(examples_of(method.prompt))
     candidates.add(texts, labels)
+    counts = Counter(labels)
+    prompt, *_ = prepared(method, len(texts), counts, candidates, settled, backbone_of)
     model = settled(method.backbone)
-    method = method.model_copy(update={"backbone": model})
-    prompt = prepared(method, len(texts), Counter(labels), candidates, backbone_of)
     backbone, retriever = backbone_of(model), retriever_of(method.key, model)
     _check_tokens(backbone, texts)
     left = rows_left(prompt, texts)

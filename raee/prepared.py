@@ -28,12 +28,15 @@ def prepared(
     rows: int,
     counts: Mapping[str, int],
     candidates: Candidates,
+    settle: Callable[[BackboneSpec], BackboneSpec],
     opened: Callable[[BackboneSpec], Outline],
-) -> Prompt:
-    """The prompt of a build, once models and job are looked over; nothing is read before.
+) -> tuple[Prompt, Outline, Outline | None]:
+    """The prompt and the models of a build, looked over before anything is read.
 
-    counts: rows of each label.  candidates: the rows, which the prompt may show.  opened: what is
-    opened of a model, all of it or its small files.  Raises InputError as `build` does.
+    counts: rows of each label.  candidates: the rows, which the prompt may show.  settle: names
+    the backbone's number format.  opened: what is opened of a model, all of it or its small files.
+    Returns prompt, backbone and the key's own model, if it has one.  Raises InputError as `build`
+    does.
     """
     family = method.backbone.family
     declared = declared_labels(method.prompt, family)
@@ -48,12 +51,13 @@ def prepared(
     if family != "sentence-encoder":  # before weights are loaded, or downloaded
         tokenizer = tokenizer_of(method.backbone)
         label_tokens(tokenizer, prompt.words, frame_of(prompt, tokenizer, family))
-    backbone = opened(method.backbone)
+    model = settle(method.backbone)
+    backbone = opened(model)
     shown = candidates.pick(prompt.labels, partial(_can_be_shown, backbone))
     prompt = replace(prompt, shown=shown)
     check_room(backbone, prompt)
     check_key(method.key, backbone)
-    of_key = retriever_spec(method.key, method.backbone)
+    of_key = retriever_spec(method.key, model)
     retriever = None if of_key is None else opened(of_key)
     if retriever is not None:
         check_room(retriever, PLAIN_TEXT)
@@ -61,7 +65,7 @@ def prepared(
         width = backbone.hidden_size if retriever is None else retriever.pooled_size
         check_index_spec(method.index, width, rows)
     check_policy(method.policy, exits_of(backbone.depth, method.key.depths))
-    return prompt
+    return prompt, backbone, retriever
 
 
 def _can_be_shown(backbone: Outline, text: str) -> bool:

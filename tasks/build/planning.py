@@ -20,12 +20,12 @@ import polars as pl
 from prefect import task
 from pydantic import BaseModel
 
-from raee.config import MOST_LABELS
+from raee.config import MOST_LABELS, BackboneSpec
 from raee.examples import Candidates
 from raee.model.backbones import Outline
-from raee.model.loaded import backbone_of, retriever_spec
+from raee.model.loaded import backbone_of
 from raee.model.loading import outline_of
-from raee.model.precision import Precision, in_precision, precision_of
+from raee.model.precision import Precision, in_precision, precision_of, settled
 from raee.model.prompts import Prompt, declared_labels, examples_of
 from raee.prepared import prepared
 from storage.apart import check_store_apart
@@ -216,15 +216,19 @@ def _look_over(
     with stage("read corpus", None):
         found = scan(job.corpus, declared, job.max_reject_fraction, advance, MOST_LABELS, add)
     precision = _precision(job, parent)
+
+    def settle(spec: BackboneSpec) -> BackboneSpec:
+        if precision is not None:
+            return in_precision(spec, precision.dtype)
+        return spec if by_workers else settled(spec)
+
+    opened = outline_of if by_workers else backbone_of
+    prompt, backbone, retriever = prepared(
+        job.method, found.rows, found.labels, candidates, settle, opened
+    )
+    key = backbone if retriever is None else retriever
     if precision is None and not by_workers:
         precision = precision_of(job.backbone)
-    model = job.backbone if precision is None else in_precision(job.backbone, precision.dtype)
-    method = job.method.model_copy(update={"backbone": model})
-    opened = outline_of if by_workers else backbone_of
-    prompt = prepared(method, found.rows, found.labels, candidates, opened)
-    of_key = retriever_spec(job.key, model)
-    backbone = opened(model)
-    key = backbone if of_key is None else opened(of_key)
     return backbone, key.fingerprint, precision, prompt, found
 
 

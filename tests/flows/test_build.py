@@ -65,7 +65,11 @@ def trained(tmp_path_factory, model_of) -> Path:
         name="minilm",
         corpus={"uri": place.write("natural.parquet", _natural_rows()), "id": "id"},
         prompt=None,
-        backbone={"family": "sentence-encoder", "model": model_of("minilm")},
+        backbone={
+            "family": "sentence-encoder",
+            "model": model_of("minilm"),
+            "dtype": "float32",
+        },
         key={"layer": 2},
         shard_rows=50,
     )

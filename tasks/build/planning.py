@@ -297,7 +297,7 @@ def _recipe(
         "format": FORMAT,
         "corpus_fingerprint": found.fingerprint,
         "prompt": [prompt.template, prompt.labels, prompt.words, *_asked_otherwise(prompt)],
-        "backbone": backbone,
+        "backbone": [backbone, job.backbone.dtype],
         "key": [decisive["key"], key],
     }
     return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -59,6 +59,7 @@ class TestWhereNothingHasChanged:
     def test_how_a_model_is_loaded_is_no_change(self, published):
         version, backbone = published.only_version().name, {"family": "sentence-encoder"}
         backbone["model"] = published.model_of("bert-encoder")
+        backbone["dtype"] = "float32"
         loading = {"device": "cpu", "attn_implementation": "sdpa", "pickled_weights": True}
         answer = raee("build", published.job(backbone=backbone | loading))
         assert (answer.code, answer.out) == (0, f"{version}\n")

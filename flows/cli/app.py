@@ -4,6 +4,7 @@ Imports that take long are inside the commands: `raee --help` answers at once, a
 job file before anything is imported that only the work needs.
 """
 
+import gc
 import os
 import stat
 import sys
@@ -80,6 +81,8 @@ def classify(
     job = load_job(job_file)
     chosen = _policy(job, policy)
     with orchestrator() as wait:
+        import transformers.modeling_utils  # noqa: F401 - as loading a model would, after the wait
+
         from flows.classify_corpus import classify_corpus
 
         log_to_stderr()
@@ -176,7 +179,10 @@ for _command in (
 def main() -> None:
     """The console script `raee`."""
     prepare_streams()
-    sys.exit(run(app, sys.argv[1:]))
+    code = run(app, sys.argv[1:])
+    # Python looks through all objects that are left before it ends, which takes a second.
+    gc.freeze()
+    sys.exit(code)
 
 
 def run(command: Callable[..., Any], arguments: list[str]) -> int:

@@ -21,6 +21,9 @@ _COMMANDS = (
 )
 
 
+_BACKBONE = {"family": "sentence-encoder", "model": "m"}
+
+
 def _version(place):
     (version,) = place.version("").iterdir()
     return version
@@ -80,6 +83,46 @@ assert not heavy, heavy
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, answer.stderr
     assert "this is no YAML" in answer.stderr
+
+
+def test_a_classification_imports_what_it_needs_while_its_server_starts(tmp_path):
+    """A server that never comes: nothing is imported after the wait for it."""
+    job = {"name": "a", "store": "b", "corpus": {"uri": "c"}, "backbone": _BACKBONE}
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    program = """
+import sys
+from contextlib import contextmanager
+from flows.cli.app import app, run
+from flows.orchestrator import server
+from raee.errors import InputError
+
+@contextmanager
+def starting():
+    def wait():
+        needed = {"flows.classify_corpus", "torch", "transformers.modeling_utils"}
+        missing = needed - set(sys.modules)
+        raise InputError(f"missing: {missing or None}")
+    yield wait
+
+server.orchestrator = starting
+run(app, ["classify", sys.argv[1], "--input", "d", "--output", "e"])
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "job.yaml")]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert answer.stderr == "raee: missing: None\n"
+
+
+def test_a_command_ends_without_looking_through_all_objects_that_are_left():
+    program = """
+import atexit, gc, sys
+from flows.cli.app import main
+atexit.register(lambda: print("kept out:", gc.get_freeze_count() > 10_000))
+sys.argv[1:] = ["--help"]
+main()
+"""
+    command = [sys.executable, "-c", program]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (answer.returncode, answer.stdout.splitlines()[-1]) == (0, "kept out: True")
 
 
 def test_what_runs_flows_waits_for_no_statistics_and_no_charts():

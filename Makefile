@@ -86,7 +86,7 @@ benchmark-words: install ## the n-grams alone: the fit of 100,000 texts, a versi
 benchmark-orchestration: install ## what server and workers cost, from 10 to 1,000 chunks
 	@$(BIN)/python benchmarks/orchestration.py
 
-benchmark-start: demo ## `raee classify` of the demo's 288 messages, from start to end, beside a plain script
+benchmark-start: install ## `raee classify` of the demo's 288 messages, from start to end, beside a plain script
 	@$(BIN)/python -m benchmarks.start
 
 kills: install services ## kill -9 at 100 random moments of whatever writes, on a folder and on S3

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raee.errors import InputError
 
-if TYPE_CHECKING:  # what needs but the names of aliases, such as `raee --help`, reads no store
+if TYPE_CHECKING:  # slow to import, and `raee --help` needs the names of aliases only
     from storage.store import Folder
 
 DEFAULT_ALIAS = "production"

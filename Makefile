@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help install demo test lint types unit services kills chunks clean train-small-causal \
-	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-prefix benchmark-precision benchmark-words benchmark-speed benchmark-gpu benchmark-orchestration
+	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-prefix benchmark-precision benchmark-words benchmark-speed benchmark-gpu benchmark-orchestration benchmark-start
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ benchmark-words: install ## the n-grams alone: the fit of 100,000 texts, a versi
 
 benchmark-orchestration: install ## what server and workers cost, from 10 to 1,000 chunks
 	@$(BIN)/python benchmarks/orchestration.py
+
+benchmark-start: install ## `raee classify` of the demo's 288 messages, from start to end, beside a plain script
+	@$(BIN)/python -m benchmarks.start
 
 kills: install services ## kill -9 at 100 random moments of whatever writes, on a folder and on S3
 	@RAEE_KILLS=100 $(BIN)/python -m pytest -s tests/flows/test_kills.py

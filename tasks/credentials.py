@@ -6,7 +6,6 @@ Without a block they come from where every AWS tool looks: environment, profile,
 from typing import Any
 
 from raee.errors import InputError
-from storage.store import use_s3_options
 from tasks.prefect_settings import read_settings
 
 
@@ -15,6 +14,8 @@ def use_credentials(block: str | None) -> None:
 
     Raises InputError if there is no such block, or it holds no credentials.
     """
+    from storage.store import use_s3_options  # slow to import, and commands import this module
+
     use_s3_options({} if block is None else _options(block))
 
 

@@ -1,15 +1,17 @@
 """The command line.  Results go to stdout, progress and logs to stderr.
 
-Heavy imports are inside the commands: `raee --help` and a mistake in a job file answer at once.
+Imports that take long are inside the commands: `raee --help` answers at once, and a mistake in a
+job file before anything is imported that only the work needs.
 """
 
+import gc
 import os
 import stat
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -35,8 +37,10 @@ from flows.cli.tables import (
 )
 from raee.errors import InputError, cut, is_unicode
 from storage.faults import placed
-from tasks.job import Job, load_job, validated_policy
 from tasks.prefect_settings import read_settings
+
+if TYPE_CHECKING:
+    from tasks.job import Job
 
 app = typer.Typer(
     help="Classify large text corpora with a frozen language model at a fraction of its layers.",
@@ -50,6 +54,7 @@ app = typer.Typer(
 def build(job_file: JobFile) -> None:
     """Sweep, merge, evaluate, publish a new version; prints its id."""
     from flows.orchestrator.server import orchestrator
+    from tasks.job import load_job
 
     job = load_job(job_file)
     with orchestrator() as wait:
@@ -71,10 +76,13 @@ def classify(
 ) -> None:
     """Classify texts with a version of the database; prints the output's address."""
     from flows.orchestrator.server import orchestrator
+    from tasks.job import load_job
 
     job = load_job(job_file)
     chosen = _policy(job, policy)
     with orchestrator() as wait:
+        import transformers.modeling_utils  # noqa: F401 - as loading a model would, after the wait
+
         from flows.classify_corpus import classify_corpus
 
         log_to_stderr()
@@ -91,6 +99,8 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Accuracy, mean layers and rows/s of every policy and baseline on labelled texts."""
+    from tasks.job import load_job
+
     job = load_job(job_file)
     _check_can_be_written(json_file)
     from tasks.classify.evaluation import evaluate_corpus
@@ -108,6 +118,8 @@ def evaluate(
 @app.command()
 def tune(job_file: JobFile, version: Version = None, json_file: JsonFile = None) -> None:
     """Search over policies on a version's own rows; prints the best for each cost."""
+    from tasks.job import load_job
+
     job = load_job(job_file)
     _check_can_be_written(json_file)
     read_settings()
@@ -134,6 +146,8 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """For one text: its neighbours, what each exit says, where the policy leaves and why."""
+    from tasks.job import load_job
+
     job = load_job(job_file)
     chosen = _policy(job, policy)
     from tasks.classify.explain import explain_text
@@ -165,7 +179,10 @@ for _command in (
 def main() -> None:
     """The console script `raee`."""
     prepare_streams()
-    sys.exit(run(app, sys.argv[1:]))
+    code = run(app, sys.argv[1:])
+    # Python looks through all objects that are left before it ends, which takes a second.
+    gc.freeze()
+    sys.exit(code)
 
 
 def run(command: Callable[..., Any], arguments: list[str]) -> int:
@@ -216,8 +233,10 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _policy(job: Job, name: str | None) -> Any:
+def _policy(job: "Job", name: str | None) -> Any:
     """The policy that a command names, with the job's settings if it is the job's."""
+    from tasks.job import validated_policy
+
     return job.policy if name is None or name == job.policy.name else validated_policy(name)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +11,10 @@ from flows.orchestrator.server import (
     require_server,  # its module sets variables that Prefect reads when it is imported
 )
 from raee.errors import InputError
-from tasks.job import Job, load_job
 from tasks.prefect_settings import read_settings
+
+if TYPE_CHECKING:  # slow to import, and `raee --help` needs the commands' names only
+    from tasks.job import Job
 
 Jobs = Annotated[
     list[str] | None,
@@ -80,14 +82,16 @@ def up(
     run(port, pool_prefix_of(pool_prefix), loaded, schedule_of(cron, timezone))
 
 
-def _loaded(jobs: list[str] | None, cron: str | None) -> list[Job]:
+def _loaded(jobs: list[str] | None, cron: str | None) -> "list[Job]":
     """The jobs, with addresses that hold wherever a worker runs."""
     if cron is not None and not jobs:
         raise InputError("--cron: name the job files whose databases are to be rebuilt then")
+    from tasks.job import load_job
+
     return [_absolute(load_job(job)) for job in jobs or []]
 
 
-def _absolute(job: Job) -> Job:
+def _absolute(job: "Job") -> "Job":
     def absolute(address: str) -> str:
         return address if "://" in address else str(Path(os.path.expanduser(address)).absolute())
 

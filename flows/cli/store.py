@@ -2,7 +2,7 @@
 
 import json
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +22,11 @@ from flows.cli.options import (
 from flows.cli.tables import pruning_table, table
 from raee.errors import InputError
 from storage.aliases import DEFAULT_ALIAS, PINNED, AliasRecord
-from storage.database import Database, open_version
 from tasks.credentials import use_credentials
 from tasks.prefect_settings import read_settings
+
+if TYPE_CHECKING:  # slow to import, and `raee --help` needs the commands' names only
+    from storage.database import Database
 
 
 def prune(
@@ -33,6 +35,7 @@ def prune(
     """Publish a child version without the rows that replay does not miss; prints its id."""
     use_credentials(credentials)
     read_settings()
+    from storage.database import open_version
     from tasks.maintenance.prune import prune_version
 
     log_to_stderr()
@@ -54,6 +57,7 @@ def versions(
 ) -> None:
     """One line a version, newest first: id, created, rows, accuracy, best baseline, aliases."""
     use_credentials(credentials)
+    from storage.database import Database
     from tasks.maintenance.listing import list_versions
 
     lines = list_versions(Database(store, name))
@@ -83,6 +87,8 @@ def show(
 ) -> None:
     """A version's manifest."""
     use_credentials(credentials)
+    from storage.database import open_version
+
     manifest = open_version(store, name).manifest().model_dump(mode="json")
     if as_json:
         say(json.dumps(manifest, indent=1))
@@ -117,6 +123,8 @@ def promote(
 ) -> None:
     """Point an alias at a version; with `production`, new ones are held against it from now on."""
     use_credentials(credentials)
+    from storage.database import Database
+
     database = Database(store, name)
     record = database.promote(database.open(version).id, alias, if_current)
     _pin(database, alias, record)
@@ -132,6 +140,8 @@ def rollback(
 ) -> None:
     """Point an alias at the version it pointed at before; with `production` as `promote` does."""
     use_credentials(credentials)
+    from storage.database import Database
+
     database = Database(store, name)
     record = database.rollback(alias, if_current)
     _pin(database, alias, record)
@@ -142,6 +152,7 @@ def verify(name: NameAt, store: Store, credentials: Credentials = None) -> None:
     """Read every file of a version and compare it with its manifest; exits with 1 at any fault."""
     use_credentials(credentials)
     read_settings()
+    from storage.database import open_version
     from tasks.maintenance.leftovers import faults_of
 
     version = open_version(store, name)
@@ -168,6 +179,7 @@ def gc(
 ) -> None:
     """Delete old versions that no alias points at, and what dead builds have left."""
     use_credentials(credentials)
+    from storage.database import Database
     from storage.gc import collect
     from storage.leftovers import leftovers
 
@@ -189,7 +201,7 @@ def gc(
     say(f"{name}: {size:,} bytes {'would go' if dry_run else 'went'}")
 
 
-def _pin(database: Database, alias: str, record: AliasRecord) -> None:
+def _pin(database: "Database", alias: str, record: AliasRecord) -> None:
     """Hold new versions against the one that a person has pointed `production` at."""
     if alias == DEFAULT_ALIAS:
         database.promote(record.version, PINNED)

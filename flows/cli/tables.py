@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from raee.config import PolicySpec, RunnablePolicy, TunedPolicy
 from raee.errors import InputError
 
 if TYPE_CHECKING:  # slow to import, and most commands print nothing of it
+    from raee.config import PolicySpec, RunnablePolicy
     from raee.policies.objectives import Point, Tuning
     from tasks.classify.evaluation import Evaluation
     from tasks.classify.explain import Explanation
@@ -57,12 +57,14 @@ def evaluation_table(found: "Evaluation") -> Table:
     return shown
 
 
-def tuning_tables(found: "Tuning", policy: PolicySpec, where: str) -> list[Table]:
+def tuning_tables(found: "Tuning", policy: "PolicySpec", where: str) -> list[Table]:
     """Tables of a tuning: its front, its families and its keys.
 
     where: the version, for titles and messages.  Raises InputError if the policy's objective cannot
     be met.
     """
+    from raee.config import TunedPolicy
+
     objective = policy if isinstance(policy, TunedPolicy) else TunedPolicy()
     try:
         picked = found.pick(objective)
@@ -128,7 +130,7 @@ def baselines_table(metrics: Mapping[str, Mapping[str, Any]], own: str) -> Table
     return shown
 
 
-def describe(policy: RunnablePolicy) -> str:
+def describe(policy: "RunnablePolicy") -> str:
     """A policy with its settings, in a line."""
     settings = []
     for key, value in policy.model_dump(exclude={"name"}).items():

@@ -75,6 +75,14 @@ SERVER_SETTINGS = {
 }
 """Settings of a server that this program starts for others."""
 
+_WITHOUT_BLOCKS = {
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    # Or it would write down, for the next server, that the kinds are registered.
+    "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
+}
+"""Settings of a command's own server: to register the kinds of blocks is a sixth of its start, and
+only the UI needs that, of which a server of the user's then takes care."""
+
 # Prefect reads these when it is first imported: its console lines are for operators of flows, not
 # for users of a command; this program's own lines reach the server as logs of the run.
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -105,7 +113,8 @@ def orchestrator() -> Iterator[Callable[[], None]]:
             yield require_server
         return
     port = _free_port()
-    with _running(port, ["--no-ui", "--log-level", "ERROR"], {}, _STOP_SECONDS) as server:
+    options = ["--no-ui", "--log-level", "ERROR"]
+    with _running(port, options, _WITHOUT_BLOCKS, _STOP_SECONDS) as server:
         # There are no heartbeats: the server ends with the command anyway, and each run would wait
         # up to a second for the last one.
         silent = {PREFECT_API_URL: server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}

@@ -21,6 +21,9 @@ _COMMANDS = (
 )
 
 
+_BACKBONE = {"family": "sentence-encoder", "model": "m"}
+
+
 def _version(place):
     (version,) = place.version("").iterdir()
     return version
@@ -36,16 +39,35 @@ import sys
 from flows.cli.app import app, run
 for arguments in (["--help"], *([name, "--help"] for name in sys.argv[1:])):
     assert run(app, arguments) == 0
-heavy = {"torch", "transformers", "prefect", "faiss", "pyarrow.dataset"} & set(sys.modules)
+models = {"torch", "transformers", "prefect", "faiss", "pyarrow.dataset"}
+files = {"polars", "pyarrow", "numpy", "fsspec", "yaml", "raee.config", "tasks.job"}
+heavy = (models | files) & set(sys.modules)
 assert not heavy, heavy
 """
+    names = [command.callback.__name__ for command in app.registered_commands]
     answer = subprocess.run(
-        [sys.executable, "-c", program, *_COMMANDS], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, *names], capture_output=True, text=True, timeout=60
     )
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.count("Usage: ") == 1 + len(_COMMANDS)
-    for name in _COMMANDS:
+    assert answer.stdout.count("Usage: ") == 1 + len(names)
+    for name in names:
         assert name in answer.stdout
+
+
+def test_what_asks_for_versions_or_promotes_one_imports_neither_models_nor_frames(published):
+    version = _version(published).name
+    program = """
+import sys
+from flows.cli.app import app, run
+store, version = sys.argv[1:]
+for arguments in (["versions", "demo"], ["show", "demo"], ["promote", "demo", version]):
+    assert run(app, [*arguments, "--store", store]) == 0
+heavy = {"torch", "transformers", "prefect", "faiss", "polars", "pyarrow"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    command = [sys.executable, "-c", program, str(published.store), version]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_a_mistake_in_a_job_file_is_found_before_anything_heavy_is_imported(tmp_path):
@@ -54,12 +76,53 @@ def test_a_mistake_in_a_job_file_is_found_before_anything_heavy_is_imported(tmp_
 import sys
 from flows.cli.app import app, run
 assert run(app, ["build", sys.argv[1]]) == 2
-assert "torch" not in sys.modules
+heavy = {"torch", "transformers", "prefect", "faiss"} & set(sys.modules)
+assert not heavy, heavy
 """
     command = [sys.executable, "-c", program, str(tmp_path / "job.yaml")]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, answer.stderr
     assert "this is no YAML" in answer.stderr
+
+
+def test_a_classification_imports_what_it_needs_while_its_server_starts(tmp_path):
+    """A server that never comes: nothing is imported after the wait for it."""
+    job = {"name": "a", "store": "b", "corpus": {"uri": "c"}, "backbone": _BACKBONE}
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    program = """
+import sys
+from contextlib import contextmanager
+from flows.cli.app import app, run
+from flows.orchestrator import server
+from raee.errors import InputError
+
+@contextmanager
+def starting():
+    def wait():
+        needed = {"flows.classify_corpus", "torch", "transformers.modeling_utils"}
+        missing = needed - set(sys.modules)
+        raise InputError(f"missing: {missing or None}")
+    yield wait
+
+server.orchestrator = starting
+run(app, ["classify", sys.argv[1], "--input", "d", "--output", "e"])
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "job.yaml")]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert answer.stderr == "raee: missing: None\n"
+
+
+def test_a_command_ends_without_looking_through_all_objects_that_are_left():
+    program = """
+import atexit, gc, sys
+from flows.cli.app import main
+atexit.register(lambda: print("kept out:", gc.get_freeze_count() > 10_000))
+sys.argv[1:] = ["--help"]
+main()
+"""
+    command = [sys.executable, "-c", program]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (answer.returncode, answer.stdout.splitlines()[-1]) == (0, "kept out: True")
 
 
 def test_what_runs_flows_waits_for_no_statistics_and_no_charts():

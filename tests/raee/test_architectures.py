@@ -20,6 +20,7 @@ from raee.classify import classify
 from raee.config import BackboneSpec, CascadePolicy, FixedPolicy, KeySpec, RaeePolicy
 from raee.model.backbones import Backbone
 from raee.model.loading import load_backbone
+from raee.model.native import native_formats
 from raee.model.prompts import Prompt
 from raee.sweep import Labelled, Sweep, sweep
 from tests.raee.conftest import CPU
@@ -139,6 +140,23 @@ def test_what_a_tokenizer_pads_with_and_on_which_side_changes_nothing(backbone_o
         found = swept(replace(backbone, tokenizer=tokenizer))
         np.testing.assert_allclose(found.heads, expected.heads, atol=1e-6)
         np.testing.assert_allclose(found.states["mean"], expected.states["mean"], atol=1e-6)
+
+
+@pytest.mark.skipif(
+    "int8" not in native_formats(), reason="this processor has neither VNNI nor AMX"
+)
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "minilm"])
+def test_int8_gives_the_labels_of_float32(backbone_of, spec_of, name):
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(WORDS, random.integers(1, 15))) for _ in range(100)]
+    exact = swept(backbone_of(name), texts)
+    rough = swept(load_backbone(spec_of(name, "int8"), CPU), texts)
+    first, second = np.sort(exact.heads, axis=2)[..., -1], np.sort(exact.heads, axis=2)[..., -2]
+    clear = first - second > 0.02
+    assert (exact.heads.argmax(2) == rough.heads.argmax(2))[clear].mean() >= 0.98
+    states, right = rough.states["mean"][-1], exact.states["mean"][-1]
+    sizes = np.linalg.norm(states, axis=1) * np.linalg.norm(right, axis=1)
+    assert ((states * right).sum(axis=1) / sizes).mean() > 0.99
 
 
 @pytest.mark.parametrize("name", GENERATIVE_LMS)

@@ -3,10 +3,11 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,19 @@ def _has_open(command, name):
                 if file.readlink().name == name:
                     return True
     return False
+
+
+def test_kinds_of_blocks_are_left_to_a_server_with_a_ui(tmp_path, monkeypatch):
+    assert _says(_start(tmp_path)) == (0, "")
+    assert _kinds_of_blocks(tmp_path) == 0
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with local_server(free_ports(1)):
+        assert _kinds_of_blocks(tmp_path) > 0
+
+
+def _kinds_of_blocks(home):
+    with closing(sqlite3.connect(home / "prefect.db")) as database:
+        return database.execute("SELECT count(*) FROM block_type").fetchone()[0]
 
 
 def _broken_database(home):

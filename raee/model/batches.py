@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raee.errors import InputError, cut
 from raee.model.backbones import Backbone, Outline
+from raee.model.coding import Ids, coded, token_ids
 from raee.model.frames import Frame, frame_of
 from raee.model.long_texts import beginning, splits_at_spaces
 from raee.model.prompts import GENERATIVE, Prompt
@@ -105,25 +106,25 @@ def encode(backbone: Outline, prompt: Prompt, texts: Sequence[str]) -> Encoded:
         prompt = replace(prompt, template=prompt.template.lower())
         texts = [text.lower() for text in texts]
     frame = frame_of(prompt, backbone.tokenizer, backbone.family)
-    token_ids: list[NDArray[np.int32]] = []
+    ids: list[Ids] = []
     truncated = np.zeros(len(texts), dtype=bool)
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         some = slice(start, start + _TEXTS_AT_ONCE)
-        ids, truncated[some] = _fitting(backbone, prompt, frame, texts[some])
-        token_ids += [np.asarray(row, dtype=np.int32) for row in ids]
+        fitting, truncated[some] = _fitting(backbone, prompt, frame, texts[some])
+        ids += fitting
     positions = np.full(len(texts), -1, dtype=np.int64)
     if backbone.family in GENERATIVE:
-        positions[:] = [len(row) - 1 for row in token_ids]
+        positions[:] = [len(row) - 1 for row in ids]
     elif "{mask}" in prompt.template:
-        for i, row in enumerate(token_ids):
+        for i, row in enumerate(ids):
             # A text may hold the mask token too; the template's is the first or the last one.
             found = np.flatnonzero(row == backbone.tokenizer.mask_token_id)
             positions[i] = found[0] if prompt.mask_is_first else found[-1]
     prefix, shared = np.zeros(0, np.int32), np.zeros(len(texts), np.int64)
     if backbone.family in GENERATIVE or prompt.shown:
         prefix = _prefix(backbone, frame)
-        shared[:] = [_common(prefix, row[:-1]) for row in token_ids]
-    return Encoded(token_ids, positions, truncated, prefix, shared)
+        shared[:] = [_common(prefix, row[:-1]) for row in ids]
+    return Encoded(ids, positions, truncated, prefix, shared)
 
 
 def token_batches(
@@ -209,26 +210,25 @@ def without_token(backbone: Outline, texts: pl.Series) -> pl.Series:
     asked = texts.filter(suspect).to_list()
     empty = np.zeros(len(texts), bool)
     if asked:
-        coded = backbone.tokenizer(asked, add_special_tokens=False, verbose=False)["input_ids"]
-        empty[suspect.to_numpy()] = [not ids for ids in coded]
+        found = token_ids(backbone.tokenizer, asked, special_tokens=False)
+        empty[suspect.to_numpy()] = [not len(ids) for ids in found]
     return pl.Series(empty)
 
 
-def _coded(backbone: Outline, frame: Frame, texts: Sequence[str]) -> tuple[list[list[int]], Any]:
-    """Token ids of texts in their frame, and what the tokenizer says of them beside."""
-    coded = backbone.tokenizer(
-        [frame.around(text) + frame.answer for text in texts],
-        add_special_tokens=frame.special_tokens,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,  # it would warn of texts over its limit, which are truncated right here
-    )
-    return [ids[: len(ids) - frame.closing] for ids in coded["input_ids"]], coded
+def _framed(frame: Frame, text: str) -> str:
+    return frame.around(text) + frame.answer
+
+
+def _ids(backbone: Outline, frame: Frame, texts: Sequence[str]) -> list[Ids]:
+    """Token ids of texts in their frame."""
+    framed = [_framed(frame, text) for text in texts]
+    found = token_ids(backbone.tokenizer, framed, frame.special_tokens)
+    return [ids[: len(ids) - frame.closing] for ids in found] if frame.closing else found
 
 
 def _prefix(backbone: Outline, frame: Frame) -> NDArray[np.int32]:
     """The tokens that all rows of a frame begin with: those that texts as different share."""
-    first, *others = (np.asarray(ids, np.int32) for ids in _coded(backbone, frame, _DIFFERENT)[0])
+    first, *others = _ids(backbone, frame, _DIFFERENT)
     return first[: min(_common(first, ids) for ids in others)]
 
 
@@ -241,13 +241,13 @@ def _common(prefix: NDArray[np.int32], row: NDArray[np.int32]) -> int:
 
 def _fitting(
     backbone: Outline, prompt: Prompt, frame: Frame, texts: Sequence[str]
-) -> tuple[list[list[int]], NDArray[np.bool_]]:
+) -> tuple[list[Ids], NDArray[np.bool_]]:
     """Token ids of the longest start of each text that fits the model in its frame.
 
     It also returns, (n,), which texts lost their end.  Raises InputError if the frame alone does
     not fit.
     """
-    found: dict[int, list[int]] = {}
+    found: dict[int, Ids] = {}
     truncated = np.zeros(len(texts), dtype=bool)
     left = dict(enumerate(texts))
     most = _CHARACTERS * backbone.max_tokens
@@ -255,20 +255,24 @@ def _fitting(
         left = {row: beginning(text, most) for row, text in left.items()}
     # Texts go in rounds, not one by one: the tokenizer shares many out among its threads.
     while left:
-        rows, coded = _coded(backbone, frame, [*left.values()])
         again: dict[int, str] = {}
-        for i, (row, ids) in enumerate(zip(left, rows, strict=True)):
-            surplus = len(ids) - backbone.max_tokens
-            if surplus > 0:
+        surplus: dict[int, int] = {}
+        for row, ids in zip(left, _ids(backbone, frame, [*left.values()]), strict=True):
+            if len(ids) > backbone.max_tokens:
                 if not left[row]:
                     raise _no_room(backbone, prompt, len(ids))
-                again[row] = _shorter(frame, left[row], surplus, coded[i].offsets)
-                truncated[row] = True
+                surplus[row] = len(ids) - backbone.max_tokens
             elif not truncated[row] and len(left[row]) < len(texts[row]):
                 longer = beginning(texts[row], 2 * len(left[row]))
                 again[row] = longer if len(longer) > len(left[row]) else texts[row]
             else:
                 found[row] = ids
+        if surplus:
+            framed = [_framed(frame, left[row]) for row in surplus]
+            where = coded(backbone.tokenizer, framed, frame.special_tokens)
+            for i, (row, tokens) in enumerate(surplus.items()):
+                again[row] = _shorter(frame, left[row], tokens, where[i].offsets)
+                truncated[row] = True
         left = again
     return [found[row] for row in range(len(texts))], truncated
 

@@ -1,6 +1,6 @@
 """Texts as token ids, and rows as batches of a token budget."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -20,6 +20,9 @@ from raee.model.prompts import GENERATIVE, Prompt
 from raee.model.shared import kept_prefix
 from raee.model.walk import Inputs
 
+Offsets = Sequence[tuple[int, int]]
+"""Of each token where it begins and ends, in characters."""
+
 _TEXTS_AT_ONCE = 1_000
 """Texts given to the tokenizer in one call: bounds what its Python lists take."""
 
@@ -28,6 +31,9 @@ _TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 
 _CHARACTERS = 8
 """Characters of a token: of so many for each token that a model takes, a text is too long."""
+
+_LIKELY = 5
+"""The same, but it is only likely."""
 
 _KEPT_TOKENS = 8
 """Kept tokens that count as one of a batch: a layer takes memory for their keys and values only."""
@@ -215,15 +221,28 @@ def without_token(backbone: Outline, texts: pl.Series) -> pl.Series:
     return pl.Series(empty)
 
 
-def _framed(frame: Frame, text: str) -> str:
-    return frame.around(text) + frame.answer
-
-
 def _ids(backbone: Outline, frame: Frame, texts: Sequence[str]) -> list[Ids]:
     """Token ids of texts in their frame."""
-    framed = [_framed(frame, text) for text in texts]
+    framed = [frame.around(text) + frame.answer for text in texts]
     found = token_ids(backbone.tokenizer, framed, frame.special_tokens)
-    return [ids[: len(ids) - frame.closing] for ids in found] if frame.closing else found
+    return [ids[: len(ids) - frame.closing] for ids in found]
+
+
+def _ids_and_offsets(
+    backbone: Outline, frame: Frame, texts: Mapping[int, str]
+) -> tuple[dict[int, Ids], dict[int, Offsets]]:
+    """Token ids of texts in their frame; of those that do not fit the model, where tokens stand."""
+    limit = backbone.max_tokens
+    short = [row for row, text in texts.items() if len(text) <= _LIKELY * limit]
+    ids = dict(zip(short, _ids(backbone, frame, [texts[row] for row in short]), strict=True))
+    long = [row for row in texts if row not in ids or len(ids[row]) > limit]
+    if not long:
+        return ids, {}
+    framed = [frame.around(texts[row]) + frame.answer for row in long]
+    found = coded(backbone.tokenizer, framed, frame.special_tokens)
+    for row, own in zip(long, found["input_ids"], strict=True):
+        ids[row] = np.asarray(own[: len(own) - frame.closing], np.int32)
+    return ids, {row: found[i].offsets for i, row in enumerate(long)}
 
 
 def _prefix(backbone: Outline, frame: Frame) -> NDArray[np.int32]:
@@ -255,29 +274,25 @@ def _fitting(
         left = {row: beginning(text, most) for row, text in left.items()}
     # Texts go in rounds, not one by one: the tokenizer shares many out among its threads.
     while left:
+        coming, offsets = _ids_and_offsets(backbone, frame, left)
         again: dict[int, str] = {}
-        surplus: dict[int, int] = {}
-        for row, ids in zip(left, _ids(backbone, frame, [*left.values()]), strict=True):
-            if len(ids) > backbone.max_tokens:
-                if not left[row]:
-                    raise _no_room(backbone, prompt, len(ids))
-                surplus[row] = len(ids) - backbone.max_tokens
-            elif not truncated[row] and len(left[row]) < len(texts[row]):
-                longer = beginning(texts[row], 2 * len(left[row]))
-                again[row] = longer if len(longer) > len(left[row]) else texts[row]
-            else:
-                found[row] = ids
-        if surplus:
-            framed = [_framed(frame, left[row]) for row in surplus]
-            where = coded(backbone.tokenizer, framed, frame.special_tokens)
-            for i, (row, tokens) in enumerate(surplus.items()):
-                again[row] = _shorter(frame, left[row], tokens, where[i].offsets)
+        for row, text in left.items():
+            surplus = len(coming[row]) - backbone.max_tokens
+            if surplus > 0:
+                if not text:
+                    raise _no_room(backbone, prompt, len(coming[row]))
+                again[row] = _shorter(frame, text, surplus, offsets[row])
                 truncated[row] = True
+            elif not truncated[row] and len(text) < len(texts[row]):
+                longer = beginning(texts[row], 2 * len(text))
+                again[row] = longer if len(longer) > len(text) else texts[row]
+            else:
+                found[row] = coming[row]
         left = again
     return [found[row] for row in range(len(texts))], truncated
 
 
-def _shorter(frame: Frame, text: str, surplus: int, offsets: Sequence[tuple[int, int]]) -> str:
+def _shorter(frame: Frame, text: str, surplus: int, offsets: Offsets) -> str:
     """The text less as many of its last tokens as are too many.
 
     offsets: begin and end of each token of the text in its frame, in characters of the latter.

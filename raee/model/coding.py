@@ -65,31 +65,27 @@ _known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
 
 def token_ids(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> list[Ids]:
     """One array a text, special tokens included if they are asked for; none is truncated."""
+    if not texts:
+        return []
     # The library's call leaves its backend in order, too: it neither truncates nor pads.
     right = _arrays(coded(tokenizer, texts[:_COMPARED], special_tokens)["input_ids"])
-    found = dict(enumerate(right))
-    if len(texts) > len(found):
-        for faster in _faster_ones(tokenizer, len(texts)):
-            rows = [i for i, text in enumerate(texts) if faster.suits(text)]
-            rows = [i for i in rows if i < _COMPARED or i not in found]
-            given = faster.code([texts[i] for i in rows], special_tokens)
-            if all(
-                np.array_equal(ids, right[i])
-                for i, ids in zip(rows, given, strict=True)
-                if i < _COMPARED
-            ):
-                found |= zip(rows, given, strict=True)
-            else:
-                logger.warning(
-                    "%s gives other tokens than the model's tokenizer: it is not used", faster.name
-                )
-                _known[tokenizer].faster.remove(faster)
-        left = [i for i in range(len(texts)) if i not in found]
-        rest = (
-            coded(tokenizer, [texts[i] for i in left], special_tokens)["input_ids"] if left else []
+    found: dict[int, Ids] = dict(enumerate(right))
+    for faster in _faster_ones(tokenizer, len(texts)) if len(texts) > len(right) else ():
+        asked = [i for i, text in enumerate(texts) if faster.suits(text)]
+        asked = [i for i in asked if i < len(right) or i not in found]
+        given = dict(
+            zip(asked, faster.code([texts[i] for i in asked], special_tokens), strict=True)
         )
+        if all(np.array_equal(given[i], own) for i, own in enumerate(right) if i in given):
+            found |= given
+        else:
+            other = "%s gives other tokens than the model's tokenizer: it is not used"
+            logger.warning(other, faster.name)
+            _known[tokenizer].faster.remove(faster)
+    if left := [i for i in range(len(texts)) if i not in found]:
+        rest = coded(tokenizer, [texts[i] for i in left], special_tokens)["input_ids"]
         found |= zip(left, _arrays(rest), strict=True)
-    return [found[row] for row in range(len(texts))]
+    return [found[i] for i in range(len(texts))]
 
 
 def coded(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> Any:

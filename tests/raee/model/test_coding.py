@@ -29,6 +29,10 @@ def tokenizer_of(spec_of):
     return found.__getitem__
 
 
+def test_of_no_text_there_are_none(tokenizer_of):
+    assert token_ids(tokenizer_of("bert"), [], True) == []
+
+
 @pytest.mark.parametrize("name", _KINDS)
 @given(texts=_TEXTS, special_tokens=st.booleans())
 def test_they_are_the_librarys_whatever_the_text(tokenizer_of, name, texts, special_tokens):

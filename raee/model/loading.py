@@ -22,7 +22,7 @@ from raee.model.files import SETTINGS, fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 from raee.model.kinds import class_of, needs_padding
 from raee.model.linears import can_pack, pack
-from raee.model.native import check_native
+from raee.model.native import check_native, native_formats
 from raee.model.sentence import SentenceParts, sentence_parts
 from raee.model.structure import walkable_stack
 from raee.model.truncated import LowerPart, layer_lists, lower_part
@@ -186,16 +186,22 @@ def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Back
     outlined = _outlined(
         spec, tokenizer, model, parts, depth, stack.width, parameters * depth // stack.depth
     )
-    if device.type == "cpu" and spec.device_map is None and can_pack():
+    dtype = "int8" if spec.dtype == "int8" else str(place.dtype).removeprefix("torch.")
+    if (
+        device.type == "cpu"
+        and spec.device_map is None
+        and can_pack()
+        and dtype in native_formats()
+    ):
         for each in stack.parts:
             for layer in each.layers:
-                pack(layer, int8=spec.dtype == "int8")
+                pack(layer, int8=dtype == "int8")
     return Backbone(
         model=model,
         stack=stack,
         deepest=stack.depth if lower is None else lower.deepest,
         device=device,
-        dtype="int8" if spec.dtype == "int8" else str(place.dtype).removeprefix("torch."),
+        dtype=dtype,
         pooling="mean" if parts is None else parts.pooling,
         after_pooling=None if parts is None else parts.after_pooling,
         **outlined,

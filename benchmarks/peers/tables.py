@@ -65,16 +65,15 @@ def times(found: Found, peer: str) -> float:
 
 def tables_of(all_found: Sequence[Found]) -> str:
     """All tables, with machine and versions before them."""
-    first = all_found[0]
-    versions: dict[str, str] = {}
-    for name, peer in first["peers"].items():
-        where = "raee" if PEERS[name].own else "peers"
-        for package, version in peer["versions"].items():
-            versions[f"{package} ({where})"] = version
+    dates = sorted({found["date"] for found in all_found})
+    versions = {
+        f"{package} {version}{'' if PEERS[name].own else ' (peers)'}"
+        for found in all_found
+        for name, peer in found["peers"].items()
+        for package, version in peer["versions"].items()
+    }
     parts = [
-        f"{first['machine']}, {' to '.join(sorted({found['date'] for found in all_found}))}; "
-        + ", ".join(f"{package} {version}" for package, version in sorted(versions.items()))
-        + ".",
+        f"{all_found[0]['machine']}, {' to '.join(dates)}; {', '.join(sorted(versions))}.",
         _accuracies(all_found),
         _against_the_best(all_found),
         _speeds(all_found),

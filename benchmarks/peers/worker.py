@@ -27,8 +27,8 @@ def main(name: str, data: str, model: str, job: str, kept: str) -> None:
     made: Made = make(task)
     versions = {package: version(package) for package in peer.packages}
     python = ".".join(map(str, sys.version_info[:3]))
-    print(json.dumps({"notes": made.notes, "versions": {"python": python, **versions}}), file=lines)
-    lines.flush()
+    ready = {"notes": made.notes, "versions": {"python": python, **versions}}
+    print(json.dumps(ready), file=lines, flush=True)
     for _ in sys.stdin:
         begun = time.perf_counter()
         found = made.answers(test.texts)

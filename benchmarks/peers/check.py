@@ -38,6 +38,7 @@ ROWS = {"train": 1_500, "test": 500}
 REPEATS = 5
 FALL = 0.15
 """A ratio that falls by a larger share of the recorded one fails."""
+_HEAD = "# Recorded by `python -m benchmarks.peers.check record` for `make benchmark-check`.\n"
 
 
 def main(*arguments: str) -> None:
@@ -52,7 +53,8 @@ def main(*arguments: str) -> None:
     here = machine()
     if arguments:
         ratios = {name: round(ratio, 3) for name, ratio in found.items()}
-        EXPECTED.write_text(yaml.safe_dump({**here, "ratios": ratios}, sort_keys=False), "utf-8")
+        record = yaml.safe_dump({**here, "ratios": ratios}, sort_keys=False, width=100)
+        EXPECTED.write_text(_HEAD + record, "utf-8")
         return
     expected = yaml.safe_load(EXPECTED.read_text("utf-8"))
     if expected["machine"] != here["machine"]:
@@ -71,9 +73,8 @@ def measure(data: Path, model: str) -> dict[str, float]:
         classifier = Classifier(model).fit(train.texts, train.labels)
         name = f"rows/s of tuned / rows/s of float32 full depth, {task}"
         found[name] = ratio(partial(plain, test.texts), partial(classifier.predict, test.texts))
-    found["plain forward / sweep of the same batches"] = against_forward(
-        classifier._runner.database, train
-    )
+    name = f"seconds of a plain forward / of the sweep of the same batches, {task}"
+    found[name] = against_forward(classifier._runner.database, test)
     return found
 
 
@@ -87,8 +88,8 @@ def drawn(folder: Path, part: str) -> Rows:
 def against_forward(database: Database, rows: Rows) -> float:
     """Seconds of the plain forward of a sweep's batches, over the sweep's; both tokenise."""
     backbone, prompt, texts = database.backbone, database.prompt, rows.texts
-    names, label = np.unique(rows.labels, return_inverse=True)
-    labelled = Labelled(label.astype(np.uint16), len(names), np.ones(len(texts), bool))
+    label = np.unique(rows.labels, return_inverse=True)[1].astype(np.uint16)
+    labelled = Labelled(label, len(database.entries.labels), np.ones(len(texts), bool))
 
     @torch.inference_mode()
     def forward() -> None:

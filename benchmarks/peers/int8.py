@@ -10,14 +10,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from benchmarks.peers.encoders import MAX_TOKENS, Pooled, batches
+from benchmarks.peers.encoders import MAX_TOKENS, TOKEN_BUDGET, Pooled, batches
 from benchmarks.peers.regression import fit_vectors
 from benchmarks.peers.rows import Made, Task
 from benchmarks.peers.table import THREADS
 
 _CALIBRATING = 300
-_TOKEN_BUDGET = 1_024
-"""Of 512 to 4,096, the fastest with a stream a core; one stream of all cores is slower."""
 
 
 def openvino(task: Task) -> Made:
@@ -29,7 +27,7 @@ def openvino(task: Task) -> Made:
     quantized = _quantized(encoder, tokenizer, [task.train.texts[i] for i in chosen])
     settings = {
         "INFERENCE_NUM_THREADS": THREADS,
-        "NUM_STREAMS": THREADS,
+        "NUM_STREAMS": THREADS,  # one of all cores is slower
         "INFERENCE_PRECISION_HINT": "f32",  # of what is not 8-bit; bf16 is no faster
     }
     queue = ov.AsyncInferQueue(ov.Core().compile_model(quantized, "CPU", settings))
@@ -41,7 +39,7 @@ def openvino(task: Task) -> Made:
             found[rows] = request.get_output_tensor().data
 
         queue.set_callback(keep)
-        for rows, ids, mask in batches(tokenizer, texts, _TOKEN_BUDGET):
+        for rows, ids, mask in batches(tokenizer, texts, TOKEN_BUDGET):
             queue.start_async({"input_ids": ids, "attention_mask": mask}, rows)
         queue.wait_all()
         return found

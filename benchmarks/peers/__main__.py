@@ -6,6 +6,8 @@ benchmarks/results/peers to measure anew, and benchmarks/results/store to build 
 
 RAEE_DATA: the folder of the data sets, TASK/train.parquet and TASK/test.parquet.
 RAEE_MINILM: the folder of the model; by default that of the extra `demo`.
+RAEE_PEERS_PYTHON: the interpreter of the peers' libraries; by default that of
+    benchmarks/results/peers-env.
 TASKS: the data sets, all eight by default.
 """
 

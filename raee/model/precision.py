@@ -27,8 +27,8 @@ logger = logging.getLogger("raee")
 _WORTH = 0.9
 """Share of the time of a more precise format that another may take to be chosen."""
 
-_SECONDS = 1.0
-"""Time of a trial, all formats together; a large model's takes longer."""
+_SECONDS, _TRIES = 1.0, 20
+"""Most seconds of a trial, all formats together, and passes in each; there are three at least."""
 
 _ROWS = 16
 _TOKENS = 512
@@ -108,7 +108,9 @@ def _milliseconds(model: Backbone, formats: int) -> float:
     batch = _batch(model)
     tries: list[float] = []
     begun = time.perf_counter()
-    while len(tries) < 3 or time.perf_counter() - begun < _SECONDS / formats:
+    while len(tries) < 3 or (
+        len(tries) < _TRIES and time.perf_counter() - begun < _SECONDS / formats
+    ):
         started = time.perf_counter()
         walk(model.stack, batch, lambda depth, states, rows: None, 1)
         tries.append(time.perf_counter() - started)

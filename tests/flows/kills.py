@@ -46,7 +46,11 @@ class Site:
             "store": self.store,
             "corpus": {"uri": corpus, "id": "id"},
             "prompt": {"labels": {label: f"a {label} film" for label in LABELS}},
-            "backbone": {"family": "sentence-encoder", "model": self.model},
+            "backbone": {
+                "family": "sentence-encoder",
+                "model": self.model,
+                "dtype": "float32",
+            },
             "key": {"layer": 1},
             "shard_rows": SHARD_ROWS,
         }

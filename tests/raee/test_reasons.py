@@ -27,7 +27,7 @@ def database(folder_of):
 
 
 def _built(encoder, texts, labels):
-    backbone = {"family": "sentence-encoder", "model": encoder}
+    backbone = {"family": "sentence-encoder", "model": encoder, "dtype": "float32"}
     method = Method.model_validate({"backbone": backbone, "policy": "full"})
     return build(method, texts, labels, "here").database
 

@@ -58,7 +58,7 @@ def method_of(tmp_path_factory):
         key = dict(others.pop("key", {}))
         if "model" in key:
             key["model"] = folder_of(key["model"])
-        backbone = {"family": family, "model": folder_of(model)}
+        backbone = {"family": family, "model": folder_of(model), "dtype": "float32"}
         return Method.model_validate({"backbone": backbone, "key": key, **others})
 
     return method

@@ -62,7 +62,11 @@ class Site:
                 "store": str(self.root / store),
                 "corpus": {"uri": str(corpus), "id": "id"},
                 "prompt": {"labels": dict(zip(LABELS, DESCRIPTIONS, strict=True))},
-                "backbone": {"family": "sentence-encoder", "model": str(self.encoders[pooling])},
+                "backbone": {
+                    "family": "sentence-encoder",
+                    "model": str(self.encoders[pooling]),
+                    "dtype": "float32",
+                },
                 "key": {"layers": [0, 2]},
                 "shard_rows": 25,
             }
@@ -217,7 +221,7 @@ def test_a_masked_lm_has_no_centre_and_each_of_its_rows_runs_once(site):
     folder = save_model("bert", site.root / "bert")
     words = dict(zip(LABELS, ("terrible", "great", "okay"), strict=True))
     job = site.job(
-        backbone={"family": "masked-lm", "model": str(folder)},
+        backbone={"family": "masked-lm", "model": str(folder), "dtype": "float32"},
         prompt={"template": "{text} it was {mask}", "labels": words},
     )
     backbone = backbone_of(job.backbone)

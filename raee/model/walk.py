@@ -13,7 +13,7 @@ so they are no depth.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -192,7 +192,9 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
         if depth in ends:
             leave(states_of(output))
 
-    with torch.inference_mode(), sdpa_kernel(_ATTENTION), ShortRows(), hooks() as handles:
+    # Each call of PyTorch's goes by way of the mode: no other device pays for it.
+    short = ShortRows() if some.device.type == "cpu" else nullcontext()
+    with torch.inference_mode(), sdpa_kernel(_ATTENTION), short, hooks() as handles:
         for part in stack.parts:
             for layer in part.layers:
                 handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))

@@ -251,7 +251,7 @@ def speechless(place):
     weights = safetensors.torch.load_file(model / "model.safetensors")
     weights["embeddings.word_embeddings.weight"][word] = float("nan")
     safetensors.torch.save_file(weights, model / "model.safetensors", {"format": "pt"})
-    return {"family": "sentence-encoder", "model": str(model)}
+    return {"family": "sentence-encoder", "model": str(model), "dtype": "float32"}
 
 
 class TestAModelThatAnswersNoNumbers:

@@ -138,6 +138,18 @@ class Site:
         parent = int(stat[stat.rindex(")") :].split()[2])
         return next(name for name, worker in self.workers.items() if worker.pid == parent)
 
+    def freeze_worker_of(self, run: str) -> str | None:
+        """The worker of a flow run, stopped where it is; none if the run has ended by then."""
+        try:
+            name = self.worker_of(run)
+        except FileNotFoundError:  # its process is gone
+            return None
+        os.killpg(self.workers[name].pid, signal.SIGSTOP)
+        if self.state(run)["type"] == "RUNNING":
+            return name
+        os.killpg(self.workers[name].pid, signal.SIGCONT)
+        return None
+
     def kill_worker(self, name: str) -> None:
         """A machine that loses its power: the worker and all that it has started."""
         worker = self.workers.pop(name)

@@ -38,10 +38,16 @@ def test_machines_lose_their_power_and_the_flow_finishes_with_the_same_bytes(sit
     run = site.run(REBUILD, {"job": job, "workers": _WORKERS})
     _sweeping(site, place)
     sweeping = {"parent_flow_run_id": {"any_": [run]}, "state": {"type": {"any_": ["RUNNING"]}}}
-    chunk = until(60, "a chunk runs beside the flow", lambda: site.runs(**sweeping))[-1]["id"]
+
+    def struck():
+        """A chunk in the middle of its work, and its worker."""
+        chunks = (chunk["id"] for chunk in site.runs(**sweeping))
+        return next(((c, w) for c in chunks if (w := site.freeze_worker_of(c))), None)
+
+    chunk, worker = until(60, "a chunk runs beside the flow", struck)
     killed = datetime.now(UTC)
-    for dead in (chunk, run):
-        site.kill_worker(site.worker_of(dead))
+    for dead in (worker, site.worker_of(run)):
+        site.kill_worker(dead)
     assert {site.state(dead)["type"] for dead in (run, chunk)} == {"RUNNING"}
 
     twin = place.elsewhere("twin")  # while the server waits for a sign of life

@@ -68,6 +68,75 @@ class Predictions:
     `confidences`; NaN if the row was left unlabelled.  None if that was not asked."""
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A classification as far as it goes without a model."""
+
+    texts: Sequence[str]
+    encoded: Encoded
+    run: "_Run"
+    before: "_BeforeWalk | None"
+    """None if a model says which exits are planned."""
+
+
+def begin(
+    database: Database,
+    spec: RunnablePolicy,
+    texts: Sequence[str],
+    far: FarSpec | None = None,
+    ratio: NDArray[np.float64] | None = None,
+    lines: Mapping[int, Line] | None = None,
+    all_labels: bool = False,
+) -> Begun:
+    """Tokenize texts, and answer those that leave before the walk.
+
+    It may run in a thread while another classification is finished: it runs no model.  The
+    arguments are those of `classify`.
+    """
+    encoded = encode(database.backbone, database.prompt, texts)
+    run = _Run.of(database, spec, far, ratio, lines or {}, len(texts), all_labels)
+    by_model = run.asks_key and database.retriever is not None
+    return Begun(texts, encoded, run, None if by_model else _before_walk(run, encoded, None))
+
+
+def finish(begun: Begun, on_rows: Callable[[int], None] = lambda rows: None) -> Predictions:
+    """Walk the rows that are left through the model.
+
+    on_rows: as in `classify`.  Raises InputError as `classify` does.
+    """
+    texts, encoded, run = begun.texts, begun.encoded, begun.run
+    database, before, known = run.database, begun.before, None
+    if before is None:
+        known = _known_before_pass(run, texts)
+        before = _before_walk(run, encoded, known)
+    on_rows(int((~before.stays).sum()))
+    layers_run = 0
+    with single_threaded_products():
+        # A planned exit sorts rows of one length, so that they leave a batch together.
+        for batch in token_batches(database.backbone, encoded, before.plan, some=before.stays):
+            visit = _Visitor(run, batch, before.plan, known).visit
+            layers_run += walk(database.backbone.stack, batch.inputs, visit)
+            rows = batch.rows[run.exits[batch.rows] != ABSTAINED]
+            check_numbers(database.backbone, texts, rows, run.confidences[rows])
+            on_rows(len(batch.rows))
+    answered = run.exits != ABSTAINED
+    layers = np.full(len(texts), database.key.depth)
+    layers[answered] = layers_of(run.spec, database.entries, run.exits[answered])
+    return Predictions(
+        labels=np.where(answered, run.labels, -1),
+        confidences=np.where(answered, run.confidences, np.float32(np.nan)),
+        exits=run.exits,
+        layers=layers,
+        nearest=run.nearest,
+        usual=run.usual,
+        far=run.far,
+        truncated=encoded.truncated,
+        layers_run=layers_run,
+        tokens=int(encoded.lengths.sum()),
+        distributions=run.distributions,
+    )
+
+
 def classify(
     database: Database,
     spec: RunnablePolicy,
@@ -88,37 +157,7 @@ def classify(
     whether distributions are kept.  Raises InputError if the model answers a text with values that
     are no numbers.
     """
-    entries = database.entries
-    encoded = encode(database.backbone, database.prompt, texts)
-    run = _Run.of(database, spec, far, ratio, lines or {}, len(texts), all_labels)
-    known = _known_before_pass(run, texts)
-    plan = _plan_before_pass(run, known)
-    layers_run = 0
-    # A planned exit sorts rows of one length, so that they leave a batch together.
-    undecided = _leave_before_walk(run, encoded, plan, on_rows)
-    with single_threaded_products():
-        for batch in token_batches(database.backbone, encoded, plan, some=undecided):
-            visit = _Visitor(run, batch, plan, known).visit
-            layers_run += walk(database.backbone.stack, batch.inputs, visit)
-            rows = batch.rows[run.exits[batch.rows] != ABSTAINED]
-            check_numbers(database.backbone, texts, rows, run.confidences[rows])
-            on_rows(len(batch.rows))
-    answered = run.exits != ABSTAINED
-    layers = np.full(len(texts), database.key.depth)
-    layers[answered] = layers_of(spec, entries, run.exits[answered])
-    return Predictions(
-        labels=np.where(answered, run.labels, -1),
-        confidences=np.where(answered, run.confidences, np.float32(np.nan)),
-        exits=run.exits,
-        layers=layers,
-        nearest=run.nearest,
-        usual=run.usual,
-        far=run.far,
-        truncated=encoded.truncated,
-        layers_run=layers_run,
-        tokens=int(encoded.lengths.sum()),
-        distributions=run.distributions,
-    )
+    return finish(begin(database, spec, texts, far, ratio, lines, all_labels), on_rows)
 
 
 @dataclass(frozen=True)
@@ -193,6 +232,16 @@ class _Run:
         self.exits[rows] = position
 
 
+@dataclass(frozen=True)
+class _BeforeWalk:
+    """What is known of rows before the walk."""
+
+    plan: Plan | None
+    """(rows,) exits; None if rows decide on their way."""
+    stays: NDArray[np.bool_]
+    """(rows,) which of them walk; the others are answered."""
+
+
 def _known_before_pass(run: _Run, texts: Sequence[str]) -> Neighbours | None:
     """All rows' neighbours if the key has a model of its own and they are asked, else None."""
     database = run.database
@@ -203,7 +252,10 @@ def _known_before_pass(run: _Run, texts: Sequence[str]) -> Neighbours | None:
 
 
 def _plan_before_pass(run: _Run, known: Neighbours | None) -> Plan | None:
-    """All rows' exits if they are known before the backbone runs, else None."""
+    """All rows' exits if they are known before the backbone runs, else None.
+
+    known: the rows' neighbours if the key has a model of its own and they are asked, else None.
+    """
     if isinstance(run.policy, Stepwise):
         return None
     entries = run.database.entries
@@ -213,13 +265,12 @@ def _plan_before_pass(run: _Run, known: Neighbours | None) -> Plan | None:
     return None if known is None else run.policy.plan(run.spec, entries, known)
 
 
-def _leave_before_walk(
-    run: _Run, encoded: Encoded, plan: Plan | None, on_rows: Callable[[int], None]
-) -> NDArray[np.bool_]:
-    """Answer the rows that leave before the walk; returns, (rows,), which others there are.
+def _before_walk(run: _Run, encoded: Encoded, known: Neighbours | None) -> _BeforeWalk:
+    """Answer the rows that leave before the walk.
 
-    They are read in bulk, since they are in no batch.
+    They are read in bulk, since they are in no batch.  known: as in `_plan_before_pass`.
     """
+    plan = _plan_before_pass(run, known)
     entries, reader = run.database.entries, TextReader(run.database, encoded, run.ratio)
     stays = np.ones(len(run.exits), dtype=bool)
     asked, last = run.uses, None
@@ -227,7 +278,7 @@ def _leave_before_walk(
         asked = [*takewhile(lambda i: entries.before_walk[i], run.uses)]
         last = run.uses[-1]
     elif plan is None:
-        return stays
+        return _BeforeWalk(plan, stays)
     for position in (i for i in asked if entries.before_walk[i]):
         due = np.flatnonzero(stays if plan is None else plan == position)
         for start in range(0, len(due), _ROWS_AT_ONCE):
@@ -239,8 +290,7 @@ def _leave_before_walk(
                 reading = Read(reading.distributions[sure], reading.confidences[sure])
             run.write(rows, position, reading)
             stays[rows] = False
-            on_rows(len(rows))
-    return stays
+    return _BeforeWalk(plan, stays)
 
 
 class _Visitor:

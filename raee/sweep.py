@@ -12,7 +12,7 @@ from torch import Tensor
 from raee.answers import answers_of
 from raee.config import KeySpec
 from raee.model.backbones import Backbone
-from raee.model.batches import Batch, encode, token_batches
+from raee.model.batches import Batch, Encoded, encode, token_batches
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
 from raee.neighbours.keys import check_key, layer_key, retriever_keys
@@ -65,13 +65,15 @@ def sweep(
     texts: Sequence[str],
     labelled: Labelled | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
+    encoded: Encoded | None = None,
 ) -> Sweep:
     """Read every head of every text, its keys and, if texts are labelled, what probes need.
 
     head: None if there is none yet; `labelled` keeps the states of all rows then, of which
     `with_head` reads it.  retriever: the key's model if that is not the backbone.  on_rows is told
-    of rows as they are done.  Raises InputError if a key's layer is deeper than the backbone, or
-    the model answers a text with values that are no numbers.
+    of rows as they are done.  encoded: the texts, if they are tokenized already.  Raises InputError
+    if a key's layer is deeper than the backbone, or the model answers a text with values that are
+    no numbers.
     """
     check_key(key, backbone)
     assert head is not None or (labelled is not None and labelled.sample.all()), "nothing is read"
@@ -84,7 +86,8 @@ def sweep(
         keys = tuple(np.zeros((rows, width), dtype=np.float32) for _ in key.depths)
     else:
         keys = (retriever_keys(retriever, texts),)
-    encoded = encode(backbone, prompt, texts)
+    if encoded is None:
+        encoded = encode(backbone, prompt, texts)
     hashes = text_hashes(encoded.token_ids)
     for batch in token_batches(backbone, encoded):
         read = torch.zeros(2, depths, len(batch.rows), device=backbone.device)

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from storage.checked import FileRecord
 from storage.store import Folder
 from storage.version_files import VersionFiles
+from tasks.ahead import Ahead
 from tasks.retrying import RETRIES
 
 STEPS = 5
@@ -168,32 +169,41 @@ class Step(Generic[W, Left]):
         after: Sequence[Marker[Any]],
         stage: str,
         per_shard: bool,
+        ahead: Callable[[W, int], Any] | None,
     ) -> None:
         self.marker, self.stage, self.per_shard = marker, stage, per_shard
         self.after = tuple(after)
         self._body, self._opens = body, opens
+        self._ahead = None if ahead is None else Ahead(ahead)
 
         @task(name=body.__name__, description=body.__doc__, **RETRIES)
-        def run(address: str, number: int | None) -> Left | None:
-            return self.run(address, number)
+        def run(address: str, number: int | None, then: int | None) -> Left | None:
+            return self.run(address, number, then)
 
         self.task = run
 
-    def __call__(self, address: str, number: int | None = None) -> Left | None:
+    def __call__(
+        self, address: str, number: int | None = None, then: int | None = None
+    ) -> Left | None:
         """Do the step as a task of the flow run that is under way; see `run`."""
-        return self.task(address, number)
+        return self.task(address, number, then)
 
-    def run(self, address: str, number: int | None = None) -> Left | None:
+    def run(self, address: str, number: int | None = None, then: int | None = None) -> Left | None:
         """Do the step unless it is done; returns its record, or None if the work does not need it.
 
-        number: of the shard, if it is one a shard.  Raises what the body raises.
+        number: of the shard, if it is one a shard.  then: of the shard that comes next, with which
+        is begun as far as that can be done ahead.  Raises what the body raises.
         """
         work = self._opens(address)
         before = work.found(self.marker, number)
         if before is not None:
             return before
         attempt = Attempt(work.folder, self.marker.at(number))
-        which = () if number is None else (number,)
+        which: tuple[Any, ...] = () if number is None else (number,)
+        if self._ahead is not None:
+            which = *which, self._ahead.take(work, number)
+            if then is not None:
+                self._ahead.begin(work, then)
         left = self._body(work, attempt, *which)
         return None if left is None else attempt.keep(left)
 
@@ -214,6 +224,7 @@ def step(
     stage: str,
     after: Sequence[Marker[Any]] = (),
     per_shard: bool = False,
+    ahead: Callable[[W, int], Any] | None = None,
 ) -> Callable[[Callable[..., Left | None]], Step[W, Left]]:
     """A decorator that declares a step; the function is the step's body.
 
@@ -221,9 +232,11 @@ def step(
     It returns the step's record, or None if the work does not need the step.
 
     opens: opens the work at an address.  stage: the name under which the step's seconds are counted
-    and its progress is shown.  after: the markers of the steps that it reads.
+    and its progress is shown.  after: the markers of the steps that it reads.  ahead: what can be
+    done for a shard, by the work and its number, while the step of the shard before it runs, in a
+    thread and without a model; the body is given what it returns, too.
     """
-    return lambda body: Step(body, marker, opens, after, stage, per_shard)
+    return lambda body: Step(body, marker, opens, after, stage, per_shard, ahead)
 
 
 def in_order(steps: Sequence[Step[W, Any]]) -> tuple[Step[W, Any], ...]:

@@ -44,11 +44,12 @@ def do_chunk(
     """
     rows, name = 0, version.database.name
     with about(name, version.id):
-        for number in range(first, first + count):
+        last = first + count - 1
+        for number in range(first, last + 1):
             with about(name, version.id, number):
-                left = step(address, number)
+                left = step(address, number, number + 1 if number < last else None)
                 assert left is not None, "every shard leaves something"
                 rows += left.rows
-        which = f"shard {first} is" if count == 1 else f"shards {first} to {first + count - 1} are"
+        which = f"shard {first} is" if count == 1 else f"shards {first} to {last} are"
         logger.info("%s %s: %d rows", which, done, rows)
     return rows

@@ -20,6 +20,7 @@ from raee import __version__
 from raee.answers import Answers, Neighbours
 from raee.config import BackboneSpec
 from raee.model.backbones import Backbone
+from raee.model.batches import Encoded
 from raee.model.loaded import backbone_of, retriever_of
 from raee.model.precision import Precision, in_precision, precision_of
 from raee.neighbours.choice import IndexRecord
@@ -231,16 +232,19 @@ class Build(Work):
         label: NDArray[np.uint16],
         keep: NDArray[np.bool_],
         head: HeadReader | None,
+        encoded: Encoded | None = None,
     ) -> Sweep:
         """Sweep some rows.  label: (rows,) indexes; keep: (rows,) True if the states are kept.
 
-        head: None if it is not read; all states are kept then.  Raises InputError as
-        `raee.sweep.sweep` does.
+        head: None if it is not read; all states are kept then.  encoded: the texts, if they are
+        tokenized already.  Raises InputError as `raee.sweep.sweep` does.
         """
         plan = self.plan
         labelled = Labelled(label, len(plan.prompt.labels), keep)
         key, retriever = plan.job.key, self.retriever
-        return sweep(self.backbone, plan.prompt, head, key, retriever, texts, labelled, advance)
+        return sweep(
+            self.backbone, plan.prompt, head, key, retriever, texts, labelled, advance, encoded
+        )
 
     @cached_property
     def source(self) -> NDArray[np.int64]:

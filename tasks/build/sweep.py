@@ -13,7 +13,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raee.model.batches import Encoded, encode
 from raee.sweep import Sweep, joined
+from storage.checked_rows import by_reason
 from storage.parquet import list_column, part_name, table_of, write_table
 from storage.scan import check_all_there, check_rejected, sample_numbers, text_hash
 from storage.store import Folder
@@ -40,26 +42,109 @@ from tasks.steps import Attempt, StepRecord, step
 logger = logging.getLogger("raee")
 
 
-@step(SWEEP, opens=open_build, stage="sweep", after=[READ_CENTRE], per_shard=True)
-def sweep_shard(build: Build, attempt: Attempt, number: int) -> Swept:
+@dataclass(frozen=True)
+class _Shard:
+    """A shard's rows, and what the parent knows of them."""
+
+    rows: pl.DataFrame
+    """id, text, label."""
+    rejects: pl.DataFrame
+    """Columns id, source_file, row, reason."""
+    shown: int
+    """Rows that are left out, since the prompt shows their texts."""
+    hashes: Hashes
+    label: NDArray[np.uint16]
+    sampled: NDArray[np.bool_]
+    worded: NDArray[np.bool_]
+    parent: Parent | None
+    readings: NDArray[np.int64]
+    """(rows,) positions of their readings in the parent's; -1 if it has not read the row."""
+    states: NDArray[np.int64]
+    """(rows,) positions of their states in the parent's; -1 if it has none of the row."""
+    of_centre: NDArray[np.int64]
+    """(rows,) positions in what was read of the centre's rows; -1 if the row is none of them."""
+    encoded: Encoded
+    """The unread rows."""
+
+    @property
+    def new(self) -> NDArray[np.bool_]:
+        """(rows,) True if the parent has not read the row."""
+        return self.readings < 0
+
+    @property
+    def unread(self) -> NDArray[np.bool_]:
+        """(rows,) True if nothing has read the row."""
+        return self.new & (self.of_centre < 0)
+
+    @property
+    def reread(self) -> NDArray[np.bool_]:
+        """(rows,) True if the parent has read the row, which has come into the sample since."""
+        return ~self.new & self.sampled & (self.states < 0)
+
+    def texts(self, which: NDArray[np.bool_]) -> list[str]:
+        """The texts of some rows."""
+        return self.rows["text"].filter(pl.Series(which)).to_list()
+
+
+def _look_up(build: Build, number: int) -> _Shard:
+    """A shard's rows, with what the parent knows of them, tokenized if nothing has read them.
+
+    Raises InputError as `rows_of_shard` does.
+    """
+    plan, parent = build.plan, build.parent
+    labels = plan.prompt.labels
+    found = rows_of_shard(plan.job.corpus, plan.shards[number], build.backbone, labels)
+    left = found.without_shown(plan.prompt)
+    rows = left.usable
+    label = label_numbers(rows["label"], labels)
+    numbers = sample_numbers(rows["text"])
+
+    def drawn(sample: dict[str, int] | None) -> NDArray[np.bool_]:
+        if sample is None:
+            return np.ones(len(rows), dtype=bool)
+        limits = np.array([sample.get(name, 0) for name in labels], np.uint32)
+        return numbers <= limits[label]
+
+    hashes = np.array([text_hash(text) for text in rows["text"]], dtype="S32")
+    nowhere, centre = np.full(len(rows), -1), build.centre_rows
+    readings = nowhere if parent is None else parent.find(hashes)
+    of_centre = nowhere if centre is None else centre.find(hashes)
+    unread = rows["text"].filter(pl.Series((readings < 0) & (of_centre < 0), dtype=pl.Boolean))
+    return _Shard(
+        rows=rows,
+        rejects=left.rejects,
+        shown=len(found) - len(left),
+        hashes=hashes,
+        label=label,
+        sampled=drawn(plan.sample),
+        worded=drawn(plan.words_sample),
+        parent=parent,
+        readings=readings,
+        states=nowhere if parent is None else parent.states.find(hashes),
+        of_centre=of_centre,
+        encoded=encode(build.backbone, plan.prompt, unread.to_list()),
+    )
+
+
+@step(SWEEP, opens=open_build, stage="sweep", after=[READ_CENTRE], per_shard=True, ahead=_look_up)
+def sweep_shard(build: Build, attempt: Attempt, number: int, shard: _Shard) -> Swept:
     """Read the rows of a shard that the parent has not read, and write the whole shard.
 
     Raises InputError as `rows_of_shard` and the sweep do.
     """
-    plan = build.plan
-    found = rows_of_shard(plan.job.corpus, plan.shards[number], build.backbone, plan.prompt.labels)
-    rows = found.without_shown(plan.prompt)
-    shown = len(found) - len(rows)
-    advance(shown)
-    shard = _look_up(build, rows.usable)
+    advance(shard.shown)
     _write(attempt.folder, shard, build, _read(build, shard))
     files = []
-    if len(rows.rejects):
+    if len(shard.rejects):
         name = f"rejects/{part_name(number)}"
-        files.append(write_table(attempt.version, name, table_of(rows.rejects)))
-    new = int(shard.new.sum())
-    rejected = rows.rejected()
-    return Swept(rows=len(rows), files=files, new=new, rejected=rejected, shown=shown)
+        files.append(write_table(attempt.version, name, table_of(shard.rejects)))
+    return Swept(
+        rows=len(shard.rows),
+        files=files,
+        new=int(shard.new.sum()),
+        rejected=by_reason(shard.rejects),
+        shown=shard.shown,
+    )
 
 
 @step(CHECK, opens=open_build, stage="sweep", after=[SWEEP])
@@ -77,76 +162,15 @@ def check_swept(build: Build, attempt: Attempt) -> StepRecord:
     return StepRecord(rows=swept.rows)
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """A shard's rows, and what the parent knows of them."""
-
-    rows: pl.DataFrame
-    """id, text, label."""
-    hashes: Hashes
-    label: NDArray[np.uint16]
-    sampled: NDArray[np.bool_]
-    worded: NDArray[np.bool_]
-    parent: Parent | None
-    readings: NDArray[np.int64]
-    """(rows,) positions of their readings in the parent's; -1 if it has not read the row."""
-    states: NDArray[np.int64]
-    """(rows,) positions of their states in the parent's; -1 if it has none of the row."""
-    of_centre: NDArray[np.int64]
-    """(rows,) positions in what was read of the centre's rows; -1 if the row is none of them."""
-
-    @property
-    def new(self) -> NDArray[np.bool_]:
-        """(rows,) True if the parent has not read the row."""
-        return self.readings < 0
-
-    @property
-    def reread(self) -> NDArray[np.bool_]:
-        """(rows,) True if the parent has read the row, which has come into the sample since."""
-        return ~self.new & self.sampled & (self.states < 0)
-
-    def texts(self, which: NDArray[np.bool_]) -> list[str]:
-        """The texts of some rows."""
-        return self.rows["text"].filter(pl.Series(which)).to_list()
-
-
-def _look_up(build: Build, rows: pl.DataFrame) -> _Shard:
-    plan, parent = build.plan, build.parent
-    labels = plan.prompt.labels
-    label = label_numbers(rows["label"], labels)
-    numbers = sample_numbers(rows["text"])
-
-    def drawn(sample: dict[str, int] | None) -> NDArray[np.bool_]:
-        if sample is None:
-            return np.ones(len(rows), dtype=bool)
-        limits = np.array([sample.get(name, 0) for name in labels], np.uint32)
-        return numbers <= limits[label]
-
-    hashes = np.array([text_hash(text) for text in rows["text"]], dtype="S32")
-    nowhere, of_centre = np.full(len(rows), -1), build.centre_rows
-    return _Shard(
-        rows=rows,
-        hashes=hashes,
-        label=label,
-        sampled=drawn(plan.sample),
-        worded=drawn(plan.words_sample),
-        parent=parent,
-        readings=nowhere if parent is None else parent.find(hashes),
-        states=nowhere if parent is None else parent.states.find(hashes),
-        of_centre=nowhere if of_centre is None else of_centre.find(hashes),
-    )
-
-
 def _read(build: Build, shard: _Shard) -> tuple[Sweep, Sweep]:
     """The sweeps of the new rows, and of those that lack only their states."""
     label, sampled, new = shard.label, shard.sampled, shard.new
-    of_centre = new & (shard.of_centre >= 0)
-    unread = new & ~of_centre
-    advance(int((~unread & ~shard.reread).sum()))
+    advance(int((~shard.unread & ~shard.reread).sum()))
     swept, again = (
-        build.sweep(shard.texts(which), label[which], sampled[which], build.head)
-        for which in (unread, shard.reread)
+        build.sweep(shard.texts(which), label[which], sampled[which], build.head, encoded)
+        for which, encoded in ((shard.unread, shard.encoded), (shard.reread, None))
     )
+    of_centre = new & ~shard.unread
     if of_centre.any():
         positions = shard.of_centre[of_centre]
         read = swept_with_centre(build, positions, label[of_centre], sampled[of_centre])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from prefect import task
 from pydantic import BaseModel, ConfigDict
 
-from raee.classify import ABSTAINED, classify
+from raee.classify import ABSTAINED, Begun, begin, classify, finish
 from raee.predictions import predictions_frame
 from raee.statistics.shift import far_distance
 from storage.manifest import FORMAT, MANIFEST
@@ -39,7 +39,7 @@ from tasks.classify.plan import (
 )
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
-from tasks.rows import rejected_in, rows_of_shard
+from tasks.rows import ShardRows, rejected_in, rows_of_shard
 from tasks.steps import Attempt, Marker, Step, StepRecord, forget, in_order, step
 
 logger = logging.getLogger("raee")
@@ -99,8 +99,10 @@ class ClassificationManifest(BaseModel):
     mean_layers: float
     """Layers a row."""
     rows_per_second: float
+    """By the seconds of `read` and `classify`."""
     seconds: dict[str, float]
-    """By stage."""
+    """By stage; what a shard's rows take to read and tokenise counts only as far as the shard
+    before it did not cover it."""
 
 
 @step(BALANCE, opens=open_classification, stage="estimate balance")
@@ -127,20 +129,38 @@ def estimate_balance(work: Classification, attempt: Attempt) -> Balanced | None:
     return Balanced(rows=len(texts), balance={"ratio": factors.tolist(), **record})
 
 
-@step(PART, opens=open_classification, stage="classify", after=[BALANCE], per_shard=True)
-def classify_shard(work: Classification, attempt: Attempt, number: int) -> Classified:
-    """Classify a shard's rows and write their predictions.
+def _begin_shard(work: Classification, number: int) -> tuple[ShardRows, Begun]:
+    """A shard's rows, classified as far as that goes without a model.
 
-    Raises InputError as `rows_of_shard` and `classify` do.
+    Raises InputError as `rows_of_shard` does.
     """
     plan, database = work.plan, work.database
     rows = rows_of_shard(plan.corpus, plan.shards[number], database.backbone, None)
-    read = time.monotonic()
     ratio = None
     if plan.job.balance != "database":
         ratio = np.array(work.record(BALANCE).balance["ratio"])
     lines = {database.entries.position_of(name): line for name, line in plan.lines.items()}
-    found = classify(database, plan.runs, rows.texts, advance, plan.job.far, ratio, lines)
+    return rows, begin(database, plan.runs, rows.texts, plan.job.far, ratio, lines)
+
+
+@step(
+    PART,
+    opens=open_classification,
+    stage="classify",
+    after=[BALANCE],
+    per_shard=True,
+    ahead=_begin_shard,
+)
+def classify_shard(
+    work: Classification, attempt: Attempt, number: int, begun: tuple[ShardRows, Begun]
+) -> Classified:
+    """Classify a shard's rows and write their predictions.
+
+    Raises InputError as `rows_of_shard` and `classify` do.
+    """
+    database, rows = work.database, begun[0]
+    read = time.monotonic()
+    found = finish(begun[1], advance)
     ran = time.monotonic()
     name = part_name(number)
     table = table_of(predictions_frame(rows.usable["id"], database, found))
@@ -238,7 +258,7 @@ def _manifest(
         exits=dict(sorted(exits.items())),
         layers_run=sum(part.layers_run for part in parts),
         mean_layers=sum(part.layers for part in parts) / rows,
-        rows_per_second=rows / stages["classify"],
+        rows_per_second=rows / (stages["read"] + stages["classify"]),
         seconds={"plan": round(plan.seconds, 3), **stages},
     )
 

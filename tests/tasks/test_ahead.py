@@ -1,0 +1,63 @@
+"""What is made ahead of a shard's turn."""
+
+import threading
+
+import pytest
+
+from tasks.about import _about, about
+from tasks.ahead import Ahead
+
+
+def test_what_was_begun_is_taken_and_made_once():
+    made = []
+    ahead = Ahead(lambda number: made.append(number) or 10 * number)
+    assert ahead.take(0) == 0
+    ahead.begin(1)
+    assert ahead.take(1) == 10
+    assert made == [0, 1]
+
+
+def test_it_is_made_while_something_else_runs():
+    begun, go_on = threading.Event(), threading.Event()
+
+    def make(number):
+        begun.set()
+        assert go_on.wait(10)
+        return threading.current_thread().name
+
+    ahead = Ahead(make)
+    ahead.begin(1)
+    assert begun.wait(10)
+    go_on.set()
+    assert ahead.take(1).startswith("raee-ahead")
+
+
+def test_what_was_begun_for_another_shard_is_left():
+    ahead = Ahead(lambda number: number)
+    ahead.begin(1)
+    assert ahead.take(2) == 2
+    assert ahead.take(1) == 1
+
+
+def test_an_error_comes_when_it_is_asked_for_and_the_next_try_makes_it_anew():
+    tries = []
+
+    def make(number):
+        tries.append(number)
+        if len(tries) == 1:
+            raise OSError("no answer")
+        return number
+
+    ahead = Ahead(make)
+    ahead.begin(3)
+    with pytest.raises(OSError, match="no answer"):
+        ahead.take(3)
+    assert ahead.take(3) == 3
+    assert tries == [3, 3]
+
+
+def test_its_log_lines_are_about_what_they_were_about_where_it_was_begun():
+    ahead = Ahead(lambda number: _about.get())
+    with about("demo", "v1", 4):
+        ahead.begin(5)
+    assert ahead.take(5) == "demo@v1 shard 4"

@@ -25,7 +25,7 @@ import yaml
 
 from raee.build import Built, build
 from raee.config import Method
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batches, encode
 from raee.model.native import native_formats
 from raee.model.walk import walk
 from raee.runner import runner_of
@@ -126,7 +126,7 @@ def whole_depth(built: dict[str, Built], texts: list[str]) -> dict[str, list[flo
         for name, each in built.items():
             database = each.database
             begun = time.perf_counter()
-            for batch in token_batches(
+            for batch in Batches(
                 database.backbone, encode(database.backbone, database.prompt, texts)
             ):
                 walk(database.backbone.stack, batch.inputs, lambda depth, states, rows: None)

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from raee.config import BackboneSpec
 from raee.model.backbones import Backbone
-from raee.model.batches import Encoded, token_batches
+from raee.model.batches import Batches, Encoded
 from raee.model.loading import load_backbone
 from raee.model.walk import walk
 
@@ -94,7 +94,7 @@ def measure(backbone: Backbone, rows: Encoded) -> list[tuple[float, float]]:
 def rate_of(backbone: Backbone, rows: Encoded) -> float:
     """Rows/s through all layers."""
     begun = time.perf_counter()
-    for batch in token_batches(backbone, rows):
+    for batch in Batches(backbone, rows):
         walk(backbone.stack, batch.inputs, lambda depth, states, rows: None)
     if backbone.device.type == "cuda":
         torch.cuda.synchronize()

@@ -13,7 +13,7 @@ from raee.config import FarSpec, RunnablePolicy
 from raee.cores import single_threaded_products
 from raee.exits import Entries
 from raee.far_rows import far_rows
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batches, encode
 from raee.model.walk import walk
 from raee.neighbours.keys import retriever_keys
 from raee.policies.replay import Trial, replay
@@ -89,7 +89,8 @@ def read_all(
         known = database.index.search(retriever_keys(database.retriever, texts), k)
     encoded = encode(database.backbone, database.prompt, texts)
     with single_threaded_products():
-        for batch in token_batches(database.backbone, encoded):
+        batches = Batches(database.backbone, encoded)
+        for batch in batches:
             at = batch.rows
             reader = BatchReader(database, batch, range(exits), ratio)
 
@@ -111,9 +112,10 @@ def read_all(
                     read.answers[at, position] = reading.distributions.argmax(axis=1)
                     read.confidences[at, position] = reading.confidences
 
-            walk(database.backbone.stack, batch.inputs, visit)
-            check_numbers(database.backbone, texts, at, read.confidences[at])
-            on_rows(len(at))
+            with batches.room():
+                walk(database.backbone.stack, batch.inputs, visit)
+                check_numbers(database.backbone, texts, at, read.confidences[at])
+                on_rows(len(at))
     return AllExits(read, near, usual, text_hashes(encoded.token_ids), encoded.truncated)
 
 

@@ -13,7 +13,7 @@ from raee.answers import Neighbours
 from raee.config import FarSpec, RunnablePolicy
 from raee.cores import single_threaded_products
 from raee.far_rows import FarRows, asks_neighbours, far_rows
-from raee.model.batches import Batch, Encoded, encode, token_batches
+from raee.model.batches import Batch, Batches, Encoded, encode
 from raee.model.walk import walk
 from raee.neighbours.keys import retriever_keys
 from raee.policies.table import (
@@ -113,12 +113,14 @@ def finish(begun: Begun, on_rows: Callable[[int], None] = lambda rows: None) -> 
     layers_run = 0
     with single_threaded_products():
         # A planned exit sorts rows of one length, so that they leave a batch together.
-        for batch in token_batches(database.backbone, encoded, before.plan, some=before.stays):
-            visit = _Visitor(run, batch, before.plan, known).visit
-            layers_run += walk(database.backbone.stack, batch.inputs, visit)
-            rows = batch.rows[run.exits[batch.rows] != ABSTAINED]
-            check_numbers(database.backbone, texts, rows, run.confidences[rows])
-            on_rows(len(batch.rows))
+        batches = Batches(database.backbone, encoded, before.plan, some=before.stays)
+        for batch in batches:
+            with batches.room():
+                visit = _Visitor(run, batch, before.plan, known).visit
+                layers_run += walk(database.backbone.stack, batch.inputs, visit)
+                rows = batch.rows[run.exits[batch.rows] != ABSTAINED]
+                check_numbers(database.backbone, texts, rows, run.confidences[rows])
+                on_rows(len(batch.rows))
     answered = run.exits != ABSTAINED
     layers = np.full(len(texts), database.key.depth)
     layers[answered] = layers_of(run.spec, database.entries, run.exits[answered])
@@ -310,7 +312,7 @@ class _Visitor:
         """Which rows go deeper, (n,) bool; None if all do."""
         run, reader = self._run, self._reader
         reader.enter(depth, states, rows)
-        present = rows.cpu().numpy()
+        present = rows.numpy()
         if depth == run.database.key.depth and run.asks_key:
             self._ask(present)
         elif isinstance(run.policy, Planned) and (self._plan == UNDECIDED).any():

@@ -133,14 +133,11 @@ class BatchReader:
     def enter(self, depth: int, states: Tensor, rows: Tensor) -> None:
         """Come to a depth with the rows that are still there.
 
-        states: (present rows, tokens, hidden); rows: (present rows,) positions in the batch.
+        states: (present rows, tokens, hidden); rows: (present rows,) positions in the batch, on the
+        CPU.
         """
-        self.depth, self._states = depth, states
-        self._present = rows.cpu().numpy()
-        batch = self._batch
-        self._attention, self._positions = self._database.backbone.tokens_at(
-            depth, batch.own[rows], batch.answer_positions[rows]
-        )
+        self.depth, self._states, self._rows = depth, states, rows
+        self._present = rows.numpy()
         self._vectors.clear()
         for name, depths in self._wanted.items():
             for what, found in reader(name).pass_by(self).items() if depth <= depths[-1] else ():
@@ -191,7 +188,7 @@ class BatchReader:
 
     def head(self, due: Due) -> NDArray[np.float32]:
         """(due, labels) the distributions of the model's own head."""
-        shown = [self._states, self._attention, self._positions]
+        shown = [self._states, *self._tokens]
         if not isinstance(due, slice):
             chosen = torch.as_tensor(due, device=self._states.device)
             shown = [each[chosen] for each in shown]
@@ -234,10 +231,17 @@ class BatchReader:
                 state,
                 self.depth,
                 self._states,
-                self._attention,
-                self._positions,
+                *self._tokens,
             )
         return self._vectors[state]
+
+    @property
+    def _tokens(self) -> tuple[Tensor, Tensor]:
+        """Which of the tokens shown are the present rows' own, and where they are read."""
+        own, positions = self._batch.own, self._batch.answer_positions
+        if len(self._rows) < len(own):
+            own, positions = own[self._rows], positions[self._rows]
+        return self._database.backbone.tokens_at(self.depth, own, positions)
 
 
 def _as_policies_take_it(

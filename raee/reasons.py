@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from raee.exits import Exit
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batches, encode
 from raee.model.walk import walk
 from raee.readers.head import READER as HEAD
 from raee.readers.linear import Array
@@ -71,7 +71,7 @@ def experts_on(database: Database, text: str, exit: Exit, label: int) -> list[Ex
         return []
     pools: Pools = database.parameters(POOL.name)
     weights = weights_at(pools, exit.depth)
-    (batch,) = token_batches(database.backbone, encode(database.backbone, database.prompt, [text]))
+    (batch,) = Batches(database.backbone, encode(database.backbone, database.prompt, [text]))
     position = database.entries.position_of(str(exit))
     reader = BatchReader(database, batch, [position])
     logs: dict[str, Array] = {}

@@ -12,7 +12,7 @@ from torch import Tensor
 from raee.answers import answers_of
 from raee.config import KeySpec
 from raee.model.backbones import Backbone
-from raee.model.batches import Batch, Encoded, encode, token_batches
+from raee.model.batches import Batch, Batches, Encoded, encode
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
 from raee.neighbours.keys import check_key, layer_key, retriever_keys
@@ -89,7 +89,8 @@ def sweep(
     if encoded is None:
         encoded = encode(backbone, prompt, texts)
     hashes = text_hashes(encoded.token_ids)
-    for batch in token_batches(backbone, encoded):
+    batches = Batches(backbone, encoded)
+    for batch in batches:
         read = torch.zeros(2, depths, len(batch.rows), device=backbone.device)
 
         def visit(
@@ -114,15 +115,16 @@ def sweep(
             if retriever is None and depth in key.depths:
                 keys[key.depths.index(depth)][at] = layer_key(backbone, depth, states, attention)
 
-        walk(backbone.stack, batch.inputs, visit)
-        answer, confidence = read.cpu().numpy()
-        if head is not None:
-            check_numbers(backbone, texts, batch.rows, confidence.T)
-        elif collected is not None:
-            check_numbers(backbone, texts, batch.rows, collected.means_of(batch.rows))
-        answers[batch.rows] = answer.T.astype(np.uint16)
-        confidences[batch.rows] = confidence.T
-        on_rows(len(batch.rows))
+        with batches.room():
+            walk(backbone.stack, batch.inputs, visit)
+            answer, confidence = read.cpu().numpy()
+            if head is not None:
+                check_numbers(backbone, texts, batch.rows, confidence.T)
+            elif collected is not None:
+                check_numbers(backbone, texts, batch.rows, collected.means_of(batch.rows))
+            answers[batch.rows] = answer.T.astype(np.uint16)
+            confidences[batch.rows] = confidence.T
+            on_rows(len(batch.rows))
     of_row = np.empty(rows, object)
     of_row[:] = encoded.own_ids
     if collected is None:
@@ -200,17 +202,25 @@ class _Collected:
         self._first = {n: nothing.new_zeros(depths, labelled.labels, w) for n, w in widths.items()}
         self._second = {n: nothing.new_zeros(depths, w, w) for n, w in widths.items()}
         self._one_hot = torch.eye(labelled.labels, dtype=torch.float64, device=nothing.device)
+        # By state and row, the deepest depth that is in the sums: a batch that found no room on its
+        # way comes again.
+        self._added = {name: np.full(len(labelled.label), -1) for name in widths}
 
     def add(self, name: StateName, depth: int, rows: NDArray[np.int64], vectors: Tensor) -> None:
         """Take the vectors (n, width) of some rows at a depth."""
-        exact = vectors.to(self._one_hot.device).double()
-        label = torch.as_tensor(self._labelled.label[rows].astype(np.int64), device=exact.device)
-        self._first[name][depth] += self._one_hot[label].T @ exact
-        self._second[name][depth] += exact.T @ exact
         sampled = self._labelled.sample[rows]
         if sampled.any():
             kept = vectors[torch.as_tensor(sampled, device=vectors.device)]
             self.states[name][depth, self._position[rows[sampled]]] = kept.cpu().numpy()
+        missing = self._added[name][rows] < depth
+        if not missing.all():
+            rows, vectors = rows[missing], vectors[torch.as_tensor(missing, device=vectors.device)]
+        exact = vectors.to(self._one_hot.device).double()
+        label = torch.as_tensor(self._labelled.label[rows].astype(np.int64), device=exact.device)
+        first, second = self._one_hot[label].T @ exact, exact.T @ exact
+        self._first[name][depth] += first
+        self._second[name][depth] += second
+        self._added[name][rows] = depth
 
     def add_heads(self, depth: int, rows: NDArray[np.int64], distributions: Tensor) -> None:
         """Take the head's distributions (n, labels) of some rows at a depth."""

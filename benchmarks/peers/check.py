@@ -27,7 +27,7 @@ from benchmarks.peers.machine import machine, use_two_cores_alone
 from benchmarks.peers.rows import Rows, read_rows
 from benchmarks.peers.table import ROOT
 from raee import Classifier
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batches, encode
 from raee.reading import Database
 from raee.sweep import Labelled, sweep
 
@@ -93,7 +93,7 @@ def against_forward(database: Database, rows: Rows) -> float:
 
     @torch.inference_mode()
     def forward() -> None:
-        for batch in token_batches(backbone, encode(backbone, prompt, texts)):
+        for batch in Batches(backbone, encode(backbone, prompt, texts)):
             backbone.model(**batch.inputs)
 
     return ratio(

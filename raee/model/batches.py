@@ -1,6 +1,7 @@
 """Texts as token ids, and rows as batches of a token budget."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -17,6 +18,7 @@ from raee.model.coding import Ids, coded, token_ids
 from raee.model.frames import Frame, frame_of
 from raee.model.long_texts import beginning, splits_at_spaces
 from raee.model.prompts import GENERATIVE, Prompt
+from raee.model.room import budget_of, keep_to, on_device
 from raee.model.shared import kept_prefix
 from raee.model.walk import Inputs
 
@@ -25,9 +27,6 @@ Offsets = Sequence[tuple[int, int]]
 
 _TEXTS_AT_ONCE = 1_000
 """Texts given to the tokenizer in one call: bounds what its Python lists take."""
-
-_TOKEN_BUDGET = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
-"""Tokens of one batch, padding included: enough to fill the device, small enough for its caches."""
 
 _CHARACTERS = 8
 """Characters of a token: of so many for each token that a model takes, a text is too long."""
@@ -133,50 +132,88 @@ def encode(backbone: Outline, prompt: Prompt, texts: Sequence[str]) -> Encoded:
     return Encoded(ids, positions, truncated, prefix, shared)
 
 
-def token_batches(
-    backbone: Backbone,
-    encoded: Encoded,
-    second: NDArray[np.int64] | None = None,
-    budget: int | None = None,
-    some: NDArray[np.bool_] | None = None,
-) -> Iterator[Batch]:
-    """Batches of at most `budget` tokens, padding included; rows by length, longest first.
+class Batches:
+    """Rows in batches of at most `budget` tokens, padding included; by length, longest first.
 
-    Tokens count that pass the layers, and a part of those whose keys and values are kept.
+    Tokens count that pass the layers, and a part of those whose keys and values are kept.  The
+    longest rows come first, so that memory is at its highest in the first batch.  Whoever runs a
+    batch does so within `room`:
 
-    second: (n,) a second sorting key, such as the planned exit.  some: (n,) the rows that are
-    batched; by default all.  The longest rows come first, so that memory is at its highest in the
-    first batch.
+        for batch in batches:
+            with batches.room():
+                ..
     """
-    chosen = np.arange(len(encoded.token_ids)) if some is None else np.flatnonzero(some)
-    if not len(chosen):
-        return  # no pass of the prefix for rows that have all left before the walk
-    of_prefix, size = kept_prefix(backbone, encoded.prefix), len(encoded.prefix)
-    kept = np.where((of_prefix is not None) & (encoded.shared == size), size, 0)
-    lengths = encoded.lengths - kept
-    budget = _TOKEN_BUDGET[backbone.device.type] if budget is None else budget
-    counted = lengths + kept // _KEPT_TOKENS
-    later = np.zeros_like(lengths) if second is None else second
-    order = chosen[np.lexsort((later[chosen], -lengths[chosen], kept[chosen]))]
-    own_ids = encoded.own_ids
-    start = 0
-    while start < len(order):
-        rows = order[start : start + max(1, budget // int(counted[order[start]]))]
-        before = int(kept[rows[0]])
-        rows = rows[kept[rows] == before]
-        start += len(rows)
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        encoded: Encoded,
+        second: NDArray[np.int64] | None = None,
+        budget: int | None = None,
+        some: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Sort rows.
+
+        second: (n,) a second sorting key, such as the planned exit.  budget: by default what the
+        device has room for.  some: (n,) the rows that are batched; by default all.
+        """
+        self._backbone, self._encoded = backbone, encoded
+        chosen = np.arange(len(encoded.token_ids)) if some is None else np.flatnonzero(some)
+        self._order, self._start, self._next = chosen, 0, 0
+        if not len(chosen):
+            return  # no pass of the prefix for rows that have all left before the walk
+        self._of_prefix, size = kept_prefix(backbone, encoded.prefix), len(encoded.prefix)
+        has_kept = (self._of_prefix is not None) & (encoded.shared == size)
+        self._kept = np.where(has_kept, size, 0)
+        lengths = encoded.lengths - self._kept
+        self._counted = lengths + self._kept // _KEPT_TOKENS
+        later = np.zeros_like(lengths) if second is None else second
+        by = later[chosen], -lengths[chosen], self._kept[chosen]
+        self._order = chosen[np.lexsort(by)]
+        self._budget = budget_of(backbone) if budget is None else budget
+        self._own_ids = encoded.own_ids
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self._next < len(self._order):
+            self._start = self._next
+            rows = self._order[self._start :]
+            rows = rows[: max(1, self._budget // int(self._counted[rows[0]]))]
+            rows = rows[self._kept[rows] == self._kept[rows[0]]]
+            self._next += len(rows)
+            yield self._batch(rows)
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Rows come again, in smaller batches, if the device has no room for the batch.
+
+        What was done with them by then is done again.  Raises InputError if there is no room for
+        one row.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            rows = self._order[self._start : self._next]
+            tokens = len(rows) * int(self._counted[rows[0]])
+            if len(rows) == 1:
+                raise InputError(
+                    f"{self._backbone.device} has no room for a text of {tokens} tokens beside the "
+                    "model: free some of its memory, or take a smaller model or dtype"
+                ) from None
+            self._next = self._start
+            self._budget = keep_to(self._backbone, tokens // 2)
+
+    def _batch(self, rows: NDArray[np.int64]) -> Batch:
+        encoded, device = self._encoded, self._backbone.device
+        before = int(self._kept[rows[0]])
         passing = [encoded.token_ids[i][before:] for i in rows]
-        inputs = pad(passing, padding_of(backbone.tokenizer), backbone.device)
-        shared = torch.as_tensor(encoded.shared[rows] - before, device=backbone.device)
+        inputs = pad(passing, padding_of(self._backbone.tokenizer), device)
+        shared = on_device(encoded.shared[rows] - before, device)
         real = inputs["attention_mask"]
         own = real * (torch.arange(real.shape[1], device=real.device) >= shared[:, None])
-        yield Batch(
-            rows,
-            [own_ids[i] for i in rows],
-            {**_after(before, inputs), **of_prefix} if before and of_prefix else inputs,
-            own,
-            torch.as_tensor(encoded.answer_positions[rows] - before, device=backbone.device),
-        )
+        if before and self._of_prefix:
+            inputs = {**_after(before, inputs), **self._of_prefix}
+        positions = on_device(encoded.answer_positions[rows] - before, device)
+        return Batch(rows, [self._own_ids[i] for i in rows], inputs, own, positions)
 
 
 def _after(before: int, inputs: Inputs) -> Inputs:
@@ -194,7 +231,7 @@ def pad(
     ids = np.full(mask.shape, pad_token_id, dtype=np.int64)
     ids[mask] = np.concatenate(token_ids)
     both = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
-    return {name: torch.from_numpy(values).to(device) for name, values in both.items()}
+    return {name: on_device(values, device) for name, values in both.items()}
 
 
 def padding_of(tokenizer: Any) -> int:

@@ -249,7 +249,7 @@ def _check(stack: Stack, three: Inputs) -> None:
 
     def visit(depth: int, states: Tensor, rows: Tensor) -> Tensor:
         shown.update({(row, depth): own for row, own in zip(rows.tolist(), states, strict=True)})
-        return leave_at.to(rows.device)[rows] > depth
+        return leave_at[rows] > depth
 
     walk(stack, three, visit)
     for row in range(size):

@@ -29,8 +29,9 @@ Visit = Callable[[int, Tensor, Tensor], Tensor | None]
 """`visit(depth, states, rows) -> keep`.
 
 states: (n, tokens, hidden), the output of layer `depth` (0: the embeddings) of the rows still in
-the pass, in a decoder (n, 1, hidden); rows: (n,) int64, their positions in the batch; keep: (n,)
-bool, which of them go on (None: all).
+the pass, in a decoder (n, 1, hidden); rows: (n,) int64 on the CPU, their positions in the batch;
+keep: (n,) bool, which of them go on (None: all).  A visitor that decides on the CPU makes a GPU
+wait for nothing but what it reads.
 """
 
 Inputs = Mapping[str, Any]
@@ -121,11 +122,12 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
     some = next(iter(inputs.values()))
     last = stack.depth if deepest is None else deepest
     ends = stack.ends
-    rows = torch.arange(some.shape[0], device=some.device)
+    device = some.device
+    rows = torch.arange(some.shape[0])
     # Of the part: how many rows began it, and which of them are left.
-    began, left = rows.shape[0], rows
+    began, left = rows.shape[0], rows.to(device)
     # Of the states seen last: how many rows they had, and which of these are left.
-    present, keep = began, rows
+    present, keep = began, left
     depth = 0
     layers_run = 0
     begins = False  # whether the next layer is the first of a decoder
@@ -152,10 +154,11 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
         mask = visit(depth, states, rows)
         asking = False
         if mask is None:
-            keep = torch.arange(present, device=rows.device)
+            keep = torch.arange(present, device=device)
         else:
-            keep = mask.to(rows.device).nonzero().squeeze(1)
-            rows, left = rows.index_select(0, keep), left.index_select(0, keep)
+            stay = mask.cpu().nonzero().squeeze(1)
+            rows, keep = rows.index_select(0, stay), stay.to(device)
+            left = left.index_select(0, keep)
         if rows.shape[0] == 0 or depth == last:
             raise _Done
 
@@ -165,7 +168,7 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
             return None
         given = narrowed(module, args), narrowed(module, kwargs)
         begins, began = True, rows.shape[0]
-        left = torch.arange(began, device=rows.device)
+        left = torch.arange(began, device=device)
         return given
 
     def before_layer(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -185,7 +188,7 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
             return None
         # It comes after a layer, whose output has the rows that are left.
         present = rows.shape[0]
-        keep = torch.arange(present, device=rows.device)
+        keep = torch.arange(present, device=device)
         return narrowed(module, args), narrowed(module, kwargs)
 
     def after_layer(module: nn.Module, args: tuple, output: Any) -> None:
@@ -193,7 +196,7 @@ def walk(stack: Stack, inputs: Inputs, visit: Visit, deepest: int | None = None)
             leave(states_of(output))
 
     # Each call of PyTorch's goes by way of the mode: no other device pays for it.
-    short = ShortRows() if some.device.type == "cpu" else nullcontext()
+    short = ShortRows() if device.type == "cpu" else nullcontext()
     with torch.inference_mode(), sdpa_kernel(_ATTENTION), short, hooks() as handles:
         for part in stack.parts:
             for layer in part.layers:

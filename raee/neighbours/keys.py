@@ -9,7 +9,7 @@ from torch import Tensor
 from raee.config import KeySpec
 from raee.errors import InputError
 from raee.model.backbones import Backbone, Outline
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batches, encode
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
 from raee.readers.states import check_numbers, pooled, token_mean
@@ -47,7 +47,8 @@ def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.floa
     a text with values that are no numbers.
     """
     keys = np.zeros((len(texts), retriever.pooled_size), dtype=np.float32)
-    for batch in token_batches(retriever, encode(retriever, PLAIN_TEXT, texts)):
+    batches = Batches(retriever, encode(retriever, PLAIN_TEXT, texts))
+    for batch in batches:
         at, attention = batch.rows, batch.own
 
         def visit(
@@ -60,6 +61,7 @@ def retriever_keys(retriever: Backbone, texts: Sequence[str]) -> NDArray[np.floa
             if depth == retriever.depth:
                 keys[at] = pooled(retriever, depth, states, attention).cpu().numpy()
 
-        walk(retriever.stack, batch.inputs, visit)
-        check_numbers(retriever, texts, at, keys[at])
+        with batches.room():
+            walk(retriever.stack, batch.inputs, visit)
+            check_numbers(retriever, texts, at, keys[at])
     return keys

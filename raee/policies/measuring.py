@@ -11,7 +11,7 @@ from torch import Tensor
 from raee.config import ReaderName
 from raee.cores import single_threaded_products
 from raee.exits import Exit
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batches, encode
 from raee.model.walk import walk
 from raee.neighbours.keys import retriever_keys
 from raee.policies.costs import Costs
@@ -94,7 +94,8 @@ def _one_pass(database: Database, texts: Sequence[str]) -> dict[str, float]:
         seconds[part] += now - mark
         mark = now
 
-    for batch in token_batches(backbone, encoded):
+    batches = Batches(backbone, encoded)
+    for batch in batches:
         reader = BatchReader(database, batch, [])
 
         def visit(depth: int, states: Tensor, rows: Tensor, reader: BatchReader = reader) -> None:
@@ -106,7 +107,8 @@ def _one_pass(database: Database, texts: Sequence[str]) -> dict[str, float]:
                     reader.read(entries.exits.index(exit))
                     lap(str(exit))
 
-        walk(backbone.stack, batch.inputs, visit)
+        with batches.room():
+            walk(backbone.stack, batch.inputs, visit)
     seconds.pop("between", None)
     seconds["layer"] /= backbone.depth
     return seconds

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raee.model.backbones import Backbone
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batches, encode
 from raee.model.frames import frame_of
 from raee.model.heads import LabelColumns, label_tokens
 from raee.model.prompts import Prompt
@@ -130,7 +130,8 @@ def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Te
         dtype=torch.float64,
         device=backbone.sums_device,
     )
-    for batch in token_batches(backbone, encode(backbone, prompt, texts)):
+    batches = Batches(backbone, encode(backbone, prompt, texts))
+    for batch in batches:
         at = torch.as_tensor(batch.rows, device=result.device)
         attention = batch.own
 
@@ -144,8 +145,9 @@ def _pooled_by_depth(backbone: Backbone, prompt: Prompt, texts: list[str]) -> Te
             vectors = pooled(backbone, depth, states, attention)
             result[depth, at] = vectors.to(result.device).double()
 
-        walk(backbone.stack, batch.inputs, visit)
-        check_numbers(backbone, texts, batch.rows, result[-1, at].cpu().numpy())
+        with batches.room():
+            walk(backbone.stack, batch.inputs, visit)
+            check_numbers(backbone, texts, batch.rows, result[-1, at].cpu().numpy())
     return result
 
 

@@ -11,7 +11,7 @@ from raee.answers import Answers, Neighbours, answers_of
 from raee.config import Family, KeySpec
 from raee.exits import Entries, Exit, exits_of, in_order
 from raee.model.backbones import Backbone
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batches, encode
 from raee.model.prompts import Prompt
 from raee.neighbours.index import Index, new_index
 from raee.neighbours.lists import nearest_other_texts
@@ -105,7 +105,7 @@ def head_for(backbone: Backbone, texts: Sequence[str] = TEXTS) -> HeadReader:
 
 def whole_batch(backbone: Backbone, texts: Sequence[str] = TEXTS):
     """All texts in one padded batch of a token budget that takes them."""
-    (batch,) = token_batches(backbone, encode(backbone, prompt_for(backbone), texts), budget=10**6)
+    (batch,) = Batches(backbone, encode(backbone, prompt_for(backbone), texts), budget=10**6)
     return batch
 
 

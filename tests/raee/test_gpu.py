@@ -26,7 +26,7 @@ from raee.config import (
     RetrievalPolicy,
 )
 from raee.model.backbones import Backbone
-from raee.model.batches import encode, token_batches
+from raee.model.batches import Batches, encode
 from raee.model.loading import load_backbone
 from raee.sweep import Labelled, sweep
 from tests.raee.databases import (
@@ -181,7 +181,7 @@ def test_a_second_sweep_gives_the_same_bytes(on_gpu, name):
 def _peak_memory(backbone: Backbone) -> int:
     """Bytes that a sweep of full batches takes at most, beside the model."""
     encoded = encode(backbone, prompt_for(backbone), MANY)
-    assert max(batch.inputs["input_ids"].numel() for batch in token_batches(backbone, encoded)) > (
+    assert max(batch.inputs["input_ids"].numel() for batch in Batches(backbone, encoded)) > (
         0.9 * 65_536
     )
     head = head_for(backbone)

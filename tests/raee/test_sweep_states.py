@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from raee.config import KeySpec
-from raee.model import batches
+from raee.model import room
 from raee.model.loading import load_backbone
 from raee.readers.states import probe_states
 from raee.readers.sums import sums_of
@@ -38,7 +38,7 @@ def _swept(backbone, head, texts=TEXTS, label=LABEL, sample=SAMPLE):
 def batched(request, monkeypatch):
     """Twelve short texts are one batch; with few tokens to each they are many."""
     if request.param == "many batches":
-        monkeypatch.setitem(batches._TOKEN_BUDGET, "cpu", 40)
+        monkeypatch.setitem(room._TOKENS, "cpu", 40)
 
 
 @pytest.mark.usefixtures("batched")

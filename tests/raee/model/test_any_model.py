@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raee.model.backbones import Backbone
-from raee.model.batches import Encoded, pad, token_batches
+from raee.model.batches import Batches, Encoded, pad
 from raee.model.shared import kept_prefix
 from raee.model.structure import walkable_stack
 from raee.model.walk import walk
@@ -107,7 +107,7 @@ def test_rows_have_the_states_of_a_plain_pass_of_their_own(backbone_of, kind, da
     assert (kept_prefix(backbone, encoded.prefix) is None) == (decodes or not len(encoded.prefix))
     leave_at = np.array([draw(st.integers(0, stack.depth)) for _ in encoded.token_ids])
     expected = [plain_states(model, row) for row in encoded.token_ids]
-    for batch in token_batches(backbone, encoded, budget=draw(st.sampled_from([1, 30, 1_000]))):
+    for batch in Batches(backbone, encoded, budget=draw(st.sampled_from([1, 30, 1_000]))):
         left = leave_at[batch.rows]
         seen: list[int] = []
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raee.model.batches import check_room, encode, token_batches
+from raee.model.batches import Batches, check_room, encode
 from raee.model.prompts import Prompt
 from tests.raee.errors import refused
 
@@ -110,7 +110,7 @@ def test_a_cut_text_runs_through_a_model_with_offset_positions(backbone_of):
     backbone = backbone_of("roberta")
     encoded = encode(backbone, AFTER, ["great " * 200])
     assert len(encoded.token_ids[0]) == backbone.max_tokens
-    (batch,) = token_batches(backbone, encoded)
+    (batch,) = Batches(backbone, encoded)
     assert backbone.model(**batch.inputs).logits.isfinite().all()
 
 
@@ -137,7 +137,7 @@ def test_batches_hold_every_row_once_within_the_budget(backbone_of, budget):
     backbone = backbone_of("bert")
     texts = ["great " * (7 * i % 23) for i in range(40)]
     encoded = encode(backbone, AFTER, texts)
-    batches = list(token_batches(backbone, encoded, budget=budget))
+    batches = list(Batches(backbone, encoded, budget=budget))
     rows = np.concatenate([batch.rows for batch in batches])
     assert sorted(rows) == list(range(40))
     assert (np.diff(encoded.lengths[rows]) <= 0).all()
@@ -157,7 +157,5 @@ def test_rows_of_one_length_stand_by_their_planned_exit(backbone_of):
     backbone = backbone_of("bert")
     encoded = encode(backbone, AFTER, ["good"] * 6 + ["good bad"] * 2)
     plan = np.array([3, 1, 2, 0, 2, 1, 1, 0])
-    rows = np.concatenate(
-        [b.rows for b in token_batches(backbone, encoded, second=plan, budget=20)]
-    )
+    rows = np.concatenate([b.rows for b in Batches(backbone, encoded, second=plan, budget=20)])
     assert rows.tolist() == [7, 6, 3, 1, 5, 2, 4, 0]

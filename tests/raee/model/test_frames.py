@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raee.model.backbones import Backbone
-from raee.model.batches import Encoded, check_room, encode, token_batches
+from raee.model.batches import Batches, Encoded, check_room, encode
 from raee.model.frames import frame_of
 from raee.model.heads import label_tokens
 from raee.model.prompts import Example, Prompt
@@ -327,7 +327,7 @@ class TestShared:
     def test_tokens_are_none_of_a_rows_own(self, writing):
         backbone = replace(writing("gpt2"), tokenizer=make("gpt2", pad=True))
         encoded = encode(backbone, asking(shown=SHOWN), ["good", "bad"])
-        (batch,) = token_batches(backbone, encoded)
+        (batch,) = Batches(backbone, encoded)
         for ids in (encoded.own_ids, [batch.token_ids[i] for i in np.argsort(batch.rows)]):
             own = [backbone.tokenizer.decode(row) for row in ids]
             assert own == [" good The answer is", " bad The answer is"]

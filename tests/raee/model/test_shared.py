@@ -12,7 +12,7 @@ from torch import nn
 
 from raee.model import shared
 from raee.model.backbones import Backbone
-from raee.model.batches import Encoded, encode, token_batches
+from raee.model.batches import Batches, Encoded, encode
 from raee.model.prompts import Prompt
 from raee.model.walk import walk
 from tests.raee.databases import INSTRUCTED, TEXTS
@@ -41,7 +41,7 @@ def tokens_seen(model: nn.Module) -> Iterator[list[int]]:
 def walked(backbone: Backbone, encoded: Encoded, leave_at=None, budget: int = 10**6) -> dict:
     """By row and depth, the states of the row's own tokens."""
     found: dict[tuple[int, int], torch.Tensor] = {}
-    for batch in token_batches(backbone, encoded, budget=budget):
+    for batch in Batches(backbone, encoded, budget=budget):
 
         def visit(depth, states, rows, batch=batch):
             for row, own in zip(rows.tolist(), states, strict=True):
@@ -112,7 +112,7 @@ def test_a_prefix_passes_no_layer_if_no_row_follows(backbone_of):
     asked = replace(INSTRUCTED, template="again " + INSTRUCTED.template)
     encoded = encode(backbone, asked, TEXTS)
     with tokens_seen(backbone.stack.model) as seen:
-        assert not [*token_batches(backbone, encoded, some=np.zeros(len(TEXTS), bool))]
+        assert not [*Batches(backbone, encoded, some=np.zeros(len(TEXTS), bool))]
     assert not seen
 
 
@@ -130,7 +130,7 @@ def test_a_row_that_begins_otherwise_runs_whole(backbone_of):
     backbone = backbone_of("llama")
     encoded = encode(backbone, INSTRUCTED, TEXTS)
     encoded.shared[[1, 4]] -= 2
-    batches = [*token_batches(backbone, encoded, budget=10**6)]
+    batches = [*Batches(backbone, encoded, budget=10**6)]
     assert [(len(batch.inputs) > 2, len(batch.rows)) for batch in batches] == [
         (False, 2),
         (True, len(TEXTS) - 2),
@@ -145,7 +145,7 @@ def test_a_row_that_begins_otherwise_runs_whole(backbone_of):
 )
 def test_rows_run_whole_if_there_is_nothing_to_keep(backbone_of, name, asked):
     backbone = backbone_of(name)
-    for batch in token_batches(backbone, encode(backbone, asked, TEXTS)):
+    for batch in Batches(backbone, encode(backbone, asked, TEXTS)):
         assert {*batch.inputs} == {"input_ids", "attention_mask"}
 
 

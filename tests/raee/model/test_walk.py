@@ -77,7 +77,7 @@ def leave(backbone: Backbone) -> np.ndarray:
     """
     head, batch = head_for(backbone), whole_batch(backbone)
     attention = batch.inputs["attention_mask"]
-    leave_at = torch.as_tensor(LEAVE_AT, device=backbone.device)
+    leave_at = torch.as_tensor(LEAVE_AT)
     read = np.zeros((len(TEXTS), len(LABELS)), dtype=np.float32)
 
     def visit(depth, states, rows):
@@ -85,7 +85,7 @@ def leave(backbone: Backbone) -> np.ndarray:
         here = rows[due]
         if len(here):
             answer = head(depth, states[due], attention[here], batch.answer_positions[here])
-            read[batch.rows[here.cpu()]] = answer.cpu().numpy()
+            read[batch.rows[here]] = answer.cpu().numpy()
         return ~due
 
     with rows_seen(backbone.stack.model) as seen:

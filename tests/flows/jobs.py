@@ -152,22 +152,20 @@ class Workplace:
         }
 
 
-def interrupted_after_a_shard(
-    patch: pytest.MonkeyPatch, arguments: Sequence[object], passes: int = 1
-) -> None:
-    """Run a classification that meets Ctrl-C after so many passes over the model."""
+def interrupted_after_a_shard(patch: pytest.MonkeyPatch, arguments: Sequence[object]) -> None:
+    """Run a classification that meets Ctrl-C once its first shard has been through the model."""
     import tasks.classify.classification
 
-    real, done = tasks.classify.classification.classify, []
+    real, done = tasks.classify.classification.finish, []
 
-    def classify(*args: Any) -> Any:
-        if len(done) == passes:
+    def finish(*args: Any) -> Any:
+        if done:
             raise KeyboardInterrupt
         done.append(True)
         return real(*args)
 
     with patch.context() as patched:
-        patched.setattr(tasks.classify.classification, "classify", classify)
+        patched.setattr(tasks.classify.classification, "finish", finish)
         assert raee("classify", *arguments).code == 130
 
 

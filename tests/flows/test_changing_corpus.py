@@ -119,13 +119,13 @@ class TestRejects:
         assert len(rejects_of(version)) == 10
 
     def test_end_a_classification_as_soon_as_there_are_too_many(self, published, monkeypatch):
-        real, shards = tasks.classify.classification.classify, []
+        real, shards = tasks.classify.classification.finish, []
 
-        def classify(*args):
+        def finish(*args):
             shards.append(True)
             return real(*args)
 
-        monkeypatch.setattr(tasks.classify.classification, "classify", classify)
+        monkeypatch.setattr(tasks.classify.classification, "finish", finish)
         rows = [r | {"text": ""} if i < 15 else r for i, r in enumerate(sentences(200, seed=9))]
         input = published.write("new.csv", rows)
         arguments = ("--input", input, "--output", published.root / "out")

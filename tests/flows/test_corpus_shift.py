@@ -211,8 +211,7 @@ class TestLabelShares:
         output = place.root / "shift/stopped"
         input = place.root / "shift/skewed.csv"
         arguments = (place.job(**changed), "--input", input, "--output", output)
-        # The first pass over the model is that of the estimate.
-        interrupted_after_a_shard(monkeypatch, arguments, passes=2)
+        interrupted_after_a_shard(monkeypatch, arguments)
         saved = (output / "_work/balance.json").read_bytes()
         assert len(list(output.glob("_work/part-*.json"))) == 1
         answer = raee("classify", *arguments)

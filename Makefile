@@ -13,7 +13,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help install demo test lint types unit services kills chunks clean train-small-causal \
 	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index \
 	benchmark-fits benchmark-prefix benchmark-precision benchmark-words benchmark-speed benchmark-gpu \
-	benchmark-orchestration benchmark-start benchmark-peers benchmark-check benchmark-hardware
+	benchmark-orchestration benchmark-start benchmark-peers benchmark-check benchmark-hardware \
+	benchmark-growth
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,6 +113,9 @@ benchmark-check: install ## fails if a ratio is 15 % below the one in benchmarks
 
 benchmark-hardware: install ## share of the processor's arithmetic that exits, full depth and a sweep use (SHAPES=minilm: one)
 	@$(BIN)/python -m benchmarks.hardware $(SHAPES)
+
+benchmark-growth: install ## seconds and memory of a row more, to 2,000,000 rows (GROWTH="--rows 1000 10000 --memory 20000": fewer)
+	@$(BIN)/python -m benchmarks.growth $(GROWTH)
 
 # The peers' libraries hold each other back, and raee's: they have an environment of their own.
 $(PEERS)/installed: benchmarks/peers/requirements.txt

@@ -102,7 +102,7 @@ kills: install services ## kill -9 at 100 random moments of whatever writes, on 
 chunks: install services ## 200 chunks over 4 workers, on SQLite and on PostgreSQL: no row lost, none doubled
 	@RAEE_CHUNKS=200 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/orchestration -k chunks
 
-benchmark-speed: install ## rows/s against a plain loop, and memory, on the reviews in RAEE_DATA
+benchmark-speed: install ## rows/s against a plain loop in the same number format, on the reviews in RAEE_DATA
 	@$(BIN)/python -m benchmarks.speed
 
 benchmark-peers: install $(PEERS)/installed ## accuracy and rows/s beside what else classifies texts, on the data sets in RAEE_DATA

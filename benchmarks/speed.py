@@ -2,10 +2,12 @@
 
 `make benchmark-speed` classifies the first 2,000 long reviews (with a GPU 12,000) in chunks, each
 first by a plain sorted, token-budget `transformers` loop and then by the command, at full depth and
-as tuned, so that any other load of the machine falls on all three.  All run in the number format
-that `dtype: auto` picks here; if that is not float32, all three run in float32, too.  The loop
-shares no code with the project, but in int8, which `transformers` has not: there the loop calls the
-model as the project loads it.  Then the tuned policy classifies all reviews.
+as tuned, so that any other load of the machine falls on all of them.  The database is of single
+sentences, from which long reviews are far: a job runs those to full depth by default, so the tuned
+policy is measured with `far: null`, too, by which they leave like any other row.  All run in the
+number format that `dtype: auto` picks here; if that is not float32, they run in float32 as well.
+The loop shares no code with the project, but in int8, which `transformers` has not: there the loop
+calls the model as the project loads it.  Then the tuned policy classifies all reviews.
 
 RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet and sst2/train.parquet.
 SPEED_ROWS: so many reviews instead, and not all of them as tuned.
@@ -39,8 +41,9 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "speed"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ROWS, CHUNK = {"cpu": (2_000, 500), "cuda": (12_000, 12_000)}[DEVICE.type]
-LOOP, FULL, TUNED = "plain loop", "`raee`, full", "`raee`, tuned"
-POLICIES = {FULL: "full", TUNED: "tuned"}
+LOOP, FULL, TUNED, NEAR = "plain loop", "full", "tuned", "tuned, `far: null`"
+POLICIES = {FULL: "full", TUNED: "tuned", NEAR: "tuned"}
+"""The policy of each way but the loop."""
 TIMES = 8
 """The target: rows/s of `tuned` over those of full depth done well, in the same format."""
 TOKEN_BUDGET, MAX_TOKENS = {"cpu": 4_096, "cuda": 65_536}[DEVICE.type], 256
@@ -65,7 +68,7 @@ def main() -> None:
     os.environ["PREFECT_HOME"] = str(RESULTS / "prefect")
     precision = precision_of(BACKBONE)
     formats = dict.fromkeys((precision.dtype, "float32"))  # the picked one first
-    jobs = {dtype: write_job(dtype, data) for dtype in formats}
+    jobs = {dtype: {far: write_job(dtype, data, far) for far in (True, False)} for dtype in formats}
     from flows.orchestrator.server import orchestrator
 
     with orchestrator() as wait:
@@ -74,10 +77,11 @@ def main() -> None:
         wait()
         os.environ["PREFECT_API_URL"] = PREFECT_API_URL.value()
         seconds = {}
-        for dtype, job in jobs.items():
-            raee("build", str(job))
-            seconds[dtype] = compare(reviews, job, dtype)
-        whole = None if "SPEED_ROWS" in os.environ else classify_all(jobs[precision.dtype], data)
+        for dtype, by_far in jobs.items():
+            raee("build", str(by_far[True]))
+            seconds[dtype] = compare(reviews, by_far, dtype)
+        everything = "SPEED_ROWS" not in os.environ
+        whole = classify_all(jobs[precision.dtype][True], data) if everything else None
     record = {
         **machine(),
         "versions": versions("raee", "torch", "transformers", "tokenizers"),
@@ -113,31 +117,38 @@ def speed_table(seconds: Mapping[str, Chunks], sizes: Sequence[int]) -> str:
     for dtype, chunks in seconds.items():
         rates = {way: ratios(sizes, taken) for way, taken in chunks.items()}
         cells = [spread(of, ".1f") for of in rates.values()]
-        against = [spread(ratios(rates[TUNED], rates[way])) for way in (LOOP, FULL)]
+        pairs = (TUNED, LOOP), (NEAR, LOOP), (NEAR, FULL)
+        against = [spread(ratios(rates[ours], rates[theirs])) for ours, theirs in pairs]
         lines.append([dtype, *cells, *against, f">= {TIMES}"])
-    heads = ["rows/s", *(LOOP, FULL, TUNED), "tuned / plain loop", "tuned / `raee`, full"]
-    return table([*heads, "target of tuned / plain loop"], lines)
+    heads = ["rows/s", LOOP, *(f"`raee`, {way}" for way in POLICIES)]
+    heads += ["tuned / loop", "the same, `far: null`", "`far: null` / `raee`, full"]
+    return table([*heads, "target of tuned / loop"], lines)
 
 
-def write_job(dtype: str, data: Path) -> Path:
-    """A job on the film review sentences, for whole reviews of the same two labels."""
-    job = {
+def write_job(dtype: str, data: Path, far: bool) -> Path:
+    """A job on the film review sentences, for whole reviews of the same two labels.
+
+    far: whether far rows are looked for.
+    """
+    job: dict[str, Any] = {
         "name": f"reviews-{dtype}",
         "store": str(RESULTS / "store"),
         "corpus": {"uri": str(data / "sst2" / "train.parquet"), "id": "id"},
         "prompt": "sst2",
         "backbone": in_precision(BACKBONE, dtype).model_dump(include={"family", "model", "dtype"}),
     }
-    path = RESULTS / f"{dtype}.yaml"
+    path = RESULTS / f"{dtype}{'' if far else '-near'}.yaml"
+    if not far:
+        job["far"] = None
     path.write_text(yaml.safe_dump(job), "utf-8")
     return path
 
 
-def compare(reviews: pa.Table, job: Path, dtype: str) -> Chunks:
+def compare(reviews: pa.Table, jobs: Mapping[bool, Path], dtype: str) -> Chunks:
     """Seconds of the loop and of the command; everything counted but the start of a process.
 
     The command's estimate of label shares is not in them: it takes up to 2,000 rows once, however
-    many a corpus has.
+    many a corpus has.  jobs: by whether far rows are looked for.
     """
     seconds: Chunks = {way: [] for way in (LOOP, *POLICIES)}
     tokenizer = AutoTokenizer.from_pretrained(BACKBONE.model)
@@ -151,7 +162,8 @@ def compare(reviews: pa.Table, job: Path, dtype: str) -> Chunks:
         plain_loop(tokenizer, model, pq.read_table(path)["text"].to_pylist())
         seconds[LOOP].append(time.monotonic() - begun)
         for way, policy in POLICIES.items():
-            output = RESULTS / f"chunk-{start}-{policy}-{dtype}"
+            job = jobs[way != NEAR]
+            output = RESULTS / f"chunk-{start}-{policy}-{job.stem}"
             arguments = ["--input", str(path), "--output", str(output), "--policy", policy]
             raee("classify", str(job), *arguments)
             seconds[way].append(sum(manifest_of(output)["seconds"].values()))

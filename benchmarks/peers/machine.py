@@ -2,7 +2,10 @@
 
 import os
 import platform
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.peers.table import THREADS
@@ -27,3 +30,15 @@ def machine() -> dict[str, str]:
         "machine": f"{processor}, {os.cpu_count()} cores",
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Those of Python and of some packages."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"python": python, **{package: version(package) for package in packages}}
+
+
+def machine_line(here: Mapping[str, str], of: Mapping[str, str]) -> str:
+    """A line above a table: `machine()` and `versions()`."""
+    listed = ", ".join(f"{package} {number}" for package, number in of.items())
+    return f"{here['machine']}, {here['date']}; {listed}."

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.table import ALONE, FULL_DEPTH, INT8, OURS, PEERS
 from benchmarks.quality import LEVEL
+from benchmarks.repeats import spread, table
 from raee.statistics.paired import Paired, paired
 
 Found = dict[str, Any]
@@ -82,11 +83,6 @@ def tables_of(all_found: Sequence[Found]) -> str:
     return "\n\n".join(parts)
 
 
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    found = [heads, ["---"] * len(heads), *lines]
-    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in found)
-
-
 def _accuracies(all_found: Sequence[Found]) -> str:
     """A line a data set, the best in bold; with the p-value of each peer against raee."""
     names = [*all_found[0]["peers"]]
@@ -102,7 +98,7 @@ def _accuracies(all_found: Sequence[Found]) -> str:
         lines.append([found["task"], *cells])
     means = [fmean(right_of(found, name).mean() for found in all_found) for name in names]
     lines.append(["mean", *(f"{mean:.3f}" for mean in means)])
-    return _table(["accuracy (p against raee)", *(PEERS[name].title for name in names)], lines)
+    return table(["accuracy (p against raee)", *(PEERS[name].title for name in names)], lines)
 
 
 def _against_the_best(all_found: Sequence[Found]) -> str:
@@ -119,7 +115,7 @@ def _against_the_best(all_found: Sequence[Found]) -> str:
         lines.append([found["task"], PEERS[name].title, *cells, f"{alone.p_value:.2g}"])
     heads = ["", "best peer", "points more", "rows only raee gets right", "only the peer", "p"]
     heads += ["better beyond noise", "points more, `balance: database`", "p"]
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def _speeds(all_found: Sequence[Found]) -> str:
@@ -127,13 +123,12 @@ def _speeds(all_found: Sequence[Found]) -> str:
     names = [*all_found[0]["peers"]]
 
     def cell(found: Found, name: str) -> str:
-        some = rates(found, name)
-        return f"{median(some):,.0f} ({min(some):,.0f} to {max(some):,.0f})"
+        return spread(rates(found, name), ",.0f")
 
     lines = [[found["task"], *(cell(found, name) for name in names)] for found in all_found]
     means = [fmean(times(found, name) for found in all_found) for name in names]
     lines.append(["raee, times it (mean)", *(f"{mean:.2f}" for mean in means)])
-    return _table(["rows/s (least to most)", *(PEERS[name].title for name in names)], lines)
+    return table(["rows/s (least to most)", *(PEERS[name].title for name in names)], lines)
 
 
 def _figures(all_found: Sequence[Found]) -> str:
@@ -162,4 +157,4 @@ def _figures(all_found: Sequence[Found]) -> str:
         speed_line(INT8, 3),
         ["accuracy of raee against the best peer of each data set", verdict, "worse on 0; +1.0"],
     ]
-    return _table(["figure", "found", "target"], lines)
+    return table(["figure", "found", "target"], lines)

@@ -10,9 +10,9 @@ import os
 import sys
 import time
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.peers.machine import versions
 from benchmarks.peers.rows import Made, Task, read_rows
 from benchmarks.peers.table import PEERS
 
@@ -25,9 +25,7 @@ def main(name: str, data: str, model: str, job: str, kept: str) -> None:
     make = getattr(import_module(f"benchmarks.peers.{peer.module}"), peer.make)
     task = Task(read_rows(Path(data), "train"), test.texts, model, job, Path(kept))
     made: Made = make(task)
-    versions = {package: version(package) for package in peer.packages}
-    python = ".".join(map(str, sys.version_info[:3]))
-    ready = {"notes": made.notes, "versions": {"python": python, **versions}}
+    ready = {"notes": made.notes, "versions": versions(*peer.packages)}
     print(json.dumps(ready), file=lines, flush=True)
     for _ in sys.stdin:
         begun = time.perf_counter()

@@ -91,31 +91,32 @@ def sweep(
     hashes = text_hashes(encoded.token_ids)
     batches = Batches(backbone, encoded)
     for batch in batches:
-        read = torch.zeros(2, depths, len(batch.rows), device=backbone.device)
-
-        def visit(
-            depth: int,
-            states: Tensor,
-            rows: Tensor,
-            batch: Batch = batch,
-            read: Tensor = read,
-        ) -> None:
-            at = batch.rows
-            attention, positions = backbone.tokens_at(depth, batch.own, batch.answer_positions)
-            if head is not None:
-                distributions = head(depth, states, attention, positions)
-                read[1, depth], answer = distributions.max(dim=1)
-                read[0, depth] = answer.float()
-                if collected is not None:
-                    collected.add_heads(depth, at, distributions)
-            if collected is not None:
-                for name in collected.states:
-                    vectors = probe_state(backbone, name, depth, states, attention, positions)
-                    collected.add(name, depth, at, vectors)
-            if retriever is None and depth in key.depths:
-                keys[key.depths.index(depth)][at] = layer_key(backbone, depth, states, attention)
-
         with batches.room():
+            read = torch.zeros(2, depths, len(batch.rows), device=backbone.device)
+
+            def visit(
+                depth: int,
+                states: Tensor,
+                rows: Tensor,
+                batch: Batch = batch,
+                read: Tensor = read,
+            ) -> None:
+                at = batch.rows
+                attention, positions = backbone.tokens_at(depth, batch.own, batch.answer_positions)
+                if head is not None:
+                    distributions = head(depth, states, attention, positions)
+                    read[1, depth], answer = distributions.max(dim=1)
+                    read[0, depth] = answer.float()
+                    if collected is not None:
+                        collected.add_heads(depth, at, distributions)
+                if collected is not None:
+                    for name in collected.states:
+                        vectors = probe_state(backbone, name, depth, states, attention, positions)
+                        collected.add(name, depth, at, vectors)
+                if retriever is None and depth in key.depths:
+                    own_key = layer_key(backbone, depth, states, attention)
+                    keys[key.depths.index(depth)][at] = own_key
+
             walk(backbone.stack, batch.inputs, visit)
             answer, confidence = read.cpu().numpy()
             if head is not None:

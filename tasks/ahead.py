@@ -5,8 +5,9 @@ ahead at a time, so that no more than two are in memory.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import copy_context
+from threading import Thread
 from typing import Any, Generic, TypeVar
 
 Made = TypeVar("Made")
@@ -17,7 +18,6 @@ class Ahead(Generic[Made]):
 
     def __init__(self, make: Callable[..., Made]) -> None:
         self._make = make
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="raee-ahead")
         self._begun: tuple[tuple[Any, ...], Future[Made]] | None = None
 
     def take(self, *asked: Any) -> Made:
@@ -25,12 +25,30 @@ class Ahead(Generic[Made]):
 
         Raises what making it raises; then it is made anew if it is asked for again.
         """
-        begun, self._begun = self._begun, None
-        if begun is None or begun[0] != asked:
+        if self._begun is None or self._begun[0] != asked:
             return self._make(*asked)
-        return begun[1].result()
+        found = self._begun[1]
+        self.drop()
+        return found.result()
 
     def begin(self, *asked: Any) -> None:
-        """Begin with what will be asked for next."""
+        """Begin with what will be asked for next, unless that is under way."""
+        if self._begun is not None and self._begun[0] == asked:
+            return
+        found: Future[Made] = Future()
+        self._begun = asked, found
         # The context says what a log line is about, and to which run it belongs.
-        self._begun = asked, self._pool.submit(copy_context().run, self._make, *asked)
+        context = copy_context()
+
+        def work() -> None:
+            try:
+                found.set_result(context.run(self._make, *asked))
+            except BaseException as error:
+                found.set_exception(error)
+
+        # No pool: Python would wait for its threads at Ctrl-C, whatever they read.
+        Thread(target=work, name="raee-ahead", daemon=True).start()
+
+    def drop(self) -> None:
+        """Hold no longer what was begun with."""
+        self._begun = None

@@ -207,6 +207,11 @@ class Step(Generic[W, Left]):
         left = self._body(work, attempt, *which)
         return None if left is None else attempt.keep(left)
 
+    def drop_ahead(self) -> None:
+        """Hold nothing of a shard that nobody will ask for."""
+        if self._ahead is not None:
+            self._ahead.drop()
+
     def seconds(self, work: W) -> float:
         """The seconds that the step took, all shards together; 0 if the work did not need it."""
         records = work.records(self.marker, per_shard=self.per_shard)

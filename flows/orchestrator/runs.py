@@ -45,11 +45,14 @@ def do_chunk(
     rows, name = 0, version.database.name
     with about(name, version.id):
         last = first + count - 1
-        for number in range(first, last + 1):
-            with about(name, version.id, number):
-                left = step(address, number, number + 1 if number < last else None)
-                assert left is not None, "every shard leaves something"
-                rows += left.rows
+        try:
+            for number in range(first, last + 1):
+                with about(name, version.id, number):
+                    left = step(address, number, number + 1 if number < last else None)
+                    assert left is not None, "every shard leaves something"
+                    rows += left.rows
+        finally:
+            step.drop_ahead()
         which = f"shard {first} is" if count == 1 else f"shards {first} to {last} are"
         logger.info("%s %s: %d rows", which, done, rows)
     return rows

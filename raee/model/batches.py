@@ -18,7 +18,7 @@ from raee.model.coding import Ids, coded, token_ids
 from raee.model.frames import Frame, frame_of
 from raee.model.long_texts import beginning, splits_at_spaces
 from raee.model.prompts import GENERATIVE, Prompt
-from raee.model.room import budget_of, keep_to, on_device
+from raee.model.room import budget_of, keep_to, no_room, on_device
 from raee.model.shared import kept_prefix
 from raee.model.walk import Inputs
 
@@ -36,6 +36,10 @@ _LIKELY = 5
 
 _KEPT_TOKENS = 8
 """Kept tokens that count as one of a batch: a layer takes memory for their keys and values only."""
+
+_TELLING = 1_024
+"""Tokens of a batch from which on it says what a device has room for: that one has none for less
+may pass."""
 
 _DIFFERENT = ("a", "The", "1", ".", " a", "\n", '"', "\u00e9", "\u4e2d", "\U0001f600")
 """Texts that begin in different ways: what tokens they have in common do not depend on a text."""
@@ -159,7 +163,7 @@ class Batches:
         """
         self._backbone, self._encoded = backbone, encoded
         chosen = np.arange(len(encoded.token_ids)) if some is None else np.flatnonzero(some)
-        self._order, self._start, self._next = chosen, 0, 0
+        self._order, self._start, self._next, self._no_room = chosen, 0, 0, False
         if not len(chosen):
             return  # no pass of the prefix for rows that have all left before the walk
         self._of_prefix, size = kept_prefix(backbone, encoded.prefix), len(encoded.prefix)
@@ -180,7 +184,14 @@ class Batches:
             rows = rows[: max(1, self._budget // int(self._counted[rows[0]]))]
             rows = rows[self._kept[rows] == self._kept[rows[0]]]
             self._next += len(rows)
-            yield self._batch(rows)
+            batch = None
+            with self.room():
+                batch = self._batch(rows)
+            if batch is not None:
+                yield batch
+            del batch
+            if self._no_room:  # what the error held is free by now
+                self._come_again()
 
     @contextmanager
     def room(self) -> Iterator[None]:
@@ -192,15 +203,18 @@ class Batches:
         try:
             yield
         except torch.OutOfMemoryError:
-            rows = self._order[self._start : self._next]
-            tokens = len(rows) * int(self._counted[rows[0]])
-            if len(rows) == 1:
-                raise InputError(
-                    f"{self._backbone.device} has no room for a text of {tokens} tokens beside the "
-                    "model: free some of its memory, or take a smaller model or dtype"
-                ) from None
-            self._next = self._start
-            self._budget = keep_to(self._backbone, tokens // 2)
+            if self._next - self._start == 1:
+                (row,) = self._order[self._start : self._next]
+                raise no_room(self._backbone, int(self._counted[row])) from None
+            self._no_room = True
+
+    def _come_again(self) -> None:
+        """Go back to the rows of the batch that found no room, with half of its tokens."""
+        rows = self._order[self._start : self._next]
+        tokens = len(rows) * int(self._counted[rows[0]])
+        self._next, self._no_room = self._start, False
+        keep_to(self._backbone, max(tokens // 2, _TELLING))
+        self._budget = tokens // 2
 
     def _batch(self, rows: NDArray[np.int64]) -> Batch:
         encoded, device = self._encoded, self._backbone.device

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from raee.errors import InputError
 from raee.model.backbones import Backbone, Outline
 
 logger = logging.getLogger("raee")
@@ -49,15 +50,22 @@ def tokens_for(free: int, outline: Outline) -> int:
     return max(1, int(_SHARE * free / (_BYTES * answers)))
 
 
-def keep_to(backbone: Backbone, tokens: int) -> int:
-    """Keep the model's batches to so many tokens from now on; returns them."""
-    tokens = max(1, tokens)
-    _found[backbone.model] = tokens
-    less = "%s has no room for a larger batch: batches have %d tokens from now on"
-    logger.warning(less, backbone.device, tokens)
+def keep_to(backbone: Backbone, tokens: int) -> None:
+    """Keep the model's batches to so many tokens from now on, if they do not keep to fewer."""
+    if tokens < _found.get(backbone.model, tokens + 1):
+        _found[backbone.model] = tokens
+        less = "%s has no room for a larger batch: batches have %d tokens at most from now on"
+        logger.warning(less, backbone.device, tokens)
     if backbone.device.type == "cuda":
         torch.cuda.empty_cache()
-    return tokens
+
+
+def no_room(backbone: Backbone, tokens: int) -> InputError:
+    """The error for a row of so many tokens that does not fit alone."""
+    return InputError(
+        f"{backbone.device} has no room for a text of {tokens} tokens beside the model: free some "
+        "of its memory, or take a smaller model or dtype"
+    )
 
 
 def on_device(values: NDArray[Any], device: torch.device) -> Tensor:

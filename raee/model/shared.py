@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from raee.errors import cut
 from raee.model.backbones import Backbone
+from raee.model.room import no_room
 from raee.model.structure import is_far_from
 from raee.model.walk import Inputs, walk
 
@@ -62,7 +63,7 @@ def _computed(backbone: Backbone, prefix: NDArray[np.int32]) -> Inputs | None:
         cache.layers = [_shared_by_rows(layer) for layer in cache.layers]
         is_exact = _is_exact(backbone, ids, {name: cache})
     except torch.OutOfMemoryError:
-        raise
+        raise no_room(backbone, len(prefix)) from None
     except Exception as error:  # whatever a model raises that keeps no keys, or others
         logger.info("backbone: rows run whole, with what they share (%s)", cut(error))
         return None

@@ -1,5 +1,7 @@
 """What is made ahead of a shard's turn."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -32,11 +34,33 @@ def test_it_is_made_while_something_else_runs():
     assert ahead.take(1).startswith("raee-ahead")
 
 
-def test_what_was_begun_for_another_shard_is_left():
-    ahead = Ahead(lambda number: number)
-    ahead.begin(1)
+def test_a_try_that_is_tried_again_leaves_what_was_begun_for_the_next_shard():
+    made = []
+    ahead = Ahead(lambda number: made.append(number) or number)
+    for _ in range(2):
+        assert ahead.take(1) == 1
+        ahead.begin(2)
     assert ahead.take(2) == 2
+    assert sorted(made) == [1, 1, 2]
+
+
+def test_what_was_dropped_is_made_anew():
+    made = []
+    ahead = Ahead(lambda number: made.append(number) or number)
+    ahead.begin(1)
+    ahead.drop()
     assert ahead.take(1) == 1
+    assert made.count(1) == 2
+
+
+def test_a_command_that_is_interrupted_does_not_wait_for_it():
+    slow = (
+        "import time; from tasks.ahead import Ahead; ahead = Ahead(time.sleep); ahead.begin(60); "
+        "raise KeyboardInterrupt"
+    )
+    done = subprocess.run([sys.executable, "-c", slow], capture_output=True, timeout=30)
+    assert done.returncode != 0
+    assert b"KeyboardInterrupt" in done.stderr
 
 
 def test_an_error_comes_when_it_is_asked_for_and_the_next_try_makes_it_anew():

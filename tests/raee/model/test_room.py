@@ -9,9 +9,11 @@ import torch
 
 from raee.classify import classify
 from raee.config import CascadePolicy, FullPolicy, KeySpec
+from raee.model import batches
 from raee.model.batches import Batches, encode
 from raee.model.loading import load_backbone
 from raee.model.room import budget_of, tokens_for
+from raee.model.walk import walk
 from raee.sweep import Labelled, sweep
 from tests.raee.databases import LABELS, TEXTS, UNSEEN, build, head_for, prompt_for
 from tests.raee.errors import refused
@@ -42,6 +44,16 @@ def little_room(backbone, tokens, depth=2):
 
 def _longest(backbone):
     return max(encode(backbone, prompt_for(backbone), TEXTS).lengths)
+
+
+def _walked(backbone, encoded):
+    """The rows that have passed the layers."""
+    found, rows = Batches(backbone, encoded), []
+    for batch in found:
+        with found.room():
+            walk(backbone.stack, batch.inputs, lambda depth, states, rows: None)
+            rows += batch.rows.tolist()
+    return sorted(rows)
 
 
 def _swept(backbone):
@@ -82,13 +94,31 @@ def test_a_classification_without_room_answers_the_same(backbone, policy):
 
 
 def test_later_batches_keep_to_the_room_that_was_found(backbone):
-    encoded = encode(backbone, prompt_for(backbone), TEXTS)
-    most = 3 * _longest(backbone)
-    with little_room(backbone, most, depth=0):
-        _swept(backbone)
-    assert budget_of(backbone) <= most
+    encoded = encode(backbone, prompt_for(backbone), TEXTS * 20)
+    with little_room(backbone, 1_500, depth=0):
+        _walked(backbone, encoded)
+    assert budget_of(backbone) <= 1_500
     sizes = [batch.inputs["input_ids"].numel() for batch in Batches(backbone, encoded)]
-    assert max(sizes) <= most
+    assert 1_000 < max(sizes) <= 1_500
+
+
+def test_what_a_small_batch_found_does_not_make_all_later_ones_as_small(backbone):
+    with little_room(backbone, 2 * _longest(backbone)):
+        _walked(backbone, encode(backbone, prompt_for(backbone), TEXTS))
+    assert budget_of(backbone) == 1_024
+
+
+def test_no_room_for_the_batch_itself_is_no_room_either(backbone, monkeypatch):
+    real, asked = batches.on_device, []
+
+    def on_device(values, device):
+        asked.append(values.shape)
+        if len(asked) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(values, device)
+
+    monkeypatch.setattr(batches, "on_device", on_device)
+    assert _walked(backbone, encode(backbone, prompt_for(backbone), TEXTS)) == [*range(len(TEXTS))]
 
 
 def test_a_row_without_room_is_said_in_one_line(backbone):

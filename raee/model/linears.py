@@ -80,6 +80,15 @@ def can_pack() -> bool:
     return torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
 
 
+def is_worth_packing(dtype: str) -> bool:
+    """Whether ordered weights are faster in a number format that this machine has.
+
+    In float32 they are only with AVX-512: without, what PyTorch takes is up to a fifth faster.
+    """
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return can_pack() and (wide or dtype != "float32")
+
+
 def pack(layer: nn.Module, *, int8: bool) -> None:
     """Replace the linear layers of a model's layer, in place; their weights are freed.
 

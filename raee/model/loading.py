@@ -21,7 +21,7 @@ from raee.model.batches import pad, padding_of
 from raee.model.files import SETTINGS, fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 from raee.model.kinds import class_of, needs_padding
-from raee.model.linears import can_pack, pack
+from raee.model.linears import is_worth_packing, pack
 from raee.model.native import check_native, native_formats
 from raee.model.sentence import SentenceParts, sentence_parts
 from raee.model.structure import walkable_stack
@@ -190,8 +190,8 @@ def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Back
     if (
         device.type == "cpu"
         and spec.device_map is None
-        and can_pack()
         and dtype in native_formats()
+        and is_worth_packing(dtype)
     ):
         for each in stack.parts:
             for layer in each.layers:

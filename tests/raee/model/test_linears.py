@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from raee.model.linears import Int8, Packed, can_pack, pack
+from raee.model.linears import Int8, Packed, can_pack, is_worth_packing, pack
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="oneDNN orders no weights here")
 
@@ -29,6 +29,14 @@ def test_packed_is_exact_whatever_the_shape(shape, inside, outside, biased, seed
     with torch.inference_mode():
         found = Packed(linear.weight.detach(), linear.bias)(states)
         torch.testing.assert_close(found, linear(states), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("registers", "in_float32"), [("AVX2", False), ("AVX512", True)])
+def test_float32_is_packed_only_where_that_is_faster(monkeypatch, registers, in_float32):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: registers)
+    assert is_worth_packing("float32") == in_float32
+    assert is_worth_packing("bfloat16")
+    assert is_worth_packing("int8")
 
 
 @given(seed=st.integers(0, 99), size=st.sampled_from([1e-20, 1.0, 1e20]), biased=st.booleans())

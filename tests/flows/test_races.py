@@ -125,7 +125,7 @@ class TestTwoClassifications:
         ("module", "name", "call"),
         [
             (tasks.classify.plan, "_started", 1),
-            (tasks.classify.classification, "classify", 2),
+            (tasks.classify.classification, "finish", 1),
             (VersionFiles, "copy", 1),
         ],
         ids=lambda value: value if isinstance(value, str) else "",

@@ -55,16 +55,16 @@ def test_rows_that_leave_at_the_ngrams_run_no_layer_and_nobody_looks_how_far_the
 
 
 def test_a_rebuild_takes_the_tokens_of_known_rows_from_its_parent(published, monkeypatch):
-    import raee.sweep
+    import tasks.build.sweep
 
     tokenised: list[str] = []
-    real = raee.sweep.encode
+    real = tasks.build.sweep.encode
 
     def encode(backbone, prompt, texts):
         tokenised.extend(texts)
         return real(backbone, prompt, texts)
 
-    monkeypatch.setattr(raee.sweep, "encode", encode)
+    monkeypatch.setattr(tasks.build.sweep, "encode", encode)
     dice, before = random.Random(0), sentences(40)
     rows = added(removed(before, dice), dice)
     published.write("train.csv", rows)

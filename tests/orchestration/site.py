@@ -144,21 +144,25 @@ class Site:
             name = self.worker_of(run)
         except FileNotFoundError:  # its process is gone
             return None
-        os.killpg(self.workers[name].pid, signal.SIGSTOP)
+        self._signal(self.workers[name].pid, signal.SIGSTOP)
         if self.state(run)["type"] == "RUNNING":
             return name
-        os.killpg(self.workers[name].pid, signal.SIGCONT)
+        self._signal(self.workers[name].pid, signal.SIGCONT)
         return None
 
     def kill_worker(self, name: str) -> None:
         """A machine that loses its power: the worker and all that it has started."""
         worker = self.workers.pop(name)
-        os.killpg(worker.pid, signal.SIGKILL)
-        listening = f"/raee-{os.getuid()}-{worker.pid}/"  # where its residents do
+        self._signal(worker.pid, signal.SIGKILL)
+        worker.wait()
+
+    def _signal(self, worker: int, what: signal.Signals) -> None:
+        """Send a signal to a worker and to all that it has started."""
+        os.killpg(worker, what)
+        listening = f"/raee-{os.getuid()}-{worker}/"  # where its residents do
         for resident in processes("cmdline", listening):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(resident.name), signal.SIGKILL)
-        worker.wait()
+                os.kill(int(resident.name), what)
 
     def close(self) -> None:
         for name in list(self.workers):

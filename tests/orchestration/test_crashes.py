@@ -27,7 +27,7 @@ def _sweeping(site, place):
         done = [n for n in names if "/shard-" in n and n.endswith(".json")]
         return len(done) >= 2 or None
 
-    until(120, "shards are swept", look)
+    until(240, "shards are swept", look)
     assert place.versions == []
 
 

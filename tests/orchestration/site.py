@@ -145,6 +145,7 @@ class Site:
         except FileNotFoundError:  # its process is gone
             return None
         self._signal(self.workers[name].pid, signal.SIGSTOP)
+        time.sleep(1)  # what it has sent by then arrives
         if self.state(run)["type"] == "RUNNING":
             return name
         self._signal(self.workers[name].pid, signal.SIGCONT)

@@ -63,6 +63,8 @@ class _Shard:
     """(rows,) positions of their states in the parent's; -1 if it has none of the row."""
     of_centre: NDArray[np.int64]
     """(rows,) positions in what was read of the centre's rows; -1 if the row is none of them."""
+    unread: NDArray[np.bool_]
+    """(rows,) True if neither the parent nor the centre has read the row."""
     encoded: Encoded
     """The unread rows."""
 
@@ -70,11 +72,6 @@ class _Shard:
     def new(self) -> NDArray[np.bool_]:
         """(rows,) True if the parent has not read the row."""
         return self.readings < 0
-
-    @property
-    def unread(self) -> NDArray[np.bool_]:
-        """(rows,) True if nothing has read the row."""
-        return self.new & (self.of_centre < 0)
 
     @property
     def reread(self) -> NDArray[np.bool_]:
@@ -109,7 +106,8 @@ def _look_up(build: Build, number: int) -> _Shard:
     nowhere, centre = np.full(len(rows), -1), build.centre_rows
     readings = nowhere if parent is None else parent.find(hashes)
     of_centre = nowhere if centre is None else centre.find(hashes)
-    unread = rows["text"].filter(pl.Series((readings < 0) & (of_centre < 0), dtype=pl.Boolean))
+    unread = (readings < 0) & (of_centre < 0)
+    texts = rows["text"].filter(pl.Series(unread)).to_list()
     return _Shard(
         rows=rows,
         rejects=left.rejects,
@@ -122,7 +120,8 @@ def _look_up(build: Build, number: int) -> _Shard:
         readings=readings,
         states=nowhere if parent is None else parent.states.find(hashes),
         of_centre=of_centre,
-        encoded=encode(build.backbone, plan.prompt, unread.to_list()),
+        unread=unread,
+        encoded=encode(build.backbone, plan.prompt, texts),
     )
 
 

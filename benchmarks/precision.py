@@ -1,9 +1,9 @@
 """What a number format costs in accuracy, and what it gains in speed.
 
-`make benchmark-precision` builds a database of each data set in every format that the processor
-has (float32, bfloat16, int8), from the same training rows, in memory, and prints for each format
-the accuracy that is reported (cross-fitted on the training rows), the accuracy on the test split
-and the rows/s of the model's whole depth, in turn on the same batches.
+`make benchmark-precision` builds a database of each data set in float32, bfloat16 and int8, from the
+same training rows, in memory, and prints for each format the accuracy that is reported
+(cross-fitted on the training rows), the accuracy on the test split and the rows/s of the model's
+whole depth, in turn on the same batches.  A processor that does not multiply a format emulates it.
 
 RAEE_DATA: the folder of the data sets, TASK/train.parquet and TASK/test.parquet.
 """
@@ -32,6 +32,7 @@ from raee.runner import runner_of
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "precision"
 TASKS = ("trec", "sst2", "sst5", "subj", "mr", "mpqa", "cola", "cr")
+FORMATS = ("float32", "bfloat16", "int8")
 SHOWN = {"tuned": "tuned", "logistic": "full depth + logistic regression"}
 ROUNDS = 5
 TIMED = 600
@@ -45,7 +46,8 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     found = {task: measured(task) for task in TASKS}
     print(machine_line(machine(), versions("torch", "transformers")), end="\n\n")
-    formats = list(next(iter(found.values())))
+    emulated = [name for name in FORMATS if name not in native_formats()]
+    formats = [f"{name}, emulated" if name in emulated else name for name in FORMATS]
     for figure in ("reported", "test"):
         for policy, title in SHOWN.items():
             print_table(f"{title}, {figure}", formats, found, figure, policy)
@@ -53,7 +55,7 @@ def main() -> None:
         "| rows/s of whole depth | " + " | ".join(formats) + " |\n|" + "---|" * (1 + len(formats))
     )
     for task, by_format in found.items():
-        rates = [by_format[name]["rows_per_second"] for name in formats]
+        rates = [by_format[name]["rows_per_second"] for name in FORMATS]
         cells = [f"{rate[0]:,.0f} ({rate[1]:,.0f} to {rate[2]:,.0f})" for rate in rates]
         print(f"| {task} | " + " | ".join(cells) + " |")
 
@@ -61,7 +63,7 @@ def main() -> None:
 def print_table(title: str, formats: list[str], found: Any, figure: str, policy: str) -> None:
     """A table of accuracies, in points beside the first format's."""
     print(f"| {title} | " + " | ".join(formats) + " |\n|" + "---|" * (1 + len(formats)))
-    rows = {task: [by[name][figure][policy] for name in formats] for task, by in found.items()}
+    rows = {task: [by[name][figure][policy] for name in FORMATS] for task, by in found.items()}
     rows["mean"] = np.mean([*rows.values()], axis=0).tolist()
     for task, (first, *others) in rows.items():
         beside = [f"{100 * (each - first):+.1f}" for each in others]
@@ -81,7 +83,7 @@ def measured(task: str) -> dict[str, Any]:
         test = test.filter(pl.col("text").str.contains(r"\w"))
         found: dict[str, Any] = {}
         built: dict[str, Built] = {}
-        for name in native_formats():
+        for name in FORMATS:
             print(f"{task}: {name}", file=sys.stderr, flush=True)
             method = method_of(task, name)
             built[name] = build(

@@ -10,7 +10,8 @@ import torch
 from torch.nn.functional import linear
 
 from benchmarks.repeats import timed
-from raee.model.linears import Int8, Packed, can_pack
+from raee.model.linears import Int8, Packed
+from raee.model.native import can_pack
 
 WIDTHS = ((1_024, 1_024), (1_024, 4_096), (4_096, 1_024))
 """In and out of the linear layers of BERT large."""
@@ -67,7 +68,7 @@ def _ways(
         # Without the rounding of states at each call, which is what our layers add to it.
         small, by = ((_LEVELS * t / t.abs().max()).to(torch.int8) for t in (states, weight))
         turned = by.t()
-        packed = Int8(weight, None)
+        packed = Int8(weight, None, native=True)
         return {"packed": lambda: packed(states), "plain": lambda: torch._int_mm(small, turned)}
     number = getattr(torch, dtype)
     weight, states = weight.to(number), states.to(number)

@@ -83,9 +83,16 @@ def attention(
         if mask is not None:
             scores += mask
         weights = torch.softmax(scores, dim=-1).to(query.dtype)
-        found = torch.bmm(_flat(weights), _flat(value[some]))
+        found = _product(_flat(weights), _flat(value[some]))
         answer[some] = found.view(-1, heads, tokens, width)
     return answer
+
+
+def _product(weights: Tensor, values: Tensor) -> Tensor:
+    """(n, tokens, others) times (n, others, size), in bfloat16."""
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.bmm(weights, values)
+    return torch.bmm(weights.float(), values.float()).to(weights.dtype)
 
 
 def _flat(tensor: Tensor) -> Tensor:

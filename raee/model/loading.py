@@ -21,8 +21,8 @@ from raee.model.batches import pad, padding_of
 from raee.model.files import SETTINGS, fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 from raee.model.kinds import class_of, needs_padding
-from raee.model.linears import is_worth_packing, pack
-from raee.model.native import check_native, native_formats
+from raee.model.linears import lay_out
+from raee.model.native import check_native
 from raee.model.sentence import SentenceParts, sentence_parts
 from raee.model.structure import walkable_stack
 from raee.model.truncated import LowerPart, layer_lists, lower_part
@@ -182,20 +182,15 @@ def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Back
         sum(p.numel() for p in part.layers.parameters()) * part.depth // len(part.layers)
         for part in stack.parts
     )
-    # Before weights are put in another order: they count as what they are.
+    # Before weights are laid out anew: they count as what they are.
     outlined = _outlined(
         spec, tokenizer, model, parts, depth, stack.width, parameters * depth // stack.depth
     )
     dtype = "int8" if spec.dtype == "int8" else str(place.dtype).removeprefix("torch.")
-    if (
-        device.type == "cpu"
-        and spec.device_map is None
-        and dtype in native_formats()
-        and is_worth_packing(dtype)
-    ):
+    if device.type == "cpu" and spec.device_map is None:
         for each in stack.parts:
             for layer in each.layers:
-                pack(layer, int8=dtype == "int8")
+                lay_out(layer, dtype)
     return Backbone(
         model=model,
         stack=stack,

@@ -1,20 +1,28 @@
 """The number formats that a machine's processors multiply natively."""
 
 import logging
+import platform
 from typing import Literal
 
 import torch
 
 from raee.errors import InputError
-from raee.model.linears import can_pack
 
 logger = logging.getLogger("raee")
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 
 
+def can_pack() -> bool:
+    """Whether oneDNN has an order of weights here."""
+    return torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
+
+
 def native_formats() -> list[Dtype]:
-    """The formats that this machine's processor multiplies natively, the most precise first."""
+    """The formats that this machine's processor multiplies natively, the most precise first.
+
+    Not float16, which `auto` never takes on a CPU.
+    """
     has = torch.cpu.get_capabilities()
     found: list[Dtype] = ["float32"]
     if any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
@@ -24,22 +32,26 @@ def native_formats() -> list[Dtype]:
     return found
 
 
+def is_native(dtype: str) -> bool:
+    """Whether this machine's processor multiplies a format natively."""
+    if dtype == "float16":
+        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return dtype in native_formats()
+
+
 def check_native(dtype: str, device: torch.device) -> None:
-    """Raises InputError if a machine cannot read a model in its number format."""
-    if dtype != "int8":
-        if dtype == "bfloat16" and device.type == "cpu" and dtype not in native_formats():
-            logger.warning(
-                "this processor has no bfloat16 and emulates it, which may be a hundred times as "
-                "slow as float32"
-            )
-        return
-    if device.type != "cpu":
+    """Warn of a number format that a machine emulates.
+
+    Raises InputError if it cannot read a model in it at all.
+    """
+    if dtype == "int8" and device.type != "cpu":
         raise InputError(
             f"backbone.dtype int8 is for CPUs, and this worker reads on {device}; give "
             "`device: cpu`, or build the database in another dtype"
         )
-    if dtype not in native_formats():
-        raise InputError(
-            "backbone.dtype int8 needs a CPU with VNNI or AMX, which this machine has not; read "
-            "the database on one that has it, or build it in another dtype"
+    if dtype != "auto" and device.type == "cpu" and not is_native(dtype):
+        logger.warning(
+            "this processor does not multiply %s: products run in float32, and answers are "
+            "rounded, which takes a little longer than float32",
+            dtype,
         )

@@ -51,6 +51,8 @@ class BackboneSpec(Settings):
     def _one_place(self) -> "BackboneSpec":
         if self.device_map is not None and self.device != "auto":
             raise ValueError("give `device` or `device_map`, not both")
+        if self.device_map is not None and self.dtype == "int8":
+            raise ValueError("dtype int8 is for CPUs: give `device: cpu`, not `device_map`")
         return self
 
 

@@ -20,7 +20,6 @@ from raee.classify import classify
 from raee.config import BackboneSpec, CascadePolicy, FixedPolicy, KeySpec, RaeePolicy
 from raee.model.backbones import Backbone
 from raee.model.loading import load_backbone
-from raee.model.native import native_formats
 from raee.model.prompts import Prompt
 from raee.sweep import Labelled, Sweep, sweep
 from tests.raee.conftest import CPU
@@ -142,9 +141,6 @@ def test_what_a_tokenizer_pads_with_and_on_which_side_changes_nothing(backbone_o
         np.testing.assert_allclose(found.states["mean"], expected.states["mean"], atol=1e-6)
 
 
-@pytest.mark.skipif(
-    "int8" not in native_formats(), reason="this processor has neither VNNI nor AMX"
-)
 @pytest.mark.parametrize("name", [*ARCHITECTURES, "minilm"])
 def test_int8_gives_the_labels_of_float32(backbone_of, spec_of, name):
     random = np.random.default_rng(0)

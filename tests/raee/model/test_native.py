@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from raee.model import linears, native
+from raee.model import native
 from raee.model.native import check_native, native_formats
 from tests.raee.errors import refused
 
@@ -28,25 +28,26 @@ _X86 = {"architecture": "x86_64"}
 )
 def test_formats_are_those_of_the_processor(monkeypatch, machine, has, formats):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    monkeypatch.setattr(linears.platform, "machine", lambda: machine)
+    monkeypatch.setattr(native.platform, "machine", lambda: machine)
     assert native_formats() == formats
 
 
-def test_int8_is_refused_where_it_would_be_wrong_or_slow(monkeypatch):
+def test_int8_is_refused_on_a_gpu():
     with refused("int8 is for CPUs, and this worker reads on cuda:1; give `device: cpu`"):
         check_native("int8", torch.device("cuda:1"))
-    monkeypatch.setattr(native, "native_formats", lambda: ["float32"])
-    with refused("int8 needs a CPU with VNNI or AMX, which this machine has not"):
-        check_native("int8", CPU)
 
 
-def test_emulated_bfloat16_is_warned_of(monkeypatch, caplog):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_a_format_that_is_emulated_is_warned_of(monkeypatch, caplog, dtype):
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(native, "native_formats", lambda: ["float32"])
+    monkeypatch.setattr(native, "is_native", lambda name: name == "float32")
     check_native("float32", CPU)
     check_native("auto", CPU)
     check_native("bfloat16", torch.device("cuda"))
     assert not caplog.records
-    check_native("bfloat16", CPU)
+    check_native(dtype, CPU)
     (said,) = caplog.records
-    assert "no bfloat16 and emulates it" in said.message
+    assert said.message == (
+        f"this processor does not multiply {dtype}: products run in float32, and answers are "
+        "rounded, which takes a little longer than float32"
+    )

@@ -1,7 +1,7 @@
 """What a number format costs in accuracy, and what it gains in speed.
 
-`make benchmark-precision` builds a database of each data set in float32, bfloat16 and int8, from the
-same training rows, in memory, and prints for each format the accuracy that is reported
+`make benchmark-precision` builds a database of each data set in float32, bfloat16 and int8, from
+the same training rows, in memory, and prints for each format the accuracy that is reported
 (cross-fitted on the training rows), the accuracy on the test split and the rows/s of the model's
 whole depth, in turn on the same batches.  A processor that does not multiply a format emulates it.
 

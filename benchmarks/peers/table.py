@@ -35,6 +35,7 @@ class Peer:
 _ENCODER = ("torch", "transformers", "tokenizers", "scikit-learn")
 
 OURS, ALONE, FULL_DEPTH, INT8 = "raee", "raee-alone", "transformers", "openvino"
+BFLOAT16 = "st-bf16"
 PEERS = {
     "tfidf": Peer("TF-IDF + LR", "bags", "tfidf", ("scikit-learn",)),
     "fasttext": Peer("fastText", "bags", "fasttext", ("fasttext-community",)),
@@ -45,7 +46,7 @@ PEERS = {
         "sentence_transformers_float32",
         ("sentence-transformers", *_ENCODER),
     ),
-    "st-bf16": Peer(
+    BFLOAT16: Peer(
         "sentence-transformers bfloat16 + LR",
         "encoders",
         "sentence_transformers_bfloat16",

@@ -63,7 +63,7 @@ def keep_to(backbone: Backbone, tokens: int) -> None:
 def no_room(backbone: Backbone, tokens: int) -> InputError:
     """The error for a row of so many tokens that does not fit alone."""
     return InputError(
-        f"{backbone.device} has no room for a text of {tokens} tokens beside the model: free some "
+        f"{backbone.device} has no room for a row of {tokens} tokens beside the model: free some "
         "of its memory, or take a smaller model or dtype"
     )
 

@@ -124,7 +124,7 @@ def test_no_room_for_the_batch_itself_is_no_room_either(backbone, monkeypatch):
 def test_a_row_without_room_is_said_in_one_line(backbone):
     with (
         little_room(backbone, 1),
-        refused(f"cpu has no room for a text of {_longest(backbone)} tokens beside"),
+        refused(f"cpu has no room for a row of {_longest(backbone)} tokens beside"),
     ):
         _swept(backbone)
 

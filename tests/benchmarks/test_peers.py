@@ -159,6 +159,13 @@ def test_what_is_there_is_not_measured_again(tmp_path, monkeypatch, capsys):
     assert [task for task in tasks if task in quality.TASKS] == [*quality.TASKS] * 3
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_runs_only_where_the_processor_multiplies_it(monkeypatch, native):
+    monkeypatch.setattr(peers, "is_native", lambda dtype: native or dtype != "bfloat16")
+    left_out = set(table.PEERS) - set(peers.run_here())
+    assert left_out == (set() if native else {table.BFLOAT16})
+
+
 def test_a_data_set_that_there_is_none_of_is_said(monkeypatch):
     monkeypatch.setenv("RAEE_DATA", "/nowhere")
     with pytest.raises(SystemExit, match=r"^peers: imdb is none of trec, sst2, "):

@@ -31,6 +31,27 @@ def advance(rows: int) -> None:
 
 
 @contextmanager
+def taken_back_on_error() -> Iterator[None]:
+    """Within, rows count as they are done; if the block fails, they are not: it is tried again."""
+    global _report
+    outer, done = _report, 0
+
+    def report(rows: int) -> None:
+        nonlocal done
+        done += rows
+        outer(rows)
+
+    _report = report
+    try:
+        yield
+    except BaseException:
+        outer(-done)
+        raise
+    finally:
+        _report = outer
+
+
+@contextmanager
 def stage(name: str, rows: int | None, done: int = 0) -> Iterator[None]:
     """Show the progress of a stage over so many rows, of which some were done before.
 

@@ -25,6 +25,7 @@ from storage.checked import FileRecord
 from storage.store import Folder
 from storage.version_files import VersionFiles
 from tasks.ahead import Ahead
+from tasks.progress import taken_back_on_error
 from tasks.retrying import RETRIES
 
 STEPS = 5
@@ -204,7 +205,8 @@ class Step(Generic[W, Left]):
             which = *which, self._ahead.take(work, number)
             if then is not None:
                 self._ahead.begin(work, then)
-        left = self._body(work, attempt, *which)
+        with taken_back_on_error():
+            left = self._body(work, attempt, *which)
         return None if left is None else attempt.keep(left)
 
     def drop_ahead(self) -> None:

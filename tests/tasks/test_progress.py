@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tasks import progress
-from tasks.progress import advance, stage
+from tasks.progress import advance, stage, taken_back_on_error
 
 
 @pytest.fixture
@@ -47,6 +47,21 @@ def test_a_long_stage_tells_of_itself_on_the_way(log, monkeypatch):
     assert lines[0].endswith(" s left")
     assert lines[2].startswith("scan: 7 rows, ")
     assert len(lines) == 4
+
+
+def test_rows_of_what_fails_and_is_tried_again_count_once(log):
+    def work(rows, error):
+        with taken_back_on_error():
+            advance(rows)
+            if error is not None:
+                raise error
+
+    with stage("sweep", 10):
+        work(4, None)
+        with pytest.raises(OSError, match="away"):
+            work(5, OSError("away"))
+        work(6, None)
+    assert log.getvalue().startswith("sweep: 10 rows in ")
 
 
 def test_a_stage_within_another_keeps_its_own_count(log):

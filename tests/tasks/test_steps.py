@@ -7,6 +7,8 @@ import time
 import pytest
 
 from storage.store import Folder
+from tasks import progress
+from tasks.progress import advance
 from tasks.steps import (
     Attempt,
     Marker,
@@ -230,13 +232,18 @@ class TestStep:
         assert work.found(ONE) is None
         assert (declared.seconds(work), declared.files(work).placed) == (0, {})
 
-    def test_that_fails_leaves_no_marker(self, work):
+    def test_that_fails_leaves_no_marker_and_none_of_its_progress(self, work, monkeypatch):
         def body(work, attempt):
+            advance(7)
             raise OSError("disk full")
 
+        counted = []
+        monkeypatch.setattr(progress, "_report", counted.append)
         with pytest.raises(OSError, match="disk full"):
             self._declared(work, ONE, body).run(work.folder.uri)
         assert work.found(ONE) is None
+        assert sum(counted) == 0
+        assert 7 in counted
 
     def test_comes_after_those_that_it_reads(self, work):
         def body(work, attempt):

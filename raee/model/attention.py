@@ -12,6 +12,8 @@ import torch.nn.functional as F  # noqa: N812 - as everywhere
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from raee.model.native import is_native
+
 _MOST_SCORES = 256 * 256
 """Scores of a head up to which a row is short; PyTorch's kernel never has all of them in memory."""
 
@@ -90,7 +92,7 @@ def attention(
 
 def _product(weights: Tensor, values: Tensor) -> Tensor:
     """(n, tokens, others) times (n, others, size), in bfloat16."""
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if is_native("bfloat16"):
         return torch.bmm(weights, values)
     return torch.bmm(weights.float(), values.float()).to(weights.dtype)
 

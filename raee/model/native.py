@@ -35,7 +35,7 @@ def native_formats() -> list[Dtype]:
 def is_native(dtype: str) -> bool:
     """Whether this machine's processor multiplies a format natively."""
     if dtype == "float16":
-        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+        return torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_fp16_supported()
     return dtype in native_formats()
 
 

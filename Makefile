@@ -84,7 +84,7 @@ benchmark-prefix: install ## a causal model's rows with the prefix that they sha
 benchmark-fits: install ## the fit of 77 and 150 labels against the sweep, on the data sets in RAEE_DATA
 	@$(BIN)/python benchmarks/fits.py
 
-benchmark-precision: install ## accuracy and rows/s of each number format that the processor has, on the data sets in RAEE_DATA
+benchmark-precision: install ## accuracy and rows/s in float32, bfloat16 and int8, on the data sets in RAEE_DATA
 	@$(BIN)/python -m benchmarks.precision
 
 benchmark-words: install ## the n-grams alone: the fit of 100,000 texts, a version's file, rows/s, on the data sets in RAEE_DATA

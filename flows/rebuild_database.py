@@ -75,7 +75,7 @@ def run_steps(planned: PlannedBuild, job: Job, workers: Workers | None) -> None:
     """
     for step in BUILD_STEPS:
         if step is read_database_centre and workers is not None:
-            continue  # a worker that sweeps reads it, in the numbers of its own machine
+            continue  # a worker that sweeps reads it: no model need be loaded here before
         if step is sweep_shard:
             with stage(step.stage, planned.rows, planned.done):
                 spread(_shards(planned, job), workers)

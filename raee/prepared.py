@@ -16,7 +16,8 @@ from raee.model.backbones import Outline
 from raee.model.batches import check_room, without_token
 from raee.model.frames import frame_of
 from raee.model.heads import label_tokens
-from raee.model.loaded import retriever_spec, tokenizer_of
+from raee.model.loaded import retriever_spec
+from raee.model.loading import load_tokenizer
 from raee.model.prompts import Prompt, declared_labels, resolve_prompt
 from raee.neighbours.keys import PLAIN_TEXT, check_key
 from raee.neighbours.training import check_index_spec
@@ -49,7 +50,7 @@ def prepared(
     warn_of_single_rows(counts)
     prompt = resolve_prompt(method.prompt, family, labels_in_order(counts))
     if family != "sentence-encoder":  # before weights are loaded, or downloaded
-        tokenizer = tokenizer_of(method.backbone)
+        tokenizer = load_tokenizer(method.backbone)
         label_tokens(tokenizer, prompt.words, frame_of(prompt, tokenizer, family))
     model = settle(method.backbone)
     backbone = opened(model)

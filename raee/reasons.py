@@ -71,18 +71,20 @@ def experts_on(database: Database, text: str, exit: Exit, label: int) -> list[Ex
         return []
     pools: Pools = database.parameters(POOL.name)
     weights = weights_at(pools, exit.depth)
-    (batch,) = Batches(database.backbone, encode(database.backbone, database.prompt, [text]))
+    batches = Batches(database.backbone, encode(database.backbone, database.prompt, [text]))
     position = database.entries.position_of(str(exit))
-    reader = BatchReader(database, batch, [position])
     logs: dict[str, Array] = {}
+    for batch in batches:
+        reader = BatchReader(database, batch, [position])
 
-    def visit(depth: int, states: Tensor, rows: Tensor) -> None:
-        reader.enter(depth, states, rows)
-        if depth == exit.depth:
-            logs.update(reader.so_far(POOL.name, slice(None)))
-            logs[HEAD.name] = head_logs(reader.head(slice(None)))
+        def visit(depth: int, states: Tensor, rows: Tensor, reader: BatchReader = reader) -> None:
+            reader.enter(depth, states, rows)
+            if depth == exit.depth:
+                logs.update(reader.so_far(POOL.name, slice(None)))
+                logs[HEAD.name] = head_logs(reader.head(slice(None)))
 
-    walk(database.backbone.stack, batch.inputs, visit, deepest=exit.depth)
+        with batches.room():
+            walk(database.backbone.stack, batch.inputs, visit, deepest=exit.depth)
     return [
         ExpertSay(
             expert=f"{HEAD.name}@{exit.depth}" if expert == HEAD.name else expert,

@@ -19,6 +19,9 @@ _BATCH_BYTES = 4 << 20
 
 _MOST_ROWS = 20_000
 
+_BUFFER_BYTES = 4 << 20
+"""Bytes of a column that are read from a file at once: else all of a row group's are in memory."""
+
 
 def parquet_names(file: IO[bytes]) -> list[str]:
     """The names of a file's columns."""
@@ -65,7 +68,7 @@ def count_parquet(file: IO[bytes], uri: str, columns: Columns, given: Collection
 
 def _parquet(file: IO[bytes]) -> pq.ParquetFile:
     # Nanoseconds, the default, turn years before 1677 and after 2262 into others.
-    return pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
+    return pq.ParquetFile(file, coerce_int96_timestamp_unit="us", buffer_size=_BUFFER_BYTES)
 
 
 def _batch_rows(parquet: pq.ParquetFile, groups: list[int], wanted: list[str]) -> int:

@@ -1,7 +1,8 @@
 """What a shard's step does while the step of the shard before it still runs.
 
 Reading and tokenising need no model: they go on in a thread while the model walks.  One shard is
-ahead at a time, so that no more than two are in memory.
+ahead at a time, so that no more than two are in memory.  What the thread logs belongs to the run
+that is under way, and names its shard.
 """
 
 from collections.abc import Callable

@@ -32,12 +32,14 @@ def index_spec_of(job: Job, rows: int, width: int) -> str:
 
 
 def shard_rows_of(job: Job, backbone: Outline, found: Scan, new: float = 1.0) -> int:
-    """Rows of a shard: as the job says, or as `auto` is on this machine.
+    """Rows of a shard: as the job says, or as `auto` is for the device that the job names.
 
-    new: the share of rows that are read and not reused.
+    new: the share of rows that are read and not reused.  If the job names no device, this machine's
+    counts, though workers may read elsewhere: chunks of shards go by the time that was measured.
     """
     if job.shard_rows == "auto":
-        device = device_of(job.backbone).type
+        named = job.backbone.device
+        device = device_of(job.backbone).type if named == "auto" else torch.device(named).type
         return auto_shard_rows(backbone, device, found.mean_characters, new)
     return job.shard_rows
 

@@ -207,7 +207,7 @@ class Step(Generic[W, Left]):
                 self._ahead.begin(work, then)
         with taken_back_on_error():
             left = self._body(work, attempt, *which)
-        return None if left is None else attempt.keep(left)
+            return None if left is None else attempt.keep(left)
 
     def drop_ahead(self) -> None:
         """Hold nothing of a shard that nobody will ask for."""

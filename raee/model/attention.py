@@ -58,7 +58,9 @@ def attention(
     """
     tokens, others = query.shape[-2], key.shape[-2]
     short = query.dim() == 4 and tokens * others <= _MOST_SCORES and not enable_gqa
-    if not short or query.dtype != torch.bfloat16 or query.device.type != "cpu":
+    # One head of keys may be for all (Falcon).
+    alike = query.shape[:2] == key.shape[:2] == value.shape[:2]
+    if not short or not alike or query.dtype != torch.bfloat16 or query.device.type != "cpu":
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )

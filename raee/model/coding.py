@@ -10,6 +10,7 @@ tokenizer that gives one of them other ids is not asked again.
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -81,7 +82,8 @@ def token_ids(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> lis
         else:
             other = "%s gives other tokens than the model's tokenizer: it is not used"
             logger.warning(other, faster.name)
-            _known[tokenizer].faster.remove(faster)
+            with suppress(ValueError):  # another thread may have found out as well
+                _known[tokenizer].faster.remove(faster)
     if left := [i for i in range(len(texts)) if i not in found]:
         rest = coded(tokenizer, [texts[i] for i in left], special_tokens)["input_ids"]
         found |= zip(left, _arrays(rest), strict=True)

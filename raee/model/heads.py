@@ -84,6 +84,8 @@ class LabelColumns:
         made: dict[int, Tensor] = {}
         self._cut: dict[str, Tensor] = {}
         for name, tensor in _tensors(self._model).items():
+            if tensor.is_mkldnn:
+                continue  # a layer's weight, in an order of its own
             if vocabulary in (tensor.shape[:1] + tensor.shape[-1:]):
                 of_vocabulary = 0 if tensor.shape[0] == vocabulary else -1
                 if id(tensor) not in made:

@@ -75,12 +75,12 @@ class Int8(nn.Module):
             rounded = torch.ops.onednn.qlinear_prepack(rounded, None)
         self._is_native = native
         self.weight = nn.Parameter(rounded, requires_grad=False)
-        bias = torch.zeros(len(weight)) if bias is None else bias
+        bias = torch.zeros_like(scale) if bias is None else bias
         self.bias = nn.Parameter(bias, requires_grad=False)
         self._scale = scale
-        self._zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self._zeros = torch.zeros_like(scale, dtype=torch.int32)
         # Processors multiply bytes without a sign by bytes with one: nought is 128.
-        self._middle = torch.tensor(128.5)
+        self._middle = scale.new_tensor(128.5)
 
     def forward(self, states: Tensor) -> Tensor:
         """(.., in) to (.., out), float32."""
@@ -104,15 +104,16 @@ class Int8(nn.Module):
         )
 
 
-def lay_out(layer: nn.Module, dtype: str) -> None:
+def lay_out(layer: nn.Module, dtype: str, device: torch.device) -> None:
     """Replace the linear layers of a model's layer by what is fastest here, in place.
 
     dtype: the number format that they multiply in from then on; in int8 their weights come in
-    float32.  The weights of what is replaced are freed.  Layers that models derive from PyTorch's
+    float32.  device: where they are; only int8 is for a GPU.  The weights of what is replaced are freed.  Layers that models derive from PyTorch's
     linear layer stay as they are: they do something else, too.
     """
-    native = is_native(dtype)
-    packed = _is_worth_packing("float32" if dtype == "int8" else dtype)
+    on_cpu = device.type == "cpu"
+    native = on_cpu and is_native(dtype)
+    packed = on_cpu and _is_worth_packing("float32" if dtype == "int8" else dtype)
     for parent in [*layer.modules()]:
         for name, child in [*parent.named_children()]:
             if type(child) is nn.Linear:

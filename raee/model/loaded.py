@@ -4,11 +4,10 @@ Two are held: a backbone, and the model that a key may have of its own.
 """
 
 from functools import lru_cache
-from typing import Any
 
 from raee.config import BackboneSpec, KeySpec
 from raee.model.backbones import Backbone
-from raee.model.loading import load_backbone, load_tokenizer
+from raee.model.loading import load_backbone
 
 
 def backbone_of(spec: BackboneSpec, deepest: int | None = None) -> Backbone:
@@ -22,15 +21,6 @@ def backbone_of(spec: BackboneSpec, deepest: int | None = None) -> Backbone:
     if not held:
         held.append(load_backbone(spec, deepest=deepest))
     return held[0]
-
-
-def tokenizer_of(spec: BackboneSpec) -> Any:
-    """A model's tokenizer; weights are not loaded for it.
-
-    Raises InputError as `load_tokenizer` does.
-    """
-    held = _held(spec)
-    return held[0].tokenizer if held else load_tokenizer(spec)
 
 
 @lru_cache(maxsize=2)

@@ -22,7 +22,7 @@ from raee.model.files import SETTINGS, fingerprint, json_file
 from raee.model.hub import quiet_libraries, without_a_dead_hub
 from raee.model.kinds import class_of, needs_padding
 from raee.model.linears import lay_out
-from raee.model.native import check_native
+from raee.model.native import has_bfloat16, warn_if_emulated
 from raee.model.sentence import SentenceParts, sentence_parts
 from raee.model.structure import walkable_stack
 from raee.model.truncated import LowerPart, layer_lists, lower_part
@@ -62,12 +62,17 @@ def load_backbone(
     its weights are in another format, damaged or incomplete, its other files contradict them, it is
     not of its family, or its layers cannot be walked.
     """
+    if spec.dtype == "int8" and spec.device_map is not None:
+        raise InputError(
+            "backbone.dtype int8 is not for a model that is spread over devices: leave out "
+            "`device_map`, or build the database in another dtype"
+        )
     if spec.device_map is not None and find_spec("accelerate") is None:
         raise InputError(
             "backbone.device_map needs the package accelerate: pip install 'raee[accelerate]'"
         )
     place = device_of(spec) if device is None else device
-    check_native(spec.dtype, place)
+    warn_if_emulated(spec.dtype, place)
     begun = time.monotonic()
     with quiet_libraries(), without_a_dead_hub(spec):
         loaded = _load(spec, place, deepest)
@@ -187,10 +192,10 @@ def _load(spec: BackboneSpec, device: torch.device, deepest: int | None) -> Back
         spec, tokenizer, model, parts, depth, stack.width, parameters * depth // stack.depth
     )
     dtype = "int8" if spec.dtype == "int8" else str(place.dtype).removeprefix("torch.")
-    if device.type == "cpu" and spec.device_map is None:
+    if spec.device_map is None and (device.type == "cpu" or dtype == "int8"):
         for each in stack.parts:
             for layer in each.layers:
-                lay_out(layer, dtype)
+                lay_out(layer, dtype, device)
     return Backbone(
         model=model,
         stack=stack,
@@ -330,8 +335,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "int8":  # all but the linear layers of its layers
         return torch.float32
     if name == "auto":
-        native = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
     return getattr(torch, name)
 
 

@@ -6,8 +6,6 @@ from typing import Literal
 
 import torch
 
-from raee.errors import InputError
-
 logger = logging.getLogger("raee")
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
@@ -39,19 +37,24 @@ def is_native(dtype: str) -> bool:
     return dtype in native_formats()
 
 
-def check_native(dtype: str, device: torch.device) -> None:
-    """Warn of a number format that a machine emulates.
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device is a GPU that multiplies bfloat16 natively."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
-    Raises InputError if it cannot read a model in it at all.
-    """
+
+def warn_if_emulated(dtype: str, device: torch.device) -> None:
+    """Warn of a number format that a processor, or a GPU, emulates in float32."""
     if dtype == "int8" and device.type != "cpu":
-        raise InputError(
-            f"backbone.dtype int8 is for CPUs, and this worker reads on {device}; give "
-            "`device: cpu`, or build the database in another dtype"
-        )
-    if dtype != "auto" and device.type == "cpu" and not is_native(dtype):
-        logger.warning(
-            "this processor does not multiply %s: products run in float32, and answers are "
-            "rounded, which takes a little longer than float32",
-            dtype,
-        )
+        who = f"{device} does not multiply int8 here"
+    elif device.type == "cpu" and dtype != "auto" and not is_native(dtype):
+        who = f"this processor does not multiply {dtype}"
+    else:
+        return
+    logger.warning(
+        "%s: products run in float32, and answers are rounded, which takes a little longer than "
+        "float32",
+        who,
+    )

@@ -19,7 +19,7 @@ from raee.config import BackboneSpec
 from raee.model.backbones import Backbone
 from raee.model.batches import pad, padding_of
 from raee.model.loading import device_of, load_lowest
-from raee.model.native import Dtype, native_formats
+from raee.model.native import Dtype, has_bfloat16, native_formats
 from raee.model.walk import Inputs, walk
 
 logger = logging.getLogger("raee")
@@ -60,7 +60,7 @@ def precision_of(spec: BackboneSpec) -> Precision:
     if spec.dtype != "auto":
         return Precision(spec.dtype, "the job names it", {})
     device = device_of(spec)
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+    if has_bfloat16(device):
         return Precision("bfloat16", "the GPU has it", {})
     formats = native_formats()
     if device.type != "cpu" or spec.device_map is not None or len(formats) == 1:

@@ -52,7 +52,7 @@ class BackboneSpec(Settings):
         if self.device_map is not None and self.device != "auto":
             raise ValueError("give `device` or `device_map`, not both")
         if self.device_map is not None and self.dtype == "int8":
-            raise ValueError("dtype int8 is for CPUs: give `device: cpu`, not `device_map`")
+            raise ValueError("dtype int8 is not for a model that is spread over devices")
         return self
 
 

@@ -69,7 +69,7 @@ class PlannedBuild(BaseModel):
 def plan_build(job: Job, *, by_workers: bool = False) -> PlannedBuild:
     """Check the job, split its corpus into shards, and write the plan.
 
-    by_workers: whether others sweep, so that no model is loaded here.  If the same build died
+    by_workers: whether others sweep, so that planning loads no model.  If the same build died
     before, it goes on with the plan that it had.  If nothing has changed
     since the newest version, nothing is written.  Raises InputError, with nothing written, if the
     job cannot be done.

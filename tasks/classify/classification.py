@@ -25,10 +25,16 @@ from raee.classify import ABSTAINED, Begun, begin, classify, finish
 from raee.predictions import predictions_frame
 from raee.statistics.shift import far_distance
 from storage.manifest import FORMAT, MANIFEST
-from storage.parquet import part_name, read_table, table_of, write_table
+from storage.parquet import part_name, table_of, write_table
 from storage.scan import check_all_there, check_rejected
 from storage.store import Folder
-from tasks.classify.corpus_shift import drift_record, label_shares, ratio_of, shares_record
+from tasks.classify.corpus_shift import (
+    distances_of,
+    drift_record,
+    label_shares,
+    ratio_of,
+    shares_record,
+)
 from tasks.classify.plan import (
     PART,
     WORK,
@@ -234,7 +240,7 @@ def _manifest(
     predicted = np.sum([part.predicted for part in parts], axis=0)
     looked_at, far = sum(part.looked_at for part in parts), sum(part.far for part in parts)
     stages = {name: round(sum(p.stages[name] for p in parts), 3) for name in parts[0].stages}
-    distances = _distances(work.target, len(parts))
+    distances = distances_of(work.target, len(parts), rows)
     return ClassificationManifest(
         format=FORMAT,
         key=plan.key,
@@ -293,11 +299,3 @@ def _balance_record(work: Classification, predicted: NDArray[np.int64]) -> dict[
     shares = label_shares(database, plan.runs, predicted)
     record = shares_record(shares, database.entries.labels, then)
     return {"corrected": False, **ratio, **record}
-
-
-def _distances(folder: Folder, parts: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The known distances of all rows to their nearest entries, and their known p-values."""
-    columns = ["nearest_distance", "usual"]
-    table = pa.concat_tables([read_table(folder, part_name(n), columns) for n in range(parts)])
-    nearest, usual = (table[column].drop_null().to_numpy() for column in columns)
-    return nearest, usual

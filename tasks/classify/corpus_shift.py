@@ -4,6 +4,7 @@ Used by `estimate_balance` and `finish_classification`, and by the command `eval
 """
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from raee.statistics.shift import (
     prior_ratio,
     shrunk,
 )
+from storage.parquet import part_name, read_table
+from storage.store import Folder
 from tasks.job import Balance
 from tasks.readings import trial_of
 
@@ -29,6 +32,9 @@ logger = logging.getLogger("raee")
 
 _ROWS = 5_000
 """Rows of the database that a policy is replayed on if each has to find its neighbours."""
+
+_COMPARED = 1_000_000
+"""Rows of a corpus whose distances are compared: memory must not grow with the corpus."""
 
 _DRIFTED = 0.1
 """Kolmogorov-Smirnov distance from which a drift beyond noise is worth a warning."""
@@ -87,6 +93,26 @@ def shares_record(shares: Shares, names: tuple[str, ...], then: str) -> dict[str
             then,
         )
     return {"labels": found, "differ_beyond_noise": changed}
+
+
+def distances_of(
+    folder: Folder, parts: int, rows: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What predictions say of how far rows are: distances to the nearest entry, and p-values.
+
+    parts, rows: how many there are.  Each (some rows,), where it is known; of more than a million
+    rows every second, third or so.
+    """
+    columns = ["nearest_distance", "usual"]
+    found: dict[str, list[NDArray[np.float32]]] = {column: [] for column in columns}
+    step = max(1, math.ceil(rows / _COMPARED))
+    for number in range(parts):
+        table = read_table(folder, part_name(number), columns)
+        for column in columns:
+            some = table[column].to_numpy()[::step]
+            found[column].append(some[~np.isnan(some)])
+    nearest, usual = (np.concatenate(found[column]) for column in columns)
+    return nearest, usual
 
 
 def drift_record(

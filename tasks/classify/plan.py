@@ -160,7 +160,7 @@ def plan_classification(
     """Check the input, split it into shards, and write the plan in the output.
 
     version: an id or an alias; by default as `Database.open`.  by_workers: whether others
-    classify, so that no model is loaded here.  If the same classification died
+    classify, so that planning loads no model.  If the same classification died
     before, it goes on with the version that it began with.  Raises InputError, with nothing
     written, if it cannot be done.
     """

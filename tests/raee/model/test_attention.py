@@ -64,13 +64,18 @@ def test_no_token_sees_those_after_it_if_it_is_causal():
 
 @pytest.mark.parametrize(
     ("dtype", "tokens", "heads_of_keys"),
-    [(torch.float32, 5, 4), (torch.bfloat16, 300, 4), (torch.bfloat16, 5, 2)],
-    ids=["float32", "long rows", "fewer heads of keys"],
+    [
+        (torch.float32, 5, 4),
+        (torch.bfloat16, 300, 4),
+        (torch.bfloat16, 5, 2),
+        (torch.bfloat16, 5, 1),
+    ],
+    ids=["float32", "long rows", "fewer heads of keys", "one head of keys for all"],
 )
 def test_what_it_is_not_for_stays_with_pytorch(dtype, tokens, heads_of_keys):
     query = _vectors(2, 4, tokens, 8, 0, dtype)
     key, value = (_vectors(2, heads_of_keys, tokens, 8, seed, dtype) for seed in (1, 2))
-    options = {"enable_gqa": heads_of_keys != 4}
+    options = {"enable_gqa": heads_of_keys == 2}
     with ShortRows():
         found = F.scaled_dot_product_attention(query, key, value, **options)
     assert torch.equal(found, F.scaled_dot_product_attention(query, key, value, **options))

@@ -141,7 +141,7 @@ def test_only_plain_linear_layers_are_laid_out_as_is_fastest(
     if dtype != "int8":
         layer.to(getattr(torch, dtype))
         states = states.to(getattr(torch, dtype))
-    lay_out(layer, dtype)
+    lay_out(layer, dtype, torch.device("cpu"))
     inner, router = kinds
     conv = Conv1D if inner is nn.Linear else inner
     assert [type(each) for each in [*layer.inner, layer.router]] == [inner, conv, Doubled, router]
@@ -149,3 +149,13 @@ def test_only_plain_linear_layers_are_laid_out_as_is_fastest(
         close = {"rtol": 1e-5, "atol": 1e-5} if dtype == "float32" else {"rtol": 0.1, "atol": 0.05}
         for each, right in zip([*layer.inner, layer.router], expected, strict=True):
             torch.testing.assert_close(each(states).float(), right, **close)
+
+
+def test_int8_is_emulated_where_the_weights_are():
+    """On any device: a GPU has the rounding of a processor, too."""
+    elsewhere = torch.device("meta")
+    layer = nn.ModuleList([nn.Linear(8, 40, device=elsewhere), nn.Linear(8, 4, device=elsewhere)])
+    lay_out(layer, "int8", elsewhere)
+    assert [type(each) for each in layer] == [Int8, nn.Linear]
+    found = layer[0](torch.zeros(3, 8, device=elsewhere))
+    assert (found.shape, found.device) == ((3, 40), elsewhere)

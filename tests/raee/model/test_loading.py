@@ -148,6 +148,15 @@ def test_a_device_that_is_not_there_is_refused(folder_of, monkeypatch):
 _DEVICES = {"auto": "cuda", "cpu": "cpu", "cuda": "cuda", "cuda:1": "cuda:1"}
 
 
+def test_int8_is_not_spread_over_devices(spec_of):
+    with pytest.raises(ValueError, match="int8 is not for a model that is spread over devices"):
+        BackboneSpec(family="masked-lm", model="m", device_map="auto", dtype="int8")
+    # A version's number format and what a job says of this machine meet only here.
+    spec = spec_of("bert", "float32").model_copy(update={"device_map": "auto", "dtype": "int8"})
+    with refused("int8 is not for a model that is spread over devices: leave out `device_map`"):
+        load_backbone(spec)
+
+
 def test_a_device_map_without_its_package_is_refused(folder_of, monkeypatch):
     monkeypatch.setattr("raee.model.loading.find_spec", lambda name: None)
     with refused("backbone.device_map needs the package accelerate"):

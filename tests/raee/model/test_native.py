@@ -1,13 +1,13 @@
 """What a machine cannot multiply natively is refused, or warned of."""
 
 import logging
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from raee.model import native
-from raee.model.native import check_native, native_formats
-from tests.raee.errors import refused
+from raee.model.native import has_bfloat16, native_formats, warn_if_emulated
 
 CPU = torch.device("cpu")
 
@@ -32,22 +32,32 @@ def test_formats_are_those_of_the_processor(monkeypatch, machine, has, formats):
     assert native_formats() == formats
 
 
-def test_int8_is_refused_on_a_gpu():
-    with refused("int8 is for CPUs, and this worker reads on cuda:1; give `device: cpu`"):
-        check_native("int8", torch.device("cuda:1"))
-
-
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
 def test_a_format_that_is_emulated_is_warned_of(monkeypatch, caplog, dtype):
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(native, "is_native", lambda name: name == "float32")
-    check_native("float32", CPU)
-    check_native("auto", CPU)
-    check_native("bfloat16", torch.device("cuda"))
+    warn_if_emulated("float32", CPU)
+    warn_if_emulated("auto", CPU)
+    warn_if_emulated("bfloat16", torch.device("cuda"))
     assert not caplog.records
-    check_native(dtype, CPU)
-    (said,) = caplog.records
-    assert said.message == (
-        f"this processor does not multiply {dtype}: products run in float32, and answers are "
-        "rounded, which takes a little longer than float32"
-    )
+    warn_if_emulated(dtype, CPU)
+    warn_if_emulated("int8", torch.device("cuda:1"))
+    assert [record.message for record in caplog.records] == [
+        f"{who}: products run in float32, and answers are rounded, which takes a little longer "
+        "than float32"
+        for who in (
+            f"this processor does not multiply {dtype}",
+            "cuda:1 does not multiply int8 here",
+        )
+    ]
+
+
+@pytest.mark.parametrize("native_too", [True, False])
+def test_a_gpu_that_emulates_bfloat16_does_not_have_it(monkeypatch, native_too):
+    def supported(including_emulation=True):
+        return native_too or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    assert has_bfloat16(torch.device("cuda:1")) == native_too
+    assert not has_bfloat16(CPU)

@@ -108,8 +108,9 @@ def lay_out(layer: nn.Module, dtype: str, device: torch.device) -> None:
     """Replace the linear layers of a model's layer by what is fastest here, in place.
 
     dtype: the number format that they multiply in from then on; in int8 their weights come in
-    float32.  device: where they are; only int8 is for a GPU.  The weights of what is replaced are freed.  Layers that models derive from PyTorch's
-    linear layer stay as they are: they do something else, too.
+    float32.  device: where they are; only int8 is for a GPU.  The weights of what is replaced are
+    freed.  Layers that models derive from PyTorch's linear layer stay as they are: they do
+    something else, too.
     """
     on_cpu = device.type == "cpu"
     native = on_cpu and is_native(dtype)

@@ -18,7 +18,9 @@ def test_distances_are_those_that_are_known_of_so_many_rows_at_most(
     folder = Folder(str(tmp_path))
     for number, values in enumerate(([0.0, 1.0, None, 3.0], [4.0, 5.0])):
         nearest = pa.array(values, pa.float32())
-        table = pa.table({"nearest_distance": nearest, "usual": pa.nulls(len(nearest), pa.float32())})
+        table = pa.table(
+            {"nearest_distance": nearest, "usual": pa.nulls(len(nearest), pa.float32())}
+        )
         write_table(folder, part_name(number), table)
     nearest, usual = distances_of(folder, 2, 6)
     np.testing.assert_array_equal(nearest, np.array(expected, np.float32))

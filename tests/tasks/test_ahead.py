@@ -44,13 +44,31 @@ def test_a_try_that_is_tried_again_leaves_what_was_begun_for_the_next_shard():
     assert sorted(made) == [1, 1, 2]
 
 
-def test_what_was_dropped_is_made_anew():
-    made = []
-    ahead = Ahead(lambda number: made.append(number) or number)
+def test_what_was_dropped_is_made_anew_and_nobody_waits_for_it():
+    go_on = threading.Event()
+
+    def make(number):
+        if number == 1 and threading.current_thread().name == "raee-ahead":
+            assert go_on.wait(10)
+        return number
+
+    ahead = Ahead(make)
     ahead.begin(1)
     ahead.drop()
     assert ahead.take(1) == 1
-    assert made.count(1) == 2
+    ahead.begin(2)
+    assert ahead.take(2) == 2
+    go_on.set()
+
+
+def test_one_thread_makes_all():
+    ahead = Ahead(lambda number: threading.get_ident())
+    makers = set()
+    for number in range(5):
+        ahead.begin(number)
+        makers.add(ahead.take(number))
+    assert len(makers) == 1
+    assert threading.get_ident() not in makers
 
 
 def test_a_command_that_is_interrupted_does_not_wait_for_it():

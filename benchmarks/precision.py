@@ -25,7 +25,7 @@ from benchmarks.peers.machine import machine, machine_line, versions
 from raee.build import Built, build
 from raee.config import Method
 from raee.model.batches import Batches, encode
-from raee.model.native import native_formats
+from raee.model.native import is_native
 from raee.model.walk import walk
 from raee.runner import runner_of
 
@@ -46,8 +46,7 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     found = {task: measured(task) for task in TASKS}
     print(machine_line(machine(), versions("torch", "transformers")), end="\n\n")
-    emulated = [name for name in FORMATS if name not in native_formats()]
-    formats = [f"{name}, emulated" if name in emulated else name for name in FORMATS]
+    formats = [name if is_native(name) else f"{name}, emulated" for name in FORMATS]
     for figure in ("reported", "test"):
         for policy, title in SHOWN.items():
             print_table(f"{title}, {figure}", formats, found, figure, policy)

@@ -39,9 +39,8 @@ class Ahead(Generic[Made]):
         if self._begun is not None and self._begun[0] == asked:
             return
         self.drop()
-        if (
-            self._thread is None or not self._thread.is_alive()
-        ):  # a process that was forked has none
+        if self._thread is None or not self._thread.is_alive():
+            # There was none yet, or this process has been forked since.
             self._thread = _Worker()
             self._thread.start()
         found: Future[Made] = Future()

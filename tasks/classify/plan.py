@@ -160,9 +160,9 @@ def plan_classification(
     """Check the input, split it into shards, and write the plan in the output.
 
     version: an id or an alias; by default as `Database.open`.  by_workers: whether others
-    classify, so that planning loads no model.  If the same classification died
-    before, it goes on with the version that it began with.  Raises InputError, with nothing
-    written, if it cannot be done.
+    classify, so that planning loads no model.  If the same classification died before, it goes on
+    with the version that it began with.  Raises InputError, with nothing written, if it cannot be
+    done.
     """
     check_output_apart(uri, output)
     folder = Folder(output)

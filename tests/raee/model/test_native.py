@@ -1,4 +1,4 @@
-"""What a machine cannot multiply natively is refused, or warned of."""
+"""What a machine multiplies natively is known, and what it emulates is warned of."""
 
 import logging
 from contextlib import nullcontext

@@ -245,6 +245,21 @@ class TestStep:
         assert sum(counted) == 0
         assert 7 in counted
 
+    def test_of_which_the_marker_cannot_be_written_leaves_no_progress(self, work, monkeypatch):
+        def body(work, attempt):
+            advance(7)
+            return Left(rows=7)
+
+        def away(self, left):
+            raise OSError("away")
+
+        counted = []
+        monkeypatch.setattr(progress, "_report", counted.append)
+        monkeypatch.setattr(Attempt, "keep", away)
+        with pytest.raises(OSError, match="away"):
+            self._declared(work, ONE, body).run(work.folder.uri)
+        assert counted == [7, -7]
+
     def test_comes_after_those_that_it_reads(self, work):
         def body(work, attempt):
             return Left(rows=0)

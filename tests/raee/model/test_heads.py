@@ -7,7 +7,9 @@ from raee.config import BackboneSpec
 from raee.model.batches import pad
 from raee.model.frames import frame_of
 from raee.model.heads import LabelColumns, label_tokens
+from raee.model.linears import Packed
 from raee.model.loading import load_backbone
+from raee.model.native import can_pack
 from raee.model.prompts import Prompt
 from tests.raee import tokenizers
 from tests.raee.errors import refused
@@ -48,6 +50,17 @@ def test_the_cut_head_never_multiplies_by_the_whole_vocabulary(backbone_of):
         columns(torch.zeros(3, WIDTH))
     handle.remove()
     assert widths == [2]
+
+
+@pytest.mark.skipif(not can_pack(), reason="oneDNN orders no weights here")
+def test_a_layer_as_wide_as_the_vocabulary_is_not_cut(folder_of):
+    """oneDNN's order of its weights has no rows to choose."""
+    backbone = _load(folder_of("bert"), "float32")
+    tokens = _at_a_mask(backbone.tokenizer, ["great", "bad"])
+    expected = LabelColumns(backbone, tokens)(torch.ones(3, WIDTH))
+    wide = torch.zeros(backbone.model.config.vocab_size, WIDTH)
+    backbone.stack.parts[0].layers[0].wide = Packed(wide, None)
+    torch.testing.assert_close(LabelColumns(backbone, tokens)(torch.ones(3, WIDTH)), expected)
 
 
 def test_a_head_that_cannot_be_cut_is_refused(folder_of):

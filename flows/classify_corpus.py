@@ -14,11 +14,7 @@ from raee.config import PolicySpec
 from storage.scan import check_rejected
 from tasks.about import about
 from tasks.artifacts import record_asset, record_classification
-from tasks.classify.classification import (
-    CLASSIFICATION_STEPS,
-    classify_shard,
-    finish_classification,
-)
+from tasks.classify.classification import CLASSIFICATION_STEPS, finish_classification
 from tasks.classify.plan import (
     PART,
     Classified,
@@ -30,6 +26,7 @@ from tasks.classify.plan import (
 from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.progress import stage
+from tasks.steps import Step
 
 logger = logging.getLogger("raee")
 
@@ -99,11 +96,11 @@ def run_steps(planned: PlannedClassification, job: Job, workers: Workers | None)
     Raises what the steps raise, and with workers as `spread` does.
     """
     for step in CLASSIFICATION_STEPS:
-        if step is classify_shard:
+        if isinstance(step, Step):
+            step(planned.output)
+        else:
             with stage(step.stage, planned.rows, planned.done):
                 spread(_shards(planned, job), workers)
-        else:
-            step(planned.output)
 
 
 def _shards(planned: PlannedClassification, job: Job) -> Shards:

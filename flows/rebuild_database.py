@@ -19,11 +19,11 @@ from tasks.build.gate import promote_if_as_good
 from tasks.build.planning import PlannedBuild, forget_build, plan_build
 from tasks.build.publish import publish_build
 from tasks.build.shards import SWEEP
-from tasks.build.sweep import sweep_shard
 from tasks.build.table import BUILD_STEPS
 from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.progress import stage
+from tasks.steps import Step
 
 logger = logging.getLogger("raee")
 
@@ -76,7 +76,7 @@ def run_steps(planned: PlannedBuild, job: Job, workers: Workers | None) -> None:
     for step in BUILD_STEPS:
         if step is read_database_centre and workers is not None:
             continue  # a worker that sweeps reads it: no model need be loaded here before
-        if step is sweep_shard:
+        if not isinstance(step, Step):
             with stage(step.stage, planned.rows, planned.done):
                 spread(_shards(planned, job), workers)
         elif step.per_shard:

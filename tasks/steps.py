@@ -5,7 +5,7 @@
 
 The body of a step is its work.  The declaration does all else: a step whose marker is there is not
 done again, each try has a folder and a clock of its own, and Prefect tries again if a second try
-may mend the error.
+may mend the error.  `tasks.shard_steps` has the steps that walk the model.
 
 A marker is written only if there is none, so of two processes at the same step one counts and the
 other's files are dropped: nobody ever reads a mixture, whatever either of them computed.  Markers
@@ -14,6 +14,7 @@ are the whole state of a build or a classification.
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -24,7 +25,6 @@ from pydantic import BaseModel, ConfigDict
 from storage.checked import FileRecord
 from storage.store import Folder
 from storage.version_files import VersionFiles
-from tasks.ahead import Ahead
 from tasks.progress import taken_back_on_error
 from tasks.retrying import RETRIES
 
@@ -159,60 +159,31 @@ class Work:
 W = TypeVar("W", bound=Work)
 
 
-class Step(Generic[W, Left]):
-    """A step as it is declared; called with the address of its work, it runs as a Prefect task."""
+class Declared(ABC, Generic[W, Left]):
+    """What is declared of a step, and what it left.
+
+    marker: its marker.  opens: opens the work at an address.  stage: the name under which the
+    step's seconds are counted and its progress is shown.  after: the markers of the steps that it
+    reads.  per_shard: whether there is one a shard.
+    """
 
     def __init__(
         self,
-        body: Callable[..., Left | None],
         marker: Marker[Left],
         opens: Callable[[str], W],
-        after: Sequence[Marker[Any]],
         stage: str,
+        after: Sequence[Marker[Any]],
         per_shard: bool,
-        ahead: Callable[[W, int], Any] | None,
     ) -> None:
-        self.marker, self.stage, self.per_shard = marker, stage, per_shard
-        self.after = tuple(after)
-        self._body, self._opens = body, opens
-        self._ahead = None if ahead is None else Ahead(ahead)
+        self.marker, self.opens, self.stage = marker, opens, stage
+        self.after, self.per_shard = tuple(after), per_shard
 
-        @task(name=body.__name__, description=body.__doc__, **RETRIES)
-        def run(address: str, number: int | None, then: int | None) -> Left | None:
-            return self.run(address, number, then)
-
-        self.task = run
-
-    def __call__(
-        self, address: str, number: int | None = None, then: int | None = None
-    ) -> Left | None:
-        """Do the step as a task of the flow run that is under way; see `run`."""
-        return self.task(address, number, then)
-
-    def run(self, address: str, number: int | None = None, then: int | None = None) -> Left | None:
+    @abstractmethod
+    def run(self, address: str, number: int | None = None) -> Left | None:
         """Do the step unless it is done; returns its record, or None if the work does not need it.
 
-        number: of the shard, if it is one a shard.  then: of the shard that comes next, with which
-        is begun as far as that can be done ahead.  Raises what the body raises.
+        number: of the shard, if it is one a shard.  Raises what the step's own functions raise.
         """
-        work = self._opens(address)
-        before = work.found(self.marker, number)
-        if before is not None:
-            return before
-        attempt = Attempt(work.folder, self.marker.at(number))
-        which: tuple[Any, ...] = () if number is None else (number,)
-        if self._ahead is not None:
-            which = *which, self._ahead.take(work, number)
-            if then is not None:
-                self._ahead.begin(work, then)
-        with taken_back_on_error():
-            left = self._body(work, attempt, *which)
-            return None if left is None else attempt.keep(left)
-
-    def drop_ahead(self) -> None:
-        """Hold nothing of a shard that nobody will ask for."""
-        if self._ahead is not None:
-            self._ahead.drop()
 
     def seconds(self, work: W) -> float:
         """The seconds that the step took, all shards together; 0 if the work did not need it."""
@@ -224,6 +195,43 @@ class Step(Generic[W, Left]):
         return work.files(self.marker, per_shard=self.per_shard)
 
 
+class Step(Declared[W, Left]):
+    """A step with one body; called with the address of its work, it runs as a Prefect task."""
+
+    def __init__(
+        self,
+        body: Callable[..., Left | None],
+        marker: Marker[Left],
+        opens: Callable[[str], W],
+        stage: str,
+        after: Sequence[Marker[Any]],
+        per_shard: bool,
+    ) -> None:
+        super().__init__(marker, opens, stage, after, per_shard)
+        self._body = body
+
+        @task(name=body.__name__, description=body.__doc__, **RETRIES)
+        def run(address: str, number: int | None) -> Left | None:
+            return self.run(address, number)
+
+        self.task = run
+
+    def __call__(self, address: str, number: int | None = None) -> Left | None:
+        """Do the step as a task of the flow run that is under way; see `run`."""
+        return self.task(address, number)
+
+    def run(self, address: str, number: int | None = None) -> Left | None:
+        """As `Declared.run`."""
+        work = self.opens(address)
+        before = work.found(self.marker, number)
+        if before is not None:
+            return before
+        attempt = Attempt(work.folder, self.marker.at(number))
+        with taken_back_on_error():
+            left = self._body(work, attempt, *(() if number is None else (number,)))
+            return None if left is None else attempt.keep(left)
+
+
 def step(
     marker: Marker[Left],
     *,
@@ -231,27 +239,21 @@ def step(
     stage: str,
     after: Sequence[Marker[Any]] = (),
     per_shard: bool = False,
-    ahead: Callable[[W, int], Any] | None = None,
 ) -> Callable[[Callable[..., Left | None]], Step[W, Left]]:
-    """A decorator that declares a step; the function is the step's body.
+    """A decorator that declares a step, by what `Declared` has; the function is the step's body.
 
     The body is given the work, its attempt and, if there is one step a shard, the shard's number.
     It returns the step's record, or None if the work does not need the step.
-
-    opens: opens the work at an address.  stage: the name under which the step's seconds are counted
-    and its progress is shown.  after: the markers of the steps that it reads.  ahead: what can be
-    done for a shard, by the work and its number, while the step of the shard before it runs, in a
-    thread and without a model; the body is given what it returns, too.
     """
-    return lambda body: Step(body, marker, opens, after, stage, per_shard, ahead)
+    return lambda body: Step(body, marker, opens, stage, after, per_shard)
 
 
-def in_order(steps: Sequence[Step[W, Any]]) -> tuple[Step[W, Any], ...]:
+def in_order(steps: Sequence[Declared[W, Any]]) -> tuple[Declared[W, Any], ...]:
     """The steps, each after those that it reads, and otherwise in the order given.
 
     Raises ValueError if one reads a step that is none of them, or reads itself by way of others.
     """
-    waiting, ordered = list(steps), list[Step[W, Any]]()
+    waiting, ordered = list(steps), list[Declared[W, Any]]()
     while waiting:
         before = {each.marker.name for each in ordered}
         ready = [s for s in waiting if before.issuperset(marker.name for marker in s.after)]

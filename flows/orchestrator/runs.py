@@ -5,13 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 from prefect import runtime
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from raee.errors import cut
 from storage.database import Version
 from tasks.about import about
-from tasks.steps import Step
+from tasks.shard_steps import ShardStep
+from tasks.steps import StepRecord
 
 logger = logging.getLogger("raee")
+
+WRITER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
+"""The task runner of flows that do chunks: one shard is written at a time."""
 
 
 def run_name(what: str, databases: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
@@ -35,24 +41,33 @@ def of_job(parameters: dict[str, Any]) -> str:
 
 
 def do_chunk(
-    version: Version, address: str, step: Step[Any, Any], first: int, count: int, done: str
+    version: Version, address: str, step: ShardStep[Any, Any], first: int, count: int, done: str
 ) -> int:
     """Do a step for `count` shards from `first` on; returns how many rows they have.
 
-    version: that into which they are built, or with which they are classified.  address: of the
-    step's work.  done: what has been done to them, for the log.  Raises what the step raises.
+    Must be called in a flow whose task runner is a `WRITER`.  version: that into which they are
+    built, or with which they are classified.  address: of the step's work.  done: what has been
+    done to them, for the log.  Raises what the step raises.
     """
     rows, name = 0, version.database.name
+    writing: PrefectFuture[StepRecord] | None = None
     with about(name, version.id):
         last = first + count - 1
         try:
             for number in range(first, last + 1):
                 with about(name, version.id, number):
-                    left = step(address, number, number + 1 if number < last else None)
-                    assert left is not None, "every shard leaves something"
-                    rows += left.rows
+                    step.walk(address, number, number + 1 if number < last else None)
+                    if writing is not None:
+                        rows += writing.result().rows
+                    writing = step.write.submit(address, number)
+            assert writing is not None, "a chunk has shards"
+            rows += writing.result().rows
+        except Exception:
+            if writing is not None:
+                writing.wait()  # what is walked is not lost because another shard fails
+            raise
         finally:
-            step.drop_ahead()
+            step.drop(address)
         which = f"shard {first} is" if count == 1 else f"shards {first} to {last} are"
         logger.info("%s %s: %d rows", which, done, rows)
     return rows

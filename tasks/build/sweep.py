@@ -37,6 +37,7 @@ from tasks.entries import TOKEN_IDS, TOKENS, key_column
 from tasks.fitted import write_arrays
 from tasks.progress import advance
 from tasks.rows import label_numbers, rows_of_shard
+from tasks.shard_steps import Walked, shard_step
 from tasks.steps import Attempt, StepRecord, step
 
 logger = logging.getLogger("raee")
@@ -125,14 +126,32 @@ def _look_up(build: Build, number: int) -> _Shard:
     )
 
 
-@step(SWEEP, opens=open_build, stage="sweep", after=[READ_CENTRE], per_shard=True, ahead=_look_up)
-def sweep_shard(build: Build, attempt: Attempt, number: int, shard: _Shard) -> Swept:
+def _read(build: Build, shard: _Shard) -> tuple[_Shard, Sweep, Sweep]:
+    """A shard, and the sweeps of its new rows and of those that lack only their states."""
+    label, sampled, new = shard.label, shard.sampled, shard.new
+    advance(shard.shown + int((~shard.unread & ~shard.reread).sum()))
+    swept, again = (
+        build.sweep(shard.texts(which), label[which], sampled[which], build.head, encoded)
+        for which, encoded in ((shard.unread, shard.encoded), (shard.reread, None))
+    )
+    of_centre = new & ~shard.unread
+    if of_centre.any():
+        positions = shard.of_centre[of_centre]
+        read = swept_with_centre(build, positions, label[of_centre], sampled[of_centre])
+        swept = joined(read, swept, of_centre[new], sampled[new])
+    return shard, swept, again
+
+
+@shard_step(SWEEP, opens=open_build, stage="sweep", after=[READ_CENTRE], begin=_look_up, walk=_read)
+def sweep_shard(
+    build: Build, attempt: Attempt, number: int, walked: Walked[tuple[_Shard, Sweep, Sweep]]
+) -> Swept:
     """Read the rows of a shard that the parent has not read, and write the whole shard.
 
     Raises InputError as `rows_of_shard` and the sweep do.
     """
-    advance(shard.shown)
-    _write(attempt.folder, shard, build, _read(build, shard))
+    shard, swept, again = walked.found
+    _write(attempt.folder, shard, build, swept, again)
     files = []
     if len(shard.rejects):
         name = f"rejects/{part_name(number)}"
@@ -161,25 +180,8 @@ def check_swept(build: Build, attempt: Attempt) -> StepRecord:
     return StepRecord(rows=swept.rows)
 
 
-def _read(build: Build, shard: _Shard) -> tuple[Sweep, Sweep]:
-    """The sweeps of the new rows, and of those that lack only their states."""
-    label, sampled, new = shard.label, shard.sampled, shard.new
-    advance(int((~shard.unread & ~shard.reread).sum()))
-    swept, again = (
-        build.sweep(shard.texts(which), label[which], sampled[which], build.head, encoded)
-        for which, encoded in ((shard.unread, shard.encoded), (shard.reread, None))
-    )
-    of_centre = new & ~shard.unread
-    if of_centre.any():
-        positions = shard.of_centre[of_centre]
-        read = swept_with_centre(build, positions, label[of_centre], sampled[of_centre])
-        swept = joined(read, swept, of_centre[new], sampled[new])
-    return swept, again
-
-
-def _write(folder: Folder, shard: _Shard, build: Build, found: tuple[Sweep, Sweep]) -> None:
+def _write(folder: Folder, shard: _Shard, build: Build, swept: Sweep, again: Sweep) -> None:
     """Write a shard's files."""
-    swept, again = found
     kept = table_of(shard.rows.select("id", "text"))
     rows = {
         "id": kept["id"],

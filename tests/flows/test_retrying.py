@@ -1,16 +1,13 @@
 import errno
-import importlib
-import pkgutil
 
 import httpx
 import pytest
 import torch
-from prefect import Task, flow, task
+from prefect import flow, task
 
-import tasks
 from raee.errors import InputError
 from tasks.retrying import RETRIES
-from tasks.steps import Step
+from tests.flows.every_task import every_task
 
 
 def _run(errors):
@@ -82,17 +79,12 @@ def test_bad_input_and_our_own_mistakes_are_not_tried_again(error):
 
 
 def test_every_task_is_retried_in_this_way():
-    modules = [
-        importlib.import_module(module.name)
-        for module in pkgutil.walk_packages(tasks.__path__, "tasks.")
-    ]
-    found = {name: value for module in modules for name, value in vars(module).items()}
-    steps = {name: value for name, value in found.items() if isinstance(value, Task)}
-    steps |= {name: value.task for name, value in found.items() if isinstance(value, Step)}
-    assert set(steps) >= {
-        *("plan_build", "sweep_shard", "fit_database_probes", "tune_build", "publish_build"),
-        *("promote_if_as_good", "record_versions", "estimate_balance", "classify_shard"),
+    found = every_task()
+    assert set(found) >= {
+        *("plan_build", "sweep_shard.walk", "sweep_shard.write", "fit_database_probes"),
+        *("tune_build", "publish_build", "promote_if_as_good", "record_versions"),
+        *("estimate_balance", "classify_shard.walk", "classify_shard.write"),
     }
-    for step in steps.values():
-        assert step.retries == RETRIES["retries"]
-        assert step.retry_condition_fn is RETRIES["retry_condition_fn"]
+    for each in found.values():
+        assert each.retries == RETRIES["retries"]
+        assert each.retry_condition_fn is RETRIES["retry_condition_fn"]

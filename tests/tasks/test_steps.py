@@ -211,21 +211,6 @@ class TestStep:
         assert [declared.run(work.folder.uri, n).rows for n in work.numbers] == [0, 1, 2, 3, 4]
         assert work.done(PART) == [0, 1, 2, 3, 4]
 
-    def test_of_a_shard_gets_what_was_done_ahead_once_a_shard(self, work):
-        made = []
-
-        def ahead(work, number):
-            made.append(number)
-            return 10 * number
-
-        def body(work, attempt, number, ahead):
-            return Left(rows=number, cut=ahead)
-
-        declared = self._declared(work, PART, body, per_shard=True, ahead=ahead)
-        found = [declared.run(work.folder.uri, n, n + 1 if n < 4 else None) for n in work.numbers]
-        assert [left.cut for left in found] == [0, 10, 20, 30, 40]
-        assert made == [0, 1, 2, 3, 4]
-
     def test_of_which_the_work_has_no_need_leaves_nothing(self, work):
         declared = self._declared(work, ONE, lambda work, attempt: None)
         assert declared.run(work.folder.uri) is None

@@ -1,15 +1,28 @@
-"""The UI's timelines show a flow run by its name: it says which database, what, and when."""
+"""The names of flow runs, which the UI's timelines show, and a run's work on its shards."""
 
 import re
+import threading
 import uuid
 
 import pytest
+from prefect import flow
+from prefect.exceptions import ParameterTypeError
 
 from flows.maintain_store import maintain_store
+from flows.orchestrator.runs import WRITER, do_chunk
 from flows.rebuild_database import rebuild_database
+from raee.errors import InputError
+from storage.database import Database
+from storage.store import Folder
+from tasks.shard_steps import shard_step
+from tasks.steps import Marker, StepRecord, Work
 from tests.flows.jobs import Workplace, ask_server
 
 _WHEN = r" \d{4}-\d\d-\d\d \d\d:\d\d"
+
+PART = Marker("part", StepRecord)
+
+SHARDS = 3
 
 
 def _last_names(flow: str) -> list[str]:
@@ -34,8 +47,95 @@ def test_runs_are_named_after_the_database_what_is_done_and_when_it_was_due(plac
     assert _last_names("classify-shards")[0] == f"{place.root / 'out'} 0..0"
 
 
-def test_a_run_without_a_job_says_what_is_wrong_with_its_parameters(server):
-    from prefect.exceptions import ParameterTypeError
-
+def test_a_run_without_a_job_says_what_is_wrong_with_its_parameters():
     with pytest.raises(ParameterTypeError, match="store"):
         rebuild_database({"name": "demo"})
+
+
+@pytest.fixture
+def chunk(tmp_path):
+    """A function that does a chunk with some walk and some writing; and the work."""
+    work = Work(Folder(str(tmp_path / "work")), SHARDS)
+    version = Database(str(tmp_path), "demo").version("v1")
+
+    def do(walk, write):
+        step = shard_step(
+            PART, opens=lambda address: work, stage="s", begin=lambda work, n: n, walk=walk
+        )(write)
+        for task in (step.walk, step.write):
+            task.retry_delay_seconds = 0.01
+
+        @flow(task_runner=WRITER)
+        def do_all(address: str) -> int:
+            return do_chunk(version, address, step, 0, SHARDS, "done")
+
+        return do_all(work.folder.uri)
+
+    return do, work
+
+
+def test_a_shard_is_written_while_the_next_is_walked(chunk):
+    do, work = chunk
+    walking = [threading.Event() for _ in range(SHARDS)]
+    written = [threading.Event() for _ in range(SHARDS)]
+
+    def walk(work, number):
+        walking[number].set()
+        # Were it written before, or after the walk, this or the writing would wait in vain.
+        if number > 0:
+            assert written[number - 1].wait(30)
+        return number
+
+    def write(work, attempt, number, walked):
+        if number + 1 < SHARDS:
+            assert walking[number + 1].wait(30)
+        written[number].set()
+        return StepRecord(rows=10)
+
+    assert do(walk, write) == 30
+    assert work.done(PART) == [0, 1, 2]
+
+
+def test_a_walk_that_fails_does_not_lose_the_shard_that_is_being_written(chunk):
+    do, work = chunk
+    failed = threading.Event()
+
+    def walk(work, number):
+        if number == 1:
+            failed.set()
+            raise InputError("a row is bad")
+        return number
+
+    def write(work, attempt, number, walked):
+        assert failed.wait(30)
+        return StepRecord(rows=10)
+
+    with pytest.raises(InputError, match="a row is bad"):
+        do(walk, write)
+    assert work.done(PART) == [0]
+
+
+def test_a_store_that_answers_late_is_written_to_again_and_nothing_is_walked_twice(chunk):
+    do, _ = chunk
+    walks, tries = [], []
+
+    def write(work, attempt, number, walked):
+        tries.append(number)
+        if tries.count(number) < 3:
+            raise ConnectionError("away")
+        return StepRecord(rows=10)
+
+    assert do(lambda work, number: walks.append(number), write) == 30
+    assert walks == [0, 1, 2]
+    assert sorted(tries) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_a_store_that_stays_away_is_told_as_it_was(chunk):
+    do, work = chunk
+
+    def write(work, attempt, number, walked):
+        raise ConnectionError(f"away at {number}")
+
+    with pytest.raises(ConnectionError, match="away at 0"):
+        do(lambda work, number: number, write)
+    assert work.done(PART) == []

@@ -1,0 +1,124 @@
+"""Steps in stages: what each is given, and what is kept of a shard that is not written yet."""
+
+import time
+
+import pytest
+
+from storage.store import Folder
+from tasks import progress
+from tasks.progress import advance
+from tasks.shard_steps import ShardStep, shard_step
+from tasks.steps import Marker, StepRecord, Work
+
+
+class Left(StepRecord):
+    """The record of a step of these tests."""
+
+    found: str
+
+
+PART = Marker("part", Left)
+
+
+@pytest.fixture
+def work(tmp_path) -> Work:
+    return Work(Folder(str(tmp_path / "work")), shards=4)
+
+
+def declared(work, begin=None, walk=None, write=None) -> ShardStep:
+    """A step whose stages say what they have done; any of them may be another."""
+
+    def body(work, attempt, number, walked):
+        attempt.folder.write_new("own.txt", walked.found.encode())
+        return Left(rows=number, found=f"{walked.found}, {number} written")
+
+    declare = shard_step(
+        PART,
+        opens=lambda address: work,
+        stage="s",
+        begin=begin or (lambda work, number: f"{number} begun"),
+        walk=walk or (lambda work, begun: f"{begun} and walked"),
+    )
+    return declare(write or body)
+
+
+def test_a_shard_passes_through_the_stages(work):
+    step = declared(work)
+    left = [step.run(work.folder.uri, number) for number in work.numbers]
+    assert left[2].found == "2 begun and walked, 2 written"
+    assert left == [work.record(PART, number) for number in work.numbers]
+    assert work.output(PART, 3).read("own.txt") == b"3 begun and walked"
+
+
+def test_what_is_done_passes_through_none_again(work):
+    first = declared(work).run(work.folder.uri, 1)
+
+    def again(*given):
+        pytest.fail("it is done")
+
+    assert declared(work, again, again, again).run(work.folder.uri, 1) == first
+
+
+def test_each_shard_is_begun_once_although_it_is_begun_ahead(work):
+    made = []
+    step = declared(work, begin=lambda work, number: made.append(number) or str(number))
+    for number in work.numbers:
+        step.walk.fn(work.folder.uri, number, number + 1 if number < 3 else None)
+        step.write.fn(work.folder.uri, number)
+    assert made == [0, 1, 2, 3]
+    assert work.record(PART, 3).found == "3 and walked, 3 written"
+
+
+def test_what_could_not_be_written_is_not_walked_again_and_has_another_folder(work):
+    tried, walks = [], []
+
+    def write(work, attempt, number, walked):
+        tried.append(attempt.token)
+        attempt.folder.write_new("own.txt", b"x")
+        if len(tried) == 1:
+            raise OSError("away")
+        return Left(rows=1, found=walked.found)
+
+    step = declared(work, walk=lambda work, begun: walks.append(begun) or begun, write=write)
+    step.walk.fn(work.folder.uri, 0, None)
+    with pytest.raises(OSError, match="away"):
+        step.write.fn(work.folder.uri, 0)
+    assert work.found(PART, 0) is None
+    left = step.write.fn(work.folder.uri, 0)
+    assert (left.found, left.attempt, walks) == ("0 begun", tried[1], ["0 begun"])
+    assert tried[0] != tried[1]
+
+
+def test_the_seconds_are_those_of_the_stages(work):
+    def write(work, attempt, number, walked):
+        assert (walked.waited, walked.seconds) >= (0, 0)
+        return Left(rows=1, found="")
+
+    step = declared(work, write=write)
+    step.walk.fn(work.folder.uri, 0, None)
+    pause = 0.2
+    time.sleep(pause)  # as if another shard were written
+    assert step.write.fn(work.folder.uri, 0).seconds < pause
+
+
+def test_a_walk_that_fails_leaves_none_of_its_progress(work, monkeypatch):
+    def walk(work, begun):
+        advance(7)
+        raise OSError("away")
+
+    counted = []
+    monkeypatch.setattr(progress, "_report", counted.append)
+    with pytest.raises(OSError, match="away"):
+        declared(work, walk=walk).run(work.folder.uri, 0)
+    assert counted == [7, -7]
+    assert work.found(PART, 0) is None
+
+
+def test_nothing_is_held_of_a_work_that_is_dropped_and_all_of_another(work):
+    step = declared(work)
+    for address in ("a", "b"):
+        step.walk.fn(address, 0, None)
+    step.drop("a")
+    with pytest.raises(KeyError):
+        step.write.fn("a", 0)
+    assert step.write.fn("b", 0).found == "0 begun and walked, 0 written"

@@ -83,8 +83,9 @@ def plain_loop(job: Path, chunks: int) -> None:
         "import sys; from tasks.classify import classification as c, plan as p; "
         "from tasks.job import load_job; job = load_job(sys.argv[1]); "
         "plan = p.plan_classification.fn(job, *sys.argv[2:4], None, job.policy); "
-        "[c.classify_shard.run(plan.output, n) for n in range(plan.shards)]; "
-        "c.finish_classification.fn(plan.output)"
+        "[s.run(plan.output, n) for s in c.CLASSIFICATION_STEPS"
+        " for n in (range(plan.shards) if s.per_shard else [None])]; "
+        "c.finish_classification.fn(plan.output, job.max_reject_fraction)"
     )
     texts, output = str(RESULTS / f"{chunks}.parquet"), str(RESULTS / f"loop-{chunks}")
     command = [sys.executable, "-c", program, str(job), texts, output]

@@ -13,20 +13,12 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raee.errors import InputError
-
-if TYPE_CHECKING:  # slow to import, and `raee --help` needs the names of aliases only
-    from storage.store import Folder
-
-DEFAULT_ALIAS = "production"
-
-PINNED = "pinned"
-"""The alias of the version with which each night's new one is compared: the first version, or the
-last that a person has pointed `production` at."""
+from storage.store import Folder
 
 Action = Literal["promote", "rollback"]
 
@@ -51,7 +43,7 @@ class AliasRecord(BaseModel):
     """The writer's user, machine and process: no two writers write the same record."""
 
 
-def read_history(alias: "Folder") -> list[AliasRecord]:
+def read_history(alias: Folder) -> list[AliasRecord]:
     """All changes of the alias in a folder, oldest first; none if it was never set.
 
     Raises InputError if a record is damaged.
@@ -59,7 +51,7 @@ def read_history(alias: "Folder") -> list[AliasRecord]:
     return [_record(alias, number) for number in _numbers(alias)]
 
 
-def read_current(alias: "Folder") -> str | None:
+def read_current(alias: Folder) -> str | None:
     """The version that the alias in a folder points at; None if it was never set.
 
     Raises InputError if its record is damaged.
@@ -69,7 +61,7 @@ def read_current(alias: "Folder") -> str | None:
 
 
 def append(
-    alias: "Folder",
+    alias: Folder,
     about: str,
     action: Action,
     choose: Callable[[list[AliasRecord]], str],
@@ -132,11 +124,11 @@ def _writer() -> str:
     return f"{user}@{socket.gethostname()}:{os.getpid()}"
 
 
-def _numbers(alias: "Folder") -> list[int]:
+def _numbers(alias: Folder) -> list[int]:
     return [int(n[:8]) for n in alias.names() if re.fullmatch(r"[0-9]{8}\.json", n)]
 
 
-def _record(alias: "Folder", number: int) -> AliasRecord:
+def _record(alias: Folder, number: int) -> AliasRecord:
     try:
         return AliasRecord.model_validate_json(alias.read(_file(number)))
     except ValidationError as error:

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from raee.errors import InputError, clauses, cut, listed
+from storage.alias_names import DEFAULT_ALIAS
 from storage.aliases import (
-    DEFAULT_ALIAS,
     AliasRecord,
     append,
     read_current,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from storage.aliases import DEFAULT_ALIAS
+from storage.alias_names import DEFAULT_ALIAS
 
 BROKEN = 1
 BAD_INPUT = 2

@@ -21,11 +21,12 @@ from flows.cli.options import (
 )
 from flows.cli.tables import pruning_table, table
 from raee.errors import InputError
-from storage.aliases import DEFAULT_ALIAS, PINNED, AliasRecord
+from storage.alias_names import DEFAULT_ALIAS, PINNED
 from tasks.credentials import use_credentials
 from tasks.prefect_settings import read_settings
 
 if TYPE_CHECKING:  # slow to import, and `raee --help` needs the commands' names only
+    from storage.aliases import AliasRecord
     from storage.database import Database
 
 
@@ -201,7 +202,7 @@ def gc(
     say(f"{name}: {size:,} bytes {'would go' if dry_run else 'went'}")
 
 
-def _pin(database: "Database", alias: str, record: AliasRecord) -> None:
+def _pin(database: "Database", alias: str, record: "AliasRecord") -> None:
     """Hold new versions against the one that a person has pointed `production` at."""
     if alias == DEFAULT_ALIAS:
         database.promote(record.version, PINNED)

@@ -26,7 +26,7 @@ from raee.policies.table import neighbours_planned_on
 from raee.policies.tuning import TUNED
 from raee.readers.probe import READER as PROBE
 from raee.statistics.paired import paired, worse_p_value
-from storage.aliases import DEFAULT_ALIAS, PINNED
+from storage.alias_names import DEFAULT_ALIAS, PINNED
 from storage.database import Version
 from storage.manifest import Manifest, Verdict
 from tasks.job import Job

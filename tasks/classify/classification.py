@@ -109,7 +109,7 @@ class ClassificationManifest(BaseModel):
     """By the seconds of `read` and `classify`."""
     seconds: dict[str, float]
     """By stage; what a shard's rows take to read and tokenise counts only as far as the shard
-    before it did not cover it."""
+    before it did not cover it, and writing goes on beside the shard after it."""
 
 
 @step(BALANCE, opens=open_classification, stage="estimate balance")

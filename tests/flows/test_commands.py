@@ -40,7 +40,7 @@ from flows.cli.app import app, run
 for arguments in (["--help"], *([name, "--help"] for name in sys.argv[1:])):
     assert run(app, arguments) == 0
 models = {"torch", "transformers", "prefect", "faiss", "pyarrow.dataset"}
-files = {"polars", "pyarrow", "numpy", "fsspec", "yaml", "raee.config", "tasks.job"}
+files = {"polars", "pyarrow", "numpy", "fsspec", "yaml", "pydantic", "raee.config", "tasks.job"}
 heavy = (models | files) & set(sys.modules)
 assert not heavy, heavy
 """

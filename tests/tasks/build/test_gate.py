@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest, fisher_exact, norm
 
 from flows.cli.app import app, run
-from storage.aliases import DEFAULT_ALIAS
+from storage.alias_names import DEFAULT_ALIAS
 from storage.database import Database
 from tasks.build.gate import LEVEL, compare, promote_if_as_good
 from tasks.readings import load_readings

@@ -37,10 +37,12 @@ def test_help_is_quick_and_there_for_every_command():
     program = """
 import sys
 from flows.cli.app import app, run
-for arguments in (["--help"], *([name, "--help"] for name in sys.argv[1:])):
-    assert run(app, arguments) == 0
+assert run(app, ["--help"]) == 0
+assert "pydantic" not in sys.modules, "Typer itself asks it for a command's own help"
+for name in sys.argv[1:]:
+    assert run(app, [name, "--help"]) == 0
 models = {"torch", "transformers", "prefect", "faiss", "pyarrow.dataset"}
-files = {"polars", "pyarrow", "numpy", "fsspec", "yaml", "pydantic", "raee.config", "tasks.job"}
+files = {"polars", "pyarrow", "numpy", "fsspec", "yaml", "raee.config", "tasks.job"}
 heavy = (models | files) & set(sys.modules)
 assert not heavy, heavy
 """

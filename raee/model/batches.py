@@ -1,9 +1,8 @@
 """Texts as token ids, and rows as batches of a token budget."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,24 +14,18 @@ from torch import Tensor
 from raee.errors import InputError, cut
 from raee.model.backbones import Backbone, Outline
 from raee.model.coding import Ids, coded, token_ids
-from raee.model.frames import Frame, frame_of
-from raee.model.long_texts import beginning, splits_at_spaces
+from raee.model.frames import Frame, closing_tokens, frame_of
+from raee.model.long_texts import beginning, cuts_of
 from raee.model.prompts import GENERATIVE, Prompt
 from raee.model.room import budget_of, keep_to, no_room, on_device
 from raee.model.shared import kept_prefix
 from raee.model.walk import Inputs
-
-Offsets = Sequence[tuple[int, int]]
-"""Of each token where it begins and ends, in characters."""
 
 _TEXTS_AT_ONCE = 1_000
 """Texts given to the tokenizer in one call: bounds what its Python lists take."""
 
 _CHARACTERS = 8
 """Characters of a token: of so many for each token that a model takes, a text is too long."""
-
-_LIKELY = 5
-"""The same, but it is only likely."""
 
 _KEPT_TOKENS = 8
 """Kept tokens that count as one of a batch: a layer takes memory for their keys and values only."""
@@ -106,8 +99,9 @@ def check_room(backbone: Outline, prompt: Prompt) -> None:
 def encode(backbone: Outline, prompt: Prompt, texts: Sequence[str]) -> Encoded:
     """Texts in the prompt's template as token ids.
 
-    A text that does not fit the model loses its end; template and demonstrations never do.  Raises
-    InputError if these alone do not fit, or the prompt is a chat that the tokenizer cannot write.
+    A text that does not fit the model loses its last tokens; template and demonstrations lose none.
+    Raises InputError if these alone do not fit, or the prompt is a chat that the tokenizer cannot
+    write.
     """
     if backbone.prefix and prompt.template == "{text}":
         prompt = replace(prompt, template=backbone.prefix + prompt.template)
@@ -279,23 +273,6 @@ def _ids(backbone: Outline, frame: Frame, texts: Sequence[str]) -> list[Ids]:
     return [ids[: len(ids) - frame.closing] for ids in found]
 
 
-def _ids_and_offsets(
-    backbone: Outline, frame: Frame, texts: Mapping[int, str]
-) -> tuple[dict[int, Ids], dict[int, Offsets]]:
-    """Token ids of texts in their frame; of those that do not fit the model, where tokens stand."""
-    limit = backbone.max_tokens
-    short = [row for row, text in texts.items() if len(text) <= _LIKELY * limit]
-    ids = dict(zip(short, _ids(backbone, frame, [texts[row] for row in short]), strict=True))
-    long = [row for row in texts if row not in ids or len(ids[row]) > limit]
-    if not long:
-        return ids, {}
-    framed = [frame.around(texts[row]) + frame.answer for row in long]
-    found = coded(backbone.tokenizer, framed, frame.special_tokens)
-    for row, own in zip(long, found["input_ids"], strict=True):
-        ids[row] = np.asarray(own[: len(own) - frame.closing], np.int32)
-    return ids, {row: found[i].offsets for i, row in enumerate(long)}
-
-
 def _prefix(backbone: Outline, frame: Frame) -> NDArray[np.int32]:
     """The tokens that all rows of a frame begin with: those that texts as different share."""
     first, *others = _ids(backbone, frame, _DIFFERENT)
@@ -312,51 +289,57 @@ def _common(prefix: NDArray[np.int32], row: NDArray[np.int32]) -> int:
 def _fitting(
     backbone: Outline, prompt: Prompt, frame: Frame, texts: Sequence[str]
 ) -> tuple[list[Ids], NDArray[np.bool_]]:
-    """Token ids of the longest start of each text that fits the model in its frame.
+    """Token ids of texts in their frame, without as many of a text's last ones as are too many.
 
     It also returns, (n,), which texts lost their end.  Raises InputError if the frame alone does
     not fit.
     """
     found: dict[int, Ids] = {}
-    truncated = np.zeros(len(texts), dtype=bool)
-    left = dict(enumerate(texts))
-    most = _CHARACTERS * backbone.max_tokens
-    if any(len(text) > most for text in texts) and splits_at_spaces(backbone.tokenizer):
-        left = {row: beginning(text, most) for row, text in left.items()}
+    over: list[int] = []
+    read, limit = dict(enumerate(texts)), backbone.max_tokens
+    cuts, end, most = cuts_of(backbone.tokenizer), frame.after + frame.answer, _CHARACTERS * limit
+    left = {row: beginning(text, most, cuts, end) for row, text in read.items()}
     # Texts go in rounds, not one by one: the tokenizer shares many out among its threads.
     while left:
-        coming, offsets = _ids_and_offsets(backbone, frame, left)
-        again: dict[int, str] = {}
-        for row, text in left.items():
-            surplus = len(coming[row]) - backbone.max_tokens
-            if surplus > 0:
-                if not text:
-                    raise _no_room(backbone, prompt, len(coming[row]))
-                again[row] = _shorter(frame, text, surplus, offsets[row])
-                truncated[row] = True
-            elif not truncated[row] and len(text) < len(texts[row]):
-                longer = beginning(texts[row], 2 * len(text))
-                again[row] = longer if len(longer) > len(text) else texts[row]
-            else:
-                found[row] = coming[row]
-        left = again
+        read |= left
+        found |= zip(left, _ids(backbone, frame, [*left.values()]), strict=True)
+        over += [row for row in left if len(found[row]) > limit]
+        short = [row for row in left if len(found[row]) <= limit and read[row] != texts[row]]
+        left = {row: beginning(texts[row], 2 * len(read[row]), cuts, end) for row in short}
+    spans = _spans(backbone, frame, [read[row] for row in over], [found[row] for row in over])
+    for row, (begin, stop) in zip(over, spans, strict=True):
+        kept = stop - (len(found[row]) - limit)
+        if kept < begin:
+            raise _no_room(backbone, prompt, len(found[row]) - (stop - begin))
+        found[row] = np.delete(found[row], slice(kept, stop))
+    truncated = np.zeros(len(texts), dtype=bool)
+    truncated[over] = True
     return [found[row] for row in range(len(texts))], truncated
 
 
-def _shorter(frame: Frame, text: str, surplus: int, offsets: Offsets) -> str:
-    """The text less as many of its last tokens as are too many.
+def _spans(
+    backbone: Outline, frame: Frame, texts: Sequence[str], ids: Sequence[Ids]
+) -> list[tuple[int, int]]:
+    """Of each text in its frame, the first of its own tokens, and the one after the last.
 
-    offsets: begin and end of each token of the text in its frame, in characters of the latter.
+    Only texts that more than special tokens come after are tokenized again, to say where each
+    token stands.
     """
-    before = len(frame.before)
-    # The characters at which the text's own tokens start, from the last one back.
-    starts = (
-        start - before
-        for start, end in reversed(offsets)
-        if before <= start < end <= before + len(text)
-    )
-    last = list(islice(starts, surplus + 1))
-    return text[: last[surplus - 1]] if len(last) > surplus else ""
+    if not texts:
+        return []
+    if not frame.after + frame.answer:
+        (alone,) = _ids(backbone, frame, [""])
+        special = closing_tokens(backbone.tokenizer) if frame.special_tokens else 0
+        closing = special - frame.closing
+        return [(len(alone) - closing, len(own) - closing) for own in ids]
+    framed = [frame.around(text) + frame.answer for text in texts]
+    found = coded(backbone.tokenizer, framed, frame.special_tokens)
+    spans, before = [], len(frame.before)
+    for i, text in enumerate(texts):
+        after = before + len(text)
+        own = [n for n, (b, e) in enumerate(found[i].offsets) if before <= b < e <= after]
+        spans.append((own[0], own[-1] + 1) if own else (0, 0))
+    return spans
 
 
 def _no_room(backbone: Outline, prompt: Prompt, alone: int) -> InputError:

@@ -81,8 +81,13 @@ def frame_of(prompt: Prompt, tokenizer: Any, family: Family) -> Frame:
     frame = Frame(shown + before, after, True, lead, family == "seq2seq-lm")
     if family != "causal-lm":
         return frame
+    return _answered_by(frame, prompt, tokenizer, closing_tokens(tokenizer))
+
+
+def closing_tokens(tokenizer: Any) -> int:
+    """How many special tokens the tokenizer puts behind a text."""
     marks = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
-    return _answered_by(frame, prompt, tokenizer, len([*takewhile(bool, reversed(marks))]))
+    return len([*takewhile(bool, reversed(marks))])
 
 
 def answer_tokens(tokenizer: Any, frame: Frame, word: str) -> tuple[list[int], list[int]]:

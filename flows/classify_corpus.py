@@ -26,7 +26,7 @@ from tasks.classify.plan import (
 from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.progress import stage
-from tasks.steps import Step
+from tasks.shard_steps import ShardStep
 
 logger = logging.getLogger("raee")
 
@@ -96,11 +96,11 @@ def run_steps(planned: PlannedClassification, job: Job, workers: Workers | None)
     Raises what the steps raise, and with workers as `spread` does.
     """
     for step in CLASSIFICATION_STEPS:
-        if isinstance(step, Step):
-            step(planned.output)
-        else:
+        if isinstance(step, ShardStep):
             with stage(step.stage, planned.rows, planned.done):
                 spread(_shards(planned, job), workers)
+        else:
+            step(planned.output)
 
 
 def _shards(planned: PlannedClassification, job: Job) -> Shards:

@@ -2,13 +2,13 @@
 
 from prefect import flow
 
-from flows.orchestrator.runs import WRITER, do_chunk
+from flows.orchestrator.runs import do_chunk
 from tasks.classify.classification import classify_shard
 from tasks.classify.plan import look_up_classification
 from tasks.credentials import use_credentials
 
 
-@flow(name="classify-shards", task_runner=WRITER)
+@flow(name="classify-shards")
 def classify_shards(address: str, first: int, count: int, credentials: str | None = None) -> int:
     """Classify `count` shards of the classification in an output, from `first` on; returns rows.
 

@@ -23,7 +23,7 @@ from tasks.build.table import BUILD_STEPS
 from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.progress import stage
-from tasks.steps import Step
+from tasks.shard_steps import ShardStep
 
 logger = logging.getLogger("raee")
 
@@ -76,7 +76,7 @@ def run_steps(planned: PlannedBuild, job: Job, workers: Workers | None) -> None:
     for step in BUILD_STEPS:
         if step is read_database_centre and workers is not None:
             continue  # a worker that sweeps reads it: no model need be loaded here before
-        if not isinstance(step, Step):
+        if isinstance(step, ShardStep):
             with stage(step.stage, planned.rows, planned.done):
                 spread(_shards(planned, job), workers)
         elif step.per_shard:

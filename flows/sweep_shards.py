@@ -2,14 +2,14 @@
 
 from prefect import flow
 
-from flows.orchestrator.runs import WRITER, do_chunk
+from flows.orchestrator.runs import do_chunk
 from tasks.build.build import look_up_build
 from tasks.build.centre import read_database_centre
 from tasks.build.sweep import sweep_shard
 from tasks.credentials import use_credentials
 
 
-@flow(name="sweep-shards", task_runner=WRITER)
+@flow(name="sweep-shards")
 def sweep_shards(address: str, first: int, count: int, credentials: str | None = None) -> int:
     """Sweep `count` shards of the build in a work folder, from `first` on; returns their rows.
 

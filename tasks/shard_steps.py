@@ -2,7 +2,7 @@
 
     begin  in a thread: reads and tokenizes, without a model; one shard ahead of the walk
     walk   in the flow's own thread, with the model
-    write  in the thread of the flow's task runner: files and marker; one shard behind the walk
+    write  in another thread: files and marker; one shard behind the walk
 
 One shard at most is in each stage, so that no more than three are in memory.  The walk and the
 writing are tasks of their own: a shard that could not be written is written again, not walked.
@@ -10,15 +10,18 @@ writing are tasks of their own: a shard that could not be written is written aga
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from tasks.ahead import Ahead
+from tasks.background import Background
 from tasks.progress import taken_back_on_error
 from tasks.retrying import RETRIES
-from tasks.steps import Attempt, Declared, Left, Marker, W
+from tasks.steps import AnyStep, Attempt, Left, Marker, W
 
 Found = TypeVar("Found")
 
@@ -35,7 +38,7 @@ class Walked(Generic[Found]):
     """Seconds of the walk itself."""
 
 
-class ShardStep(Declared[W, Left]):
+class ShardStep(AnyStep[W, Left]):
     """A step as it is declared by `shard_step`."""
 
     def __init__(
@@ -49,60 +52,69 @@ class ShardStep(Declared[W, Left]):
         walk: Callable[[W, Any], Any],
     ) -> None:
         super().__init__(marker, opens, stage, after, per_shard=True)
-        self._write, self._walk, self._ahead = body, walk, Ahead(begin)
+        self._ahead, self._walk, self._body = Ahead(begin), walk, body
         self._unwritten: dict[tuple[str, int], tuple[W, Left | Walked[Any]]] = {}
+        self._writer = Background("raee-write")
+        # A walk that Prefect remembers from an earlier try has left nothing here.
+        options = {**RETRIES, "cache_policy": NO_CACHE, "persist_result": False}
 
         # What is walked does not pass through Prefect, which would look into it and keep it.
-        @task(name=body.__name__, description=body.__doc__, **RETRIES)
-        def walked(address: str, number: int, then: int | None) -> None:
-            self._walk_shard(address, number, then)
+        @task(name=f"{body.__name__}: walk", description=walk.__doc__, **options)
+        def walk_task(address: str, number: int, then: int | None) -> None:
+            self._unwritten[address, number] = self._walked(address, number, then)
 
-        @task(name=f"{body.__name__}: write", description=body.__doc__, **RETRIES)
-        def written(address: str, number: int) -> Left:
-            return self._write_shard(address, number)
+        @task(name=f"{body.__name__}: write", description=body.__doc__, **options)
+        def write_task(address: str, number: int) -> Left:
+            left = self._written(number, *self._unwritten[address, number])
+            self._unwritten.pop((address, number), None)  # or it was dropped meanwhile
+            return left
 
-        self.walk, self.write = walked, written
+        self.walk_task, self.write_task = walk_task, write_task
 
     def run(self, address: str, number: int | None = None) -> Left:
-        """As `Declared.run`: the stages of one shard one after the other."""
+        """As `AnyStep.run`: the stages of one shard one after the other."""
         assert number is not None, "there is one a shard"
-        self._walk_shard(address, number, None)
-        return self._write_shard(address, number)
+        return self._written(number, *self._walked(address, number, None))
+
+    def walk(self, address: str, number: int, then: int | None) -> None:
+        """Walk a shard unless its step is done, as a task of the flow run that is under way.
+
+        then: the shard with which is begun meanwhile.  Raises what `begin` and the walk raise.
+        """
+        self.walk_task(address, number, then)
+
+    def write(self, address: str, number: int) -> Future[Left]:
+        """Begin to write a shard that is walked, as such a task, after those asked for before."""
+        return self._writer.do(lambda: self.write_task(address, number))
 
     def drop(self, address: str) -> None:
         """Hold nothing of the shards of a work, of which nobody will ask for more."""
         self._ahead.drop()
-        for key in [key for key in self._unwritten if key[0] == address]:
-            self._unwritten.pop(key, None)  # its writing may end meanwhile
+        for key in [*self._unwritten]:
+            if key[0] == address:
+                self._unwritten.pop(key, None)  # its writing may end meanwhile
 
-    def _walk_shard(self, address: str, number: int, then: int | None) -> None:
-        """Walk a shard unless its step is done.  then: the shard with which is begun meanwhile."""
+    def _walked(self, address: str, number: int, then: int | None) -> tuple[W, Left | Walked[Any]]:
         work = self.opens(address)
         before = work.found(self.marker, number)
-        if before is not None:
-            self._unwritten[address, number] = work, before
-            return
         asked = time.monotonic()
-        begun = self._ahead.take(work, number)
+        begun = self._ahead.take(work, number) if before is None else None
         if then is not None:
             self._ahead.begin(work, then)
+        if before is not None:
+            return work, before
         ready = time.monotonic()
         with taken_back_on_error():
             found = self._walk(work, begun)
-        walked = Walked(found, waited=ready - asked, seconds=time.monotonic() - ready)
-        self._unwritten[address, number] = work, walked
+        return work, Walked(found, waited=ready - asked, seconds=time.monotonic() - ready)
 
-    def _write_shard(self, address: str, number: int) -> Left:
-        work, walked = self._unwritten[address, number]
-        if isinstance(walked, Walked):
-            # Its seconds leave out those in which it waited for the writing of another.
-            begun = time.monotonic() - walked.waited - walked.seconds
-            attempt = Attempt(work.folder, self.marker.at(number), begun=begun)
-            left = attempt.keep(self._write(work, attempt, number, walked))
-        else:
-            left = walked
-        self._unwritten.pop((address, number), None)  # or it was dropped meanwhile
-        return left
+    def _written(self, number: int, work: W, walked: Left | Walked[Any]) -> Left:
+        if not isinstance(walked, Walked):
+            return walked  # the step was done before
+        # Its seconds leave out those in which it waited for the writing of another.
+        begun = time.monotonic() - walked.waited - walked.seconds
+        attempt = Attempt(work.folder, self.marker.at(number), begun=begun)
+        return attempt.keep(self._body(work, attempt, number, walked))
 
 
 def shard_step(
@@ -114,7 +126,7 @@ def shard_step(
     begin: Callable[[W, int], Any],
     walk: Callable[[W, Any], Any],
 ) -> Callable[[Callable[[W, Attempt, int, Walked[Any]], Left]], ShardStep[W, Left]]:
-    """A decorator that declares a step that walks the model, by what `Declared` has and its stages.
+    """A decorator that declares a step that walks the model, by what `AnyStep` has and its stages.
 
     begin: what can be done without a model, by the work and the shard's number.  walk: by the work
     and what `begin` returned.  The function writes: it is given the work, its attempt, the number

@@ -159,7 +159,7 @@ class Work:
 W = TypeVar("W", bound=Work)
 
 
-class Declared(ABC, Generic[W, Left]):
+class AnyStep(ABC, Generic[W, Left]):
     """What is declared of a step, and what it left.
 
     marker: its marker.  opens: opens the work at an address.  stage: the name under which the
@@ -195,7 +195,7 @@ class Declared(ABC, Generic[W, Left]):
         return work.files(self.marker, per_shard=self.per_shard)
 
 
-class Step(Declared[W, Left]):
+class Step(AnyStep[W, Left]):
     """A step with one body; called with the address of its work, it runs as a Prefect task."""
 
     def __init__(
@@ -221,7 +221,7 @@ class Step(Declared[W, Left]):
         return self.task(address, number)
 
     def run(self, address: str, number: int | None = None) -> Left | None:
-        """As `Declared.run`."""
+        """As `AnyStep.run`."""
         work = self.opens(address)
         before = work.found(self.marker, number)
         if before is not None:
@@ -240,7 +240,7 @@ def step(
     after: Sequence[Marker[Any]] = (),
     per_shard: bool = False,
 ) -> Callable[[Callable[..., Left | None]], Step[W, Left]]:
-    """A decorator that declares a step, by what `Declared` has; the function is the step's body.
+    """A decorator that declares a step, by what `AnyStep` has; the function is the step's body.
 
     The body is given the work, its attempt and, if there is one step a shard, the shard's number.
     It returns the step's record, or None if the work does not need the step.
@@ -248,12 +248,15 @@ def step(
     return lambda body: Step(body, marker, opens, stage, after, per_shard)
 
 
-def in_order(steps: Sequence[Declared[W, Any]]) -> tuple[Declared[W, Any], ...]:
+S = TypeVar("S", bound=AnyStep[Any, Any])
+
+
+def in_order(steps: Sequence[S]) -> tuple[S, ...]:
     """The steps, each after those that it reads, and otherwise in the order given.
 
     Raises ValueError if one reads a step that is none of them, or reads itself by way of others.
     """
-    waiting, ordered = list(steps), list[Declared[W, Any]]()
+    waiting, ordered = list(steps), list[S]()
     while waiting:
         before = {each.marker.name for each in ordered}
         ready = [s for s in waiting if before.issuperset(marker.name for marker in s.after)]

@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any
 
 from prefect import runtime
-from prefect.futures import PrefectFuture
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from raee.errors import cut
 from storage.database import Version
@@ -15,9 +14,6 @@ from tasks.shard_steps import ShardStep
 from tasks.steps import StepRecord
 
 logger = logging.getLogger("raee")
-
-WRITER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
-"""The task runner of flows that do chunks: one shard is written at a time."""
 
 
 def run_name(what: str, databases: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
@@ -45,26 +41,25 @@ def do_chunk(
 ) -> int:
     """Do a step for `count` shards from `first` on; returns how many rows they have.
 
-    Must be called in a flow whose task runner is a `WRITER`.  version: that into which they are
-    built, or with which they are classified.  address: of the step's work.  done: what has been
-    done to them, for the log.  Raises what the step raises.
+    version: that into which they are built, or with which they are classified.  address: of the
+    step's work.  done: what has been done to them, for the log.  Raises what the step raises.
     """
     rows, name = 0, version.database.name
-    writing: PrefectFuture[StepRecord] | None = None
+    writing: Future[StepRecord] | None = None
     with about(name, version.id):
         last = first + count - 1
         try:
             for number in range(first, last + 1):
                 with about(name, version.id, number):
                     step.walk(address, number, number + 1 if number < last else None)
-                    if writing is not None:
-                        rows += writing.result().rows
-                    writing = step.write.submit(address, number)
+                    before, writing = writing, step.write(address, number)
+                if before is not None:
+                    rows += before.result().rows
             assert writing is not None, "a chunk has shards"
             rows += writing.result().rows
         except Exception:
             if writing is not None:
-                writing.wait()  # what is walked is not lost because another shard fails
+                wait([writing])  # what is walked is not lost because another shard fails
             raise
         finally:
             step.drop(address)

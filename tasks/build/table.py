@@ -11,9 +11,10 @@ from tasks.build.neighbours import build_index, list_neighbours, write_part
 from tasks.build.report import write_report
 from tasks.build.sweep import check_swept, sweep_shard
 from tasks.build.tune import evaluate_build, tune_build
-from tasks.steps import Declared, in_order
+from tasks.shard_steps import ShardStep
+from tasks.steps import Step, in_order
 
-BUILD_STEPS: tuple[Declared[Build, Any], ...] = in_order(
+BUILD_STEPS: tuple[Step[Build, Any] | ShardStep[Build, Any], ...] = in_order(
     [
         read_database_centre,
         sweep_shard,

@@ -46,8 +46,8 @@ from tasks.classify.plan import (
 from tasks.progress import advance, stage
 from tasks.retrying import RETRIES
 from tasks.rows import ShardRows, rejected_in, rows_of_shard
-from tasks.shard_steps import Walked, shard_step
-from tasks.steps import Attempt, Declared, Marker, StepRecord, forget, in_order, step
+from tasks.shard_steps import ShardStep, Walked, shard_step
+from tasks.steps import Attempt, Marker, Step, StepRecord, forget, in_order, step
 
 logger = logging.getLogger("raee")
 
@@ -206,8 +206,8 @@ def classify_shard(
     )
 
 
-CLASSIFICATION_STEPS: tuple[Declared[Classification, Any], ...] = in_order(
-    [estimate_balance, classify_shard]
+CLASSIFICATION_STEPS: tuple[Step[Classification, Any] | ShardStep[Classification, Any], ...] = (
+    in_order([estimate_balance, classify_shard])
 )
 """The flow runs them, and the output gets their files."""
 

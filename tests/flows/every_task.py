@@ -20,5 +20,5 @@ def every_task() -> dict[str, Task]:
             elif isinstance(value, Step):
                 found[name] = value.task
             elif isinstance(value, ShardStep):
-                found |= {f"{name}.walk": value.walk, f"{name}.write": value.write}
+                found |= {f"{name}.walk": value.walk_task, f"{name}.write": value.write_task}
     return found

@@ -1,7 +1,5 @@
 """What is made ahead of a shard's turn."""
 
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -69,16 +67,6 @@ def test_one_thread_makes_all():
         makers.add(ahead.take(number))
     assert len(makers) == 1
     assert threading.get_ident() not in makers
-
-
-def test_a_command_that_is_interrupted_does_not_wait_for_it():
-    slow = (
-        "import time; from tasks.ahead import Ahead; ahead = Ahead(time.sleep); ahead.begin(60); "
-        "raise KeyboardInterrupt"
-    )
-    done = subprocess.run([sys.executable, "-c", slow], capture_output=True, timeout=30)
-    assert done.returncode != 0
-    assert b"KeyboardInterrupt" in done.stderr
 
 
 def test_an_error_comes_when_it_is_asked_for_and_the_next_try_makes_it_anew():

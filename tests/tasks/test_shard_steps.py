@@ -1,6 +1,9 @@
 """Steps in stages: what each is given, and what is kept of a shard that is not written yet."""
 
+import gc
+import threading
 import time
+import weakref
 
 import pytest
 
@@ -63,8 +66,8 @@ def test_each_shard_is_begun_once_although_it_is_begun_ahead(work):
     made = []
     step = declared(work, begin=lambda work, number: made.append(number) or str(number))
     for number in work.numbers:
-        step.walk.fn(work.folder.uri, number, number + 1 if number < 3 else None)
-        step.write.fn(work.folder.uri, number)
+        step.walk_task.fn(work.folder.uri, number, number + 1 if number < 3 else None)
+        step.write_task.fn(work.folder.uri, number)
     assert made == [0, 1, 2, 3]
     assert work.record(PART, 3).found == "3 and walked, 3 written"
 
@@ -80,25 +83,71 @@ def test_what_could_not_be_written_is_not_walked_again_and_has_another_folder(wo
         return Left(rows=1, found=walked.found)
 
     step = declared(work, walk=lambda work, begun: walks.append(begun) or begun, write=write)
-    step.walk.fn(work.folder.uri, 0, None)
+    step.walk_task.fn(work.folder.uri, 0, None)
     with pytest.raises(OSError, match="away"):
-        step.write.fn(work.folder.uri, 0)
+        step.write_task.fn(work.folder.uri, 0)
     assert work.found(PART, 0) is None
-    left = step.write.fn(work.folder.uri, 0)
+    left = step.write_task.fn(work.folder.uri, 0)
     assert (left.found, left.attempt, walks) == ("0 begun", tried[1], ["0 begun"])
     assert tried[0] != tried[1]
 
 
-def test_the_seconds_are_those_of_the_stages(work):
+def test_the_seconds_are_those_of_the_stages_and_not_of_waiting_for_another(work):
+    waited = []
+
     def write(work, attempt, number, walked):
-        assert (walked.waited, walked.seconds) >= (0, 0)
+        waited.append((walked.waited, walked.seconds))
         return Left(rows=1, found="")
 
-    step = declared(work, write=write)
-    step.walk.fn(work.folder.uri, 0, None)
-    pause = 0.2
-    time.sleep(pause)  # as if another shard were written
-    assert step.write.fn(work.folder.uri, 0).seconds < pause
+    step = declared(work, walk=lambda work, begun: time.sleep(0.1), write=write)
+    step.walk_task.fn(work.folder.uri, 0, None)
+    time.sleep(0.4)  # as if another shard were written
+    assert 0.1 <= step.write_task.fn(work.folder.uri, 0).seconds < 0.4
+    assert waited[0][0] < 0.1 <= waited[0][1]
+
+
+def test_the_next_shard_is_begun_while_one_is_walked(work):
+    begun = threading.Event()
+
+    def begin(work, number):
+        if number == 1:
+            begun.set()
+
+    def walk(work, found):
+        assert begun.wait(30), "the next shard is not begun"
+        return ""
+
+    declared(work, begin, walk).walk_task.fn(work.folder.uri, 0, 1)
+
+
+def test_a_shard_that_another_process_has_done_is_dropped_and_the_next_begun(work):
+    made = []
+    step = declared(work, begin=lambda work, number: made.append(number) or str(number))
+    step.walk_task.fn(work.folder.uri, 0, 1)
+    step.write_task.fn(work.folder.uri, 0)
+    declared(work).run(work.folder.uri, 1)
+    step.walk_task.fn(work.folder.uri, 1, 2)
+    assert step.write_task.fn(work.folder.uri, 1) == work.record(PART, 1)
+    step.walk_task.fn(work.folder.uri, 2, None)
+    assert sorted(made) == [0, 1, 2]
+
+
+def test_nothing_is_held_of_a_shard_that_could_not_be_written(work):
+    class Large(str):
+        """What a walk returns."""
+
+    def write(work, attempt, number, walked):
+        raise OSError("full")
+
+    made = Large("x")
+    gone = weakref.ref(made)
+    kept = [made]
+    step = declared(work, walk=lambda work, begun: kept.pop(), write=write)
+    del made
+    with pytest.raises(OSError, match="full"):
+        step.run(work.folder.uri, 0)
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_walk_that_fails_leaves_none_of_its_progress(work, monkeypatch):
@@ -117,8 +166,8 @@ def test_a_walk_that_fails_leaves_none_of_its_progress(work, monkeypatch):
 def test_nothing_is_held_of_a_work_that_is_dropped_and_all_of_another(work):
     step = declared(work)
     for address in ("a", "b"):
-        step.walk.fn(address, 0, None)
+        step.walk_task.fn(address, 0, None)
     step.drop("a")
     with pytest.raises(KeyError):
-        step.write.fn("a", 0)
-    assert step.write.fn("b", 0).found == "0 begun and walked, 0 written"
+        step.write_task.fn("a", 0)
+    assert step.write_task.fn("b", 0).found == "0 begun and walked, 0 written"

@@ -1,6 +1,8 @@
 """The names of flow runs, which the UI's timelines show, and a run's work on its shards."""
 
 import re
+import subprocess
+import sys
 import threading
 import uuid
 
@@ -9,7 +11,7 @@ from prefect import flow
 from prefect.exceptions import ParameterTypeError
 
 from flows.maintain_store import maintain_store
-from flows.orchestrator.runs import WRITER, do_chunk
+from flows.orchestrator.runs import do_chunk
 from flows.rebuild_database import rebuild_database
 from raee.errors import InputError
 from storage.database import Database
@@ -62,10 +64,10 @@ def chunk(tmp_path):
         step = shard_step(
             PART, opens=lambda address: work, stage="s", begin=lambda work, n: n, walk=walk
         )(write)
-        for task in (step.walk, step.write):
+        for task in (step.walk_task, step.write_task):
             task.retry_delay_seconds = 0.01
 
-        @flow(task_runner=WRITER)
+        @flow
         def do_all(address: str) -> int:
             return do_chunk(version, address, step, 0, SHARDS, "done")
 
@@ -98,7 +100,7 @@ def test_a_shard_is_written_while_the_next_is_walked(chunk):
 
 def test_a_walk_that_fails_does_not_lose_the_shard_that_is_being_written(chunk):
     do, work = chunk
-    failed = threading.Event()
+    failed, tries = threading.Event(), []
 
     def walk(work, number):
         if number == 1:
@@ -108,11 +110,27 @@ def test_a_walk_that_fails_does_not_lose_the_shard_that_is_being_written(chunk):
 
     def write(work, attempt, number, walked):
         assert failed.wait(30)
+        tries.append(number)
+        if len(tries) == 1:
+            raise ConnectionError("away")
         return StepRecord(rows=10)
 
     with pytest.raises(InputError, match="a row is bad"):
         do(walk, write)
     assert work.done(PART) == [0]
+
+
+def test_a_shard_that_cannot_be_written_does_not_lose_the_one_that_is_walked(chunk):
+    do, work = chunk
+
+    def write(work, attempt, number, walked):
+        if number == 0:
+            raise PermissionError("its folder is somebody else's")
+        return StepRecord(rows=10)
+
+    with pytest.raises(PermissionError, match="somebody else's"):
+        do(lambda work, number: number, write)
+    assert work.done(PART) == [1]
 
 
 def test_a_store_that_answers_late_is_written_to_again_and_nothing_is_walked_twice(chunk):
@@ -139,3 +157,35 @@ def test_a_store_that_stays_away_is_told_as_it_was(chunk):
     with pytest.raises(ConnectionError, match="away at 0"):
         do(lambda work, number: number, write)
     assert work.done(PART) == []
+
+
+def test_who_interrupts_a_chunk_does_not_wait_for_its_writing(tmp_path):
+    program = """
+import sys, threading, time
+from prefect import flow
+from flows.orchestrator.runs import do_chunk
+from storage.database import Database
+from storage.store import Folder
+from tasks.shard_steps import shard_step
+from tasks.steps import Marker, StepRecord, Work
+
+work, writing = Work(Folder(sys.argv[1]), 2), threading.Event()
+
+def walk(work, number):
+    if number == 1:
+        assert writing.wait(30)
+        raise KeyboardInterrupt
+
+def write(work, attempt, number, walked):
+    writing.set()
+    time.sleep(60)
+
+declare = shard_step(Marker("part", StepRecord), opens=lambda address: work, stage="s",
+                     begin=lambda work, number: number, walk=walk)
+step, version = declare(write), Database(sys.argv[1], "demo").version("v1")
+flow(lambda: do_chunk(version, "address", step, 0, 2, "done"), name="interrupted")()
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=55)
+    assert done.returncode != 0
+    assert "KeyboardInterrupt" in done.stderr

@@ -117,7 +117,7 @@ def plain(output: str) -> None:
     rows = rows_of_shard(corpus, shard, database.backbone, None)
     guessed = classify(database, policy, rows.texts, nobody)
     counts = np.bincount(guessed.labels, minlength=len(database.entries.labels))
-    ratio = ratio_of(label_shares(database, policy, counts), job.balance)
+    ratio = ratio_of(label_shares(database.entries, database.index, policy, counts), job.balance)
     if ratio is None:
         ratio = np.ones(len(counts))
     lines = readings.written_lines(policy)

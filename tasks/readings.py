@@ -6,7 +6,7 @@ The manifest of a build is a draft, which has what is known so far.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ from raee.policies.table import neighbours_planned_on
 from raee.readers.head import HeadReader, head_reader
 from raee.reading import Database
 from raee.statistics.calibration import Line, calibrated, policy_lines
+from raee.statistics.far import Far
 from storage.database import Version
 from storage.manifest import (
     CENTRE,
@@ -105,6 +106,11 @@ class Readings:
     def parts(self) -> list[str]:
         """Paths of the entries, in order."""
         return self.files.below("entries/")
+
+    @cached_property
+    def far(self) -> Far | None:
+        """What says how unlike the version's a row is; None before format 4."""
+        return read_far(self.files) if FAR in self.files else None
 
     @property
     def costs(self) -> Costs:
@@ -263,7 +269,7 @@ def in_memory(
         fits=None if probes is None else read_fits(files, exits, probes),
         nearest=readings.nearest,
         temperatures=manifest.temperatures or {},
-        far=read_far(files) if FAR in files else None,
+        far=readings.far,
     )
 
 

@@ -34,7 +34,9 @@ def raee(task: Task) -> Made:
         chosen = np.sort(np.random.default_rng(0).choice(len(texts), rows, replace=False))
         found = classify(database, runs, [texts[i] for i in chosen])
         predicted = np.bincount(found.labels, minlength=len(manifest.labels))
-        ratio = ratio_of(label_shares(database, runs, predicted), job.balance)
+        ratio = ratio_of(
+            label_shares(database.entries, database.index, runs, predicted), job.balance
+        )
     number_of = {declared_name(str(n), manifest.labels): n for n in np.unique(task.train.labels)}
     numbers = np.array([number_of[name] for name in manifest.labels])
 

@@ -131,7 +131,7 @@ def encode(backbone: Outline, prompt: Prompt, texts: Sequence[str]) -> Encoded:
 
 
 class Batches:
-    """Rows in batches of at most `budget` tokens, padding included; by length, longest first.
+    """Rows in batches of at most `budget` tokens, padding included: longest first, then deepest.
 
     Tokens count that pass the layers, and a part of those whose keys and values are kept.  The
     longest rows come first, so that memory is at its highest in the first batch.  Whoever runs a
@@ -146,13 +146,13 @@ class Batches:
         self,
         backbone: Backbone,
         encoded: Encoded,
-        second: NDArray[np.int64] | None = None,
+        depths: NDArray[np.int64] | None = None,
         budget: int | None = None,
         some: NDArray[np.bool_] | None = None,
     ) -> None:
         """Sort rows.
 
-        second: (n,) a second sorting key, such as the planned exit.  budget: by default what the
+        depths: (n,) how deep each row is to run, if that is known.  budget: by default what the
         device has room for.  some: (n,) the rows that are batched; by default all.
         """
         self._backbone, self._encoded = backbone, encoded
@@ -165,8 +165,8 @@ class Batches:
         self._kept = np.where(has_kept, size, 0)
         lengths = encoded.lengths - self._kept
         self._counted = lengths + self._kept // _KEPT_TOKENS
-        later = np.zeros_like(lengths) if second is None else second
-        by = later[chosen], -lengths[chosen], self._kept[chosen]
+        deep = np.zeros_like(lengths) if depths is None else depths
+        by = -deep[chosen], -lengths[chosen], self._kept[chosen]
         self._order = chosen[np.lexsort(by)]
         self._budget = budget_of(backbone) if budget is None else budget
         self._own_ids = encoded.own_ids

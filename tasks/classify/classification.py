@@ -21,6 +21,7 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from raee.classify import ABSTAINED, Begun, Predictions, begin, classify, finish
+from raee.config import FarSpec
 from raee.predictions import predictions_frame
 from raee.reading import Database
 from raee.statistics.shift import far_distance
@@ -44,6 +45,7 @@ from tasks.classify.plan import (
     open_classification,
 )
 from tasks.progress import advance, stage
+from tasks.readings import Readings, load_readings
 from tasks.retrying import RETRIES
 from tasks.rows import ShardRows, rejected_in, rows_of_shard
 from tasks.shard_steps import ShardStep, Walked, shard_step
@@ -128,7 +130,7 @@ def estimate_balance(work: Classification, attempt: Attempt) -> Balanced | None:
     with stage("estimate balance", len(texts)):
         predictions = classify(database, plan.runs, texts, advance)
     counts = np.bincount(predictions.labels, minlength=len(database.entries.labels))
-    shares = label_shares(database, plan.runs, counts)
+    shares = label_shares(database.entries, database.index, plan.runs, counts)
     then = "the readers are corrected by them"
     record = shares_record(shares, database.entries.labels, then)
     ratio = ratio_of(shares, plan.job.balance)
@@ -255,6 +257,7 @@ def _manifest(
     looked_at, far = sum(part.looked_at for part in parts), sum(part.far for part in parts)
     stages = {name: round(sum(p.stages[name] for p in parts), 3) for name in parts[0].stages}
     distances = distances_of(work.target, len(parts), rows)
+    readings = load_readings(plan.reads)  # without the model, which this process may not have
     return ClassificationManifest(
         format=FORMAT,
         key=plan.key,
@@ -272,9 +275,9 @@ def _manifest(
         rejected=dict(rejected),
         tokens=sum(part.tokens for part in parts),
         cut=sum(part.cut for part in parts),
-        far=_far_record(work, far, looked_at),
-        drift=drift_record(work.database, *distances, plan.reads.manifest().barred),
-        balance=_balance_record(work, predicted),
+        far=_far_record(plan.job.far, readings, far, looked_at),
+        drift=drift_record(readings, *distances),
+        balance=_balance_record(work, readings, predicted),
         exits=dict(sorted(exits.items())),
         layers_run=sum(part.layers_run for part in parts),
         mean_layers=sum(part.layers for part in parts) / rows,
@@ -283,8 +286,10 @@ def _manifest(
     )
 
 
-def _far_record(work: Classification, far: int, looked_at: int) -> dict[str, Any] | None:
-    spec, nearest, score = work.plan.job.far, work.database.nearest, work.database.far
+def _far_record(
+    spec: FarSpec | None, readings: Readings, far: int, looked_at: int
+) -> dict[str, Any] | None:
+    nearest, score = readings.nearest, readings.far
     if spec is None or nearest is None:
         return None
     level = 1 - spec.quantile
@@ -299,8 +304,10 @@ def _far_record(work: Classification, far: int, looked_at: int) -> dict[str, Any
     }
 
 
-def _balance_record(work: Classification, predicted: NDArray[np.int64]) -> dict[str, Any]:
-    plan, database = work.plan, work.database
+def _balance_record(
+    work: Classification, readings: Readings, predicted: NDArray[np.int64]
+) -> dict[str, Any]:
+    plan, entries = work.plan, readings.entries
     then = "`balance: auto` corrects the readers by them"
     ratio = {}
     if plan.job.balance != "database":
@@ -310,6 +317,6 @@ def _balance_record(work: Classification, predicted: NDArray[np.int64]) -> dict[
         then = "a sample of its rows did not show it, so the readers are not corrected"
         ratio = {"ratio": found["ratio"]}
     # All rows say more of the shares than the sample did.
-    shares = label_shares(database, plan.runs, predicted)
-    record = shares_record(shares, database.entries.labels, then)
+    shares = label_shares(entries, readings.indexes[0], plan.runs, predicted)
+    record = shares_record(shares, entries.labels, then)
     return {"corrected": False, **ratio, **record}

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from raee.config import RunnablePolicy
 from raee.errors import cut, listed
+from raee.exits import Entries
+from raee.neighbours.index import Index
 from raee.policies.replay import replay
 from raee.policies.table import neighbours_planned_on
-from raee.reading import Database
 from raee.statistics.shift import (
     Shares,
     differs,
@@ -26,7 +27,7 @@ from raee.statistics.shift import (
 from storage.parquet import part_name, read_table
 from storage.store import Folder
 from tasks.job import Balance
-from tasks.readings import trial_of
+from tasks.readings import Readings, trial_of
 
 logger = logging.getLogger("raee")
 
@@ -43,16 +44,18 @@ _CHANCE = 0.001
 """p-value below which a drift is beyond noise."""
 
 
-def label_shares(database: Database, spec: RunnablePolicy, predicted: NDArray[np.int64]) -> Shares:
+def label_shares(
+    entries: Entries, index: Index, spec: RunnablePolicy, predicted: NDArray[np.int64]
+) -> Shares:
     """The corpus's label shares, estimated from a policy's predictions.
 
-    predicted: (labels,) rows that got each label.  Raises InputError if the database lacks an exit
-    that the policy names.
+    entries, index: the database's.  predicted: (labels,) rows that got each label.  Raises
+    InputError if the database lacks an exit that the policy names.
     """
     asked = neighbours_planned_on(spec)
-    trial = trial_of(database.entries, database.index, asked, _ROWS if asked else None)
+    trial = trial_of(entries, index, asked, _ROWS if asked else None)
     answers = replay(spec, trial).answers
-    return estimate_shares(answers, trial.label, predicted, len(database.entries.labels))
+    return estimate_shares(answers, trial.label, predicted, len(entries.labels))
 
 
 def ratio_of(shares: Shares, balance: Balance) -> NDArray[np.float64] | None:
@@ -116,28 +119,24 @@ def distances_of(
 
 
 def drift_record(
-    database: Database,
-    nearest: NDArray[np.float32],
-    usual: NDArray[np.float32],
-    barred: str | None,
+    readings: Readings, nearest: NDArray[np.float32], usual: NDArray[np.float32]
 ) -> dict[str, Any] | None:
     """The drift of rows against the database's own, as a manifest has it; None if it is not known.
 
     nearest: (rows,) squared L2 distances to the nearest entry.  usual: (rows,) p-values of "the row
-    is drawn as the database's were", as far as they are known.  barred: why the database's own rows
-    lie too near to each other to compare with; None if they do not.  Warns if the drift is beyond
-    noise and large.
+    is drawn as the database's were", as far as they are known.  Warns if the drift is beyond noise
+    and large, unless the database's own rows lie too near to each other to compare with.
     """
-    if database.far is not None and len(usual):
-        found = drift(1 - usual, (1 - database.far.own_p_values).astype(np.float32))
-    elif database.nearest is not None:
-        found = drift(nearest, database.nearest)
+    if readings.far is not None and len(usual):
+        found = drift(1 - usual, (1 - readings.far.own_p_values).astype(np.float32))
+    elif readings.nearest is not None:
+        found = drift(nearest, readings.nearest)
     else:
         return None
     if found is None:
         return None
     beyond = found.p_value < _CHANCE and found.statistic >= _DRIFTED
-    if beyond and barred is None:
+    if beyond and readings.manifest.barred is None:
         logger.warning(
             "the corpus lies elsewhere than the database: its rows are %s than the database's own "
             "lie to each other, by %.2f (Kolmogorov-Smirnov); %s",

@@ -90,7 +90,9 @@ def evaluate_corpus(job: Job, uri: str, version: str | None) -> Evaluation:
     ratio = None
     if own is not None:
         answers = outcome(database, own, seen, seen.trial(database.entries, right)).labels
-        shares = label_shares(database, own, np.bincount(answers, minlength=len(labels)))
+        shares = label_shares(
+            database.entries, database.index, own, np.bincount(answers, minlength=len(labels))
+        )
         ratio = ratio_of(shares, job.balance)
     if ratio is not None:
         # Confidences under other shares follow from whole distributions, which nobody keeps.

@@ -202,7 +202,7 @@ def test_full_batches_fit_a_small_gpu_however_many_layers_there_are(wide_encoder
     assert shallow < 4 * 2**30
 
 
-def test_too_little_memory_is_an_error_and_leaves_no_trace(wide_encoder):
+def test_with_too_little_memory_batches_are_smaller_and_readings_the_same(wide_encoder, caplog):
     backbone = wide_encoder(2)
     prompt, head = prompt_for(backbone), head_for(backbone)
     before = sweep(backbone, prompt, head, KeySpec(), None, MANY)
@@ -213,11 +213,10 @@ def test_too_little_memory_is_an_error_and_leaves_no_trace(wide_encoder):
         room / torch.cuda.get_device_properties(backbone.device).total_memory
     )
     try:
-        with pytest.raises(torch.OutOfMemoryError):
-            sweep(backbone, prompt, head, KeySpec(), None, MANY, on_rows=done.append)
+        after = sweep(backbone, prompt, head, KeySpec(), None, MANY, on_rows=done.append)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert not done
-    after = sweep(backbone, prompt, head, KeySpec(), None, MANY)
+    assert "has no room for a larger batch" in caplog.text
+    assert sum(done) == len(MANY)
     np.testing.assert_array_equal(after.answers, before.answers)
-    np.testing.assert_array_equal(after.confidences, before.confidences)
+    np.testing.assert_allclose(after.confidences, before.confidences, atol=1e-5)

@@ -153,9 +153,9 @@ def test_batches_hold_every_row_once_within_the_budget(backbone_of, budget):
             assert ids[i, batch.answer_positions[i]] == backbone.tokenizer.mask_token_id
 
 
-def test_rows_of_one_length_stand_by_their_planned_exit(backbone_of):
+def test_of_rows_of_one_length_the_deepest_come_first(backbone_of):
     backbone = backbone_of("bert")
     encoded = encode(backbone, AFTER, ["good"] * 6 + ["good bad"] * 2)
     plan = np.array([3, 1, 2, 0, 2, 1, 1, 0])
-    rows = np.concatenate([b.rows for b in Batches(backbone, encoded, second=plan, budget=20)])
-    assert rows.tolist() == [7, 6, 3, 1, 5, 2, 4, 0]
+    rows = np.concatenate([b.rows for b in Batches(backbone, encoded, depths=plan, budget=20)])
+    assert rows.tolist() == [6, 7, 0, 2, 4, 1, 5, 3]

@@ -133,3 +133,17 @@ def test_a_layers_answers_take_half_of_what_is_free(backbone):
     wide = replace(backbone, layer_parameters=12_000_000, depth=1, hidden_size=1_000)
     assert tokens_for(8_000_000_000, wide) == 83_333
     assert tokens_for(0, wide) == 1
+
+
+def test_a_gpus_batches_keep_to_its_free_memory(backbone, monkeypatch):
+    """Of a GPU that is not here: what PyTorch says of its memory is all that is made up."""
+    on_gpu = replace(backbone, device=torch.device("cuda"))
+    for name, found in {
+        "mem_get_info": lambda device: (3_000_000, 10**9),
+        "memory_reserved": lambda device: 2_000_000,
+        "memory_allocated": lambda device: 1_000_000,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, found)
+    assert budget_of(on_gpu) == tokens_for(4_000_000, backbone) < 65_536
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**12, 10**12))
+    assert budget_of(on_gpu) == 65_536

@@ -3,10 +3,10 @@
 `make benchmark-gpu` takes long reviews through all-MiniLM-L6-v2 and through models of random
 weights as large as BERT large and Llama 3.2 1B: first a plain sorted, token-budget `transformers`
 loop, then the project's classification with every row leaving at the same layer, and with the rows
-leaving evenly over all layers.  Each takes 2,000 reviews that warm it up and then as many others,
-twice: a GPU is fast on shapes of batches that it has seen, and a corpus brings new ones.
-Everything is counted but reading the texts and loading the model.  `make benchmark-speed` measures
-the commands as a user gives them.
+leaving evenly over all layers, a sweep, and tokenising alone.  Each takes 2,000 reviews that warm
+it up and then as many others, three times: a GPU is fast on shapes of batches that it has seen, and
+a corpus brings new ones.  Everything is counted but reading the texts and loading the model.
+`make benchmark-speed` measures the commands as a user gives them.
 
 RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet.
 """
@@ -14,7 +14,6 @@ RAEE_DATA: the folder of the data sets, with imdb/unlabelled.parquet.
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,15 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, LlamaConfig
 
 from benchmarks.forward import Sweeping
+from benchmarks.peers.machine import machine, machine_line, versions
 from benchmarks.random_models import MINILM, random_model
+from benchmarks.repeats import ratios, spread, timed
 from benchmarks.speed import DESCRIPTIONS, DEVICE, RESULTS, plain_loop
 from raee.classify import classify
 from raee.config import BackboneSpec, CascadePolicy, FarSpec, FixedPolicy, KeySpec, RunnablePolicy
 from raee.exits import Entries, swept_exits
 from raee.model.backbones import Backbone
+from raee.model.batches import encode
 from raee.model.loading import load_backbone
 from raee.model.prompts import Prompt
 from raee.neighbours.gpu import search_on
@@ -39,8 +41,9 @@ from raee.readers.head import head_reader, read_centre
 from raee.reading import Database
 from raee.sweep import Sweep, sweep
 
-ROWS, TRIES = 2_000, 2
+ROWS, TRIES = 2_000, 3
 LABELS = ("bad", "good")
+TOKENISING = "tokenising alone"
 DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 SIZES: dict[str, Any] = {
     "all-MiniLM-L6-v2": None,
@@ -64,17 +67,26 @@ def main() -> None:
         sys.exit("gpu: set RAEE_DATA to the folder of the data sets")
     path = Path(os.environ["RAEE_DATA"]) / "imdb" / "unlabelled.parquet"
     texts = pq.read_table(path)["text"].slice(0, (1 + TRIES) * ROWS).to_pylist()
-    print(torch.cuda.get_device_name() if DEVICE.type == "cuda" else "no GPU", flush=True)
-    print("| milliseconds a row | layers run | measured | times the loop |\n|---|---|---|---|")
-    figures = {}
+    found: dict[str, Any] = {
+        "gpu": torch.cuda.get_device_name() if DEVICE.type == "cuda" else None,
+        **machine(),
+        "versions": versions("raee", "torch", "transformers", "tokenizers"),
+        "figures": {},
+    }
+    print(found["gpu"] or "no GPU", machine_line(machine(), found["versions"]), end="\n\n")
+    print("| milliseconds a row | layers run | measured | times the loop | of that tokenising |")
+    print("|---|---|---|---|---|", flush=True)
     for size, config in SIZES.items():
-        figures[size] = measure(model_of(config), texts)
-        for name, (layers, seconds) in figures[size].items():
-            times = seconds / figures[size]["plain loop"][1]
-            print(f"| {size}, {name} | {layers:.1f} | {1_000 * seconds:.3f} | {times:.2f} |")
+        figures = measure(model_of(config), texts)
+        found["figures"][size] = figures
+        loop, alone = figures["plain loop"][1], figures[TOKENISING][1]
+        for name, (layers, seconds) in figures.items():
+            shown = spread([1_000 * s for s in seconds], ".3f")
+            times, share = spread(ratios(seconds, loop)), spread(ratios(alone, seconds))
+            print(f"| {size}, {name} | {layers:.1f} | {shown} | {times} | {share} |")
         sys.stdout.flush()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "gpu.json").write_text(json.dumps(figures, indent=1))
+    (RESULTS / "gpu.json").write_text(json.dumps(found, indent=1))
 
 
 def model_of(config: Any) -> Path:
@@ -84,8 +96,11 @@ def model_of(config: Any) -> Path:
     return random_model(config, RESULTS / config.model_type, DTYPE, str(DEVICE))
 
 
-def measure(folder: Path, texts: list[str]) -> dict[str, tuple[float, float]]:
-    """By way of classifying the texts, the layers and the seconds a row.  folder: the model's."""
+def measure(folder: Path, texts: list[str]) -> dict[str, tuple[float, list[float]]]:
+    """By way of classifying the texts, the layers a row and the seconds a row of each try.
+
+    folder: the model's.
+    """
     backbone = load_backbone(BackboneSpec(family="sentence-encoder", model=str(folder)))
     depth = backbone.depth
     figures = {"plain loop": (float(depth), seconds_of_plain_loop(folder, texts))}
@@ -108,23 +123,23 @@ def measure(folder: Path, texts: list[str]) -> dict[str, tuple[float, float]]:
         seconds = seconds_a_row(run, texts)
         figures[name] = sum(layers_run[1:]) / (TRIES * ROWS), seconds
     figures["sweep"] = float(depth), seconds_a_row(lambda some: sweep_of(database, some), texts)
+    alone = seconds_a_row(lambda some: encode(backbone, database.prompt, some), texts)
+    figures[TOKENISING] = 0.0, alone
     return figures
 
 
-def seconds_of_plain_loop(folder: Path, texts: list[str]) -> float:
-    """Seconds a row at full depth, without the project."""
+def seconds_of_plain_loop(folder: Path, texts: list[str]) -> list[float]:
+    """Seconds a row of each try at full depth, without the project."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, dtype=DTYPE).eval().to(DEVICE)
     return seconds_a_row(lambda some: plain_loop(tokenizer, model, some), texts)
 
 
-def seconds_a_row(run: Callable[[list[str]], object], texts: list[str]) -> float:
+def seconds_a_row(run: Callable[[list[str]], object], texts: list[str]) -> list[float]:
     """Seconds a row of runs over ROWS texts each, without the first run."""
-    run(texts[:ROWS])
-    begun = time.perf_counter()
-    for start in range(ROWS, len(texts), ROWS):
-        run(texts[start : start + ROWS])
-    return (time.perf_counter() - begun) / (TRIES * ROWS)
+    parts = [texts[start : start + ROWS] for start in range(0, len(texts), ROWS)]
+    run(parts[0])
+    return [timed(lambda part=part: run(part)) / ROWS for part in parts[1:]]
 
 
 def database_of(backbone: Backbone, texts: list[str]) -> tuple[Database, Sweep]:

@@ -44,8 +44,10 @@ def main() -> None:
     if "RAEE_DATA" not in os.environ:
         sys.exit("precision: set RAEE_DATA to the folder of the data sets")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    found = {task: measured(task) for task in TASKS}
-    print(machine_line(machine(), versions("torch", "transformers")), end="\n\n")
+    read = {task: measured(task) for task in TASKS}
+    for line in sorted({each["on"] for each in read.values()}):
+        print(line, end="\n\n")
+    found = {task: each["formats"] for task, each in read.items()}
     formats = [name if is_native(name) else f"{name}, emulated" for name in FORMATS]
     for figure in ("reported", "test"):
         for policy, title in SHOWN.items():
@@ -71,7 +73,10 @@ def print_table(title: str, formats: list[str], found: Any, figure: str, policy:
 
 
 def measured(task: str) -> dict[str, Any]:
-    """By format, a data set's accuracies and rows/s; read if it was measured before."""
+    """What a data set was measured on, and by format its accuracies and rows/s.
+
+    Read if it was measured before.
+    """
     path = RESULTS / f"{task}.json"
     if not path.exists():
         data = Path(os.environ["RAEE_DATA"])
@@ -91,7 +96,8 @@ def measured(task: str) -> dict[str, Any]:
             found[name] = accuracies(built[name], method, test)
         for name, rates in whole_depth(built, test["text"].to_list()[:TIMED]).items():
             found[name]["rows_per_second"] = rates
-        path.write_text(json.dumps(found, indent=1))
+        line = machine_line(machine(), versions("torch", "transformers"))
+        path.write_text(json.dumps({"on": line, "formats": found}, indent=1))
     return json.loads(path.read_text())
 
 

@@ -60,10 +60,15 @@ def main() -> None:
             check_equal(*outputs.values())
     seconds = {name: [run["seconds"] for run in runs[name]] for name in (CLASSIFY, PLAIN)}
     against = ratios(seconds[CLASSIFY], seconds[PLAIN])
-    (RESULTS / "start.json").write_text(json.dumps({"runs": runs, "ratios": against}, indent=1))
+    from benchmarks.peers.machine import machine, machine_line, versions  # not in the plain script
+
+    here, of = machine(), versions("raee", "torch", "transformers", "prefect")
+    found = {**here, "versions": of, "runs": runs, "ratios": against}
+    (RESULTS / "start.json").write_text(json.dumps(found, indent=1))
+    print(machine_line(here, of), end="\n\n")
     print("| | seconds | CPU seconds |\n|---|---|---|")
-    for name, of in runs.items():
-        whole, cpu = (spread([run[key] for run in of]) for key in ("seconds", "cpu"))
+    for name, each in runs.items():
+        whole, cpu = (spread([run[key] for run in each]) for key in ("seconds", "cpu"))
         print(f"| {name} | {whole} | {cpu} |")
     print(f"\n{CLASSIFY} / {PLAIN}: {spread(against)}")
 

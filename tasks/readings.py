@@ -4,6 +4,7 @@ One path reads both: it asks a manifest what the version is, and the version's f
 The manifest of a build is a draft, which has what is known so far.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -49,6 +50,8 @@ from storage.version_files import VersionFiles
 from tasks.entries import read_entries, read_lists, read_nearest
 from tasks.fitted import read_far, read_fits
 from tasks.job import Job
+
+logger = logging.getLogger("raee")
 
 
 def check_fits(job: Job, manifest: Manifest) -> None:
@@ -185,8 +188,16 @@ def load_database(
     not those that the version was built with.
     """
     manifest = version.manifest()
+    dtype = manifest.backbone["dtype"]
     if backbone.dtype == "auto":
-        backbone = backbone.model_copy(update={"dtype": manifest.backbone["dtype"]})
+        backbone = backbone.model_copy(update={"dtype": dtype})
+    elif backbone.dtype != dtype:
+        logger.warning(
+            "%s was read in %s and fitted to that; the job has it classify in %s",
+            manifest.where,
+            dtype,
+            backbone.dtype,
+        )
     model = backbone_of(backbone, deepest)
     retriever = retriever_of(key, backbone)
     _check_model(manifest, "backbone", backbone.model, model, manifest.backbone)

@@ -76,6 +76,18 @@ def test_a_format_that_is_named_is_a_change_and_nothing_is_reused(place, fastest
     )
 
 
+def test_who_classifies_in_another_format_than_the_versions_is_told(place, fastest, caplog):
+    fastest("bfloat16")
+    place.build(**_auto(place))
+    input = place.write("new.csv", sentences(6))
+    place.classify(input, "out", **_auto(place))
+    assert "fitted to that" not in caplog.text
+    place.classify(input, "again", **_auto(place, dtype="float32"))
+    assert (
+        "was read in bfloat16 and fitted to that; the job has it classify in float32" in caplog.text
+    )
+
+
 def test_a_version_of_an_older_raee_is_read_anew_once(place, fastest, caplog):
     version = place.version(place.build(**_auto(place, dtype="float32")))
     _forget_precision(version)

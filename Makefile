@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help install demo test lint types unit services kills chunks clean train-small-causal \
 	benchmark-honesty benchmark-quality benchmark-paper benchmark-scan benchmark-rebuild benchmark-index \
 	benchmark-fits benchmark-prefix benchmark-precision benchmark-words benchmark-speed benchmark-gpu \
-	benchmark-orchestration benchmark-start benchmark-peers benchmark-check benchmark-hardware \
+	benchmark-orchestration benchmark-start benchmark-stages benchmark-peers benchmark-check benchmark-hardware \
 	benchmark-growth
 
 help: ## what can be made
@@ -95,6 +95,9 @@ benchmark-orchestration: install ## what server and workers cost, from 10 to 1,0
 
 benchmark-start: install ## `raee classify` of the demo's 288 messages, from start to end, beside a plain script
 	@$(BIN)/python -m benchmarks.start
+
+benchmark-stages: install ## a sweep's stages beside each other, and shapes of batches, on the data sets in RAEE_DATA
+	@$(BIN)/python -m benchmarks.stages
 
 kills: install services ## kill -9 at 100 random moments of whatever writes, on a folder and on S3
 	@RAEE_KILLS=100 $(BIN)/python -m pytest -s tests/flows/test_kills.py

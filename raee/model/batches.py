@@ -304,8 +304,12 @@ def _fitting(
         read |= left
         found |= zip(left, _ids(backbone, frame, [*left.values()]), strict=True)
         over += [row for row in left if len(found[row]) > limit]
-        short = [row for row in left if len(found[row]) <= limit and read[row] != texts[row]]
-        left = {row: beginning(texts[row], 2 * len(read[row]), cuts, end) for row in short}
+        left = {}
+        for row, ids in found.items():
+            size = len(read[row])
+            if len(ids) <= limit and size < len(texts[row]):
+                longer = beginning(texts[row], 2 * size, cuts, end)
+                left[row] = longer if len(longer) > size else texts[row]
     spans = _spans(backbone, frame, [read[row] for row in over], [found[row] for row in over])
     for row, (begin, stop) in zip(over, spans, strict=True):
         kept = stop - (len(found[row]) - limit)

@@ -107,6 +107,15 @@ def test_no_more_of_a_text_is_tokenized_than_the_model_takes_by_far(backbone_of,
     assert 0 < _characters_read(backbone, Prompt((), ()), [million]) < 20 * backbone.max_tokens
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["minilm", "gpt2"])
+def test_a_text_that_cannot_be_cut_for_long_is_read_whole(backbone_of, name):
+    backbone, text = backbone_of(name), "a film of 7 " + "x" * 30_000 + " words"
+    prompt = prompt_of(name)
+    found, expected = encode(backbone, prompt, [text]), encoded_whole(backbone, prompt, [text])
+    np.testing.assert_array_equal(found.token_ids[0], expected.token_ids[0])
+
+
 def test_a_text_is_tokenized_once_although_it_does_not_fit(backbone_of):
     backbone = backbone_of("minilm")
     texts = [f"{i} warm and tender films " * 60 for i in range(50)]

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from typing import Any
 
 from prefect import flow, runtime
 
@@ -16,7 +17,6 @@ from tasks.about import about
 from tasks.artifacts import record_asset, record_classification
 from tasks.classify.classification import CLASSIFICATION_STEPS, finish_classification
 from tasks.classify.plan import (
-    PART,
     Classified,
     PlannedClassification,
     is_finished,
@@ -27,6 +27,7 @@ from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.progress import stage
 from tasks.shard_steps import ShardStep
+from tasks.steps import Marker
 
 logger = logging.getLogger("raee")
 
@@ -98,12 +99,12 @@ def run_steps(planned: PlannedClassification, job: Job, workers: Workers | None)
     for step in CLASSIFICATION_STEPS:
         if isinstance(step, ShardStep):
             with stage(step.stage, planned.rows, planned.done):
-                spread(_shards(planned, job), workers)
+                spread(_shards(planned, job, step.marker), workers)
         else:
             step(planned.output)
 
 
-def _shards(planned: PlannedClassification, job: Job) -> Shards:
+def _shards(planned: PlannedClassification, job: Job, marker: Marker[Any]) -> Shards:
     rejected: Counter[str] = Counter()
 
     def check(left: Classified) -> None:
@@ -114,7 +115,7 @@ def _shards(planned: PlannedClassification, job: Job) -> Shards:
         flow=classify_shards,
         address=planned.output,
         work=look_up_classification(planned.output),
-        marker=PART,
+        marker=marker,
         check=check,
         credentials=job.credentials,
         database=job.name,

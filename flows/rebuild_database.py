@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Any
 
 from prefect import flow
 
@@ -18,12 +19,12 @@ from tasks.build.centre import read_database_centre
 from tasks.build.gate import promote_if_as_good
 from tasks.build.planning import PlannedBuild, forget_build, plan_build
 from tasks.build.publish import publish_build
-from tasks.build.shards import SWEEP
 from tasks.build.table import BUILD_STEPS
 from tasks.credentials import use_credentials
 from tasks.job import Job
 from tasks.progress import stage
 from tasks.shard_steps import ShardStep
+from tasks.steps import Marker
 
 logger = logging.getLogger("raee")
 
@@ -78,7 +79,7 @@ def run_steps(planned: PlannedBuild, job: Job, workers: Workers | None) -> None:
             continue  # a worker that sweeps reads it: no model need be loaded here before
         if isinstance(step, ShardStep):
             with stage(step.stage, planned.rows, planned.done):
-                spread(_shards(planned, job), workers)
+                spread(_shards(planned, job, step.marker), workers)
         elif step.per_shard:
             with stage(step.stage, planned.rows):
                 for number in range(planned.shards):
@@ -88,12 +89,12 @@ def run_steps(planned: PlannedBuild, job: Job, workers: Workers | None) -> None:
     publish_build(planned.work)
 
 
-def _shards(planned: PlannedBuild, job: Job) -> Shards:
+def _shards(planned: PlannedBuild, job: Job, marker: Marker[Any]) -> Shards:
     return Shards(
         flow=sweep_shards,
         address=planned.work,
         work=look_up_build(planned.work),
-        marker=SWEEP,
+        marker=marker,
         credentials=job.credentials,
         database=job.name,
         about=f"{job.name}@{planned.version}",

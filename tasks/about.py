@@ -7,12 +7,25 @@ from contextvars import ContextVar
 
 _about: ContextVar[str] = ContextVar("about", default="")
 
+_SHARD = " shard "
+
 
 @contextmanager
 def about(database: str, version: str | None = None, shard: int | None = None) -> Iterator[None]:
     """Within this context, log lines begin with the database, version and shard."""
     subject = database if version is None else f"{database}@{version}"
-    token = _about.set(subject if shard is None else f"{subject} shard {shard}")
+    token = _about.set(subject if shard is None else f"{subject}{_SHARD}{shard}")
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+@contextmanager
+def about_shard(number: int) -> Iterator[None]:
+    """Within this context, log lines name another shard of the same version."""
+    subject = _about.get().partition(_SHARD)[0]
+    token = _about.set(f"{subject}{_SHARD}{number}" if subject else "")
     try:
         yield
     finally:

@@ -1,8 +1,7 @@
 """What a shard's step does while the step of the shard before it still runs.
 
 Reading and tokenising need no model: they go on in a thread while the model walks, for one shard at
-a time.  What the thread logs belongs to the run that is under way, and names the shard that is
-walked meanwhile.
+a time.  What the thread logs belongs to the run that is under way.
 """
 
 from collections.abc import Callable

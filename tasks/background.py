@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import copy_context
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -22,7 +23,10 @@ class Background:
         self._thread: _Thread | None = None
 
     def do(self, work: Callable[[], T]) -> Future[T]:
-        """Have something done after all else; its log lines and tasks belong to whoever asks."""
+        """Have something done after what was asked before.
+
+        Its log lines and its tasks belong to whoever asks.
+        """
         if self._thread is None or not self._thread.is_alive():
             # There was none yet, or this process has been forked since.
             self._thread = _Thread(self._name)
@@ -33,8 +37,14 @@ class Background:
         return found
 
     def leave(self) -> None:
-        """Have what follows done by another thread: whatever this one waits for, nobody waits."""
+        """Have what follows done by another thread: whatever this one waits for, nobody waits.
+
+        What it was asked for and has not begun is not done at all.
+        """
         if self._thread is not None:
+            with suppress(Empty):
+                while True:
+                    self._thread.asked.get_nowait()
             self._thread.asked.put(None)
             self._thread = None
 
@@ -56,3 +66,5 @@ def _fulfil(found: Future[Any], work: Callable[[], Any]) -> None:
         found.set_result(work())
     except BaseException as error:
         found.set_exception(error)
+    finally:
+        del found, work  # the error's traceback would hold them, and they the error

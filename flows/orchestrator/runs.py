@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from typing import Any
 
 from prefect import runtime
@@ -57,9 +57,10 @@ def do_chunk(
                     rows += before.result().rows
             assert writing is not None, "a chunk has shards"
             rows += writing.result().rows
-        except Exception:
-            if writing is not None:
-                wait([writing])  # what is walked is not lost because another shard fails
+        except Exception as error:
+            # What is walked is not lost because another shard fails.
+            if writing is not None and writing.exception() not in (None, error):
+                logger.warning("a shard could not be written, either: %s", writing.exception())
             raise
         finally:
             step.drop(address)

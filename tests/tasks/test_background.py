@@ -32,13 +32,22 @@ def test_an_error_comes_to_who_asks_for_the_result_and_the_thread_goes_on():
     assert done.result(10) == 1
 
 
-def test_nobody_waits_behind_what_was_left():
-    background, go_on = Background("beside"), threading.Event()
-    slow = background.do(lambda: go_on.wait(30))
+def test_nobody_waits_behind_what_was_left_and_what_it_has_not_begun_is_not_done():
+    background, done = Background("beside"), []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait():
+        begun.set()
+        return go_on.wait(30)
+
+    slow, never = background.do(wait), background.do(lambda: done.append(1))
+    assert begun.wait(10)
     background.leave()
     assert background.do(lambda: 1).result(10) == 1
     go_on.set()
     assert slow.result(10)
+    assert not never.done()
+    assert not done
 
 
 def test_its_log_lines_are_about_what_they_were_about_where_it_was_asked():

@@ -9,6 +9,7 @@ import pytest
 
 from storage.store import Folder
 from tasks import progress
+from tasks.about import _about, about
 from tasks.progress import advance
 from tasks.shard_steps import ShardStep, shard_step
 from tasks.steps import Marker, StepRecord, Work
@@ -45,6 +46,11 @@ def declared(work, begin=None, walk=None, write=None) -> ShardStep:
     return declare(write or body)
 
 
+def written(step: ShardStep, address: str, number: int) -> Left:
+    """What is left of a shard that is walked, written without a flow."""
+    return step.write_task.fn(number, step._unwritten[address, number])
+
+
 def test_a_shard_passes_through_the_stages(work):
     step = declared(work)
     left = [step.run(work.folder.uri, number) for number in work.numbers]
@@ -67,7 +73,7 @@ def test_each_shard_is_begun_once_although_it_is_begun_ahead(work):
     step = declared(work, begin=lambda work, number: made.append(number) or str(number))
     for number in work.numbers:
         step.walk_task.fn(work.folder.uri, number, number + 1 if number < 3 else None)
-        step.write_task.fn(work.folder.uri, number)
+        written(step, work.folder.uri, number)
     assert made == [0, 1, 2, 3]
     assert work.record(PART, 3).found == "3 and walked, 3 written"
 
@@ -85,9 +91,9 @@ def test_what_could_not_be_written_is_not_walked_again_and_has_another_folder(wo
     step = declared(work, walk=lambda work, begun: walks.append(begun) or begun, write=write)
     step.walk_task.fn(work.folder.uri, 0, None)
     with pytest.raises(OSError, match="away"):
-        step.write_task.fn(work.folder.uri, 0)
+        written(step, work.folder.uri, 0)
     assert work.found(PART, 0) is None
-    left = step.write_task.fn(work.folder.uri, 0)
+    left = written(step, work.folder.uri, 0)
     assert (left.found, left.attempt, walks) == ("0 begun", tried[1], ["0 begun"])
     assert tried[0] != tried[1]
 
@@ -102,7 +108,7 @@ def test_the_seconds_are_those_of_the_stages_and_not_of_waiting_for_another(work
     step = declared(work, walk=lambda work, begun: time.sleep(0.1), write=write)
     step.walk_task.fn(work.folder.uri, 0, None)
     time.sleep(0.4)  # as if another shard were written
-    assert 0.1 <= step.write_task.fn(work.folder.uri, 0).seconds < 0.4
+    assert 0.1 <= written(step, work.folder.uri, 0).seconds < 0.4
     assert waited[0][0] < 0.1 <= waited[0][1]
 
 
@@ -124,12 +130,48 @@ def test_a_shard_that_another_process_has_done_is_dropped_and_the_next_begun(wor
     made = []
     step = declared(work, begin=lambda work, number: made.append(number) or str(number))
     step.walk_task.fn(work.folder.uri, 0, 1)
-    step.write_task.fn(work.folder.uri, 0)
+    written(step, work.folder.uri, 0)
     declared(work).run(work.folder.uri, 1)
     step.walk_task.fn(work.folder.uri, 1, 2)
-    assert step.write_task.fn(work.folder.uri, 1) == work.record(PART, 1)
+    assert written(step, work.folder.uri, 1) == work.record(PART, 1)
     step.walk_task.fn(work.folder.uri, 2, None)
     assert sorted(made) == [0, 1, 2]
+
+
+def test_what_is_begun_ahead_logs_of_its_own_shard(work):
+    told = []
+
+    def begin(work, number):
+        told.append(_about.get())
+        return ""
+
+    step = declared(work, begin)
+    with about("demo", "v1", 0):
+        step.walk_task.fn(work.folder.uri, 0, 1)
+    with about("demo", "v1", 1):
+        step.walk_task.fn(work.folder.uri, 1, None)
+    assert told == ["demo@v1 shard 0", "demo@v1 shard 1"]
+
+
+def test_after_an_interruption_nobody_waits_for_what_is_being_written(work):
+    go_on, begun = threading.Event(), threading.Event()
+
+    def write(work, attempt, number, walked):
+        begun.set()
+        assert number != 0 or go_on.wait(30)
+        return Left(rows=1, found=walked.found)
+
+    step = declared(work, write=write)
+    step.write_task = step.write_task.fn  # without a flow
+    for number in (0, 1):
+        step.walk_task.fn("a", number, None)
+        step.write("a", number)
+    assert begun.wait(10)
+    step.drop("a")
+    step.walk_task.fn("a", 2, None)
+    assert step.write("a", 2).result(10).found == "2 begun and walked"
+    go_on.set()
+    assert work.done(PART) in ([2], [0, 2]), "what was not begun is not done"
 
 
 def test_nothing_is_held_of_a_shard_that_could_not_be_written(work):
@@ -143,9 +185,11 @@ def test_nothing_is_held_of_a_shard_that_could_not_be_written(work):
     gone = weakref.ref(made)
     kept = [made]
     step = declared(work, walk=lambda work, begun: kept.pop(), write=write)
+    step.write_task = step.write_task.fn  # without a flow
     del made
-    with pytest.raises(OSError, match="full"):
-        step.run(work.folder.uri, 0)
+    step.walk_task.fn("a", 0, None)
+    assert isinstance(step.write("a", 0).exception(10), OSError)
+    step.drop("a")
     gc.collect()
     assert gone() is None
 
@@ -169,5 +213,5 @@ def test_nothing_is_held_of_a_work_that_is_dropped_and_all_of_another(work):
         step.walk_task.fn(address, 0, None)
     step.drop("a")
     with pytest.raises(KeyError):
-        step.write_task.fn("a", 0)
-    assert step.write_task.fn("b", 0).found == "0 begun and walked, 0 written"
+        written(step, "a", 0)
+    assert written(step, "b", 0).found == "0 begun and walked, 0 written"

@@ -15,7 +15,7 @@ from raee.errors import InputError, cut
 from raee.model.backbones import Backbone, Outline
 from raee.model.coding import Ids, coded, token_ids
 from raee.model.frames import Frame, closing_tokens, frame_of
-from raee.model.long_texts import beginning, cuts_of
+from raee.model.long_texts import beginning
 from raee.model.prompts import GENERATIVE, Prompt
 from raee.model.room import budget_of, keep_to, no_room, on_device
 from raee.model.shared import kept_prefix
@@ -297,8 +297,8 @@ def _fitting(
     found: dict[int, Ids] = {}
     over: list[int] = []
     read, limit = dict(enumerate(texts)), backbone.max_tokens
-    cuts, end, most = cuts_of(backbone.tokenizer), frame.after + frame.answer, _CHARACTERS * limit
-    left = {row: beginning(text, most, cuts, end) for row, text in read.items()}
+    end, most = frame.after + frame.answer, _CHARACTERS * limit
+    left = {row: beginning(backbone.tokenizer, text, most, end) for row, text in read.items()}
     # Texts go in rounds, not one by one: the tokenizer shares many out among its threads.
     while left:
         read |= left
@@ -308,14 +308,17 @@ def _fitting(
         for row, ids in found.items():
             size = len(read[row])
             if len(ids) <= limit and size < len(texts[row]):
-                longer = beginning(texts[row], 2 * size, cuts, end)
+                longer = beginning(backbone.tokenizer, texts[row], 2 * size, end)
                 left[row] = longer if len(longer) > size else texts[row]
     spans = _spans(backbone, frame, [read[row] for row in over], [found[row] for row in over])
     for row, (begin, stop) in zip(over, spans, strict=True):
         kept = stop - (len(found[row]) - limit)
-        if kept < begin:
-            raise _no_room(backbone, prompt, len(found[row]) - (stop - begin))
-        found[row] = np.delete(found[row], slice(kept, stop))
+        if kept >= begin:
+            found[row] = np.delete(found[row], slice(kept, stop))
+            continue
+        (found[row],) = _ids(backbone, frame, [""])
+        if len(found[row]) > limit:
+            raise _no_room(backbone, prompt, len(found[row]))
     truncated = np.zeros(len(texts), dtype=bool)
     truncated[over] = True
     return [found[row] for row in range(len(texts))], truncated

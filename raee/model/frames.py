@@ -86,8 +86,10 @@ def frame_of(prompt: Prompt, tokenizer: Any, family: Family) -> Frame:
 
 def closing_tokens(tokenizer: Any) -> int:
     """How many special tokens the tokenizer puts behind a text."""
-    marks = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
-    return len([*takewhile(bool, reversed(marks))])
+    # Of a text that it makes nothing of, the special tokens before it would count, too.
+    texts = ["a", "1", "\u00e9", "\u4e2d"]
+    marks = tokenizer(texts, return_special_tokens_mask=True)["special_tokens_mask"]
+    return min(len([*takewhile(bool, reversed(each))]) for each in marks)
 
 
 def answer_tokens(tokenizer: Any, frame: Frame, word: str) -> tuple[list[int], list[int]]:

@@ -2,112 +2,103 @@
 
 Before a model's vocabulary sees a text, its tokenizer takes the text apart, at spaces most of all.
 What stands before such a place gets the same tokens whatever comes after it, so a text that is far
-longer than the model takes need not be tokenized whole.  Which places these are, the tokenizer is
-asked, once for each pair of kinds of characters.
+longer than the model takes need not be tokenized whole.  The tokenizer is asked at each place: what
+it makes of the characters before it alone must be the beginning of what it makes of those around.
 """
 
 import string
-from collections.abc import Iterator
-from itertools import product
+from itertools import islice, product
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from tokenizers import PreTokenizedString
 
+from raee.model.coding import coded
+
+_AROUND = 32
+"""Characters on each side of a place that the tokenizer is asked about, at least."""
+
+_TRIES = 32
+"""Places of a text at which the tokenizer is asked; then the text stays whole."""
+
 Kind = Literal["letter", "digit", "mark", "ideograph", "wide mark", "space", "line"]
 
 _EXAMPLES: dict[Kind, str] = {
-    "letter": "asTé\u0431",
-    "digit": "05",
-    "mark": string.punctuation,
-    "ideograph": "\u597d\u4e00",
-    "wide mark": "\u3002\u3001\uff0c\uff01\uff1f",
+    "letter": "a",
+    "digit": "5",
+    "mark": ".",
+    "ideograph": "\u597d",
+    "wide mark": "\u3002",
     "space": " ",
     "line": "\n",
 }
 
 _APART: set[tuple[Kind, Kind]] = {
     ("letter", "letter"),
-    ("digit", "digit"),  # some group digits from the last one on
+    ("digit", "digit"),  # some group digits from the last one on, however many there are
     ("mark", "mark"),
 }
-"""Kinds between which no text is cut: what comes later may count there."""
-
-_AROUND = (("", "a"), ("a", "a"), ("1", "1"), ("", "."), (" ", " "))
+"""Kinds between which no text is cut."""
 
 
-class Cuts:
-    """Where the texts of a tokenizer may be cut."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._backend = tokenizer.backend_tokenizer
-        self._known: dict[tuple[Kind, Kind], bool] = {}
-        # An added token is found before anything is taken apart.
-        self._whole = [str(t).lower() for t in tokenizer.added_tokens_decoder.values()]
-
-    def part(self, before: str, after: str) -> bool:
-        """Whether the tokenizer takes a text apart between two characters, whatever they are in."""
-        one, other = _kind(before), _kind(after)
-        if one is None or other is None or one in ("space", "line"):
-            return False
-        if (one, other) not in self._known:
-            self._known[one, other] = self._are_parted(one, other)
-        return self._known[one, other]
-
-    def are_in(self, text: str, size: int, end: str) -> Iterator[int]:
-        """Places in a text after which it may be cut, from character `size` back.
-
-        end: what comes after the text, which may not join what is left of it, either.
-        """
-        for place in range(min(size, len(text) - 1), 0, -1):
-            last = text[place - 1]
-            if not self.part(last, text[place]) or (end and not self.part(last, end[0])):
-                continue
-            if not any(self._spans(token, text, place) for token in self._whole):
-                yield place
-
-    def _are_parted(self, before: Kind, after: Kind) -> bool:
-        if (before, after) in _APART or self._backend.pre_tokenizer is None:
-            return False
-        pairs = product(_EXAMPLES[before], _EXAMPLES[after], _AROUND)
-        return all(
-            len(left) + 1 in self._ends(left + one + other + right)
-            for one, other, (left, right) in pairs
-        )
-
-    def _ends(self, text: str) -> set[int]:
-        """Where the parts of a text end, in its characters."""
-        parts = PreTokenizedString(text)
-        if self._backend.normalizer is not None:
-            parts.normalize(self._backend.normalizer.normalize)
-        self._backend.pre_tokenizer.pre_tokenize(parts)
-        return {end for _, (_, end), _ in parts.get_splits("original", "char")}
-
-    @staticmethod
-    def _spans(token: str, text: str, place: int) -> bool:
-        around = text[max(0, place - len(token) + 1) : place + len(token) - 1]
-        return token in around.lower()
+_likely: WeakKeyDictionary[Any, frozenset[tuple[Kind, Kind]]] = WeakKeyDictionary()
+"""By tokenizer, the kinds between which it takes examples apart: it is asked nowhere else."""
 
 
-_cuts: WeakKeyDictionary[Any, Cuts] = WeakKeyDictionary()
-
-
-def cuts_of(tokenizer: Any) -> Cuts:
-    """Where the texts of a tokenizer may be cut, as far as it has been asked in this process."""
-    if tokenizer not in _cuts:
-        _cuts[tokenizer] = Cuts(tokenizer)
-    return _cuts[tokenizer]
-
-
-def beginning(text: str, size: int, cuts: Cuts, end: str = "") -> str:
+def beginning(tokenizer: Any, text: str, size: int, end: str = "") -> str:
     """A text up to the last place among its first `size` characters where it may be cut.
 
-    It is the whole text if it is no longer, or has no such place.  end: what comes after the text.
+    It is the whole text if it is no longer, if there is no such place in the second half of them,
+    or if the tokenizer would have to be asked too often.  end: what comes after the text, which
+    must not join what is left of it, either.
     """
     if len(text) <= size:
         return text
-    place = next(cuts.are_in(text, size, end), None)
-    return text if place is None else text[:place]
+    if tokenizer not in _likely:
+        _likely[tokenizer] = _kinds_apart(tokenizer)
+    kinds = _likely[tokenizer]
+    likely = (
+        place
+        for place in range(size, size // 2, -1)
+        if (_kind(text[place - 1]), _kind(text[place])) in kinds
+    )
+    around = max([_AROUND, *(len(str(t)) for t in tokenizer.added_tokens_decoder.values())])
+    for place in islice(likely if kinds else (), _TRIES):
+        before, after = text[max(0, place - around) : place], text[place : place + around]
+        if _part(tokenizer, before, after) and (not end or _part(tokenizer, before, end[:around])):
+            return text[:place]
+    return text
+
+
+def _kinds_apart(tokenizer: Any) -> frozenset[tuple[Kind, Kind]]:
+    return frozenset(
+        (one, other)
+        for (one, before), (other, after) in product(_EXAMPLES.items(), repeat=2)
+        if one not in ("space", "line")
+        and (one, other) not in _APART
+        and _part(tokenizer, f"a{before}", f"{after}a")
+    )
+
+
+def _part(tokenizer: Any, before: str, after: str) -> bool:
+    """Whether what a tokenizer makes of the end of a text does not depend on what comes after."""
+    if tokenizer.backend_tokenizer.pre_tokenizer is None:
+        return False
+    pieces, both = (_pieces(tokenizer.backend_tokenizer, t) for t in (before, before + after))
+    if both[: len(pieces)] != pieces:
+        return False
+    # Added tokens are found before anything is taken apart.
+    alone, every = coded(tokenizer, [before, before + after], False)["input_ids"]
+    return bool(every[: len(alone)] == alone)
+
+
+def _pieces(backend: Any, text: str) -> list[tuple[str, tuple[int, int]]]:
+    """The parts of a text, normalized, and where they stand in it."""
+    parts = PreTokenizedString(text)
+    if backend.normalizer is not None:
+        parts.normalize(backend.normalizer.normalize)
+    backend.pre_tokenizer.pre_tokenize(parts)
+    return [(part, at) for part, at, _ in parts.get_splits("original", "char")]
 
 
 def _kind(character: str) -> Kind | None:
@@ -123,6 +114,6 @@ def _kind(character: str) -> Kind | None:
         return "mark" if character in string.punctuation else None
     if "\u4e00" <= character <= "\u9fff":
         return "ideograph"
-    if character in _EXAMPLES["wide mark"]:
+    if character in "\u3001\u3002\uff01\uff0c\uff1f":
         return "wide mark"
     return "letter" if character.isalpha() else None

@@ -1,17 +1,19 @@
 """Of a long text only the beginning is tokenized, with the tokens that the whole text has."""
 
+from functools import lru_cache
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
 from raee.model import batches
+from raee.model import long_texts as module
 from raee.model.batches import encode
-from raee.model.long_texts import beginning, cuts_of
+from raee.model.long_texts import beginning
 from raee.model.prompts import Prompt
 from tests.raee.databases import prompt_of
 from tests.texts import WORDS
@@ -127,12 +129,14 @@ def test_a_text_is_tokenized_once_although_it_does_not_fit(backbone_of):
     ("text", "size", "expected"),
     [
         ("a film", 6, "a film"),
-        ("a film", 5, "a"),
+        ("a film", 5, "a film"),
+        ("a film", 2, "a film"),
+        ("good film", 5, "good"),
         ("a film was good", 13, "a film was"),
         ("a film was , good", 13, "a film was ,"),
         ("afilmwasgood", 4, "afilmwasgood"),
         ("a 1 2 3 4 5", 5, "a 1 2"),
-        ("a 123456", 5, "a"),
+        ("good 123456", 7, "good"),
         ("so good, so [MASK] it", 15, "so good, so"),
         ("很好看的电影", 3, "很好看"),
         (" film", 3, " film"),
@@ -140,29 +144,95 @@ def test_a_text_is_tokenized_once_although_it_does_not_fit(backbone_of):
     ],
 )
 def test_a_text_is_cut_where_its_tokenizer_takes_it_apart(backbone_of, text, size, expected):
-    assert beginning(text, size, cuts_of(backbone_of("minilm").tokenizer)) == expected
+    assert beginning(backbone_of("minilm").tokenizer, text, size) == expected
 
 
 def test_what_follows_a_text_does_not_join_what_is_left_of_it(backbone_of):
-    cuts = cuts_of(backbone_of("gpt2").tokenizer)
-    assert beginning("good 12, bad", 9, cuts, " it") == "good 12,"
-    assert beginning("good 12, bad", 9, cuts, ".") == "good 12"
-    assert beginning("good 12 bad", 8, cuts, "it") == "good 12"
-    assert beginning("good 12 bad", 8, cuts, "0") == "good"
+    tokenizer = backbone_of("gpt2").tokenizer
+    assert beginning(tokenizer, "good 12, bad", 9, " it") == "good 12,"
+    assert beginning(tokenizer, "good 12, bad", 9, ".") == "good 12"
+    assert beginning(tokenizer, "very good 12 bad", 13, "it") == "very good 12"
+    assert beginning(tokenizer, "very good 12 bad", 13, "0") == "very good"
 
 
-def test_a_tokenizer_whose_tokens_may_hold_spaces_has_texts_whole(folder_of):
-    def tokenizer():
-        return AutoTokenizer.from_pretrained(folder_of("gpt2"))
+_JOINED = r"[^\r\n\p{L}\p{N}]?\p{L}+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
+_KANA = r"[\u4e00-\u9fa5\u3040-\u30ff]+|[^\s\u4e00-\u9fa5\u3040-\u30ff]+|\s+"
+_FROM_RIGHT = r"\p{N}{1,3}(?=(?:\p{N}{3})*\b)|[^\s\p{N}]+|\s+"
+_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
 
-    assert beginning("so so good", 5, cuts_of(tokenizer())) == "so so"
-    whole = tokenizer()
-    whole.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(use_regex=False)
-    assert beginning("so so good", 5, cuts_of(whole)) == "so so good"
-    renamed = tokenizer()
-    renamed.backend_tokenizer.normalizer = normalizers.Replace(" ", "_")
-    renamed.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
-    assert beginning("so so good", 5, cuts_of(renamed)) == "so so good"
-    spaced = tokenizer()
-    spaced.add_tokens(AddedToken("so good"))
-    assert beginning("so so good", 5, cuts_of(spaced)) == "so"
+
+def _split(pattern: str):
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    return pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+
+
+KINDS = {
+    "contractions": (None, _split(_JOINED)),
+    "kana": (None, _split(_KANA)),
+    "digits from the right": (None, _split(_FROM_RIGHT)),
+    "accents apart": (normalizers.NFD(), _bytes),
+    "compatible": (normalizers.NFKC(), _bytes),
+    "ideographs apart": (normalizers.BertNormalizer(), _bytes),
+    "lower case, marks": (normalizers.Lowercase(), pre_tokenizers.Punctuation()),
+    "spaces alone": (normalizers.Replace(" ", "_"), pre_tokenizers.Split(" ", "isolated")),
+    "digits": (None, pre_tokenizers.Sequence([pre_tokenizers.Digits(True), _bytes])),
+    "words": (None, pre_tokenizers.Whitespace()),
+    "nothing": (None, None),
+}
+"""Normalizers and pre-tokenizers, as those of published models or harder."""
+
+_JAPANESE = ["私はこの映画を見ました。", "人々", "㐂好"]
+_RARE = [
+    "é'",
+    "\ufe70|",
+    "\uff9e",
+    "\u0130x",
+    "só good",
+    "so\ngood",
+    "film5",
+    "12345kg",
+    "shouldn't",
+]
+_hard = st.sampled_from([*_HARD, *_OTHERS, *_JAPANESE, *_RARE])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(parts=st.lists(st.tuples(_hard, gaps), min_size=4, max_size=40), size=st.integers(4, 80))
+@settings(max_examples=60)
+def test_of_any_kind_of_tokenizer_a_beginning_has_the_tokens_of_the_whole(
+    folder_of, kind, parts, size
+):
+    tokenizer = _tokenizer_of(folder_of("gpt2"), kind)
+    text = "".join(piece + gap for piece, gap in parts)
+    found, whole = (
+        tokenizer(t, add_special_tokens=False)["input_ids"]
+        for t in (beginning(tokenizer, text, size), text)
+    )
+    assert whole[: len(found)] == found
+
+
+@lru_cache
+def _tokenizer_of(folder: str, kind: str):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer, backend.pre_tokenizer = KINDS[kind]
+    tokenizer.add_tokens([AddedToken("so good"), AddedToken("film", single_word=True)])
+    return tokenizer
+
+
+def test_a_tokenizer_of_which_a_token_holds_a_space_is_not_cut_in_it(folder_of):
+    tokenizer = AutoTokenizer.from_pretrained(folder_of("gpt2"))
+    assert beginning(tokenizer, "it is so so good", 11) == "it is so so"
+    tokenizer.add_tokens(AddedToken("so good"))
+    assert beginning(tokenizer, "it is so so good", 11) == "it is so"
+
+
+def test_a_tokenizer_with_many_tokens_of_its_own_is_not_asked_without_end(folder_of):
+    tokenizer = AutoTokenizer.from_pretrained(folder_of("gpt2"))
+    tokenizer.add_tokens([AddedToken(f"<|reserved_{n}|>") for n in range(300)])
+    text = "<|reserved_7|>" * 10_000
+    with patch.object(module, "_part", wraps=module._part) as asked:
+        beginning(tokenizer, text, len(text) - 5)
+    assert asked.call_count < 120

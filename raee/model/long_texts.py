@@ -8,7 +8,7 @@ it makes of the characters before it alone must be the beginning of what it make
 
 import string
 from itertools import islice, product
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from tokenizers import PreTokenizedString
@@ -41,8 +41,16 @@ _APART: set[tuple[Kind, Kind]] = {
 """Kinds between which no text is cut."""
 
 
-_likely: WeakKeyDictionary[Any, frozenset[tuple[Kind, Kind]]] = WeakKeyDictionary()
-"""By tokenizer, the kinds between which it takes examples apart: it is asked nowhere else."""
+class _Known(NamedTuple):
+    """What is found out of a tokenizer once."""
+
+    kinds: frozenset[tuple[Kind, Kind]]
+    """Those between which it takes examples apart: it is asked nowhere else."""
+    around: int
+    """Characters on each side of a place: as many as its longest added token has, or more."""
+
+
+_known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
 
 
 def beginning(tokenizer: Any, text: str, size: int, end: str = "") -> str:
@@ -54,15 +62,15 @@ def beginning(tokenizer: Any, text: str, size: int, end: str = "") -> str:
     """
     if len(text) <= size:
         return text
-    if tokenizer not in _likely:
-        _likely[tokenizer] = _kinds_apart(tokenizer)
-    kinds = _likely[tokenizer]
+    if tokenizer not in _known:
+        added = (len(str(token)) for token in tokenizer.added_tokens_decoder.values())
+        _known[tokenizer] = _Known(_kinds_apart(tokenizer), max([_AROUND, *added]))
+    kinds, around = _known[tokenizer]
     likely = (
         place
         for place in range(size, size // 2, -1)
         if (_kind(text[place - 1]), _kind(text[place])) in kinds
     )
-    around = max([_AROUND, *(len(str(t)) for t in tokenizer.added_tokens_decoder.values())])
     for place in islice(likely if kinds else (), _TRIES):
         before, after = text[max(0, place - around) : place], text[place : place + around]
         if _part(tokenizer, before, after) and (not end or _part(tokenizer, before, end[:around])):

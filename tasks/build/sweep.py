@@ -146,9 +146,9 @@ def _read(build: Build, shard: _Shard) -> tuple[_Shard, Sweep, Sweep]:
 def sweep_shard(
     build: Build, attempt: Attempt, number: int, walked: Walked[tuple[_Shard, Sweep, Sweep]]
 ) -> Swept:
-    """Read the rows of a shard that the parent has not read, and write the whole shard.
+    """Write a shard: what the parent knows of its rows, and what was read of the others.
 
-    Raises InputError as `rows_of_shard` and the sweep do.
+    Its stages raise InputError as `rows_of_shard` and the sweep do.
     """
     shard, swept, again = walked.found
     _write(attempt.folder, shard, build, swept, again)

@@ -177,9 +177,9 @@ def _walk_shard(work: Classification, begun: tuple[ShardRows, Begun]) -> _Answer
 def classify_shard(
     work: Classification, attempt: Attempt, number: int, walked: Walked[_Answered]
 ) -> Classified:
-    """Classify a shard's rows and write their predictions.
+    """Write the predictions of a shard's rows, and its rejects.
 
-    Raises InputError as `rows_of_shard` and `classify` do.
+    Its stages raise InputError as `rows_of_shard` and `classify` do.
     """
     asked = time.monotonic()
     rows, found, database = walked.found.rows, walked.found.predictions, walked.found.database

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -152,14 +153,26 @@ class Workplace:
         }
 
 
-def interrupted_after_a_shard(patch: pytest.MonkeyPatch, arguments: Sequence[object]) -> None:
-    """Run a classification that meets Ctrl-C once its first shard has been through the model."""
+def await_file(folder: Path, pattern: str) -> None:
+    """Wait for a file.  A shard is written beside the walk of the next, so that it may be late."""
+    for _ in range(6_000):
+        if any(folder.glob(pattern)):
+            return
+        time.sleep(0.005)
+    pytest.fail(f"{folder} has no {pattern} after 30 seconds")
+
+
+def interrupted_after_a_shard(
+    patch: pytest.MonkeyPatch, arguments: Sequence[object], output: Path
+) -> None:
+    """Run a classification that meets Ctrl-C once its first shard is written."""
     import tasks.classify.classification
 
     real, done = tasks.classify.classification.finish, []
 
     def finish(*args: Any) -> Any:
         if done:
+            await_file(output, "_work/part-00000.json")
             raise KeyboardInterrupt
         done.append(True)
         return real(*args)

@@ -238,7 +238,7 @@ class TestTheSameCommandAgain:
         expected = published.classify(input, "expected", shard_rows=10)
         output = published.root / "out"
         arguments = (published.job(shard_rows=10), "--input", input, "--output", output)
-        interrupted_after_a_shard(monkeypatch, arguments)
+        interrupted_after_a_shard(monkeypatch, arguments, output)
         published.write("train.csv", sentences(50, seed=3))
         newest = published.build(shard_rows=10)
         raee("promote", "demo", newest, "--store", published.store)
@@ -255,7 +255,7 @@ class TestTheSameCommandAgain:
         before = _version(published).name
         output = published.root / "out"
         arguments = (published.job(shard_rows=10), "--input", input, "--output", output)
-        interrupted_after_a_shard(monkeypatch, arguments)
+        interrupted_after_a_shard(monkeypatch, arguments, output)
         newest = published.build(shard_rows=10, keep_text=False)
         answer = raee("classify", *arguments, "--version", newest)
         assert answer.code == 2

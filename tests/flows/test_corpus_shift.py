@@ -211,7 +211,7 @@ class TestLabelShares:
         output = place.root / "shift/stopped"
         input = place.root / "shift/skewed.csv"
         arguments = (place.job(**changed), "--input", input, "--output", output)
-        interrupted_after_a_shard(monkeypatch, arguments)
+        interrupted_after_a_shard(monkeypatch, arguments, output)
         saved = (output / "_work/balance.json").read_bytes()
         assert len(list(output.glob("_work/part-*.json"))) == 1
         answer = raee("classify", *arguments)

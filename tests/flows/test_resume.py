@@ -10,6 +10,7 @@ import pytest
 
 from tests.flows.jobs import (
     Workplace,
+    await_file,
     manifest_of,
     predictions_of,
     raee,
@@ -133,6 +134,7 @@ class TestOfABuildThatDied:
 
         def rows_of_shard(*args):
             if stop:
+                await_file(place.store, "databases/demo/work/*/*/shard-00000.json")
                 raise KeyboardInterrupt
             stop.append(True)
             return real(*args)

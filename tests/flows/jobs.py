@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -21,6 +20,7 @@ import yaml
 import tests.orchestrator as orchestrator
 from flows.cli.app import app, run
 from storage.manifest import digest_of
+from tests.orchestration.site import until
 from tests.storage.corpora import write_corpus
 from tests.texts import LABELS, sentences
 
@@ -153,15 +153,6 @@ class Workplace:
         }
 
 
-def await_file(folder: Path, pattern: str) -> None:
-    """Wait for a file.  A shard is written beside the walk of the next, so that it may be late."""
-    for _ in range(6_000):
-        if any(folder.glob(pattern)):
-            return
-        time.sleep(0.005)
-    pytest.fail(f"{folder} has no {pattern} after 30 seconds")
-
-
 def interrupted_after_a_shard(
     patch: pytest.MonkeyPatch, arguments: Sequence[object], output: Path
 ) -> None:
@@ -172,7 +163,8 @@ def interrupted_after_a_shard(
 
     def finish(*args: Any) -> Any:
         if done:
-            await_file(output, "_work/part-00000.json")
+            written = output / "_work/part-00000.json"
+            until(30, "the first shard is written beside this one's walk", written.exists)
             raise KeyboardInterrupt
         done.append(True)
         return real(*args)

@@ -10,13 +10,13 @@ import pytest
 
 from tests.flows.jobs import (
     Workplace,
-    await_file,
     manifest_of,
     predictions_of,
     raee,
     repeated_data_of,
     start_raee,
 )
+from tests.orchestration.site import until
 from tests.texts import sentences
 
 _ROWS = 120
@@ -134,7 +134,8 @@ class TestOfABuildThatDied:
 
         def rows_of_shard(*args):
             if stop:
-                await_file(place.store, "databases/demo/work/*/*/shard-00000.json")
+                marker = "databases/demo/work/*/*/shard-00000.json"
+                until(30, "the first shard is written", lambda: any(place.store.glob(marker)))
                 raise KeyboardInterrupt
             stop.append(True)
             return real(*args)
